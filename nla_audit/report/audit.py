@@ -19,7 +19,7 @@ from nla_audit.findings import Card, Finding, registry
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.document import Document, section, what_was_audited
 from nla_audit.report.figures import render_figures
-from nla_audit.report.folder import RECORD, WRITTEN_BY, replaced_folder, write_text
+from nla_audit.report.folder import RECORD, WRITTEN_BY, replaced_folder, write_text, writing
 from nla_audit.report.html import render_html
 from nla_audit.report.markdown import render_markdown
 from nla_audit.report.record import run_record
@@ -103,7 +103,8 @@ def run_audit(
             texts=texts,
         )
         tell("report", len(cards) + 1, total)
-        names = _write(folder, document, findings, started)
+        with writing(Path(out)):
+            names = _write(folder, document, findings, started)
         tell("done", total, total)
     return AuditResult(findings, left_out, [Path(out) / name for name in names])
 

@@ -33,7 +33,11 @@ def safe_text(text: object, *, newlines: bool = False) -> str:
     return cleaned if newlines else cleaned.replace("\n", " ")
 
 
-_MARKDOWN = re.compile(r"([\\`*\[\]|~])|((?<!\w)_|_(?!\w))|(^\s*)([#+-]|\d+[.)])(?=\s)")
+_MARKDOWN = re.compile(
+    r"(?P<interval>\[[−\d., ]+\](?![(\[:]))"  # "[0.1, 0.2]" is no link and reads better bare
+    r"|(?P<mark>[\\`*\[\]|~]|(?<!\w)_|_(?!\w))"
+    r"|(?P<indent>^\s*)(?P<bullet>[#+-]|\d+[.)])(?=\s)"
+)
 
 
 def markdown_text(text: object) -> str:
@@ -41,10 +45,11 @@ def markdown_text(text: object) -> str:
     cleaned = safe_text(text)
 
     def escape(match: re.Match[str]) -> str:
-        if match[3] is not None:
-            marker = match[4]
-            return match[3] + marker[:-1] + "\\" + marker[-1]
-        return "\\" + match[0]
+        if match["interval"]:
+            return match[0]
+        if match["mark"]:
+            return "\\" + match[0]
+        return match["indent"] + match["bullet"][:-1] + "\\" + match["bullet"][-1]
 
     escaped = _MARKDOWN.sub(escape, cleaned)
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -30,22 +30,27 @@ def replaced_folder(out: Path) -> Iterator[Path]:
     """
     out = Path(os.path.abspath(out))
     former = _former_files(out)
-    try:
+    with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
-    except OSError as error:
-        raise UserError(
-            f"cannot write {out}: {error.strerror} ({error.filename}); choose another --out"
-        ) from None
     try:
         # mkdtemp makes a private folder; a report is as readable as the folder it lies in.
         temporary.chmod(0o777 & ~_umask())
         yield temporary
-        _swap(temporary, out, former)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error}; choose another --out") from None
+        with writing(out):
+            _swap(temporary, out, former)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """Turn a full disk, a missing permission and the like into a :class:`UserError`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot write {out}: {reason}; choose another --out") from None
 
 
 def _former_files(out: Path) -> set[str]:

@@ -19,7 +19,10 @@ from nla_audit.report.labels import place_labels
 _MARKERS = "osD^vPX"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 _CHANCE: dict[str, Any] = {"color": "#8a3b3b", "linestyle": (0, (3, 2)), "linewidth": 1.1}
+_CHANCE_NAME = "chance"
 _LONGEST_LABEL = 28
+#: More bands than this blend into mud; whiskers stay readable.
+_MOST_BANDS = 3
 
 
 def short(value: object) -> str:
@@ -68,10 +71,20 @@ def _finish(axes: Axes, figure: Figure) -> None:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=" %"))
 
 
-def _legend(axes: Axes, entries: int) -> None:
-    if entries:
-        # Beside the axes: a legend inside would sooner or later cover data.
-        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
+def _legend(axes: Axes) -> None:
+    handles, names = axes.get_legend_handles_labels()
+    if not handles:
+        return
+    # The comparison level last; beside the axes, because a legend inside would sooner or later
+    # cover data.
+    entries = sorted(zip(handles, names, strict=True), key=lambda entry: entry[1] == _CHANCE_NAME)
+    axes.legend(
+        [handle for handle, _ in entries],
+        [name for _, name in entries],
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        borderaxespad=0.0,
+    )
 
 
 def _name_positions(axes: Axes, names: Sequence[Any]) -> None:
@@ -123,7 +136,10 @@ def line(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours)
         colour = _colour(group, position, colours)
         if figure.low and figure.high:
             low, high = _column(part, figure.low)[order], _column(part, figure.high)[order]
-            axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            if len(groups) <= _MOST_BANDS:
+                axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            else:
+                axes.vlines(x, low, high, color=colour, alpha=0.5, linewidth=1.0)
         axes.plot(
             x,
             y,
@@ -138,7 +154,7 @@ def line(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours)
                 x,
                 _column(part, figure.chance)[order],
                 **_CHANCE,
-                label="chance" if position == 0 else None,
+                label=_CHANCE_NAME if position == 0 else None,
             )
         if figure.label:
             texts = part[figure.label].to_list()
@@ -148,7 +164,7 @@ def line(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours)
     elif figure.log_x:
         _scale_x(axes, [float(x) for x in frame[figure.x].to_list()])
     _finish(axes, figure)
-    _legend(axes, len(groups) * (figure.group is not None) + (figure.chance is not None))
+    _legend(axes)
     place_labels(axes, points)
 
 
@@ -179,12 +195,12 @@ def bar(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours) 
                 x - width / 2,
                 x + width / 2,
                 **{**_CHANCE, "linestyle": "-", "linewidth": 1.8},
-                label="chance" if position == 0 else "",
+                label=_CHANCE_NAME if position == 0 else "",
             )
     _name_positions(axes, names)
     axes.axhline(0, color="#8a8a8a", linewidth=0.8)
     _finish(axes, figure)
-    _legend(axes, len(groups) * (figure.group is not None) + (figure.chance is not None))
+    _legend(axes)
 
 
 def stacked(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours) -> None:
@@ -215,7 +231,7 @@ def stacked(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColou
     _name_positions(axes, names)
     axes.axhline(0, color="#8a8a8a", linewidth=0.8)
     _finish(axes, figure)
-    _legend(axes, len(groups) * (figure.group is not None))
+    _legend(axes)
 
 
 def scatter(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours) -> None:
@@ -248,12 +264,12 @@ def scatter(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColou
             _column(frame, figure.x)[order],
             _column(frame, figure.chance)[order],
             **_CHANCE,
-            label="chance",
+            label=_CHANCE_NAME,
         )
     if figure.log_x:
         _scale_x(axes, [float(x) for x in frame[figure.x].to_list()])
     _finish(axes, figure)
-    _legend(axes, len(groups) * (figure.group is not None) + (figure.chance is not None))
+    _legend(axes)
     axes.margins(0.08, 0.1)
     place_labels(axes, points)
 

@@ -4,10 +4,9 @@
   const collator = new Intl.Collator(undefined, { numeric: true });
 
   function key(row, column) {
-    const stored = row.cells[column].dataset.sort;
-    if (stored === undefined) return null;
-    const number = Number(stored);
-    return stored.trim() !== "" && Number.isFinite(number) ? number : stored;
+    const { sort, missing } = row.cells[column].dataset;
+    if (missing !== undefined) return null;
+    return sort === undefined ? row.cells[column].textContent.trim() : Number(sort);
   }
 
   function compare(a, b) {

@@ -249,11 +249,11 @@
       const text = element("bdi", "", visible(activation.source));
       byId("source").append(text, element("span", "caret"));
     }
-    const order = models.map((_, place) => place).filter((place) => place !== reference);
-    cards.replaceChildren(...[reference, ...order].map((model) => card(activation, model)));
+    // The pair under comparison stands side by side, whatever the other models are.
+    const order = [...new Set([reference, state.compared, ...models.keys()])];
+    cards.replaceChildren(...order.map((model) => card(activation, model)));
     history.replaceState(null, "", `#activation=${encodeURIComponent(activation.idx)}`);
     if (listToo) drawList();
-    else markList();
   }
 
   // Only the rows in sight exist; the runway gives the scroll bar its length.
@@ -291,7 +291,6 @@
     }
     runway.replaceChildren(...rows);
   }
-  const markList = drawList;
   let scheduled = false;
   list.addEventListener("scroll", () => {
     if (scheduled) return;
@@ -387,7 +386,7 @@
   if (data.hasFates) {
     byId("legend").replaceChildren(...Object.entries(WORDS).map(([name, text]) => {
       const item = element("li");
-      item.append(element("span", name, name), text.slice(text.indexOf(":") >= 0 ? name.length : text.length));
+      item.append(element("span", name, name), text.startsWith(name + ":") ? text.slice(name.length) : " marks a quotation");
       return item;
     }));
   } else byId("legend").remove();

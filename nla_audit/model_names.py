@@ -13,7 +13,8 @@ _NO_RL = re.compile(
 _LENGTH_PENALTY = re.compile(
     r"(?<![^\W\d_])(?<!top_)(?<!top-)"  # "p" must not end a word, nor be the p of top-p sampling
     r"(?:"
-    r"(?:lp|λ|lambda|lam|len(?:gth)?[ _-]?pen(?:alty)?)[ =_:-]*(?P<value>(?:\d+(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?)"
+    r"(?:lp|λ|lambda|lam|len(?:gth)?[ _-]?pen(?:alty)?)[ =_:-]*"
+    r"(?P<value>(?:\d+(?:\.\d+)?|\.\d+)(?:e[+-]?\d+)?)"
     # A bare p before a whole number other than 0 numbers something else: a prompt, a part.
     r"|p[=_]?(?P<p_value>0|\d*\.\d+(?:e[+-]?\d+)?|\d+e-\d+)"
     r")"

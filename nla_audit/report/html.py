@@ -7,7 +7,7 @@ import hashlib
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from nla_audit.report.document import Document
 from nla_audit.report.escape import safe_text, script_json
@@ -29,6 +29,7 @@ def render_html(document: Document) -> str:
         finalize=_clean,
     )
     environment.filters["label"] = label
+    environment.filters["breakable"] = _breakable
     names = ["report.js"] if document.viewer is None else ["report.js", "viewer.js"]
     scripts = [_asset(environment, name) for name in names]
     data = None if document.viewer is None else Markup(script_json(document.viewer))
@@ -50,6 +51,11 @@ def _asset(environment: Environment, name: str) -> str:
     assert environment.loader is not None
     source, _, _ = environment.loader.get_source(environment, name)
     return source
+
+
+def _breakable(text: str) -> Markup:
+    """A name that a narrow window may break after its underscores."""
+    return escape(safe_text(text)).replace("_", Markup("_<wbr>"))
 
 
 def _policy(scripts: list[str]) -> str:

@@ -292,13 +292,18 @@ def heatmap(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColou
         lowest = -highest
     elif figure.percent:
         lowest, highest = min(lowest, 0.0), max(highest, 1.0)
-    image = axes.imshow(
-        grid,
-        aspect="auto",
+    # A mesh, not an image: the figure stays a vector, and no picture is embedded in the page.
+    mesh = axes.pcolormesh(
+        np.arange(len(columns) + 1) - 0.5,
+        np.arange(len(rows) + 1) - 0.5,
+        np.ma.masked_invalid(grid),
         cmap="PuOr" if diverging else "cividis",
         vmin=lowest,
         vmax=highest,
+        edgecolors="white",
+        linewidth=1.0,
     )
+    axes.invert_yaxis()
     size = axes.get_figure()
     assert size is not None
     size.set_figheight(max(2.4, 0.9 + 0.3 * len(rows)))  # type: ignore[union-attr]
@@ -311,7 +316,7 @@ def heatmap(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColou
     if len(columns) <= 12:
         for (row, column), value in np.ndenumerate(grid):
             if math.isfinite(value):
-                red, green, blue, _ = image.cmap(image.norm(value))
+                red, green, blue, _ = mesh.cmap(mesh.norm(value))
                 # Rec. 709 luminance decides between dark and light digits.
                 is_light = 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.45
                 text = f"{100 * value:.0f} %" if figure.percent else f"{value:.2g}"
@@ -326,8 +331,10 @@ def heatmap(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColou
                 )
     _finish(axes, figure)
     axes.set_ylabel("")
-    bar_axes = axes.get_figure().colorbar(image, ax=axes, shrink=0.9, pad=0.02)  # type: ignore[union-attr]
+    bar_axes = axes.get_figure().colorbar(mesh, ax=axes, shrink=0.9, pad=0.02)  # type: ignore[union-attr]
     bar_axes.set_label(figure.y_label)
+    if bar_axes.solids is not None:
+        bar_axes.solids.set(rasterized=False, edgecolor="face")
     bar_axes.outline.set_visible(False)
     if figure.percent:
         bar_axes.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))

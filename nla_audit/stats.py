@@ -37,6 +37,11 @@ class Interval:
         """Whether the interval is known and does not contain ``level``."""
         return bool(self.low > level or self.high < level)
 
+    def entries(self, name: str) -> dict[str, float | None]:
+        """``{name, name_low, name_high}`` for a headline or a table row; NaN becomes ``None``."""
+        numbers = {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
+        return {key: None if np.isnan(value) else value for key, value in numbers.items()}
+
     def __str__(self) -> str:
         if np.isnan(self.low):
             return f"{self.value:.3f} (no interval, n = {self.n})"
@@ -86,21 +91,21 @@ class Resampler:
     def ratio(self, numerator: ArrayLike, denominator: ArrayLike) -> Interval:
         """Σ numerator / Σ denominator with a cluster bootstrap interval.
 
-        Rows whose numerator or denominator is NaN are missing. ``n`` counts the rows with a
-        positive denominator.
+        Rows whose numerator or denominator is NaN are missing. ``n`` counts the rows whose
+        denominator is not zero.
         """
         top = np.asarray(numerator, dtype=np.float64)
         bottom = np.asarray(denominator, dtype=np.float64)
         known = ~(np.isnan(top) | np.isnan(bottom))
         top_sums = self._cluster_sums(np.where(known, top, 0.0))
         bottom_sums = self._cluster_sums(np.where(known, bottom, 0.0))
-        used = known & (bottom > 0)
+        used = known & (bottom != 0)
         n, missing = int(used.sum()), int((~known | (bottom == 0)).sum())
         total = bottom_sums.sum()
-        if total <= 0:
+        if total == 0:
             return Interval(np.nan, np.nan, np.nan, 0, missing)
         value = float(top_sums.sum() / total)
-        active = bottom_sums > 0
+        active = bottom_sums != 0
         if active.sum() < MIN_CLUSTERS:
             return Interval(value, np.nan, np.nan, n, missing)
         if self.n_clusters > _LARGE:
@@ -199,3 +204,48 @@ def chance_corrected(rate: ArrayLike, chance: ArrayLike) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         corrected = np.where(level < 1, (observed - level) / (1 - level), np.nan)
     return np.asarray(corrected, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Coefficients of a linear regression with cluster-robust standard errors, `[p]` each."""
+
+    coefficient: Floats
+    standard_error: Floats
+    p_value: Floats
+    n: int
+
+
+def clustered_regression(outcome: Floats, features: Floats, clusters: ArrayLike) -> Regression:
+    """Least squares with the cluster sandwich variance (Liang & Zeger 1986, CR1).
+
+    Args:
+        outcome: `[n]`.
+        features: `[n, p]`, an intercept included if one is wanted.
+        clusters: `[n]` labels; errors within one label may be correlated.
+
+    Features that never vary get NaN.
+    """
+    from scipy.special import ndtr  # noqa: PLC0415  (keeps the import of this module light)
+
+    labels, codes = np.unique(np.asarray(clusters), return_inverse=True)
+    n, p = features.shape
+    usable = np.flatnonzero(np.abs(features).sum(axis=0) > 0)
+    coefficient = np.full(p, np.nan)
+    error = np.full(p, np.nan)
+    if n <= len(usable) + 1 or len(labels) < MIN_CLUSTERS:
+        return Regression(coefficient, error, np.full(p, np.nan), n)
+    used = features[:, usable]
+    bread = np.linalg.pinv(used.T @ used)
+    estimate = bread @ (used.T @ outcome)
+    scores = used * (outcome - used @ estimate)[:, None]
+    by_cluster = np.zeros((len(labels), len(usable)))
+    np.add.at(by_cluster, codes, scores)
+    groups = len(labels)
+    correction = groups / (groups - 1) * (n - 1) / max(n - len(usable), 1)
+    variance = correction * bread @ (by_cluster.T @ by_cluster) @ bread
+    coefficient[usable] = estimate
+    error[usable] = np.sqrt(np.maximum(np.diag(variance), 0.0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p_value = 2 * ndtr(-np.abs(coefficient / error))
+    return Regression(coefficient, error, np.asarray(p_value), n)

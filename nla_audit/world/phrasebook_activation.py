@@ -8,8 +8,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from nla_audit.world import phrasebook, phrasebook_wordings
-from nla_audit.world.phrasebook import Topic, Value
+from nla_audit.world import phrasebook_language as language
+from nla_audit.world import phrasebook_subjects as subjects
+from nla_audit.world import phrasebook_wordings
+from nla_audit.world.phrasebook import Value
+from nla_audit.world.phrasebook_subjects import Topic
 from nla_audit.world.phrasebook_wordings import WORDINGS
 
 #: The facts of which each activation has a part: one of each kind, but three entities (a person,
@@ -98,18 +101,18 @@ def _draw(idx: int, uniforms: Iterator[float]) -> Activation:
     def one(options: Sequence[_T]) -> _T:
         return pick(options, next(uniforms))
 
-    topic = one(phrasebook.TOPICS)
-    genre = one(phrasebook.GENRES)
-    structure = one(phrasebook.STRUCTURES)
-    final_word = one(phrasebook.FINAL_WORDS)
-    expectation = one(phrasebook.EXPECTATIONS)
+    topic = one(subjects.TOPICS)
+    genre = one(subjects.GENRES)
+    structure = one(language.STRUCTURES)
+    final_word = one(language.FINAL_WORDS)
+    expectation = one(language.EXPECTATIONS)
     fragment = structure.fragment.format(noun=one(topic.nouns))
     phrase = one(phrasebook_wordings.REPEATED_PHRASES)
-    person, institution, place = _person(next(uniforms)), "", ""
-    places = _several(phrasebook.PLACES, 2, uniforms)
-    institution = f"{places[0]} {one(phrasebook.INSTITUTIONS)}"
+    person = _person(next(uniforms))
+    places = _several(subjects.PLACES, 2, uniforms)
+    institution = f"{places[0]} {one(subjects.INSTITUTIONS)}"
     place = places[1]
-    units = _several(phrasebook.UNITS, 2, uniforms)
+    units = _several(subjects.UNITS, 2, uniforms)
     few = f"{11 + int(next(uniforms) * 89)} {units[0]}"
     many = f"{_thousands(next(uniforms))} {units[1]}"
 
@@ -125,15 +128,15 @@ def _draw(idx: int, uniforms: Iterator[float]) -> Activation:
         sentences.append(one(templates).format(item=item, noun=one(topic.nouns)))
     keys = [next(uniforms) for _ in sentences]
     shuffled = [sentence for _, sentence in sorted(zip(keys, sentences, strict=True))]
-    lead = one(final_word.leads).format(noun=one(topic.nouns), when=one(phrasebook.WHEN))
+    lead = one(final_word.leads).format(noun=one(topic.nouns), when=one(language.WHEN))
     ending = f"{lead[0].upper()}{lead[1:]} {final_word.word}"
     source_text = " ".join([genre.opener, *shuffled, ending])
 
     nothing = Value(("",), ("",))
     values: dict[str, Value] = {
         "genre": genre.forms,
-        "style": one(phrasebook.STYLES),
-        "momentum": one(phrasebook.MOMENTA),
+        "style": one(language.STYLES),
+        "momentum": one(language.MOMENTA),
         "structure": structure.forms,
         "expectation": expectation.forms,
         "final_token": final_word.role,
@@ -179,7 +182,7 @@ def _several(options: Sequence[_T], count: int, uniforms: Iterator[float]) -> li
 
 
 def _person(uniform: float) -> str:
-    given, surnames = phrasebook.GIVEN_NAMES, phrasebook.SURNAMES
+    given, surnames = subjects.GIVEN_NAMES, subjects.SURNAMES
     number = int(uniform * len(given) * len(surnames))
     return f"{given[number % len(given)]} {surnames[number // len(given)]}"
 
@@ -194,12 +197,12 @@ def _wrong_items(
     """Things of the slot's sort of which no word that tells them apart is in the source."""
     makers: Mapping[int, Callable[[float], str]] = {
         2: _person,
-        3: lambda u: f"{pick(phrasebook.PLACES, u)} {pick(phrasebook.INSTITUTIONS, u * 7 % 1)}",
-        4: lambda u: pick(phrasebook.PLACES, u),
-        5: lambda u: f"{11 + int(u * 89)} {pick(phrasebook.UNITS, u * 89 % 1)}",
-        6: lambda u: f"{_thousands(u)} {pick(phrasebook.UNITS, u * 8_998 % 1)}",
+        3: lambda u: f"{pick(subjects.PLACES, u)} {pick(subjects.INSTITUTIONS, u * 7 % 1)}",
+        4: lambda u: pick(subjects.PLACES, u),
+        5: lambda u: f"{11 + int(u * 89)} {pick(subjects.UNITS, u * 89 % 1)}",
+        6: lambda u: f"{_thousands(u)} {pick(subjects.UNITS, u * 8_998 % 1)}",
         7: lambda u: pick(phrasebook_wordings.REPEATED_PHRASES, u),
-        9: lambda u: pick(phrasebook.STRUCTURES, u).fragment.format(
+        9: lambda u: pick(language.STRUCTURES, u).fragment.format(
             noun=pick(topic.nouns, u * 14 % 1)
         ),
     }

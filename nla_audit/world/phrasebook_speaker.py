@@ -1,4 +1,4 @@
-"""How a planted model puts the facts of an activation into an explanation, and what it does to them."""
+"""How a planted model puts the facts of an activation into words, leaves them out or errs."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ TAIL_WORDS = (4, 8)
 
 # Up to seven letters, one digit, or one other sign.
 _TOKEN = re.compile(r"[^\W\d_]{1,7}|\d|[^\w\s]|_")
+_FILLER_SLOT = -1
 _PER_TEXT = 10
 _PER_SLOT = 6 + UNIFORMS_PER_WORDING
 #: Uniform numbers that one explanation consumes.
@@ -83,7 +84,8 @@ class PlantedModel:
         for rate_name, rate in rates.items():
             if not 0.0 <= rate <= 1.0:
                 raise UserError(
-                    f"planted model {self.name!r}: {rate_name} is {rate:g}; give a value from 0 to 1"
+                    f"planted model {self.name!r}: {rate_name} is {rate:g}; "
+                    "give a value from 0 to 1"
                 )
 
     def omission(self, kind: str) -> float:
@@ -147,72 +149,82 @@ def explain(
         omission: chance to leave out a planned fact, in place of the model's own ``omit``.
         paragraph_break: what separates paragraphs.
     """
-    (
-        u_fail,
-        u_empty,
-        u_tail,
-        u_tail_words,
-        u_quoted,
-        u_tail_gap,
-        u_filler,
-        u_phrase,
-        u_place,
-        u_gap,
-    ) = uniforms[:_PER_TEXT]
+    u_fail, u_empty, u_filler, u_tail = uniforms[:4]
     if u_fail < model.fail:
         return Explanation(None)
     if u_empty < model.empty:
         return Explanation("")
 
-    pieces: list[tuple[float, Statement | None, str, bool, float]] = []
-    statements: dict[int, Statement] = {}
+    # Place in the text, uniform number for what goes before it, and what is said.
+    pieces: list[tuple[float, float, Statement]] = []
     for fact in activation.facts:
         at = _PER_TEXT + fact.slot * _PER_SLOT
         own = uniforms[at : at + _PER_SLOT]
         statement = _state(model, fact, own, omission)
         if statement is not None:
             # Neighbours in the usual order change places now and then.
-            place = fact.slot + 1.5 * own[4]
-            pieces.append((place, statement, statement.text, statement.terse, own[5]))
+            pieces.append((fact.slot + 1.5 * own[4], own[5], statement))
     if u_filler < model.filler:
-        pieces.append((u_place * 14, None, pick(FILLERS, u_phrase), False, u_gap))
+        pieces.append(_filler(uniforms[4:7]))
     pieces.sort(key=lambda piece: piece[0])
 
-    result = Explanation("")
-    text = ""
-    previous_terse = False
-    for _, statement, words, terse, u_separator in pieces:
-        separator = ""
-        if text:
-            separator = _separator(previous_terse and terse, u_separator, paragraph_break)
-            text += separator
-            result.separator_tokens += count_tokens(separator)
-        if not terse and (not separator or separator[0] == "."):
-            words = words[0].upper() + words[1:]
-        if statement is None:
-            result.filler_tokens = count_tokens(words)
-        else:
-            statement.start, statement.text = len(text), words
-            statements[statement.slot] = statement
-        text += words
-        previous_terse = terse
-    result.statements = statements
-
+    draft = _Draft(paragraph_break)
+    for _, uniform, statement in pieces:
+        draft.say(statement, uniform)
     if u_tail < model.tail_copy:
-        if text:
-            separator = _separator(previous_terse, u_tail_gap, paragraph_break)
-            text += separator
-            result.separator_tokens += count_tokens(separator)
-        result.tail_copy = _tail(activation.source_text, u_tail_words)
-        result.tail_quoted = u_quoted < 0.5
-        copied = f'"{result.tail_copy}"' if result.tail_quoted else result.tail_copy
-        result.tail_tokens = count_tokens(copied)
-        text += copied
-    elif text and not previous_terse:
-        text += "."
-        result.separator_tokens += 1
-    result.text = text
-    return result
+        draft.copy_tail(activation.source_text, uniforms[7:10])
+    return draft.finish()
+
+
+class _Draft:
+    """An explanation as it grows, with its token account."""
+
+    def __init__(self, paragraph_break: str) -> None:
+        self._paragraph_break = paragraph_break
+        self._text = ""
+        self._last_terse = False
+        self._account = Explanation("")
+
+    def say(self, statement: Statement, uniform: float) -> None:
+        """Append a statement; ``uniform`` chooses what separates it from the last one."""
+        separator = self._separate(statement.terse, uniform)
+        if not statement.terse and separator[:1] in ("", "."):
+            statement.text = statement.text[0].upper() + statement.text[1:]
+        if statement.slot == _FILLER_SLOT:
+            self._account.filler_tokens += statement.tokens
+        else:
+            statement.start = len(self._text)
+            self._account.statements[statement.slot] = statement
+        self._text += statement.text
+        self._last_terse = statement.terse
+
+    def copy_tail(self, source_text: str, uniforms: Sequence[float]) -> None:
+        """End in the last words of the source; ``uniforms``: separator, length, quoted or not."""
+        self._separate(self._last_terse, uniforms[0])
+        low, high = TAIL_WORDS
+        words = low + int(uniforms[1] * (high - low + 1))
+        tail = " ".join(source_text.split(" ")[-words:])
+        quoted = uniforms[2] < 0.5
+        copied = f'"{tail}"' if quoted else tail
+        self._account.tail_copy, self._account.tail_quoted = tail, quoted
+        self._account.tail_tokens = count_tokens(copied)
+        self._text += copied
+
+    def finish(self) -> Explanation:
+        """The explanation; a last sentence at length gets its full stop."""
+        if self._text and not self._last_terse and self._account.tail_copy is None:
+            self._text += "."
+            self._account.separator_tokens += 1
+        self._account.text = self._text
+        return self._account
+
+    def _separate(self, terse: bool, uniform: float) -> str:
+        if not self._text:
+            return ""
+        separator = _separator(self._last_terse and terse, uniform, self._paragraph_break)
+        self._text += separator
+        self._account.separator_tokens += count_tokens(separator)
+        return separator
 
 
 def _state(
@@ -231,6 +243,13 @@ def _state(
     return Statement(fact.slot, fact.kind, text, terse, spurious, count_tokens(text))
 
 
+def _filler(uniforms: Sequence[float]) -> tuple[float, float, Statement]:
+    """A filler phrase somewhere between the claims; ``uniforms``: place, separator, phrase."""
+    text = pick(FILLERS, uniforms[2])
+    statement = Statement(_FILLER_SLOT, "", text, False, False, count_tokens(text))
+    return uniforms[0] * (len(SLOT_KINDS) + 1.5), uniforms[1], statement
+
+
 def _separator(between_terse: bool, uniform: float, paragraph_break: str) -> str:
     """What stands between two claims; short explanations lose their punctuation first."""
     if not between_terse:
@@ -240,9 +259,3 @@ def _separator(between_terse: bool, uniform: float, paragraph_break: str) -> str
     if uniform < 0.6:
         return "; "
     return " " if uniform < 0.8 else paragraph_break
-
-
-def _tail(source_text: str, uniform: float) -> str:
-    low, high = TAIL_WORDS
-    words = low + int(uniform * (high - low + 1))
-    return " ".join(source_text.split(" ")[-words:])

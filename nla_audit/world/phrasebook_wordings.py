@@ -63,7 +63,7 @@ WORDINGS: dict[str, Wordings] = {
     "entity": Wordings(
         long=(
             "The name {item} has been brought in and carries weight in the passage",
-            "{item} is mentioned by name and stays at the centre of attention",
+            "By name {item} is mentioned and stays at the centre of attention",
             "Much of what is told concerns {item} in particular",
             "Attention rests on {item} as one of those involved",
             "The passage dwells on {item} and on what happened there",

@@ -80,7 +80,8 @@ class Resampler:
         self._replicates = replicates
 
     def _cluster_sums(self, values: Floats) -> Floats:
-        return np.bincount(self._codes, weights=values, minlength=self.n_clusters)
+        sums = np.bincount(self._codes, weights=values, minlength=self.n_clusters)
+        return np.asarray(sums, dtype=np.float64)
 
     def mean(self, values: ArrayLike) -> Interval:
         """Mean of `[n_rows]` values; NaN is missing and is counted, not averaged."""

@@ -80,8 +80,8 @@ def item_retention(completions: Completions, seed: int) -> pl.DataFrame:
                     np.nan if other is None else f" {span} " in other,
                 )
         frame = pl.DataFrame({"idx": keys})
-        for kind, name in _ITEM_NAMES.items():
-            total, kept, by_chance = counts[kind].T
+        for item_kind, name in _ITEM_NAMES.items():
+            total, kept, by_chance = counts[item_kind].T
             if total.sum() == 0:
                 continue
             draw = resampler(frame, seed)

@@ -8,7 +8,7 @@ import polars as pl
 from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, analyzer
 from nla_audit.pairing import clusters, column, resampler
-from nla_audit.stats import derangement
+from nla_audit.stats import Resampler, derangement
 from nla_audit.text.items import items
 from nla_audit.text.words import words
 
@@ -230,7 +230,7 @@ def _change(
     }
 
 
-def _rate_change(both: pl.DataFrame, draw) -> dict[str, float | None]:
+def _rate_change(both: pl.DataFrame, draw: Resampler) -> dict[str, float | None]:
     """Change of the unsupported share of items, by the delta method on paired cluster ratios."""
     own_items, reference_items = (
         column(both, "checked_items"),
@@ -296,8 +296,8 @@ def _caveats(completions: Completions, headline: Headline) -> list[str]:
             f"{n - known:.0f} of {n:.0f} explanations have no source text; rates stand on the "
             f"other {known:.0f}."
         )
-    lengths = completions.rows["source_text"].drop_nulls().str.len_chars()
-    if len(lengths) and int(lengths.max() or 0) <= _CUT_LENGTH:
+    lengths = completions.rows["source_text"].drop_nulls().str.len_chars().to_numpy()
+    if len(lengths) and lengths.max() <= _CUT_LENGTH:
         caveats.append(
             f"No source text is longer than {lengths.max()} characters, so sources are probably "
             "cut to their tail: what is absent from them may stand earlier in the input, and "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import polars as pl
 
@@ -237,7 +239,7 @@ def _prices(completions: Completions, means: pl.DataFrame, seed: int) -> pl.Data
     draw = resampler(one_row, seed)
     order = np.argsort(tokens.mean(axis=0), kind="stable")
     rows = []
-    for shorter, longer in zip(order[:-1], order[1:], strict=True):
+    for shorter, longer in pairwise(order):
         more_tokens = tokens[:, longer] - tokens[:, shorter]
         more_fve = 100 * (fve[:, longer] - fve[:, shorter])
         length = draw.mean(more_tokens)
@@ -282,8 +284,8 @@ def _verdict(
         row = free[-1]
         parts.append(
             f"{row['model']} saves {row['token_saving']:.0%} of {completions.reference}'s tokens "
-            f"with no FVE loss that the paired interval shows ({_signed(row, 'fve_change')}; a loss "
-            f"of {max(0.0, -row['fve_change_low']):.3f} is not excluded)."
+            f"with no FVE loss that the paired interval shows ({_signed(row, 'fve_change')}; a "
+            f"loss of {max(0.0, -row['fve_change_low']):.3f} is not excluded)."
         )
     if costly:
         first, last = costly[0], costly[-1]

@@ -241,8 +241,8 @@ def _verdict(completions: Completions, headline: Headline) -> str:
             f"{_percent(summary, 'omission')} by omission, "
             f"{_percent(summary, 'rewording')} by terser wording"
             + (
-                f", less {-summary['addition_share']:.0%} spent on additions"
-                if (summary["addition_share"] or 0) < -0.005
+                f", less {-(summary['addition_share'] or 0.0):.0%} spent on additions"
+                if (summary["addition_share"] or 0.0) < -0.005
                 else ""
             )
             + "."

@@ -2,8 +2,9 @@
 
 Evidence between claims becomes a soft one-to-one matching with slack on both sides: a claim of
 the other explanation accounts for at most one claim of the reference (for several where it is
-telegraphic and runs claims together), a claim of the reference is kept at most once, and either may stay alone. The slack is the one free constant.
-It is not picked but calibrated on the null of another activation's text: see :func:`calibrate`.
+telegraphic and runs claims together), a claim of the reference is kept at most once, and either
+may stay alone. The slack is the one free constant. It is not picked but calibrated on the null of
+another activation's text: see :func:`calibrate`.
 """
 
 from __future__ import annotations

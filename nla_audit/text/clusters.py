@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from nla_audit.text.words import content_stems
 
@@ -84,7 +85,7 @@ def cluster_claims(texts: Sequence[str], *, seed: int) -> Clusters | None:
     return Clusters(labels.astype(np.int64), names, examples, quality)
 
 
-def _name(counts, inside: NDArray[np.bool_], words: NDArray) -> str:
+def _name(counts: sparse.csr_matrix, inside: NDArray[np.bool_], words: NDArray) -> str:
     within = np.asarray(counts[inside].mean(axis=0)).ravel()
     outside = np.asarray(counts[~inside].mean(axis=0)).ravel()
     lift = within * np.log((within + 0.01) / (outside + 0.01))

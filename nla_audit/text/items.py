@@ -59,62 +59,11 @@ _HEDGE = re.compile(
 
 #: Capitalised words that open a sentence or name a feature, not an entity.
 _NOT_NAMES = frozenset(
-    [
-        "final",
-        "last",
-        "token",
-        "text",
-        "article",
-        "document",
-        "sentence",
-        "paragraph",
-        "phrase",
-        "clause",
-        "word",
-        "list",
-        "narrative",
-        "news",
-        "genre",
-        "style",
-        "tone",
-        "register",
-        "pattern",
-        "structure",
-        "repetition",
-        "formal",
-        "informal",
-        "technical",
-        "academic",
-        "immediate",
-        "semantic",
-        "syntactic",
-        "ongoing",
-        "mid",
-        "direct",
-        "quote",
-        "quotation",
-        "the",
-        "this",
-        "that",
-        "it",
-        "next",
-        "expected",
-        "continuation",
-        "source",
-        "author",
-        "speaker",
-        "subject",
-        "topic",
-        "title",
-        "header",
-        "section",
-        "english",
-        "e.g",
-        "i.e",
-        "third",
-        "first",
-        "second",
-    ]
+    """final last token text article document sentence paragraph phrase clause word list narrative
+    news genre style tone register pattern structure repetition formal informal technical academic
+    immediate semantic syntactic ongoing mid direct quote quotation the this that it next expected
+    continuation source author speaker subject topic title header section english e.g i.e third
+    first second""".split()
 )
 
 
@@ -203,7 +152,7 @@ def _is_name(word: str, *, opens_sentence: bool, inside_run: bool) -> bool:
 
 
 def items(text: str) -> list[Item]:
-    """All items of an explanation. Entities and numbers inside quotes count as part of the quote."""
+    """All items of an explanation; names and numbers inside a quote are part of the quote."""
     quotes = quoted_spans(text)
     inside = [(quote.start, quote.end) for quote in quotes]
 

@@ -147,7 +147,7 @@ def _sample(completions: Completions, seed: int) -> list[_Pair]:
 
 
 def _pairs(rows: pl.DataFrame, reference: str) -> Iterator[_Pair]:
-    """Pairs of explanations, sample by sample; failed explanations have no text and are left out."""
+    """Pairs of explanations, sample by sample; a failed one has no text and is left out."""
     columns = ["idx", "model", "sample", "explanation", "content_tokens", "fixed_tokens"]
     texts: dict[tuple[str, int], _Text] = {}
     current: int | None = None

@@ -69,8 +69,12 @@ class PlantedModel:
             "filler": self.filler,
             "fail": self.fail,
             "empty": self.empty,
-            "add / SPARE_FACTS": self.add / SPARE_FACTS,
         }
+        if not 0.0 <= self.add <= SPARE_FACTS:
+            raise UserError(
+                f"planted model {self.name!r}: add is {self.add:g}; "
+                f"an activation has {SPARE_FACTS} spare facts, so give a value from 0 to as many"
+            )
         if isinstance(self.omit, Mapping):
             unknown = sorted(set(self.omit) - set(KINDS))
             if unknown:
@@ -110,6 +114,8 @@ class Statement:
     slot: int
     kind: str
     text: str
+    #: What the claim names here, right or wrong; empty when its kind names nothing.
+    item: str
     terse: bool
     spurious: bool
     tokens: int
@@ -240,13 +246,13 @@ def _state(
     spurious = fact.kind in NAMING_KINDS and uniforms[2] < model.spurious
     item = pick(fact.wrong_items, uniforms[3]) if spurious else fact.item
     text = word_claim(fact, terse=terse, item=item, uniforms=uniforms[6:])
-    return Statement(fact.slot, fact.kind, text, terse, spurious, count_tokens(text))
+    return Statement(fact.slot, fact.kind, text, item, terse, spurious, count_tokens(text))
 
 
 def _filler(uniforms: Sequence[float]) -> tuple[float, float, Statement]:
     """A filler phrase somewhere between the claims; ``uniforms``: place, separator, phrase."""
     text = pick(FILLERS, uniforms[2])
-    statement = Statement(_FILLER_SLOT, "", text, False, False, count_tokens(text))
+    statement = Statement(_FILLER_SLOT, "", text, "", False, False, count_tokens(text))
     return uniforms[0] * (len(SLOT_KINDS) + 1.5), uniforms[1], statement
 
 

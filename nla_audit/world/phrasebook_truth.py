@@ -93,6 +93,7 @@ _TRUTH_SCHEMA: dict[str, Any] = {
     "tokens": pl.Int32,
     "own_start": pl.Int32,
     "own_end": pl.Int32,
+    "named": pl.String,
     "spurious": pl.Boolean,
     "worth": pl.Float64,
 }
@@ -128,12 +129,17 @@ _EXPLANATIONS_SCHEMA: dict[str, Any] = {
 
 
 class PlantedRows:
-    """Columns of the three tables, filled explanation by explanation."""
+    """Rows of the three tables, filled explanation by explanation.
 
-    def __init__(self) -> None:
-        self._completions: dict[str, list[Any]] = {name: [] for name in _COMPLETIONS_SCHEMA}
-        self._truth: dict[str, list[Any]] = {name: [] for name in _TRUTH_SCHEMA}
-        self._explanations: dict[str, list[Any]] = {name: [] for name in _EXPLANATIONS_SCHEMA}
+    Args:
+        with_claims: whether to fill the table of claims, which is most of the work and memory.
+    """
+
+    def __init__(self, *, with_claims: bool = True) -> None:
+        self._with_claims = with_claims
+        self._completions: list[tuple[Any, ...]] = []
+        self._truth: list[tuple[Any, ...]] = []
+        self._explanations: list[tuple[Any, ...]] = []
 
     def add(
         self,
@@ -159,29 +165,33 @@ class PlantedRows:
             mse = (1.0 - fve) * BASELINE_MSE
             if reference.text is not None:
                 account |= _relative_account(explanation, reference)
-                self._add_claims(key, explanation, reference, worth)
-        _append(self._explanations, account)
-        completion = {
-            **key,
-            "length_penalty": model.length_penalty,
-            "source_text": activation.source_text,
-            "explanation": explanation.text,
-            "n_tokens": n_tokens,
-            "mse": mse,
-            "nmse": None if fve is None else 1.0 - fve,
-            "fve": fve,
-            "reward": FAILED_REWARD if mse is None else -mse,
-            "extracted": explanation.text is not None,
-            "cjk": 0.0,
-        }
-        _append(self._completions, completion)
+                if self._with_claims:
+                    self._add_claims(key, explanation, reference, worth)
+        self._explanations.append(tuple(account.values()))
+        self._completions.append(
+            (
+                model.name,
+                model.length_penalty,
+                activation.idx,
+                sample,
+                activation.source_text,
+                explanation.text,
+                n_tokens,
+                mse,
+                None if fve is None else 1.0 - fve,
+                fve,
+                FAILED_REWARD if mse is None else -mse,
+                explanation.text is not None,
+                0.0,
+            )
+        )
 
     def frames(self) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
         """Completions, truth and explanations so far."""
         return (
-            pl.DataFrame(self._completions, schema=_COMPLETIONS_SCHEMA),
-            pl.DataFrame(self._truth, schema=_TRUTH_SCHEMA),
-            pl.DataFrame(self._explanations, schema=_EXPLANATIONS_SCHEMA),
+            _frame(self._completions, _COMPLETIONS_SCHEMA),
+            _frame(self._truth, _TRUTH_SCHEMA),
+            _frame(self._explanations, _EXPLANATIONS_SCHEMA),
         )
 
     def _add_claims(
@@ -193,26 +203,20 @@ class PlantedRows:
     ) -> None:
         for claim, (slot, said) in enumerate(reference.statements.items()):
             own = explanation.statements.get(slot)
-            row = {
-                **key,
-                "claim": claim,
-                "kind": said.kind,
-                "start": said.start,
-                "end": said.start + len(said.text),
-                "reference_tokens": said.tokens,
-                "fate": _fate(own, is_reference=explanation is reference),
-                "tokens": 0 if own is None else own.tokens,
-                "own_start": None if own is None else own.start,
-                "own_end": None if own is None else own.start + len(own.text),
-                "spurious": None if own is None else own.spurious,
-                "worth": worth[slot],
-            }
-            _append(self._truth, row)
+            said_end = said.start + len(said.text)
+            fate = _fate(own, is_reference=explanation is reference)
+            where = (*key.values(), claim, said.kind, said.start, said_end, said.tokens, fate)
+            if own is None:
+                here: tuple[Any, ...] = (0, None, None, None, None)
+            else:
+                own_end = own.start + len(own.text)
+                here = (own.tokens, own.start, own_end, own.item or None, own.spurious)
+            self._truth.append((*where, *here, worth[slot]))
 
 
-def _append(columns: dict[str, list[Any]], row: Mapping[str, Any]) -> None:
-    for name, value in row.items():
-        columns[name].append(value)
+def _frame(rows: list[tuple[Any, ...]], schema: dict[str, Any]) -> pl.DataFrame:
+    columns = zip(*rows, strict=True) if rows else ([] for _ in schema)
+    return pl.DataFrame(dict(zip(schema, columns, strict=True)), schema=schema)
 
 
 def _fate(own: Statement | None, *, is_reference: bool) -> str:
@@ -291,19 +295,18 @@ def summarise(
 
     Claim rates pool all claims of a model; ``retained.<kind>`` is the share of the reference's
     claims of that kind that were stated. Savings are mean tokens per explanation against the
-    reference's sample 0.
+    reference's sample 0. ``mean_tokens`` counts failed explanations, as published tables do.
     """
 
     def share(part: str, whole: str) -> pl.Expr:
         return (pl.col(part).sum() / _or_null(pl.col(whole).sum())).alias("share")
 
+    is_text = pl.col("stated_claims").is_not_null()
     texts = explanations.group_by("model").agg(
         omission_share=share("omitted_claims", "reference_claims"),
         reworded_share=share("reworded_claims", "reference_claims"),
         additions=pl.col("added_claims").mean(),
-        tail_copy_rate=(pl.col("tail_copy").is_not_null() & pl.col("stated_claims").is_not_null())
-        .filter(pl.col("stated_claims").is_not_null())
-        .mean(),
+        tail_copy_rate=pl.col("tail_copy").is_not_null().filter(is_text).mean(),
         final_token_rate=pl.col("final_token_named").mean(),
         spurious_rate=(
             pl.sum_horizontal("spurious_entities", "spurious_numbers", "spurious_quotes").sum()

@@ -65,10 +65,11 @@ class PlantedSweep:
             claims of the reference's sample 0 in order. ``start`` and ``end`` are its character
             span there, ``reference_tokens`` its cost there; ``fate`` is ``kept`` (at length),
             ``reworded`` (tersely) or ``omitted`` in this text, ``tokens`` its cost here (0 when
-            omitted), ``own_start`` and ``own_end`` its span here, ``spurious`` whether it names
-            something wrong here, ``worth`` the FVE points it is worth. An activation whose
-            reference failed or is empty and an explanation that failed have no rows. The
-            reference's sample 0 has ``kept`` everywhere, by definition.
+            omitted), ``own_start`` and ``own_end`` its span here, ``named`` what it names here
+            (an entity, a number, quoted words), ``spurious`` whether that is wrong, ``worth`` the
+            FVE points it is worth. There are no rows for an activation whose reference failed or
+            is empty, nor for an explanation that failed. The reference's sample 0 has ``kept``
+            everywhere, by definition.
         explanations: one row per explanation, columns as documented in
             :mod:`nla_audit.world.phrasebook_truth`: where its tokens go, what its saving over the
             reference consists of, what it names, quotes and copies.
@@ -112,6 +113,8 @@ def plant(
         resampling_omission: chance that one sample of the reference leaves out what it is meant
             to state. Not given: 0.1 with several samples, else 0.
         paragraph_break: what separates paragraphs; two spaces as in the published tables.
+
+    The first activations of a longer sweep are those of a shorter one with the same seed.
 
     Raises:
         UserError: no models, a name twice, an unknown reference, or a rate out of range.
@@ -168,7 +171,7 @@ def plant_to_parquet(
         ):
             parts = []
             task = progress.add_task("planting", total=activations)
-            for number, (completions, _, _) in enumerate(_chunks(plan)):
+            for number, (completions, _, _) in enumerate(_chunks(plan, with_claims=False)):
                 parts.append(Path(folder) / f"{number:06d}.parquet")
                 completions.write_parquet(parts[-1])
                 progress.update(task, advance=completions["idx"].n_unique())
@@ -300,6 +303,8 @@ class _Plan:
                 f"planted sweep: {activations} activations and {samples} samples; "
                 "give at least 1 of each"
             )
+        if seed < 0:
+            raise UserError(f"planted sweep: the seed is {seed}; give 0 or more")
         if resampling_omission is None:
             resampling_omission = 0.1 if samples > 1 else 0.0
         if not 0.0 <= resampling_omission <= 1.0:
@@ -335,7 +340,7 @@ def _stream(seed: int, *key: int) -> np.random.Generator:
 
 
 def _chunks(
-    plan: _Plan,
+    plan: _Plan, *, with_claims: bool = True
 ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]]:
     """Completions, truth and explanations of some thousand activations at a time."""
     activation_stream = _stream(plan.seed, _ACTIVATION_STREAM)
@@ -349,7 +354,7 @@ def _chunks(
         count = min(_CHUNK, plan.activations - first)
         activations = list(draw_activations(activation_stream, first, count))
         difficulty = _difficulty(difficulty_stream, count)
-        rows = PlantedRows()
+        rows = PlantedRows(with_claims=with_claims)
         draws = {
             key: stream.random((count, UNIFORMS_PER_EXPLANATION)) for key, stream in words.items()
         }
@@ -382,5 +387,7 @@ def _difficulty(rng: np.random.Generator, count: int) -> np.ndarray:
 
     Shared by all explanations of an activation, with the heavy low tail of the published sweep.
     """
-    hard = rng.random(count) < HARD_SHARE
-    return rng.exponential(EASY_LOSS, count) + hard * rng.exponential(HARD_LOSS, count)
+    uniforms = rng.random((count, 3))
+    exponential = -np.log1p(-uniforms[:, :2])
+    is_hard = uniforms[:, 2] < HARD_SHARE
+    return EASY_LOSS * exponential[:, 0] + HARD_LOSS * is_hard * exponential[:, 1]

@@ -11,6 +11,8 @@ from nla_audit.findings import Card, Figure, Finding
 
 #: Looks like markup, and would run if a renderer let it.
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=alert(1)> & </script>"
+#: A sentence; the point in a model's name does not end it.
+SENTENCE = re.compile(r"\S.*?\.(?=\s|$)")
 MODELS = ("base", "p0.0", "p0.001", "p0.002", "p0.006", "p0.015", "p0.03")
 
 
@@ -123,7 +125,7 @@ def fate_spans(table: Completions, *, seed: int = 0) -> pl.DataFrame:
     for idx, model, sample, text in table.rows.select(
         "idx", "model", "sample", "explanation"
     ).iter_rows():
-        for number, found in enumerate(re.finditer(r"\S[^.]*\.", text or "")):
+        for number, found in enumerate(SENTENCE.finditer(text or "")):
             place = (idx, model, sample, found.start(), found.end())
             if model == table.reference:
                 fates = ("kept", "reworded", "omitted")

@@ -141,6 +141,24 @@ def test_without_texts_no_file_quotes_one(tmp_path: Path) -> None:
     assert "no viewer" in (tmp_path / "out/report.html").read_text()
 
 
+def test_a_note_on_the_whole_table_stands_once(tmp_path: Path, cards: dict[str, Card]) -> None:
+    table = samples.completions()
+    note = table.notes[0]
+
+    def run(completions: Completions) -> Finding:
+        answer = samples.finding("odd")
+        answer.caveats = [*completions.notes, "One of its own."]
+        return answer
+
+    cards["odd"] = analyzer(run)
+    result = run_audit(table, tmp_path / "out", seed=0)
+    for name in ("report.html", "report.md"):
+        page = (tmp_path / "out" / name).read_text()
+        assert page.count("One of its own.") == 1
+        assert page.count(note.split('"')[0]) == 1
+    assert note in result.findings[-1].caveats
+
+
 def test_an_analyzer_without_an_answer_is_left_out_with_its_reason(
     tmp_path: Path, cards: dict[str, Card]
 ) -> None:
@@ -284,7 +302,7 @@ def test_spans_count_as_javascript_does() -> None:
     units = text.encode("utf-16-le")
     pieces = [units[2 * start : 2 * end].decode("utf-16-le") for start, end, *_ in spans]
     assert "🙂" in text
-    assert pieces == re.findall(r"\S[^.]*\.", text)
+    assert pieces == samples.SENTENCE.findall(text)
     assert [span[3] for span in spans] == [-1] * len(spans)
     reference_spans = data["activations"][0]["models"][0][0][5]
     assert {span[3] for span in reference_spans} == {1}

@@ -100,7 +100,7 @@ def test_missing_is_a_dash_and_shares_are_percent() -> None:
     ]
     table = display(records, list(records[0]))
     assert [column.label for column in table.columns] == ["model", "empty rate"]
-    assert [row[1].line for row in table.rows] == ["50.0 % [25.0, 75.0]", "–"]
+    assert [row[1].line for row in table.rows] == ["50.0% [25.0, 75.0]", "–"]
     assert table.rows[1][1].sort is None
 
 
@@ -141,6 +141,31 @@ def test_a_long_table_is_named_and_not_printed() -> None:
     print_finding(finding, Console(file=output, width=80))
     assert "21 rows" in output.getvalue()
     assert "row20" not in output.getvalue()
+
+
+def test_a_table_that_repeats_the_headline_is_printed_once() -> None:
+    finding = samples.finding()
+    finding.tables = {"same": finding.tables["per_model"].drop("chance")}
+    output = io.StringIO()
+    print_finding(finding, Console(file=output, width=200))
+    assert output.getvalue().count("FVE mean") == 1
+
+
+def test_every_block_of_a_wide_table_names_its_rows() -> None:
+    finding = samples.finding()
+    finding.headline = {}
+    long = [f"value_{number}_of_a_wide_table" for number in range(6)]
+    finding.tables = {
+        "wide": pl.DataFrame(
+            {"model": ["a", "a", "b"], "λ": [0, 0, 1], "kind": ["x", "y", "x"]}
+            | {name: ["1" * 25, "2" * 25, "3" * 25] for name in long}
+        )
+    }
+    output = io.StringIO()
+    print_finding(finding, Console(file=output, width=80))
+    headings = [line for line in output.getvalue().splitlines() if line.startswith("model")]
+    assert len(headings) > 1
+    assert all(line.split()[:2] == ["model", "kind"] for line in headings[1:])
 
 
 def test_brackets_in_text_are_no_console_markup() -> None:

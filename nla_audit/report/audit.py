@@ -149,6 +149,7 @@ def _document(
                 finding,
                 cards.get(finding.analyzer),
                 render_figures(finding, colours, texts=texts),
+                notes=completions.notes,
                 texts=texts,
             )
             for finding in findings

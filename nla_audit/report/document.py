@@ -8,7 +8,7 @@ from typing import Any
 from nla_audit.findings import Card, Finding
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.figures import Rendered
-from nla_audit.report.tables import DisplayTable, frame_table, headline_table, label
+from nla_audit.report.tables import DisplayTable, frame_table, further_tables, headline_table, label
 
 #: Rows of a further table that a page shows; ``findings.json`` holds all of them.
 MAX_TABLE_ROWS = 100
@@ -21,6 +21,7 @@ class Section:
     finding: Finding
     card: Card | None
     headline: DisplayTable
+    caveats: list[str]
     figures: list[Rendered]
     tables: list[tuple[str, DisplayTable]]
     #: Names of the tables left out because they quote texts.
@@ -55,21 +56,27 @@ class Document:
 
 
 def section(
-    finding: Finding, card: Card | None, figures: list[Rendered], *, texts: bool
+    finding: Finding,
+    card: Card | None,
+    figures: list[Rendered],
+    *,
+    notes: tuple[str, ...],
+    texts: bool,
 ) -> Section:
-    """Choose what of ``finding`` is shown and in which form."""
-    shown = {
-        name: frame
-        for name, frame in finding.tables.items()
-        if frame.height and (texts or name not in finding.private_tables)
-    }
+    """Choose what of ``finding`` is shown and in which form.
+
+    ``notes`` hold for the whole table and stand at the top of the report, so that a section
+    repeats none of them among its own caveats.
+    """
     return Section(
         finding=finding,
         card=card,
         headline=headline_table(finding),
+        caveats=[caveat for caveat in finding.caveats if caveat not in notes],
         figures=figures,
         tables=[
-            (label(name), frame_table(frame, limit=MAX_TABLE_ROWS)) for name, frame in shown.items()
+            (label(name), frame_table(frame, limit=MAX_TABLE_ROWS))
+            for name, frame in further_tables(finding, texts=texts).items()
         ],
         withheld=[] if texts else sorted(finding.private_tables & set(finding.tables)),
     )

@@ -58,10 +58,10 @@ def _section(section: Section) -> Iterator[str]:
         if rendered.figure.caption:
             yield markdown_text(rendered.figure.caption)
             yield ""
-    if finding.caveats:
+    if section.caveats:
         yield "Read this before quoting it:"
         yield ""
-        for caveat in finding.caveats:
+        for caveat in section.caveats:
             yield f"- {markdown_text(caveat)}"
         yield ""
     for name, table in section.tables:

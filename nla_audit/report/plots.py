@@ -31,6 +31,11 @@ def short(value: object) -> str:
     return text if len(text) <= _LONGEST_LABEL else text[: _LONGEST_LABEL - 1] + "…"
 
 
+def named(value: object, colours: ModelColours) -> str:
+    """A category in words; the name of a model stays as it is."""
+    return short(value) if colours.get(value) else short(value).replace("_", " ")
+
+
 def _colour(name: object, position: int, colours: ModelColours) -> str:
     return colours.get(name) or CATEGORIES[position % len(CATEGORIES)]
 
@@ -68,7 +73,7 @@ def _finish(axes: Axes, figure: Figure) -> None:
     axes.set_xlabel(figure.x_label)
     axes.set_ylabel(figure.y_label)
     if figure.percent and figure.kind != "heatmap":
-        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=" %"))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol="%"))
 
 
 def _legend(axes: Axes) -> None:
@@ -87,9 +92,9 @@ def _legend(axes: Axes) -> None:
     )
 
 
-def _name_positions(axes: Axes, names: Sequence[Any]) -> None:
+def _name_positions(axes: Axes, names: Sequence[Any], colours: ModelColours) -> None:
     """Category names under the x axis, slanted where they would touch."""
-    labels = [short(name) for name in names]
+    labels = [named(name, colours) for name in names]
     axes.set_xticks(range(len(labels)), labels)
     axes.grid(False, axis="x")
     # At 8 points about 85 characters fit beside each other in the width of the axes.
@@ -147,7 +152,7 @@ def line(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours)
             marker=_MARKERS[position % len(_MARKERS)],
             markersize=4.5,
             linestyle=_DASHES[(position // len(CATEGORIES)) % len(_DASHES)],
-            label=None if group is None else short(group),
+            label=None if group is None else named(group, colours),
         )
         if figure.chance:
             axes.plot(
@@ -160,7 +165,7 @@ def line(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours)
             texts = part[figure.label].to_list()
             points += [(x[i], y[i], short(texts[j])) for i, j in enumerate(order)]
     if not is_numeric:
-        _name_positions(axes, names)
+        _name_positions(axes, names, colours)
     elif figure.log_x:
         _scale_x(axes, [float(x) for x in frame[figure.x].to_list()])
     _finish(axes, figure)
@@ -185,19 +190,22 @@ def bar(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours) 
             _column(part, figure.y),
             width * 0.94,
             color=colour,
-            label=None if group is None else short(group),
+            label=None if group is None else named(group, colours),
             yerr=_error(part, figure),
             error_kw={"ecolor": "#333333", "elinewidth": 1.0, "capsize": 2},
         )
         if figure.chance:
+            level = _column(part, figure.chance)
+            # White below the dashes, or they would be lost on a dark bar.
+            axes.hlines(level, x - width / 2, x + width / 2, color="white", linewidth=3.2)
             axes.hlines(
-                _column(part, figure.chance),
+                level,
                 x - width / 2,
                 x + width / 2,
-                **{**_CHANCE, "linestyle": "-", "linewidth": 1.8},
+                **{**_CHANCE, "linewidth": 1.8},
                 label=_CHANCE_NAME if position == 0 else "",
             )
-    _name_positions(axes, names)
+    _name_positions(axes, names, colours)
     axes.axhline(0, color="#8a8a8a", linewidth=0.8)
     _finish(axes, figure)
     _legend(axes)
@@ -224,11 +232,11 @@ def stacked(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColou
             color=_colour(group, position, colours),
             edgecolor="white",
             linewidth=0.8,
-            label=None if group is None else short(group),
+            label=None if group is None else named(group, colours),
         )
         above += np.clip(heights, 0, None)
         below += np.clip(heights, None, 0)
-    _name_positions(axes, names)
+    _name_positions(axes, names, colours)
     axes.axhline(0, color="#8a8a8a", linewidth=0.8)
     _finish(axes, figure)
     _legend(axes)
@@ -254,7 +262,7 @@ def scatter(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColou
                 elinewidth=1.2,
                 capsize=2,
                 linestyle="none",
-                label=short(group) if group is not None and index == 0 else None,
+                label=named(group, colours) if group is not None and index == 0 else None,
             )
             if texts[index] is not None:
                 points.append((x[index], y[index], short(texts[index])))
@@ -307,8 +315,8 @@ def heatmap(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColou
     size = axes.get_figure()
     assert size is not None
     size.set_figheight(max(2.4, 0.9 + 0.3 * len(rows)))  # type: ignore[union-attr]
-    axes.set_yticks(range(len(rows)), [short(row) for row in rows])
-    _name_positions(axes, columns)
+    axes.set_yticks(range(len(rows)), [named(row, colours) for row in rows])
+    _name_positions(axes, columns, colours)
     axes.grid(False)
     axes.tick_params(length=0)
     for spine in axes.spines.values():
@@ -319,7 +327,7 @@ def heatmap(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColou
                 red, green, blue, _ = mesh.cmap(mesh.norm(value))
                 # Rec. 709 luminance decides between dark and light digits.
                 is_light = 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.45
-                text = f"{100 * value:.0f} %" if figure.percent else f"{value:.2g}"
+                text = f"{100 * value:.0f}%" if figure.percent else f"{value:.2g}"
                 axes.text(
                     column,
                     row,
@@ -330,14 +338,12 @@ def heatmap(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColou
                     color="#111111" if is_light else "#ffffff",
                 )
     _finish(axes, figure)
-    axes.set_ylabel("")
     bar_axes = axes.get_figure().colorbar(mesh, ax=axes, shrink=0.9, pad=0.02)  # type: ignore[union-attr]
-    bar_axes.set_label(figure.y_label)
     if bar_axes.solids is not None:
         bar_axes.solids.set(rasterized=False, edgecolor="face")
     bar_axes.outline.set_visible(False)
     if figure.percent:
-        bar_axes.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+        bar_axes.ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol="%"))
 
 
 Plot = Callable[[Axes, pl.DataFrame, Figure, ModelColours], None]

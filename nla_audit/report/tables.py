@@ -91,7 +91,7 @@ def number(value: float, decimals: int, *, share: bool = False, unit: bool = Tru
     text = f"{shown:,.{decimals}f}"
     if float(text.replace(",", "")) == 0:
         text = text.removeprefix("-")
-    return text.replace("-", "−") + (" %" if share and unit else "")
+    return text.replace("-", "−") + ("%" if share and unit else "")
 
 
 def _interval(low: Any, high: Any, decimals: int, share: bool) -> str:
@@ -167,6 +167,25 @@ def headline_table(finding: Finding) -> DisplayTable:
     metrics = list(dict.fromkeys(name for row in finding.headline.values() for name in row))
     records = [{"model": model, **metric} for model, metric in finding.headline.items()]
     return display(records, ["model", *metrics])
+
+
+def further_tables(finding: Finding, *, texts: bool = True) -> dict[str, pl.DataFrame]:
+    """The finding's tables that have rows and say more than its headline does.
+
+    With ``texts=False`` those that quote texts are left out too.
+    """
+    known = {"model", "length_penalty"}.union(*(set(row) for row in finding.headline.values()))
+    return {
+        name: frame
+        for name, frame in finding.tables.items()
+        if frame.height
+        and (texts or name not in finding.private_tables)
+        and not (
+            set(frame.columns) <= known
+            and "model" in frame.columns
+            and frame["model"].n_unique() == frame.height
+        )
+    }
 
 
 def frame_table(frame: pl.DataFrame, *, limit: int | None = None) -> DisplayTable:

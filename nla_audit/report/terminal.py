@@ -10,7 +10,7 @@ from rich.text import Text
 
 from nla_audit.findings import Finding
 from nla_audit.report.escape import safe_text
-from nla_audit.report.tables import DisplayTable, frame_table, headline_table, label
+from nla_audit.report.tables import DisplayTable, frame_table, further_tables, headline_table, label
 
 #: Longer tables belong to the report and to ``--json``; a screen holds about this many rows.
 MAX_ROWS = 20
@@ -32,9 +32,7 @@ def print_finding(finding: Finding, console: Console) -> None:
         console.print(Text("Read this before quoting it", style="yellow"))
         for caveat in finding.caveats:
             console.print(Padding(Text(f"• {safe_text(caveat)}"), (0, 0, 0, 1)))
-    for name, frame in finding.tables.items():
-        if frame.height == 0:
-            continue
+    for name, frame in further_tables(finding).items():
         if frame.height > MAX_ROWS:
             note = f"{label(name)}: {frame.height:,} rows, in the report and with --json"
             console.print(Text(note, style="dim"))
@@ -47,10 +45,10 @@ def print_finding(finding: Finding, console: Console) -> None:
 def _print_table(table: DisplayTable, console: Console) -> None:
     """Print ``table``, in several blocks under each other where it is wider than the console.
 
-    The first column, which says what a row is about, is repeated in every block.
+    The columns that tell the rows apart are repeated in every block.
     """
     widths = [_width(table, index) for index in range(len(table.columns))]
-    for block in _blocks(widths, console.width):
+    for block in _blocks(widths, _keys(table, widths, console.width), console.width):
         view = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
         for index in block:
             column = table.columns[index]
@@ -82,13 +80,32 @@ def _width(table: DisplayTable, index: int) -> int:
     return max(longest, longest_word) + _CELL_PADDING
 
 
-def _blocks(widths: list[int], available: int) -> list[list[int]]:
-    blocks = [[0]]
-    used = widths[0]
-    for index in range(1, len(widths)):
-        if used + widths[index] > available and len(blocks[-1]) > 1:
-            blocks.append([0])
-            used = widths[0]
+def _keys(table: DisplayTable, widths: list[int], available: int) -> list[int]:
+    """The first columns that together name each row, as far as half a line holds them."""
+    keys = [0]
+    names: list[tuple[str, ...]] = [(row[0].text,) for row in table.rows]
+    for index in range(1, len(table.columns)):
+        distinct = len(set(names))
+        longer = [(*name, row[index].text) for name, row in zip(names, table.rows, strict=True)]
+        fits = sum(widths[key] for key in keys) + widths[index] <= available / 2
+        if distinct == len(names) or not fits:
+            break
+        if len(set(longer)) > distinct:
+            keys.append(index)
+            names = longer
+    return keys
+
+
+def _blocks(widths: list[int], keys: list[int], available: int) -> list[list[int]]:
+    """Columns of each block: the keys, and as many others in their order as fit."""
+    blocks: list[list[int]] = [[]]
+    left = room = available - sum(widths[key] for key in keys)
+    for index in range(len(widths)):
+        if index in keys:
+            continue
+        if widths[index] > left and blocks[-1]:
+            blocks.append([])
+            left = room
         blocks[-1].append(index)
-        used += widths[index]
-    return blocks
+        left -= widths[index]
+    return [sorted(keys + block) for block in blocks]

@@ -10,17 +10,28 @@ import numpy as np
 
 from nla_audit.world import phrasebook_language as language
 from nla_audit.world import phrasebook_subjects as subjects
-from nla_audit.world import phrasebook_wordings
+from nla_audit.world import phrasebook_wordings as wordings
 from nla_audit.world.phrasebook import Value
-from nla_audit.world.phrasebook_subjects import Topic
-from nla_audit.world.phrasebook_wordings import WORDINGS
+from nla_audit.world.phrasebook_language import FinalWord, Structure
+from nla_audit.world.phrasebook_subjects import Genre, Topic
 
-#: The facts of which each activation has a part: one of each kind, but three entities (a person,
-#: an institution, a place) and two numbers.
-SLOT_KINDS: tuple[str, ...] = (
-    "genre", "style", "entity", "entity", "entity", "number", "number", "repetition", "momentum",
-    "structure", "expectation", "final_token",
-)  # fmt: skip
+#: The facts of which each activation has a part, each with its kind, in the order in which
+#: explanations usually state them.
+SLOTS: Mapping[str, str] = {
+    "genre": "genre",
+    "style": "style",
+    "person": "entity",
+    "institution": "entity",
+    "place": "entity",
+    "few": "number",
+    "many": "number",
+    "repetition": "repetition",
+    "momentum": "momentum",
+    "structure": "structure",
+    "expectation": "expectation",
+    "final_token": "final_token",
+}
+_SLOT_NAMES: tuple[str, ...] = tuple(SLOTS)
 #: Kinds whose claims name something that can be looked up in the source (and be wrong). The final
 #: token is left out: its claim is about a place in the text rather than about a name.
 NAMING_KINDS: frozenset[str] = frozenset({"entity", "number", "repetition", "structure"})
@@ -34,7 +45,19 @@ SPARE_FACTS = 3
 #: Uniform numbers that rendering one claim consumes.
 UNIFORMS_PER_WORDING = 5
 _WRONG_ITEMS = 3
-_UNIFORMS_PER_ACTIVATION = 160
+# More than any activation consumes (at most 65 or so).
+_UNIFORMS_PER_ACTIVATION = 96
+_GOLDEN_STEP = (5**0.5 - 1) / 2
+_NO_VALUE = Value(("",), ("",))
+#: Source sentences, by the slot whose item they hold.
+_SENTENCES: Mapping[str, tuple[str, ...]] = {
+    "person": wordings.ENTITY_SENTENCES,
+    "institution": wordings.ENTITY_SENTENCES,
+    "place": wordings.PLACE_SENTENCES,
+    "few": wordings.NUMBER_SENTENCES,
+    "many": wordings.NUMBER_SENTENCES,
+    "repetition": wordings.REPETITION_SENTENCES,
+}
 
 _T = TypeVar("_T")
 
@@ -43,6 +66,7 @@ _T = TypeVar("_T")
 class Fact:
     """One fact of an activation, with all that its wordings can be filled with."""
 
+    #: Position of its slot in :data:`SLOTS`.
     slot: int
     kind: str
     planned: bool
@@ -70,14 +94,15 @@ def pick(options: Sequence[_T], uniform: float) -> _T:
     return options[int(uniform * len(options))]
 
 
-def word_claim(
-    fact: Fact, *, terse: bool, item: str, uniforms: Sequence[float]
-) -> str:  # uniforms: [UNIFORMS_PER_WORDING]
-    """One wording of the fact that names ``item``; it starts with a capital only for a name."""
-    wordings = WORDINGS[fact.kind]
+def word_claim(fact: Fact, *, terse: bool, item: str, uniforms: Sequence[float]) -> str:
+    """One wording of the fact that names ``item``; it starts with a capital only for a name.
+
+    ``uniforms``, ``[UNIFORMS_PER_WORDING]``, choose the template and what fills it.
+    """
+    templates = wordings.WORDINGS[fact.kind]
     value = fact.value.short if terse else fact.value.long
     topic = fact.topic.short if terse else fact.topic.long
-    text = pick(wordings.short if terse else wordings.long, uniforms[0]).format(
+    text = pick(templates.short if terse else templates.long, uniforms[0]).format(
         value=pick(value, uniforms[1]),
         topic=pick(topic, uniforms[2]),
         noun=pick(fact.nouns, uniforms[3]),
@@ -98,81 +123,99 @@ def draw_activations(rng: np.random.Generator, first_idx: int, count: int) -> It
 
 
 def _draw(idx: int, uniforms: Iterator[float]) -> Activation:
-    def one(options: Sequence[_T]) -> _T:
-        return pick(options, next(uniforms))
-
-    topic = one(subjects.TOPICS)
-    genre = one(subjects.GENRES)
-    structure = one(language.STRUCTURES)
-    final_word = one(language.FINAL_WORDS)
-    expectation = one(language.EXPECTATIONS)
-    fragment = structure.fragment.format(noun=one(topic.nouns))
-    phrase = one(phrasebook_wordings.REPEATED_PHRASES)
-    person = _person(next(uniforms))
-    places = _several(subjects.PLACES, 2, uniforms)
-    institution = f"{places[0]} {one(subjects.INSTITUTIONS)}"
-    place = places[1]
-    units = _several(subjects.UNITS, 2, uniforms)
-    few = f"{11 + int(next(uniforms) * 89)} {units[0]}"
-    many = f"{_thousands(next(uniforms))} {units[1]}"
-
-    sentences = [f"{fragment}, {structure.rest}."]
-    for item, templates in (
-        (person, phrasebook_wordings.ENTITY_SENTENCES),
-        (institution, phrasebook_wordings.ENTITY_SENTENCES),
-        (place, phrasebook_wordings.PLACE_SENTENCES),
-        (few, phrasebook_wordings.NUMBER_SENTENCES),
-        (many, phrasebook_wordings.NUMBER_SENTENCES),
-        (phrase, phrasebook_wordings.REPETITION_SENTENCES),
-    ):
-        sentences.append(one(templates).format(item=item, noun=one(topic.nouns)))
-    keys = [next(uniforms) for _ in sentences]
-    shuffled = [sentence for _, sentence in sorted(zip(keys, sentences, strict=True))]
-    lead = one(final_word.leads).format(noun=one(topic.nouns), when=one(language.WHEN))
-    ending = f"{lead[0].upper()}{lead[1:]} {final_word.word}"
-    source_text = " ".join([genre.opener, *shuffled, ending])
-
-    nothing = Value(("",), ("",))
+    topic = _one(subjects.TOPICS, uniforms)
+    genre = _one(subjects.GENRES, uniforms)
+    structure = _one(language.STRUCTURES, uniforms)
+    expectation = _one(language.EXPECTATIONS, uniforms)
+    final_word = _one(language.FINAL_WORDS, uniforms)
     values: dict[str, Value] = {
         "genre": genre.forms,
-        "style": one(language.STYLES),
-        "momentum": one(language.MOMENTA),
+        "style": _one(language.STYLES, uniforms),
+        "momentum": _one(language.MOMENTA, uniforms),
         "structure": structure.forms,
         "expectation": expectation.forms,
         "final_token": final_word.role,
     }
-    items = {
-        2: person, 3: institution, 4: place, 5: few, 6: many, 7: phrase, 9: fragment,
-        11: final_word.word,
-    }  # fmt: skip
+    items = _items(uniforms) | {
+        "structure": structure.fragment.format(noun=_one(topic.nouns, uniforms)),
+        "final_token": final_word.word,
+    }
+    source_text = _source(
+        topic=topic,
+        genre=genre,
+        structure=structure,
+        final_word=final_word,
+        items=items,
+        uniforms=uniforms,
+    )
+
     planned, spare = _plan(uniforms)
-    facts = []
+    facts: list[Fact] = []
     for slot in sorted(planned | spare):
-        kind = SLOT_KINDS[slot]
-        wrong = _wrong_items(slot, source_text, topic, uniforms) if kind in NAMING_KINDS else ()
-        facts.append(
-            Fact(
-                slot=slot,
-                kind=kind,
-                planned=slot in planned,
-                value=values.get(kind, nothing),
-                topic=topic.forms,
-                nouns=topic.nouns,
-                item=items.get(slot, ""),
-                wrong_items=wrong,
-                guesses=expectation.guesses if kind == "expectation" else (),
-            )
+        name = _SLOT_NAMES[slot]
+        names_something = SLOTS[name] in NAMING_KINDS
+        fact = Fact(
+            slot=slot,
+            kind=SLOTS[name],
+            planned=slot in planned,
+            value=values.get(name, _NO_VALUE),
+            topic=topic.forms,
+            nouns=topic.nouns,
+            item=items.get(name, ""),
+            wrong_items=_wrong_items(name, source_text, topic, uniforms) if names_something else (),
+            guesses=expectation.guesses if name == "expectation" else (),
         )
+        facts.append(fact)
     return Activation(idx, source_text, tuple(facts))
+
+
+def _items(uniforms: Iterator[float]) -> dict[str, str]:
+    """What the source names, by slot; the two places and the two units differ."""
+    institution_place, place = _several(subjects.PLACES, 2, uniforms)
+    few_unit, many_unit = _several(subjects.UNITS, 2, uniforms)
+    return {
+        "person": _person(next(uniforms)),
+        "institution": f"{institution_place} {_one(subjects.INSTITUTIONS, uniforms)}",
+        "place": place,
+        "few": f"{_tens(next(uniforms))} {few_unit}",
+        "many": f"{_thousands(next(uniforms))} {many_unit}",
+        "repetition": _one(wordings.REPEATED_PHRASES, uniforms),
+    }
+
+
+def _source(
+    *,
+    topic: Topic,
+    genre: Genre,
+    structure: Structure,
+    final_word: FinalWord,
+    items: Mapping[str, str],
+    uniforms: Iterator[float],
+) -> str:
+    """A text that holds every item and breaks off at the final word."""
+    sentences = [f"{items['structure']}{structure.rest}."]
+    for name, templates in _SENTENCES.items():
+        noun = _one(topic.nouns, uniforms)
+        sentences.append(_one(templates, uniforms).format(item=items[name], noun=noun))
+    order = sorted((next(uniforms), position) for position in range(len(sentences)))
+    lead = _one(final_word.leads, uniforms).format(
+        noun=_one(topic.nouns, uniforms), when=_one(language.WHEN, uniforms)
+    )
+    ending = f"{lead[0].upper()}{lead[1:]} {final_word.word}"
+    return " ".join([genre.opener, *(sentences[position] for _, position in order), ending])
 
 
 def _plan(uniforms: Iterator[float]) -> tuple[set[int], set[int]]:
     """Slots that the reference is meant to state, and spare ones. The final token is planned."""
     low, high = PLANNED_FACTS
     count = low + int(next(uniforms) * (high - low + 1))
-    order = sorted(range(len(SLOT_KINDS) - 1), key=[next(uniforms) for _ in SLOT_KINDS].__getitem__)
-    final_token = len(SLOT_KINDS) - 1
-    return {final_token, *order[: count - 1]}, set(order[count - 1 : count - 1 + SPARE_FACTS])
+    final_token = _SLOT_NAMES.index("final_token")
+    others = _several(range(final_token), count - 1 + SPARE_FACTS, uniforms)
+    return {final_token, *others[: count - 1]}, set(others[count - 1 :])
+
+
+def _one(options: Sequence[_T], uniforms: Iterator[float]) -> _T:
+    return pick(options, next(uniforms))
 
 
 def _several(options: Sequence[_T], count: int, uniforms: Iterator[float]) -> list[_T]:
@@ -187,41 +230,50 @@ def _person(uniform: float) -> str:
     return f"{given[number % len(given)]} {surnames[number // len(given)]}"
 
 
+def _tens(uniform: float) -> str:
+    return str(11 + int(uniform * 89))
+
+
 def _thousands(uniform: float) -> str:
     return f"{1_001 + int(uniform * 8_998):,}"
 
 
 def _wrong_items(
-    slot: int, source_text: str, topic: Topic, uniforms: Iterator[float]
+    name: str, source_text: str, topic: Topic, uniforms: Iterator[float]
 ) -> tuple[str, ...]:
     """Things of the slot's sort of which no word that tells them apart is in the source."""
-    makers: Mapping[int, Callable[[float], str]] = {
-        2: _person,
-        3: lambda u: f"{pick(subjects.PLACES, u)} {pick(subjects.INSTITUTIONS, u * 7 % 1)}",
-        4: lambda u: pick(subjects.PLACES, u),
-        5: lambda u: f"{11 + int(u * 89)} {pick(subjects.UNITS, u * 89 % 1)}",
-        6: lambda u: f"{_thousands(u)} {pick(subjects.UNITS, u * 8_998 % 1)}",
-        7: lambda u: pick(phrasebook_wordings.REPEATED_PHRASES, u),
-        9: lambda u: pick(language.STRUCTURES, u).fragment.format(
-            noun=pick(topic.nouns, u * 14 % 1)
-        ),
-    }
     wrong: list[str] = []
-    uniform = next(uniforms)
+    uniform, second = next(uniforms), next(uniforms)
     while len(wrong) < _WRONG_ITEMS:
-        candidate = makers[slot](uniform)
-        if candidate not in wrong and not any(
-            part in source_text for part in _telling_parts(slot, candidate)
-        ):
+        candidate = _candidate(name, topic, uniform, second)
+        parts = _telling_parts(name, candidate)
+        if candidate not in wrong and not any(part in source_text for part in parts):
             wrong.append(candidate)
-        # A fixed irrational step visits the unit interval evenly, whatever is rejected.
-        uniform = (uniform + 0.618_033_988_749_894_9) % 1.0
+        # Steps of the golden ratio visit the unit interval evenly, whatever is rejected.
+        uniform = (uniform + _GOLDEN_STEP) % 1.0
     return tuple(wrong)
 
 
-def _telling_parts(slot: int, item: str) -> list[str]:
+def _candidate(name: str, topic: Topic, first: float, second: float) -> str:
+    """Something that could stand in the slot; ``first`` and ``second`` are uniform numbers."""
+    makers: dict[str, Callable[[], str]] = {
+        "person": lambda: _person(first),
+        "institution": lambda: (
+            f"{pick(subjects.PLACES, first)} {pick(subjects.INSTITUTIONS, second)}"
+        ),
+        "place": lambda: pick(subjects.PLACES, first),
+        "few": lambda: f"{_tens(first)} {pick(subjects.UNITS, second)}",
+        "many": lambda: f"{_thousands(first)} {pick(subjects.UNITS, second)}",
+        "repetition": lambda: pick(wordings.REPEATED_PHRASES, first),
+        "structure": lambda: pick(language.STRUCTURES, first).fragment.format(
+            noun=pick(topic.nouns, second)
+        ),
+    }
+    return makers[name]()
+
+
+def _telling_parts(name: str, item: str) -> list[str]:
     """The parts that make an item wrong: both names of a person, the figure of a number."""
-    kind = SLOT_KINDS[slot]
-    if slot == 2:
+    if name == "person":
         return item.split()
-    return [item] if kind in QUOTING_KINDS else item.split()[:1]
+    return [item] if SLOTS[name] in QUOTING_KINDS else item.split()[:1]

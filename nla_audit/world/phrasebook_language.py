@@ -14,7 +14,7 @@ class Structure:
     forms: Value
     #: Opens a source sentence; quoted verbatim by the claim.
     fragment: str
-    #: Completes that sentence.
+    #: Completes that sentence, from the punctuation or space after the fragment on.
     rest: str
 
 
@@ -144,49 +144,49 @@ EXPECTATIONS: tuple[Expectation, ...] = (
 STRUCTURES: tuple[Structure, ...] = (
     Structure(value("a concessive clause without its main clause|an although-clause left open",
                      "open although-clause|concession"),
-              "Although the {noun} looked sound", "many thought otherwise"),
+              "Although the {noun} looked sound", ", many thought otherwise"),
     Structure(value("the first half of a not-only clause pair|a lone not-only clause",
                      "not-only clause|correlative pair"),
-              "Not only the {noun} was affected", "but much else beside it"),
+              "Not only the {noun} was affected", ", but much else beside it"),
     Structure(value("a conditional clause without its outcome|an if-clause left hanging",
                      "conditional clause|if-then frame"),
-              "If the {noun} had been ready", "things would have gone better"),
+              "If the {noun} had been ready", ", things would have gone better"),
     Structure(value("a series of infinitives of equal rank|infinitives strung in a row",
                      "infinitive series|to-verb chain"),
-              "To mend the {noun} and to keep it", "was the whole plan"),
+              "To mend the {noun} and to keep it", " was the whole plan"),
     Structure(value("a noun in apposition that must be closed|an apposition around a noun",
                      "noun apposition|renaming aside"),
-              "The {noun} known to everyone here", "had stood for decades"),
+              "The {noun} known to everyone here", " had stood for decades"),
     Structure(value("a passive verb that lacks its agent|a passive verb without an agent",
                      "passive verb|agent missing"),
-              "The {noun} was taken away", "in the small hours"),
+              "The {noun} was taken away", " in the small hours"),
     Structure(value("a temporal clause placed in front|a when-clause at the front",
                      "temporal clause|when-opener"),
-              "When the {noun} finally opened", "there was a small crowd"),
+              "When the {noun} finally opened", ", there was a small crowd"),
     Structure(value("an inverted verb after a negative adverb|verb inversion behind a negation",
                      "inverted verb|negative fronting"),
-              "Never had the {noun} been so busy", "or so badly run"),
+              "Never had the {noun} been so busy", ", or so badly run"),
     Structure(value("a comparative clause that calls for than|a comparative adjective in a clause",
                      "comparative clause|more-than frame"),
-              "The {noun} proved far more costly", "than anybody had guessed"),
+              "The {noun} proved far more costly", " than anybody had guessed"),
     Structure(value("a cleft sentence that puts weight on a noun|a cleft sentence",
                      "cleft sentence|it-was focus"),
-              "It was the {noun} they cared about", "and little besides"),
+              "It was the {noun} they cared about", ", and little besides"),
     Structure(value("a participle hung before the main verb|a participial opening",
                      "participle opening|ing-form start"),
-              "Standing near the {noun} at dawn", "they counted their losses"),
+              "Standing near the {noun} at dawn", ", they counted their losses"),
     Structure(value("a colon that promises an enumeration|an enumeration promised by a colon",
                      "colon enumeration|itemised series"),
-              "The {noun} lacked three things", "space and light and time"),
+              "The {noun} lacked three things", ": space and light and time"),
     Structure(value("an indirect question inside a sentence|a whether-clause inside a sentence",
                      "indirect question|whether-frame"),
-              "Whether the {noun} can be saved", "remains an open matter"),
+              "Whether the {noun} can be saved", " remains an open matter"),
     Structure(value("a sentence that opens with a prepositional block|a fronted preposition block",
                      "preposition block|locative start"),
-              "Beneath the {noun} in the dark", "lay something else"),
+              "Beneath the {noun} in the dark", " lay something else"),
 )  # fmt: skip
 
-#: A subject that speaks or acts before the source breaks off, and when.
+#: When that happened on which the source breaks off.
 WHEN: tuple[str, ...] = options(
     "on Monday|last Tuesday|on Friday night|this autumn|late in June|after lunch|at noon|in January"
     "|two weeks ago|on Sunday|before dawn|in early March|that evening|over the weekend|this week"

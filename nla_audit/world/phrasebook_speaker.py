@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from nla_audit.errors import UserError
 from nla_audit.world.phrasebook_activation import (
     NAMING_KINDS,
-    SLOT_KINDS,
+    SLOTS,
     SPARE_FACTS,
     UNIFORMS_PER_WORDING,
     Activation,
@@ -28,7 +28,7 @@ _FILLER_SLOT = -1
 _PER_TEXT = 10
 _PER_SLOT = 6 + UNIFORMS_PER_WORDING
 #: Uniform numbers that one explanation consumes.
-UNIFORMS_PER_EXPLANATION = _PER_TEXT + len(SLOT_KINDS) * _PER_SLOT
+UNIFORMS_PER_EXPLANATION = _PER_TEXT + len(SLOTS) * _PER_SLOT
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ def _filler(uniforms: Sequence[float]) -> tuple[float, float, Statement]:
     """A filler phrase somewhere between the claims; ``uniforms``: place, separator, phrase."""
     text = pick(FILLERS, uniforms[2])
     statement = Statement(_FILLER_SLOT, "", text, "", False, False, count_tokens(text))
-    return uniforms[0] * (len(SLOT_KINDS) + 1.5), uniforms[1], statement
+    return uniforms[0] * (len(SLOTS) + 1.5), uniforms[1], statement
 
 
 def _separator(between_terse: bool, uniform: float, paragraph_break: str) -> str:

@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 TEMPERATURE = 0.5
 _ITERATIONS = 40
 #: Null quantiles at which the share of unsupported claims is read (see ``supported_share``).
-_NULL_QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5)
+_NULL_QUANTILES = (0.3, 0.4, 0.5, 0.6, 0.7)
 _SLACK_RANGE = (1e-2, 1e4)
 
 
@@ -31,16 +31,14 @@ class Matching:
     """Soft matches of a batch of pairs, padded: `[pairs, other claims, reference claims]`."""
 
     posterior: Floats
-    capacity: Floats
 
     def kept(self) -> Floats:
         """`[pairs, reference claims]`: probability that each is still made."""
-        return self.posterior.sum(axis=1)
+        return np.minimum(self.posterior.sum(axis=1), 1.0)
 
     def supported(self) -> Floats:
         """`[pairs, other claims]`: probability that each states something of the reference."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.where(self.capacity > 0, self.posterior.sum(axis=2) / self.capacity, 0.0)
+        return np.minimum(self.posterior.sum(axis=2), 1.0)
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,8 @@ class PairEvidence:
     other_sentences: NDArray[np.int64]
     reference_sentences: NDArray[np.int64]
     other_lengths: Floats  #: content words of each claim of the other explanation
-    other_parts: Floats  #: claims that each of them probably runs together
+    other_parts: Floats  #: claims that each of them may run together
+    reference_parts: Floats  #: the same of the reference's claims
 
 
 #: Weight of a claim pair whose sentences do not match, against one whose sentences do: claims
@@ -113,16 +112,22 @@ def mutual_posterior(log_weight: Floats) -> Floats:
     return np.asarray(rows[:, None] * weight * columns[None])
 
 
-def weights(pairs: Sequence[PairEvidence], order: Order) -> tuple[Floats, Floats]:
-    """Pad the evidence of many pairs to weights `[pairs, M, N]`, zero where nothing is.
+@dataclass(frozen=True)
+class Weights:
+    """Weights of a batch of pairs, padded with zeros to `[pairs, M, N]`."""
 
-    Returns:
-        The weights and the capacity of each other claim `[pairs, M]`, zero in the padding.
-    """
+    pair: Floats  #: `[pairs, M, N]`
+    row_capacity: Floats  #: `[pairs, M]` reference claims that each other claim may account for
+    column_capacity: Floats  #: `[pairs, N]` other claims that may account for each reference claim
+
+
+def weights(pairs: Sequence[PairEvidence], order: Order) -> Weights:
+    """Turn the evidence of many pairs into padded weights of one batch."""
     rows = max((pair.evidence.shape[0] for pair in pairs), default=0)
     columns = max((pair.evidence.shape[1] for pair in pairs), default=0)
     padded = np.zeros((len(pairs), rows, columns))
-    capacity = np.zeros((len(pairs), rows))
+    row_capacity = np.zeros((len(pairs), rows))
+    column_capacity = np.zeros((len(pairs), columns))
     for number, pair in enumerate(pairs):
         m, n = pair.evidence.shape
         if m == 0 or n == 0:
@@ -131,24 +136,23 @@ def weights(pairs: Sequence[PairEvidence], order: Order) -> tuple[Floats, Floats
             TEMPERATURE * pair.evidence + order.log_prior(m, n) + _sentence_context(pair, order)
         )
         padded[number, :m, :n] = np.exp(np.clip(log_weight, -20, 20))
-        capacity[number, :m] = pair.other_parts
-    return padded, capacity
+        row_capacity[number, :m] = pair.other_parts
+        column_capacity[number, :n] = pair.reference_parts
+    return Weights(padded, row_capacity, column_capacity)
 
 
-def match(padded: Floats, capacity: Floats, slack: float) -> Matching:
+def match(batch: Weights, slack: float) -> Matching:
     """Soft matching with slack, by alternately scaling rows and columns (Sinkhorn 1967).
 
     Args:
-        padded: `[pairs, M, N]` weights, zero in the padding.
-        capacity: `[pairs, M]` reference claims that each other claim may account for.
         slack: weight of a claim of the other explanation having no counterpart.
     """
-    columns = np.ones((padded.shape[0], padded.shape[2]))
-    rows = np.zeros_like(capacity)
+    columns = np.ones_like(batch.column_capacity)
+    rows = np.zeros_like(batch.row_capacity)
     for _ in range(_ITERATIONS):
-        rows = capacity / (slack + np.einsum("pmn,pn->pm", padded, columns))
-        columns = 1.0 / (1.0 + np.einsum("pmn,pm->pn", padded, rows))
-    return Matching(rows[:, :, None] * padded * columns[:, None, :], capacity)
+        rows = batch.row_capacity / (slack + np.einsum("pmn,pn->pm", batch.pair, columns))
+        columns = batch.column_capacity / (1.0 + np.einsum("pmn,pm->pn", batch.pair, rows))
+    return Matching(rows[:, :, None] * batch.pair * columns[:, None, :])
 
 
 def supported_share(own: Floats, own_weight: Floats, null: Floats, null_weight: Floats) -> float:
@@ -171,7 +175,7 @@ def supported_share(own: Floats, own_weight: Floats, null: Floats, null_weight: 
     return float(np.clip(1 - np.median(ratios), 0.0, 1.0))
 
 
-def calibrate(padded: Floats, capacity: Floats, weight: Floats, share: float) -> float:
+def calibrate(batch: Weights, weight: Floats, share: float) -> float:
     """The largest slack at which the matching supports ``share`` of the other's claims.
 
     Args:
@@ -182,7 +186,7 @@ def calibrate(padded: Floats, capacity: Floats, weight: Floats, share: float) ->
     low, high = np.log(_SLACK_RANGE[0]), np.log(_SLACK_RANGE[1])
     for _ in range(14):
         middle = (low + high) / 2
-        supported = match(padded, capacity, float(np.exp(middle))).supported()
+        supported = match(batch, float(np.exp(middle))).supported()
         if np.average(supported, weights=weight) >= share:
             low = middle
         else:

@@ -49,7 +49,7 @@ class Claim:
     sentence: int
     quotes: int
     has_parenthesis: bool
-    #: How many claims it probably runs together: telegraphic text has no punctuation to split at.
+    #: How many claims it may run together: short clauses joined, or telegraphic text.
     parts: int
 
 
@@ -60,7 +60,7 @@ def split_claims(explanation: str) -> list[Claim]:
     """
     quotes = quoted_spans(explanation)
     shielded = _shield(explanation, [(quote.start, quote.end) for quote in quotes])
-    spans: list[tuple[int, int, int]] = []
+    spans: list[tuple[int, int, int, int]] = []
     sentences = [
         sentence
         for paragraph in _split(shielded, 0, len(shielded), _PARAGRAPH)
@@ -70,9 +70,10 @@ def split_claims(explanation: str) -> list[Claim]:
         clauses = _split(shielded, *sentence, _CLAUSE)
         spans += [(*clause, number) for clause in _merge_short(explanation, clauses)]
     claims = []
-    for start, end, number in spans:
+    for start, end, pieces, number in spans:
         text = explanation[start:end]
-        stems = tuple(content_stems(text)) or tuple(text.lower().split())
+        inside = [(quote.start - start, quote.end - start) for quote in quotes]
+        stems = tuple(content_stems(text, inside)) or tuple(text.lower().split())
         if not any(character.isalnum() for character in text):
             continue
         claims.append(
@@ -85,13 +86,13 @@ def split_claims(explanation: str) -> list[Claim]:
                 number,
                 sum(start <= quote.start < end for quote in quotes),
                 bool(_PARENTHESIS.search(text)),
-                _parts(text, len(stems)),
+                max(pieces, _telegraphic_parts(text, len(stems))),
             )
         )
     return claims
 
 
-def _parts(text: str, content_words: int) -> int:
+def _telegraphic_parts(text: str, content_words: int) -> int:
     """1 for ordinary prose; in telegraphic text one part for every few content words."""
     share_of_function_words = 1 - content_words / max(len(words(text)), 1)
     if share_of_function_words > TELEGRAPHIC_SHARE:
@@ -143,18 +144,23 @@ def _sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
     return joined
 
 
-def _merge_short(text: str, clauses: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Join list items and clauses too short to stand alone to the clause before (or after)."""
-    merged: list[tuple[int, int]] = []
+def _merge_short(text: str, clauses: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Join list items and clauses too short to stand alone to the clause before (or after).
+
+    Returns:
+        Start, end and number of pieces joined.
+    """
+    merged: list[tuple[int, int, int]] = []
     lengths: list[int] = []
     for start, end in clauses:
         piece = text[start:end]
         length = len(content_stems(piece))
         short = length < MIN_CONTENT_WORDS or _LIST_ITEM.match(piece)
         if merged and (short or lengths[-1] < MIN_CONTENT_WORDS):
-            merged[-1] = (merged[-1][0], end)
+            first, _, pieces = merged[-1]
+            merged[-1] = (first, end, pieces + (length > 0))
             lengths[-1] += length
         else:
-            merged.append((start, end))
+            merged.append((start, end, 1))
             lengths.append(length)
     return merged

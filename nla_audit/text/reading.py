@@ -202,6 +202,7 @@ def _evidence(pairs: Sequence[_Pair], similarity: Similarity) -> list[PairEviden
                 np.array([claim.sentence for claim in reference], dtype=np.int64),
                 np.array([len(claim.stems) for claim in other], dtype=np.float64),
                 np.array([claim.parts for claim in other], dtype=np.float64),
+                np.array([claim.parts for claim in reference], dtype=np.float64),
             )
     return [evidence for evidence in found if evidence is not None]
 
@@ -231,13 +232,11 @@ def _calibrate(
         ]
         null = [_evidence(pairs_of_draw, similarity) for pairs_of_draw in crossed]
         share = supported_share(*_best(evidence), *_best([pair for draw in null for pair in draw]))
-        padded, capacity = weights(evidence, order)
-        slack = calibrate(padded, capacity, _padded_tokens(pairs, capacity), share)
+        batch = weights(evidence, order)
+        slack = calibrate(batch, _padded_tokens(pairs, batch.row_capacity), share)
         calibrations[model] = ModelCalibration(share, slack, order)
         if null[0]:
-            padded, capacity = weights(null[0], order)
-            matching = match(padded, capacity, slack)
-            chance_rows.append(_claim_rows(crossed[0], matching))
+            chance_rows.append(_claim_rows(crossed[0], match(weights(null[0], order), slack)))
     chance = pl.concat(chance_rows) if chance_rows else _claim_rows([], None)
     return calibrations, chance
 
@@ -293,8 +292,7 @@ def _read_all(
 
 def _match(evidence: Sequence[PairEvidence], calibration: ModelCalibration | None) -> Matching:
     known = calibration or ModelCalibration(float("nan"), 1.0, Order(None))
-    padded, capacity = weights(evidence, known.order)
-    return match(padded, capacity, known.slack)
+    return match(weights(evidence, known.order), known.slack)
 
 
 def _claim_rows(pairs: Sequence[_Pair], matching: Matching | None) -> pl.DataFrame:
@@ -314,7 +312,7 @@ def _claim_rows(pairs: Sequence[_Pair], matching: Matching | None) -> pl.DataFra
         columns["kind"] += [claim.kind for claim in claims]
         columns["tokens"] += pair.reference.tokens.tolist()
         if rates is not None:
-            kept.append(np.minimum(rates[number, : len(claims)], 1.0))
+            kept.append(rates[number, : len(claims)])
     return pl.DataFrame(
         {**columns, "kept": np.concatenate(kept) if kept else []},
         schema={
@@ -337,7 +335,7 @@ def _explanation_rows(pairs: Sequence[_Pair], matching: Matching | None) -> pl.D
         kept, supported = matching.kept(), matching.supported()
         for number, pair in enumerate(pairs):
             ours, theirs = pair.reference.tokens, pair.other.tokens
-            kept_tokens.append(float(ours @ np.minimum(kept[number, : len(ours)], 1.0)))
+            kept_tokens.append(float(ours @ kept[number, : len(ours)]))
             supported_tokens.append(float(theirs @ supported[number, : len(theirs)]))
     return pl.DataFrame(
         {

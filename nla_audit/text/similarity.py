@@ -196,11 +196,18 @@ class TranslationSimilarity:
     def _evidence_from(
         self, affinity: Floats, words: _Concatenated, theirs: _Concatenated
     ) -> Floats:
-        accounted = np.add.reduceat(affinity, words.starts, axis=0) / words.lengths[:, None]
+        part_length = words.lengths / words.parts
+        accounted = np.add.reduceat(affinity, words.starts, axis=0) / part_length[:, None]
         rarest = self._share.min()
         share = np.where(theirs.ids >= 0, self._share[theirs.ids], rarest)
         ratio = np.log((1 - self.background) * accounted / share + self.background)
-        return np.add.reduceat(ratio, theirs.starts, axis=1).T
+        favourable = np.add.reduceat(np.maximum(ratio, 0.0), theirs.starts, axis=1)
+        against = np.add.reduceat(np.minimum(ratio, 0.0), theirs.starts, axis=1)
+        number_against = np.add.reduceat((ratio < 0).astype(np.float64), theirs.starts, axis=1)
+        # Words of a claim's other parts speak neither for nor against this reference claim.
+        excused = theirs.lengths * (1 - 1 / theirs.parts)
+        counted = np.maximum(number_against - excused, 0.0) / np.maximum(number_against, 1.0)
+        return np.asarray(favourable + counted * against).T
 
 
 class EmbeddingSimilarity:
@@ -278,6 +285,7 @@ class _Concatenated:
         self.stems = [word for claim in claims for word in claim.stems]
         self.ids = np.array([ids.get(word, -1) for word in self.stems], dtype=np.int64)
         self.lengths = np.array([len(claim.stems) for claim in claims], dtype=np.float64)
+        self.parts = np.array([claim.parts for claim in claims], dtype=np.float64)
         self.starts = np.concatenate([[0], np.cumsum(self.lengths[:-1])]).astype(np.int64)
         self.claim = np.repeat(np.arange(len(claims)), self.lengths.astype(np.int64))
 

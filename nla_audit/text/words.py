@@ -8,7 +8,7 @@ function words say little and are everywhere.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import snowballstemmer
@@ -47,9 +47,21 @@ def stem(word: str) -> str:
     return _english.stemWord(word.removesuffix("'s"))
 
 
-def content_stems(text: str) -> list[str]:
-    """Stems of the content words of ``text``, in order, repeats included."""
-    return [stem(word) for word in words(text) if word not in FUNCTION_WORDS]
+def content_stems(text: str, quoted: Sequence[tuple[int, int]] = ()) -> list[str]:
+    """Stems of the content words of ``text``, in order, repeats included.
+
+    A function word inside one of the ``quoted`` character spans is content all the same, since
+    explanations quote the words they are about (final token "that"). It is marked with the quote,
+    so that it matches only where it is quoted too.
+    """
+    stems = []
+    for start, end in word_spans(text):
+        word = text[start:end].lower().replace("’", "'")
+        if word not in FUNCTION_WORDS:
+            stems.append(stem(word))
+        elif any(first <= start < last for first, last in quoted):
+            stems.append(f'"{word}')
+    return stems
 
 
 def piece_count(text: str) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -35,10 +37,9 @@ def download_tables(address: str, suffixes: tuple[str, ...]) -> list[tuple[str, 
     path = (match["path"] or "").strip("/")
     root = address[: match.start("path")].rstrip("/") if match["path"] else address.rstrip("/")
     try:
-        return [
-            (f"{root}/{file}", local)
-            for file, local in _download(repository, revision, path, suffixes)
-        ]
+        with _quiet():
+            files = _download(repository, revision, path, suffixes)
+        return [(f"{root}/{file}", local) for file, local in files]
     except UserError:
         raise
     except Exception as error:
@@ -46,6 +47,22 @@ def download_tables(address: str, suffixes: tuple[str, ...]) -> list[tuple[str, 
         if message is None:
             raise
         raise UserError(f"{address}: {message}") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep huggingface_hub's bars and retry warnings off a terminal that shows our own."""
+    from huggingface_hub import utils  # noqa: PLC0415
+
+    verbosity, had_no_bars = utils.logging.get_verbosity(), utils.are_progress_bars_disabled()
+    utils.logging.set_verbosity_error()
+    utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        utils.logging.set_verbosity(verbosity)
+        if not had_no_bars:
+            utils.enable_progress_bars()
 
 
 def _download(

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import polars as pl
 
 from nla_audit import hub
 from nla_audit.errors import UserError
-from nla_audit.schema import FILE, INPUT_COLUMNS, ROW, convert, source_columns
+from nla_audit.schema import ALIASES, FILE, INPUT_COLUMNS, ROW, convert, source_columns
 
 #: File name suffix → format.
 SUFFIXES = {
@@ -79,8 +80,6 @@ def _local(path: Path) -> list[tuple[str, Path]]:
         return [(str(file), file) for file in files]
     if not path.exists():
         siblings = [entry.name for entry in _entries(path.parent)]
-        from difflib import get_close_matches  # noqa: PLC0415  (only on the way to an error)
-
         near = get_close_matches(path.name, siblings, n=1, cutoff=0.75)
         hint = f'did you mean "{path.parent / near[0]}"?' if near else "check the path"
         raise UserError(f"{path}: no such file or folder: {hint}")
@@ -259,7 +258,7 @@ def _read_jsonl_slowly(table: Table) -> pl.DataFrame:
 
 
 def _json_rows(table: Table) -> Iterator[dict[str, Any]]:
-    wanted = {*INPUT_COLUMNS, "tag"}
+    wanted = {*INPUT_COLUMNS, *ALIASES}
     row = 0
     with table.path.open(encoding="utf-8-sig") as file:
         for line_number, line in enumerate(file, start=1):

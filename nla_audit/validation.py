@@ -62,7 +62,7 @@ def check(
     door.forbid(rows, pl.col("idx").is_null(), "idx", "is empty: number the activation")
     if models:
         rows = _only_models(rows, models, files[0])
-    rows, ruler = _one_ruler(rows, ar, door)
+    rows, ruler, unread = _one_ruler(rows, ar, door)
     rows = _text_and_failures(rows, door)
     _check_numbers(rows, door)
     penalties = _length_penalties(rows, door)
@@ -75,7 +75,7 @@ def check(
     rows = _sorted_unique(rows, names, door)
     rows, lost = _common_activations(rows, names, files[0])
     rows, overhead, overhead_note = _split_tokens(rows, overhead_tokens, columns, door)
-    notes = [*lost, *_absences(rows, columns, ruler)]
+    notes = [*unread, *lost, *_absences(rows, columns, ruler)]
     if overhead_note:
         notes.append(overhead_note)
     return Checked(rows.select(_OUTPUT), names, penalties, ruler, notes, overhead, columns)
@@ -88,7 +88,12 @@ class _Door:
         self._files = files
 
     def where(self, rows: pl.DataFrame, position: int) -> str:
+        """File, row, model and activation of the row at ``position``."""
         return locate(rows, position, self._files[rows[FILE][position]])
+
+    def file(self, rows: pl.DataFrame) -> str:
+        """The file of the first row, for errors about the table as a whole."""
+        return self._files[rows[FILE][0]]
 
     def forbid(self, rows: pl.DataFrame, condition: pl.Expr, column: str, problem: str) -> None:
         """Raise if any row meets ``condition``; ``problem`` says what is wrong and what to do."""
@@ -123,33 +128,43 @@ def _only_models(rows: pl.DataFrame, models: Sequence[str], file: str) -> pl.Dat
     return rows.filter(pl.col("model").is_in(list(models)))
 
 
-def _one_ruler(rows: pl.DataFrame, ar: str | None, door: _Door) -> tuple[pl.DataFrame, str | None]:
-    """Keep the rows read by one AR; rows that were never scored belong to every ruler."""
+def _one_ruler(
+    rows: pl.DataFrame, ar: str | None, door: _Door
+) -> tuple[pl.DataFrame, str | None, list[str]]:
+    """Keep the rows read by one AR; rows that were never scored go with their model.
+
+    Returns:
+        The rows, the ruler's name, and a caveat for models that this ruler never read.
+    """
     names = rows["ar"].drop_nulls().unique().sort().to_list()
-    unscored = pl.col("ar").is_null() & pl.col("fve").is_null()
-    if ar is not None:
-        if ar not in names:
-            known = ", ".join(names) or "none is named"
-            raise UserError(
-                f"{door.where(rows, 0).split(': row', maxsplit=1)[0]}: no ruler {shown(ar)} in "
-                f'column "ar" ({known}): choose one of these with --ar'
-            )
-        return rows.filter((pl.col("ar") == ar) | unscored), ar
-    if len(names) > 1:
+    unscored = pl.col("ar").is_null() & pl.col("fve").fill_nan(None).is_null()
+    if ar is None and len(names) > 1:
         raise UserError(
-            f'{door.where(rows, 0).split(": row", maxsplit=1)[0]}: column "ar" names '
-            f"{len(names)} rulers ({', '.join(names)}), whose FVE cannot be compared: choose one "
-            "with --ar"
+            f'{door.file(rows)}: column "ar" names {len(names)} rulers ({", ".join(names)}), whose '
+            "FVE cannot be compared: choose one with --ar"
         )
-    if names:
+    if ar is not None and ar not in names:
+        raise UserError(
+            f'{door.file(rows)}: no ruler {shown(ar)} in column "ar" '
+            f"({', '.join(names) or 'none is named'}): choose one of these with --ar"
+        )
+    if not names:
+        return rows, None, []
+    ruler = names[0] if ar is None else ar
+    if ar is None:
         door.forbid(
             rows,
-            pl.col("ar").is_null() & pl.col("fve").is_not_null(),
+            pl.col("ar").is_null() & ~unscored,
             "ar",
-            f'is empty where other rows name "{names[0]}": name the ruler of every scored row, or '
+            f'is empty where other rows name "{ruler}": name the ruler of every scored row, or '
             "choose with --ar",
         )
-    return rows, names[0] if names else None
+    is_read = pl.col("ar") == ruler
+    read = rows.filter(is_read)["model"].unique()
+    others = rows.filter(~pl.col("model").is_in(read.implode()))["model"].unique().sort()
+    rows = rows.filter((is_read | unscored) & pl.col("model").is_in(read.implode()))
+    note = f'Left out, as the ruler "{ruler}" read none of their rows: {", ".join(others)}.'
+    return rows, ruler, [note] if len(others) else []
 
 
 def _text_and_failures(rows: pl.DataFrame, door: _Door) -> pl.DataFrame:

@@ -244,6 +244,29 @@ class TestVariants:
         assert completions.ar == "own"
         assert completions.rows.height == table.height
 
+    def test_models_that_the_ruler_never_read_are_left_out_with_a_note(
+        self, table: pl.DataFrame
+    ) -> None:
+        own = pl.when("extracted").then(pl.lit("own"))  # the failed row was never scored
+        frame = table.with_columns(ar=pl.when(pl.col("model") == "p0.03").then(own).otherwise("ar"))
+        completions = from_frame(frame, ar="warm-start")
+        assert completions.models == ("base", "p0.0")
+        assert completions.rows.height == 24
+        assert "p0.03" in completions.notes[0]
+
+    def test_types_that_other_tools_write(self, table: pl.DataFrame) -> None:
+        frame = table.with_columns(
+            pl.col("model").cast(pl.Categorical),
+            pl.col("idx", "n_tokens").cast(pl.Float64),  # what pandas makes of gaps
+            pl.col("extracted").cast(pl.Int8),
+            pl.col("fve").cast(pl.Float32),
+        )
+        rows = from_frame(frame).rows
+        plain = from_frame(table).rows
+        assert rows.schema == plain.schema
+        assert rows.drop("fve").equals(plain.drop("fve"))
+        assert rows["extracted"].to_list() == plain["extracted"].to_list()
+
     def test_only_common_activations_are_compared(self, table: pl.DataFrame) -> None:
         gap = (pl.col("model") == "p0.03") & (pl.col("idx") > 8)
         completions = from_frame(table.filter(~gap))
@@ -480,6 +503,12 @@ class TestHub:
         completions = load(["hf://datasets/lab/sweep/data"])
         assert same(completions, from_frame(table))
         assert completions.sources[0].path == "hf://datasets/lab/sweep/data/0.parquet"
+
+    def test_nothing_is_printed_beside_our_own_progress(
+        self, hub: dict[str, bytes], capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        load(["hf://datasets/lab/sweep/data"])
+        assert capfd.readouterr() == ("", "")
 
     def test_one_file_at_a_revision(self, hub: dict[str, bytes]) -> None:
         completions = load(["hf://datasets/lab/sweep@v1/data/1.parquet"])

@@ -20,6 +20,10 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "nla_audit.commands.audit:command",
         "Run every analyzer that the table allows and write a report.",
     ),
+    "demo": (
+        "nla_audit.commands.demo:command",
+        "Audit a planted sweep, and show the truth beside the estimate.",
+    ),
 }
 
 #: Exit codes: the user can mend it; stopped with Ctrl-C (128 + SIGINT, as shells count).

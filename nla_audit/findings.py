@@ -142,6 +142,8 @@ class Card:
     example: str
     run: Callable[..., Finding]
     options: tuple[Option, ...] = ()
+    #: Place among the sections of a report; what others build on comes first.
+    order: int = 100
 
 
 _REGISTRY: dict[str, Card] = {}
@@ -158,12 +160,23 @@ def analyzer(
     high_means: str,
     example: str,
     options: tuple[Option, ...] = (),
+    order: int = 100,
 ) -> Callable[[Callable[..., Finding]], Callable[..., Finding]]:
     """Register ``function(completions, **options) -> Finding`` under ``name``."""
 
     def register(function: Callable[..., Finding]) -> Callable[..., Finding]:
         _REGISTRY[name] = Card(
-            name, question, reads, uses, unit, control, high_means, example, function, options
+            name,
+            question,
+            reads,
+            uses,
+            unit,
+            control,
+            high_means,
+            example,
+            function,
+            options,
+            order,
         )
         return function
 
@@ -171,7 +184,7 @@ def analyzer(
 
 
 def registry() -> dict[str, Card]:
-    """All analyzers, by name, found by importing each file of :mod:`nla_audit.analyzers`."""
+    """All analyzers in the order of the report, found by importing :mod:`nla_audit.analyzers`."""
     import importlib  # noqa: PLC0415  (keeps `import nla_audit.findings` light)
     import pkgutil  # noqa: PLC0415
 
@@ -181,4 +194,4 @@ def registry() -> dict[str, Card]:
         if module.name.startswith("_"):  # shared helpers, not a question
             continue
         importlib.import_module(f"nla_audit.analyzers.{module.name}")
-    return dict(_REGISTRY)
+    return dict(sorted(_REGISTRY.items(), key=lambda item: (item[1].order, item[0])))

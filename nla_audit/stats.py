@@ -7,7 +7,7 @@ generators, and the same seed and table give the same interval.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -36,6 +36,22 @@ class Interval:
     def excludes(self, level: float) -> bool:
         """Whether the interval is known and does not contain ``level``."""
         return bool(self.low > level or self.high < level)
+
+    def widened(self, error: float, lowest: float = -np.inf, highest: float = np.inf) -> Interval:
+        """The interval with an independent error of measurement added, in quadrature.
+
+        Args:
+            error: standard deviation of the measurement's own error, which resampling activations
+                cannot show because it is common to all of them.
+            lowest: smallest possible value.
+            highest: largest possible value.
+        """
+        reach = 1.96 * error
+        return replace(
+            self,
+            low=max(self.value - float(np.hypot(self.value - self.low, reach)), lowest),
+            high=min(self.value + float(np.hypot(self.high - self.value, reach)), highest),
+        )
 
     def entries(self, name: str) -> dict[str, float | None]:
         """``{name, name_low, name_high}`` for a headline or a table row; NaN becomes ``None``."""

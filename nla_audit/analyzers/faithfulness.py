@@ -27,6 +27,7 @@ _CUT_LENGTH = 400
     high_means="verbatim_quote_rate near 1: what is quoted as standing in the source does; "
     "unsupported_name_rate near 1: nearly every name given is absent from the source",
     example="nla-audit faithfulness completions.parquet",
+    order=50,
 )
 def faithfulness(completions: Completions, *, seed: int = 0) -> Finding:
     """Quotes, names and numbers checked against the source, per explanation and per item."""

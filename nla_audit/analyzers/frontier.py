@@ -35,6 +35,7 @@ _KNEE_REPLICATES = 400
     high_means="fve_change above 0: the model reconstructs better than the reference; "
     "token_saving near 1: almost nothing of the reference's length is left",
     example="nla-audit frontier completions.parquet --reference p0.0",
+    order=10,
 )
 def frontier(completions: Completions, *, seed: int = 0) -> Finding:
     """Tokens and FVE per model, paired changes, the Pareto front, prices and the knee."""

@@ -37,6 +37,7 @@ _NULL_PARTNERS = 5
     high_means=f"exact_tail_rate near 1: nearly every explanation holds the last "
     f"{EXACT_TAIL_WORDS} words of its input in order",
     example="nla-audit tail completions.parquet",
+    order=40,
 )
 def tail(completions: Completions, *, seed: int = 0) -> Finding:
     """Repetition of the input's tail against chance, and inside explanations."""

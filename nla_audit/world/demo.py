@@ -99,6 +99,8 @@ def truth_beside_estimate(sweep: PlantedSweep, findings: Sequence[Finding]) -> F
             "not the rates that were asked for.",
             "A planted claim has the kind it was planted with; the analyzer reads kinds from cue "
             "words, so a misread kind is part of the error.",
+            "Filler phrases state nothing and are no planted claims; the analyzer takes those of "
+            "the reference for claims.",
         ],
         tables={"rates": rates},
         figures=[

@@ -228,14 +228,7 @@ def failed(rows: pl.DataFrame, condition: pl.Expr) -> pl.DataFrame:
     )
 
 
-#: frontier finds nothing to say where the only shorter model has no FVE at all.
-_NO_VERDICT = pytest.mark.xfail(reason="frontier has no verdict here yet", strict=False)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=_NO_VERDICT if name == "frontier" else ()) for name in ANALYZERS],
-)
+@pytest.mark.parametrize("name", ANALYZERS)
 def test_a_model_whose_explanations_all_failed_has_no_rates(name: str, sweep: pl.DataFrame) -> None:
     finding = run(name, failed(sweep, pl.col("model") == "p0.03"))
     check_shape(finding, name)

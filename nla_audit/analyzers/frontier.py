@@ -90,7 +90,8 @@ def _summary(completions: Completions, model: str, seed: int) -> dict[str, float
     rows = completions.of(model)
     draw = resampler(rows, seed)
     failed = rows["explanation"].is_null()
-    empty = (rows["explanation"].str.strip_chars() == "").fill_null(False)
+    # Whether a failed one would have been empty is not known, so it has no part in that rate.
+    empty = (rows["explanation"].str.strip_chars() == "").cast(pl.Float64).fill_null(np.nan)
     summary: dict[str, float | None] = {"n": float(rows.height)}
     summary |= draw.mean(column(rows, "n_tokens")).entries("mean_tokens")
     summary |= draw.mean(column(rows, "content_tokens")).entries("mean_content_tokens")
@@ -100,7 +101,7 @@ def _summary(completions: Completions, model: str, seed: int) -> dict[str, float
     summary |= draw.quantile(column(rows, "fve"), 0.5).entries("fve_median")
     summary["fve_missing"] = float(fve.missing)
     summary |= draw.mean(1.0 - failed.cast(pl.Float64).to_numpy()).entries("extraction_rate")
-    summary |= draw.mean(empty.cast(pl.Float64).to_numpy()).entries("empty_rate")
+    summary |= draw.mean(empty.to_numpy()).entries("empty_rate")
     summary |= draw.mean(column(rows, "cjk")).entries("cjk_share")
     pairs = paired(completions, model, ["n_tokens", "fve"])
     draw = resampler(pairs, seed)
@@ -278,15 +279,27 @@ def _verdict(
             "activations could explain."
         )
     shorter.sort(key=lambda row: row["token_saving"])
-    free = [row for row in shorter if (row["fve_change_high"] or -1.0) >= 0]
-    costly = [row for row in shorter if (row["fve_change_high"] or 0.0) < 0]
+    known = [row for row in shorter if row["fve_change_high"] is not None]
+    free = [row for row in known if row["fve_change_high"] >= 0]
+    costly = [row for row in known if row["fve_change_high"] < 0]
     parts = []
+    if not known:
+        row = shorter[-1]
+        parts.append(
+            f"{row['model']} saves {row['token_saving']:.0%} of {completions.reference}'s tokens; "
+            "what that costs is not known, since no FVE can be compared."
+        )
     if free:
         row = free[-1]
         parts.append(
             f"{row['model']} saves {row['token_saving']:.0%} of {completions.reference}'s tokens "
-            f"with no FVE loss that the paired interval shows ({_signed(row, 'fve_change')}; a "
-            f"loss of {max(0.0, -row['fve_change_low']):.3f} is not excluded)."
+            + (
+                f"and gains FVE ({_signed(row, 'fve_change')})."
+                if row["fve_change_low"] > 0
+                else f"with no FVE loss that the paired interval shows "
+                f"({_signed(row, 'fve_change')}; a loss of {-row['fve_change_low']:.3f} is not "
+                "excluded)."
+            )
         )
     if costly:
         first, last = costly[0], costly[-1]

@@ -171,11 +171,10 @@ def _extractiveness(completions: Completions, seed: int) -> dict[str, dict[str, 
         generator = np.random.default_rng([seed, 3])
         activations = generator.choice(activations, _EXTRACTIVE_ACTIVATIONS, replace=False)
         rows = rows.filter(pl.col("idx").is_in(activations.tolist()))
+    first = rows.filter(pl.col("model") == completions.reference).sort("idx", "sample")
     reference = {
         idx: content_stems(text)
-        for idx, text in rows.filter(
-            (pl.col("model") == completions.reference) & (pl.col("sample") == rows["sample"].min())
-        )
+        for idx, text in first.unique("idx", keep="first", maintain_order=True)
         .select("idx", "explanation")
         .iter_rows()
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import polars as pl
@@ -25,6 +26,10 @@ from nla_audit.text.words import piece_count
 #: Activations on which the dictionary is fitted and habits learnt. More changes no rate in the
 #: second decimal and would make a large table pay for it.
 SAMPLE_ACTIVATIONS = 400
+#: Pairs of explanations from which the dictionary is learnt, drawn from all models alike.
+_DICTIONARY_PAIRS = 1500
+#: Activations per model that are read against another activation's text.
+_CHANCE_ACTIVATIONS = 200
 #: Rounds of learning a model's habits; the rates move by less than 0.002 after the fourth.
 _ROUNDS = 4
 #: Standard deviation of a reading's own error in a share of claims or tokens, over planted sweeps
@@ -178,6 +183,7 @@ def _pairs_of(idx: int, texts: dict[tuple[str, int], Text], reference: str) -> I
             yield TextPair(FLOOR, idx, sample, sample, texts[reference, sample], second)
 
 
+@lru_cache(maxsize=1 << 13)
 def _text(explanation: str, content: float | None, fixed: float | None) -> Text:
     claims = split_claims(explanation)
     pieces = np.array([piece_count(claim.text) for claim in claims], dtype=np.float64)
@@ -205,13 +211,18 @@ def _crossed(pairs: Sequence[TextPair], seed: int) -> list[TextPair]:
 def _learn(
     sample: Sequence[TextPair], similarity: Similarity, seed: int
 ) -> tuple[Reader, pl.DataFrame]:
-    similarity.fit([(pair.reference.claims, pair.other.claims) for pair in sample])
+    generator = np.random.default_rng([seed, 2])
+    count = min(_DICTIONARY_PAIRS, len(sample))
+    chosen = np.sort(generator.permutation(len(sample))[:count])
+    similarity.fit([(sample[n].reference.claims, sample[n].other.claims) for n in chosen])
     habits = {}
     chance = [_claim_rows([], [])]
     for number, model in enumerate(sorted({pair.model for pair in sample})):
         pairs = [pair for pair in sample if pair.model == model]
         habits[model] = learn(_evidence(pairs, similarity), Habits(), _ROUNDS)
-        crossed = _crossed(pairs, seed * 1000 + number)
+        crossed = _crossed(
+            pairs[:: max(1, len(pairs) // _CHANCE_ACTIVATIONS)], seed * 1000 + number
+        )
         evidence = _evidence(crossed, similarity)
         of_null = learn(evidence, Habits(), _ROUNDS)
         chance.append(_claim_rows(crossed, segment(evidence, of_null)))

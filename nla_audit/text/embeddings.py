@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nla_audit.errors import UserError
 from nla_audit.text.claims import Claim
-from nla_audit.text.segmentation import Evidence
+from nla_audit.text.segmentation import Evidence, Habits
 from nla_audit.text.similarity import ParallelTexts, breaks_between
 
 Floats = NDArray[np.float64]
@@ -42,7 +42,7 @@ class EmbeddingSimilarity:
         self._mean, self._deviation = 0.0, 1.0
         self._cache: dict[str, Floats] = {}
 
-    def fit(self, parallel: Sequence[ParallelTexts]) -> None:
+    def fit(self, parallel: Sequence[ParallelTexts]) -> Habits:
         """Measure the cosines between claims of different activations."""
         usable = [pair for pair in parallel if pair[0] and pair[1]]
         half = len(usable) // 2
@@ -56,6 +56,7 @@ class EmbeddingSimilarity:
         if cosines:
             values = np.concatenate(cosines)
             self._mean, self._deviation = float(values.mean()), float(values.std()) or 1.0
+        return Habits()
 
     def evidence(self, pairs: Sequence[ParallelTexts]) -> list[Evidence]:
         """Odds from standardised cosines; the units are whole claims."""

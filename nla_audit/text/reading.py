@@ -214,17 +214,17 @@ def _learn(
     generator = np.random.default_rng([seed, 2])
     count = min(_DICTIONARY_PAIRS, len(sample))
     chosen = np.sort(generator.permutation(len(sample))[:count])
-    similarity.fit([(sample[n].reference.claims, sample[n].other.claims) for n in chosen])
+    of_all = similarity.fit([(sample[n].reference.claims, sample[n].other.claims) for n in chosen])
     habits = {}
     chance = [_claim_rows([], [])]
     for number, model in enumerate(sorted({pair.model for pair in sample})):
         pairs = [pair for pair in sample if pair.model == model]
-        habits[model] = learn(_evidence(pairs, similarity), Habits(), _ROUNDS)
+        habits[model] = learn(_evidence(pairs, similarity), of_all, _ROUNDS)
         crossed = _crossed(
             pairs[:: max(1, len(pairs) // _CHANCE_ACTIVATIONS)], seed * 1000 + number
         )
         evidence = _evidence(crossed, similarity)
-        of_null = learn(evidence, Habits(), _ROUNDS)
+        of_null = learn(evidence, of_all, _ROUNDS)
         chance.append(_claim_rows(crossed, segment(evidence, of_null)))
     return Reader(similarity, habits), pl.concat(chance)
 

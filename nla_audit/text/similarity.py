@@ -40,8 +40,12 @@ class Similarity(Protocol):
 
     name: str
 
-    def fit(self, parallel: Sequence[ParallelTexts]) -> None:
-        """Learn from explanations of the same activations (may do nothing)."""
+    def fit(self, parallel: Sequence[ParallelTexts]) -> Habits:
+        """Learn from explanations of the same activations (may do nothing).
+
+        Returns:
+            Habits of all models together, from which each one's own are learnt.
+        """
 
     def evidence(self, pairs: Sequence[ParallelTexts]) -> list[Evidence]:
         """Evidence for each pair of a reference and another explanation."""
@@ -60,8 +64,8 @@ class TranslationSimilarity:
     name = "dictionary fitted on the table"
 
     #: Weights of the same (or like-spelled) word and of learnt ones; their sum is one.
-    literal_weight = 0.4
-    learnt_weight = 0.6
+    literal_weight = 0.3
+    learnt_weight = 0.7
     #: Letter-triple overlap (Jaccard) below which two spellings are unrelated.
     min_spelling_overlap = 0.4
     #: Word pairs that are expected this rarely in the whole table are noise.
@@ -72,7 +76,7 @@ class TranslationSimilarity:
     #: with this probability, or no new translation could ever be learnt.
     curiosity = 0.02
 
-    def __init__(self, iterations: int = 6):
+    def __init__(self, iterations: int = 8):
         self.iterations = iterations
         self._ids: dict[str, int] = {}
         self._share = np.ones(1)
@@ -81,7 +85,7 @@ class TranslationSimilarity:
 
     # -- fitting ------------------------------------------------------------------------------
 
-    def fit(self, parallel: Sequence[ParallelTexts]) -> None:
+    def fit(self, parallel: Sequence[ParallelTexts]) -> Habits:
         """Learn the dictionary from pairs of explanations of the same activation."""
         counts: Counter[str] = Counter()
         for pair in parallel:
@@ -104,6 +108,7 @@ class TranslationSimilarity:
         for _ in range(self.iterations):
             learnt, habits = self._expected_translations(usable, len(vocabulary), habits)
             self._affinity = (literal + self.learnt_weight * learnt).tocsr()
+        return habits
 
     def _spelling(self, vocabulary: Sequence[str]) -> sparse.csr_matrix:
         """1 for a word itself, up to ½ for words that begin alike and share letter triples."""
@@ -153,8 +158,10 @@ class TranslationSimilarity:
                 share = (affinity + self.curiosity / length) / (whole + 2 * self.curiosity)
                 expected = share * segmentation.units.T[reference.owners]
                 row, column = np.nonzero(expected > 0.01)
-                keys.append(reference.ids[row] * size + other.ids[column])
-                values.append(expected[row, column])
+                ours, theirs = reference.ids[row], other.ids[column]
+                # Either may stand for the other, which doubles what is known of rare words.
+                keys += [ours * size + theirs, theirs * size + ours]
+                values += [expected[row, column]] * 2
         if not keys:
             return sparse.csr_matrix((size, size)), habits
         return self._beyond_chance(np.concatenate(keys), np.concatenate(values), size), (

@@ -61,7 +61,12 @@ def frontier(completions: Completions, *, seed: int = 0) -> Finding:
     prices = _prices(completions, means, seed)
     order = {model: number for number, model in enumerate(completions.models)}
     models = pl.DataFrame(rows, infer_schema_length=None).with_columns(
-        pl.col("model").is_in(front).alias("on_pareto_front")
+        pl.col("model").is_in(front).alias("on_pareto_front"),
+        # A model without RL is no point of the sweep: no line leads through it.
+        pl.when(pl.col("length_penalty").is_null())
+        .then(pl.lit("without RL"))
+        .otherwise(pl.lit("length penalty sweep"))
+        .alias("course"),
     )
     return Finding(
         analyzer="frontier",
@@ -355,7 +360,7 @@ def _figures() -> list[Figure]:
         Figure(
             "tradeoff", "Length against FVE", "line", "models", x="mean_tokens", y="fve_mean",
             x_label="mean tokens of an explanation", y_label="mean FVE",
-            low="fve_mean_low", high="fve_mean_high", label="model",
+            low="fve_mean_low", high="fve_mean_high", label="model", group="course",
             caption="Mean FVE of each model against its mean length, with 95 % intervals over "
             "activations.",
         ),

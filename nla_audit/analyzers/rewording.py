@@ -274,6 +274,11 @@ def _percent(summary: dict[str, float | None], part: str) -> str:
 
 def _caveats(completions: Completions, reading: Reading, headline: Headline) -> list[str]:
     caveats = list(completions.notes)
+    if reading.activations_read < reading.activations:
+        caveats.append(
+            f"Claims were read in {reading.activations_read:,} of {reading.activations:,} "
+            "activations, drawn at random."
+        )
     if not reading.has_floor:
         caveats.append(
             "The table has one sample per activation, so the resampling floor is unknown: some of "

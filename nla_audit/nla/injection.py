@@ -55,6 +55,8 @@ class Injection:
 
 def injection_of(sidecar: Sidecar) -> Injection:
     """What the sidecar says, or implies by saying nothing."""
+    if sidecar.injection_text is not None:
+        return parse_injection(sidecar.injection_text)
     if sidecar.inject_unscaled:
         return Injection("replace", scale=None)
     if sidecar.injection_scale is not None:

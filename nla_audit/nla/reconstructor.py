@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +115,16 @@ class Reconstructor:
     def device(self) -> torch.device:
         """Where the prompt's tokens go."""
         return self.model.get_input_embeddings().weight.device
+
+    @contextmanager
+    def with_final_norm(self) -> Iterator[None]:
+        """Put the final norm back for a while: plain transformers expects to find it saved."""
+        in_use = getattr(self.decoder, self._norm_name)
+        setattr(self.decoder, self._norm_name, self.final_norm)
+        try:
+            yield
+        finally:
+            setattr(self.decoder, self._norm_name, in_use)
 
     @property
     def longest_prompt(self) -> int:

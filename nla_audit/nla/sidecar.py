@@ -59,6 +59,8 @@ class Sidecar:
         layer_index: extraction layer K; the activation is the *output* of block K.
         injection_scale: L2 norm an injected vector is rescaled to; ``None`` where absent or
             null, which in practice means norm-matched addition (see ``injection.py``).
+        injection_text: how the vector enters, in words of our own (``add:1``); only sidecars
+            written by this package say so.
         inject_unscaled: the sidecar asks for replacement by the vector as it is
             (``injection_scale: raw``).
         mse_scale: L2 norm both vectors are scaled to before the MSE; ``None`` means raw MSE
@@ -78,6 +80,7 @@ class Sidecar:
     d_model: int
     layer_index: int | None
     injection_scale: float | None
+    injection_text: str | None
     inject_unscaled: bool
     mse_scale: float | None
     tokens: Tokens
@@ -140,6 +143,7 @@ def parse_sidecar(raw: Mapping[str, Any], path: Path) -> Sidecar:
             "critic.num_hidden_layers",
         ),
         injection_scale=None if unscaled else fields.scale(injection, d_model, "injection_scale"),
+        injection_text=fields.text("extraction.injection"),
         inject_unscaled=unscaled,
         mse_scale=_mse_scale(fields, d_model),
         tokens=_tokens(fields),

@@ -178,5 +178,7 @@ def registry() -> dict[str, Card]:
     from nla_audit import analyzers  # noqa: PLC0415
 
     for module in pkgutil.iter_modules(analyzers.__path__):
+        if module.name.startswith("_"):  # shared helpers, not a question
+            continue
         importlib.import_module(f"nla_audit.analyzers.{module.name}")
     return dict(_REGISTRY)

@@ -1,0 +1,37 @@
+# Two commands do everything, from a fresh clone:
+#   make demo   set up, then plant a sweep whose truth is known and audit it
+#   make test   set up, then lint, types and all tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test setup lint types pytest bench clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/nla-audit demo --out demo-report
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+pytest: setup
+	$(BIN)/pytest -n 2 --dist loadfile
+
+test: lint types pytest
+
+bench: setup
+	$(BIN)/python benchmarks/audit_scaling.py
+
+clean:
+	rm -rf $(VENV) demo-report build dist *.egg-info

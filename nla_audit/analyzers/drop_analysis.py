@@ -1,0 +1,326 @@
+"""What gets dropped as the length penalty grows, and which of it costs FVE?"""
+
+from __future__ import annotations
+
+import polars as pl
+
+from nla_audit.analyzers._dropped import (
+    cluster_table,
+    item_retention,
+    price_table,
+    watch_table,
+)
+from nla_audit.completions import Completions
+from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
+from nla_audit.pairing import column, resampler
+from nla_audit.stats import Interval
+from nla_audit.text.concepts import parse_concept
+from nla_audit.text.kinds import KIND_NAMES, KINDS
+from nla_audit.text.reading import FLOOR, Progress, Reading, read
+
+QUESTION = "What do explanations stop saying as the length penalty grows, and what does that cost?"
+#: A kind with fewer reference claims than this in the table gets no rate.
+MIN_CLAIMS_OF_A_KIND = 20
+
+
+@analyzer(
+    name="drop-analysis",
+    question=QUESTION,
+    reads=("model", "idx", "explanation"),
+    uses={
+        "fve": "which dropped claims cost FVE is not known",
+        "sample": "no resampling floor: two samples of one model differ too",
+        "length_penalty": "models are ordered by name instead of by λ",
+    },
+    unit="claim of the reference explanation, resampled by activation",
+    control="another activation's explanation by the same model (chance), and the reference's own "
+    "second sample (the resampling floor)",
+    high_means="claims_retained near 1: nearly everything the reference says is still said",
+    example="nla-audit drop-analysis completions.parquet --watch 'eval=evaluation|being tested'",
+    options=(
+        Option(
+            "watch", str, (),
+            "a concept to follow: 'phrase', 'phrase|phrase' or 'name=phrase|phrase'; repeatable",
+            multiple=True,
+        ),
+        Option(
+            "similarity", str, None,
+            "sentence-transformers model (name or folder) instead of the built-in similarity",
+        ),
+    ),
+)  # fmt: skip
+def drop_analysis(
+    completions: Completions,
+    *,
+    watch: tuple[str, ...] = (),
+    similarity: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Finding:
+    """Retention per kind of claim, item, cluster and watched concept; what dropping costs."""
+    concepts = [parse_concept(description) for description in watch]
+    reading = read(completions, similarity=similarity, seed=seed, progress=progress)
+    kinds = _kind_table(completions, reading, seed)
+    items = item_retention(completions, seed)
+    headline = _headline(completions, reading, kinds, items, seed)
+    order = _order_of_loss(completions, kinds)
+    clusters, examples = cluster_table(completions, reading, seed)
+    tables = {
+        "models": pl.DataFrame(
+            [
+                {"model": model, **{k: v for k, v in summary.items() if "." not in k}}
+                for model, summary in headline.items()
+            ],
+            infer_schema_length=None,
+        ),
+        "kinds": kinds,
+        "items": items,
+        "order_of_loss": order,
+        "clusters": clusters,
+        "cluster_examples": examples,
+        "price_of_dropping": price_table(completions, reading, seed),
+    }
+    if concepts:
+        tables["watched"] = watch_table(completions, concepts, headline, seed)
+    return Finding(
+        analyzer="drop-analysis",
+        question=QUESTION,
+        reference=completions.reference,
+        headline=headline,
+        verdict=_verdict(completions, reading, headline, order),
+        caveats=_caveats(completions, reading, headline),
+        tables=tables,
+        figures=_figures(bool(concepts)),
+        parameters={"seed": seed, "similarity": reading.similarity, "watch": list(watch)},
+        private_tables=frozenset({"cluster_examples"}),
+    )
+
+
+def _rate(rows: pl.DataFrame, seed: int) -> Interval:
+    """Mean ``kept`` over claims, resampled by activation."""
+    return resampler(rows, seed).mean(column(rows, "kept"))
+
+
+def _kind_table(completions: Completions, reading: Reading, seed: int) -> pl.DataFrame:
+    rows = []
+    names = [*completions.models, FLOOR]
+    for model in names:
+        own = reading.claims.filter(pl.col("model") == model)
+        chance = reading.chance.filter(pl.col("model") == model)
+        if own.height == 0:
+            continue
+        for kind in KIND_NAMES:
+            of_kind = own.filter(pl.col("kind") == kind)
+            if of_kind.height < MIN_CLAIMS_OF_A_KIND:
+                continue
+            by_chance = chance.filter(pl.col("kind") == kind)["kept"].mean()
+            rows.append(
+                {
+                    "model": model,
+                    "length_penalty": completions.length_penalties.get(model),
+                    "kind": kind,
+                    "claims": of_kind.height,
+                    **_rate(of_kind, seed).entries("retained"),
+                    "chance": by_chance,
+                }
+            )
+    schema = {
+        "model": pl.String, "length_penalty": pl.Float64, "kind": pl.String, "claims": pl.Int64,
+        "retained": pl.Float64, "retained_low": pl.Float64, "retained_high": pl.Float64,
+        "chance": pl.Float64,
+    }  # fmt: skip
+    return pl.DataFrame(rows, schema=schema)
+
+
+def _headline(
+    completions: Completions,
+    reading: Reading,
+    kinds: pl.DataFrame,
+    items: pl.DataFrame,
+    seed: int,
+) -> Headline:
+    headline: Headline = {}
+    for model in [*completions.models, FLOOR]:
+        own = reading.claims.filter(pl.col("model") == model)
+        if own.height == 0:
+            continue
+        summary: dict[str, float | None] = {"n_claims": float(own.height)}
+        summary |= _rate(own, seed).entries("claims_retained")
+        chance = reading.chance.filter(pl.col("model") == model)
+        summary |= _rate(chance, seed).entries("chance_match")
+        explanations = reading.explanations.filter(pl.col("model") == model)
+        added = resampler(explanations, seed).ratio(
+            column(explanations, "tokens_model") - column(explanations, "supported_tokens"),
+            column(explanations, "tokens_model"),
+        )
+        summary |= added.entries("added_share")
+        for row in kinds.filter(pl.col("model") == model).iter_rows(named=True):
+            name = f"retained.{row['kind']}"
+            summary |= {
+                name: row["retained"],
+                f"{name}_low": row["retained_low"],
+                f"{name}_high": row["retained_high"],
+            }
+        for row in items.filter(pl.col("model") == model).iter_rows(named=True):
+            name = f"retained.{row['item']}"
+            summary |= {
+                name: row["retained"],
+                f"{name}_low": row["retained_low"],
+                f"{name}_high": row["retained_high"],
+            }
+        headline[model] = summary
+    return headline
+
+
+def _order_of_loss(completions: Completions, kinds: pl.DataFrame) -> pl.DataFrame:
+    """Kinds from the first to go to the last: mean retention over the models shorter than it.
+
+    ``first_lost_at`` is the first model, by λ, that keeps less than half of the kind by its
+    interval.
+    """
+    rows = []
+    penalised = [
+        model for model in completions.models if (completions.length_penalties[model] or 0) > 0
+    ] or [model for model in completions.models if model != completions.reference]
+    for kind in KINDS:
+        own = kinds.filter((pl.col("kind") == kind.name) & pl.col("model").is_in(penalised))
+        if own.height == 0:
+            continue
+        ordered = own.sort(
+            pl.col("model").replace_strict(
+                {model: place for place, model in enumerate(penalised)}, return_dtype=pl.Int64
+            )
+        )
+        lost = ordered.filter(pl.col("retained_high") < 0.5)
+        rows.append(
+            {
+                "kind": kind.name,
+                "meaning": kind.meaning,
+                "claims": own["claims"].max(),
+                "mean_retained": own["retained"].mean(),
+                "first_lost_at": lost["model"][0] if lost.height else None,
+            }
+        )
+    schema = {
+        "kind": pl.String, "meaning": pl.String, "claims": pl.Int64, "mean_retained": pl.Float64,
+        "first_lost_at": pl.String,
+    }  # fmt: skip
+    return pl.DataFrame(rows, schema=schema).sort("mean_retained", "kind")
+
+
+def _verdict(
+    completions: Completions, reading: Reading, headline: Headline, order: pl.DataFrame
+) -> str:
+    compared = [model for model in completions.models if model in headline]
+    if not compared:
+        return "Only one model is in the table, so nothing can have been dropped."
+    floor = headline.get(FLOOR, {})
+    lossy = [model for model in compared if _loses(headline[model], floor)]
+    if not lossy:
+        beyond = (
+            "than its own second sample keeps"
+            if reading.has_floor
+            else "than it says that the reference does not"
+        )
+        return f"No model drops more of {completions.reference}'s claims {beyond}."
+    worst = min(lossy, key=lambda model: headline[model]["claims_retained"] or 0.0)
+    first = lossy[0]
+    sentences = [
+        f"{first} still makes {_percent(headline[first])} of {completions.reference}'s claims"
+        + (f", {worst} {_percent(headline[worst])}" if worst != first else "")
+        + (f" (a second sample of {completions.reference}: {_percent(floor)})." if floor else ".")
+    ]
+    if order.height >= 3:
+        sentences.append(
+            f"First to go are {order['kind'][0]} and {order['kind'][1]} claims, last "
+            f"{order['kind'][-1]} claims."
+        )
+    return " ".join(sentences)
+
+
+def _loses(summary: dict[str, float | None], floor: dict[str, float | None]) -> bool:
+    """Whether a model drops more than resampling explains.
+
+    With a second sample of the reference: its retention lies below the floor's interval. Without
+    one: by exchangeability, two samples of one model add as much as they drop, so only what is
+    dropped *beyond* what is added counts as a loss.
+    """
+    high = summary.get("claims_retained_high")
+    if high is None:
+        return False
+    if floor:
+        low = floor.get("claims_retained_low")
+        return low is not None and high < low
+    added = summary.get("added_share_high")
+    return added is not None and (1 - high) > added
+
+
+def _percent(summary: dict[str, float | None]) -> str:
+    value, low = summary["claims_retained"], summary.get("claims_retained_low")
+    if low is None:
+        return f"{value:.0%}"
+    return f"{value:.0%} [{low:.0%}, {summary['claims_retained_high']:.0%}]"
+
+
+def _caveats(completions: Completions, reading: Reading, headline: Headline) -> list[str]:
+    caveats = list(completions.notes)
+    if not reading.has_floor:
+        caveats.append(
+            "The table has one sample per activation, so the resampling floor is unknown: two "
+            "samples of the reference would not keep all of each other's claims either."
+        )
+    failed = completions.rows.filter(pl.col("explanation").is_null()).height
+    if failed:
+        caveats.append(f"{failed} failed explanations have no text and are left out here.")
+    caveats.append(
+        "Kinds are told by English cue words; claims in other languages fall under content, "
+        "entity or number."
+    )
+    caveats.append(
+        f"Claims are matched with the {reading.similarity}; retention is calibrated so that "
+        "another activation's explanation counts as keeping nothing."
+    )
+    return caveats
+
+
+def _figures(watched: bool) -> list[Figure]:
+    figures = [
+        Figure(
+            "retained", "Claims of the reference that are still made", "bar", "models", x="model",
+            y="claims_retained", x_label="model", y_label="share of claims",
+            low="claims_retained_low", high="claims_retained_high", chance="chance_match",
+            percent=True,
+            caption="Share of the reference's claims that each model still makes; dashed: how many "
+            "would be matched in another activation's explanation.",
+        ),
+        Figure(
+            "kinds", "What survives, by kind of claim", "heatmap", "kinds", x="model",
+            y="retained", group="kind", x_label="model", y_label="kind of claim", percent=True,
+            caption="Share of the reference's claims of each kind that are still made.",
+        ),
+        Figure(
+            "items", "Names, numbers and quotes that survive", "line", "items", x="model",
+            y="retained", group="item", x_label="model", y_label="share of items",
+            low="retained_low", high="retained_high", percent=True,
+            caption="Share of the reference's items that stand literally in the model's "
+            "explanation, corrected for chance.",
+        ),
+        Figure(
+            "price", "What dropping a claim costs", "bar", "price_of_dropping", x="kind",
+            y="fve_points", x_label="kind of claim dropped", y_label="FVE points per claim",
+            low="fve_points_low", high="fve_points_high",
+            caption="Change of FVE that goes with dropping one claim of a kind, from a regression "
+            "over activations within each model.",
+        ),
+    ]  # fmt: skip
+    if watched:
+        figures.append(
+            Figure(
+                "watched", "Watched concepts", "line", "watched", x="model", y="retained",
+                group="concept", x_label="model", y_label="share of mentions kept",
+                low="retained_low", high="retained_high", percent=True,
+                caption="Of the explanations in which the reference mentions a concept, the share "
+                "in which the model still does.",
+            )
+        )  # fmt: skip
+    return figures

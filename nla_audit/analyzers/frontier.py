@@ -1,0 +1,359 @@
+"""What do shorter explanations cost in FVE?"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+
+from nla_audit.completions import Completions
+from nla_audit.findings import Figure, Finding, Headline, analyzer
+from nla_audit.pairing import column, paired, per_activation, resampler
+from nla_audit.stats import Interval
+
+QUESTION = "What do shorter explanations cost in FVE, and where does the price turn?"
+#: FVE quantiles reported beside the mean: per-activation FVE has a heavy low tail (FIELD_NOTES §1).
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+#: CJK share above which failed injection is suspected: the marker is a CJK character, and an AV
+#: that never saw its vector describes the marker (FIELD_NOTES §3).
+_CJK_ALARM = 0.05
+_KNEE_REPLICATES = 400
+
+
+@analyzer(
+    name="frontier",
+    question=QUESTION,
+    reads=("model", "idx", "explanation", "n_tokens", "fve"),
+    uses={
+        "length_penalty": "models are ordered by name instead of by λ",
+        "cjk": "no alarm for explanations that describe the injection marker",
+        "doc_id": "intervals resample activations instead of documents",
+    },
+    unit="activation (samples of one activation are averaged first)",
+    control="the reference model's explanation of the same activation",
+    high_means="fve_change above 0: the model reconstructs better than the reference; "
+    "token_saving near 1: almost nothing of the reference's length is left",
+    example="nla-audit frontier completions.parquet --reference p0.0",
+)
+def frontier(completions: Completions, *, seed: int = 0) -> Finding:
+    """Tokens and FVE per model, paired changes, the Pareto front, prices and the knee."""
+    completions.require("n_tokens", "fve", for_="frontier")
+    headline: Headline = {}
+    rows, distribution = [], []
+    for model in completions.models:
+        summary = _summary(completions, model, seed)
+        headline[model] = summary
+        rows.append(
+            {"model": model, "length_penalty": completions.length_penalties[model], **summary}
+        )
+        distribution += _quantiles(completions, model, seed)
+    changes = pl.DataFrame(
+        [
+            _change(completions, model, headline[model], seed)
+            for model in completions.models
+            if model != completions.reference
+        ]
+    )
+    means = _common_means(completions)
+    front, knee = _front(means, completions.models, seed)
+    prices = _prices(completions, means, seed)
+    order = {model: number for number, model in enumerate(completions.models)}
+    models = pl.DataFrame(rows, infer_schema_length=None).with_columns(
+        pl.col("model").is_in(front).alias("on_pareto_front")
+    )
+    return Finding(
+        analyzer="frontier",
+        question=QUESTION,
+        reference=completions.reference,
+        headline=headline,
+        verdict=_verdict(completions, headline, changes, knee),
+        caveats=_caveats(completions, headline, means),
+        tables={
+            "models": models,
+            "paired_changes": changes,
+            "fve_distribution": pl.DataFrame(distribution).sort(
+                pl.col("model").replace_strict(order, return_dtype=pl.Int64),
+                "quantile",
+                maintain_order=True,
+            ),
+            "marginal_prices": prices,
+            "knee": knee,
+        },
+        figures=_figures(),
+        parameters={"seed": seed, "overhead_tokens": completions.overhead_tokens},
+    )
+
+
+def _summary(completions: Completions, model: str, seed: int) -> dict[str, float | None]:
+    rows = completions.of(model)
+    draw = resampler(rows, seed)
+    failed = rows["explanation"].is_null()
+    empty = (rows["explanation"].str.strip_chars() == "").fill_null(False)
+    summary: dict[str, float | None] = {"n": float(rows.height)}
+    summary |= draw.mean(column(rows, "n_tokens")).entries("mean_tokens")
+    summary |= draw.mean(column(rows, "content_tokens")).entries("mean_content_tokens")
+    summary |= draw.mean(column(rows, "fixed_tokens")).entries("mean_overhead_tokens")
+    fve = draw.mean(column(rows, "fve"))
+    summary |= fve.entries("fve_mean")
+    summary |= draw.quantile(column(rows, "fve"), 0.5).entries("fve_median")
+    summary["fve_missing"] = float(fve.missing)
+    summary |= draw.mean(1.0 - failed.cast(pl.Float64).to_numpy()).entries("extraction_rate")
+    summary |= draw.mean(empty.cast(pl.Float64).to_numpy()).entries("empty_rate")
+    summary |= draw.mean(column(rows, "cjk")).entries("cjk_share")
+    pairs = paired(completions, model, ["n_tokens", "fve"])
+    draw = resampler(pairs, seed)
+    saved = column(pairs, "n_tokens_reference") - column(pairs, "n_tokens")
+    summary |= draw.ratio(saved, column(pairs, "n_tokens_reference")).entries("token_saving")
+    change = column(pairs, "fve") - column(pairs, "fve_reference")
+    summary |= draw.mean(change).entries("fve_change")
+    return summary
+
+
+def _quantiles(completions: Completions, model: str, seed: int) -> list[dict]:
+    rows = completions.of(model)
+    draw = resampler(rows, seed)
+    values = column(rows, "fve")
+    return [
+        {"model": model, "quantile": q, **draw.quantile(values, q).entries("fve")}
+        for q in _QUANTILES
+    ]
+
+
+def _change(
+    completions: Completions, model: str, summary: dict[str, float | None], seed: int
+) -> dict[str, object]:
+    pairs = paired(completions, model, ["n_tokens", "fve"])
+    draw = resampler(pairs, seed)
+    saved = column(pairs, "n_tokens_reference") - column(pairs, "n_tokens")
+    change = column(pairs, "fve") - column(pairs, "fve_reference")
+    comparable = ~np.isnan(change)
+    at_no_cost = np.where(comparable, (change >= 0) & (saved > 0), np.nan)
+    return {
+        "model": model,
+        "activations": pairs.height,
+        "compared": int(comparable.sum()),
+        "tokens_saved": draw.mean(saved).value,
+        **{key: summary[key] for key in ("token_saving", "token_saving_low", "token_saving_high")},
+        **{key: summary[key] for key in ("fve_change", "fve_change_low", "fve_change_high")},
+        "fve_change_median": draw.quantile(change, 0.5).value,
+        **draw.mean(at_no_cost).entries("as_good_with_fewer_tokens"),
+    }
+
+
+def _common_means(completions: Completions) -> pl.DataFrame:
+    """`model, idx, n_tokens, fve` on the activations that every model has an FVE for."""
+    means = per_activation(completions, ["n_tokens", "fve"]).filter(
+        pl.col("fve").is_not_null() & pl.col("n_tokens").is_not_null()
+    )
+    complete = (
+        means.group_by("idx")
+        .agg(pl.col("model").n_unique().alias("models"))
+        .filter(pl.col("models") == len(completions.models))
+    )
+    return means.join(complete.select("idx"), on="idx", how="semi").sort("idx", "model")
+
+
+def _matrix(means: pl.DataFrame, name: str, models: tuple[str, ...]) -> np.ndarray:
+    """`[activations, models]` of one column of :func:`_common_means`."""
+    wide = means.pivot(on="model", index="idx", values=name).sort("idx")
+    return np.column_stack([column(wide, model) for model in models])
+
+
+def _front(
+    means: pl.DataFrame, models: tuple[str, ...], seed: int
+) -> tuple[list[str], pl.DataFrame]:
+    """Models that no other beats on both counts, and the knee of that front.
+
+    The knee is the model on the front that lies furthest above the straight line from its
+    shortest to its longest member (Satopaa et al. 2011). ``share_of_replicates`` says how often
+    the bootstrap picks the same one.
+    """
+    schema = {
+        "model": pl.String,
+        "height_above_chord": pl.Float64,
+        "share_of_replicates": pl.Float64,
+    }
+    if means.height == 0:
+        return [], pl.DataFrame(schema=schema)
+    tokens, fve = _matrix(means, "n_tokens", models), _matrix(means, "fve", models)
+    front = _non_dominated(tokens.mean(axis=0), fve.mean(axis=0))
+    heights = _heights(tokens.mean(axis=0), fve.mean(axis=0), front)
+    generator = np.random.default_rng([seed, 7])
+    picks = np.zeros(len(models))
+    for _ in range(_KNEE_REPLICATES):
+        weight = np.bincount(
+            generator.integers(0, len(tokens), len(tokens)), minlength=len(tokens)
+        ) / len(tokens)
+        heights_drawn = _heights(weight @ tokens, weight @ fve, front)
+        if heights_drawn:
+            picks[max(heights_drawn, key=lambda place: heights_drawn[place])] += 1
+    rows = [
+        {
+            "model": models[place],
+            "height_above_chord": height,
+            "share_of_replicates": picks[place] / _KNEE_REPLICATES,
+        }
+        for place, height in sorted(heights.items(), key=lambda item: -item[1])
+    ]
+    return [models[place] for place in front], pl.DataFrame(rows, schema=schema)
+
+
+def _non_dominated(tokens: np.ndarray, fve: np.ndarray) -> list[int]:
+    order = np.lexsort((-fve, tokens))
+    front, best = [], -np.inf
+    for place in order:
+        if fve[place] > best:
+            front.append(int(place))
+            best = fve[place]
+    return front
+
+
+def _heights(tokens: np.ndarray, fve: np.ndarray, front: list[int]) -> dict[int, float]:
+    """Height of each inner member of the front above its chord, in FVE; empty below three."""
+    if len(front) < 3:
+        return {}
+    first, last = front[0], front[-1]
+    span = tokens[last] - tokens[first]
+    if span <= 0:
+        return {}
+    slope = (fve[last] - fve[first]) / span
+    return {
+        place: float(fve[place] - fve[first] - slope * (tokens[place] - tokens[first]))
+        for place in front[1:-1]
+    }
+
+
+def _prices(completions: Completions, means: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """FVE points (hundredths) that each further token buys, between neighbours by length."""
+    schema = {
+        "shorter": pl.String, "longer": pl.String, "tokens": pl.Float64,
+        "fve_points": pl.Float64, "fve_points_per_token": pl.Float64,
+        "fve_points_per_token_low": pl.Float64, "fve_points_per_token_high": pl.Float64,
+    }  # fmt: skip
+    if means.height == 0 or len(completions.models) < 2:
+        return pl.DataFrame(schema=schema)
+    models = completions.models
+    tokens, fve = _matrix(means, "n_tokens", models), _matrix(means, "fve", models)
+    one_row = means.unique("idx", maintain_order=True).sort("idx")
+    draw = resampler(one_row, seed)
+    order = np.argsort(tokens.mean(axis=0), kind="stable")
+    rows = []
+    for shorter, longer in pairwise(order):
+        more_tokens = tokens[:, longer] - tokens[:, shorter]
+        more_fve = 100 * (fve[:, longer] - fve[:, shorter])
+        length = draw.mean(more_tokens)
+        # A price per token means nothing where the lengths themselves do not differ.
+        price = (
+            draw.ratio(more_fve, more_tokens)
+            if length.excludes(0.0)
+            else Interval(np.nan, np.nan, np.nan, 0)
+        )
+        rows.append(
+            {
+                "shorter": models[shorter],
+                "longer": models[longer],
+                "tokens": length.value,
+                "fve_points": float(more_fve.mean()),
+                **price.entries("fve_points_per_token"),
+            }
+        )
+    return pl.DataFrame(rows, schema=schema)
+
+
+def _verdict(
+    completions: Completions, headline: Headline, changes: pl.DataFrame, knee: pl.DataFrame
+) -> str:
+    if changes.height == 0:
+        return "Only one model is in the table, so there is nothing to compare it with."
+    shorter = [
+        row
+        for row in changes.iter_rows(named=True)
+        if row["token_saving_low"] is not None and row["token_saving_low"] > 0
+    ]
+    if not shorter:
+        return (
+            f"No model is shorter than {completions.reference} by more than resampling the "
+            "activations could explain."
+        )
+    shorter.sort(key=lambda row: row["token_saving"])
+    free = [row for row in shorter if (row["fve_change_high"] or -1.0) >= 0]
+    costly = [row for row in shorter if (row["fve_change_high"] or 0.0) < 0]
+    parts = []
+    if free:
+        row = free[-1]
+        parts.append(
+            f"{row['model']} saves {row['token_saving']:.0%} of {completions.reference}'s tokens "
+            f"with no FVE loss that the paired interval shows ({_signed(row, 'fve_change')}; a "
+            f"loss of {max(0.0, -row['fve_change_low']):.3f} is not excluded)."
+        )
+    if costly:
+        first, last = costly[0], costly[-1]
+        parts.append(
+            f"{first['model']} saves {first['token_saving']:.0%} and does cost FVE "
+            f"({_signed(first, 'fve_change')})"
+            + (
+                f"; at the far end {last['model']} saves {last['token_saving']:.0%} for "
+                f"{_signed(last, 'fve_change')}."
+                if last is not first
+                else "."
+            )
+        )
+    if knee.height and knee["share_of_replicates"][0] >= 0.5:
+        parts.append(f"The knee of the front is {knee['model'][0]}.")
+    return " ".join(parts)
+
+
+def _signed(row: dict, name: str) -> str:
+    return f"{row[name]:+.3f} [{row[f'{name}_low']:+.3f}, {row[f'{name}_high']:+.3f}]"
+
+
+def _caveats(completions: Completions, headline: Headline, means: pl.DataFrame) -> list[str]:
+    caveats = list(completions.notes)
+    activations = completions.rows["idx"].n_unique()
+    common = means["idx"].n_unique()
+    if common < activations:
+        caveats.append(
+            f"The front, the knee and the prices use the {common} of {activations} activations "
+            "for which every model has an FVE."
+        )
+    for model, summary in headline.items():
+        if (summary["fve_missing"] or 0) > 0:
+            caveats.append(
+                f"{model}: {summary['fve_missing']:.0f} of {summary['n']:.0f} explanations have no "
+                "FVE (failed extraction or not scored); they count in tokens, not in FVE."
+            )
+        if (summary["cjk_share"] or 0) > _CJK_ALARM:
+            caveats.append(
+                f"{model}: {summary['cjk_share']:.0%} of its characters are CJK. If the source is "
+                "not, the injection may have failed and the AV may be describing the marker."
+            )
+    caveats.append(
+        f"FVE is by one ruler ({completions.ar or 'the AR is not named in the table'}); which "
+        "baseline it uses is not recorded in the table, and the two in use differ by about 10 "
+        "points."
+    )
+    return caveats
+
+
+def _figures() -> list[Figure]:
+    return [
+        Figure(
+            "tradeoff", "Length against FVE", "line", "models", x="mean_tokens", y="fve_mean",
+            x_label="mean tokens of an explanation", y_label="mean FVE",
+            low="fve_mean_low", high="fve_mean_high", label="model",
+            caption="Mean FVE of each model against its mean length, with 95 % intervals over "
+            "activations.",
+        ),
+        Figure(
+            "changes", "Paired FVE change", "bar", "paired_changes", x="model", y="fve_change",
+            x_label="model", y_label="FVE change against the reference", low="fve_change_low",
+            high="fve_change_high",
+            caption="Change of FVE within the same activation, with 95 % intervals.",
+        ),
+        Figure(
+            "distribution", "FVE quantiles", "line", "fve_distribution", x="quantile", y="fve",
+            x_label="quantile of activations", y_label="FVE", group="model",
+            caption="Quantiles of per-activation FVE: the low tail is where models differ most.",
+        ),
+    ]  # fmt: skip

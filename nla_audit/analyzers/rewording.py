@@ -1,0 +1,280 @@
+"""How much of what a length penalty saves is omission, and how much is terser wording?"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+from rapidfuzz.distance import LCSseq
+
+from nla_audit.completions import Completions
+from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
+from nla_audit.pairing import column, resampler
+from nla_audit.stats import derangement
+from nla_audit.text.reading import FLOOR, Progress, Reading, read
+from nla_audit.text.words import content_stems
+
+QUESTION = (
+    "How much of the tokens that a length penalty saves is omission, and how much is terser "
+    "wording of what is still said?"
+)
+PARTS = ("omission", "rewording", "addition", "overhead")
+#: Activations on which extractiveness is measured; its intervals are narrow long before that.
+_EXTRACTIVE_ACTIVATIONS = 5000
+
+
+@analyzer(
+    name="rewording",
+    question=QUESTION,
+    reads=("model", "idx", "explanation"),
+    uses={
+        "n_tokens": "tokens are estimated from the text by counting word pieces",
+        "sample": "no resampling floor: two samples of one model differ too",
+    },
+    unit="activation: a model's explanation beside the reference's",
+    control="the reference's own second sample (where the table has one), and another "
+    "activation's reference",
+    high_means="omission_share near 1: savings come from saying less; rewording_share near 1: the "
+    "same is said in fewer tokens",
+    example="nla-audit rewording completions.parquet --reference p0.0",
+    options=(
+        Option(
+            "similarity", str, None,
+            "sentence-transformers model (name or folder) instead of the built-in similarity",
+        ),
+    ),
+)  # fmt: skip
+def rewording(
+    completions: Completions,
+    *,
+    similarity: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Finding:
+    """Split token savings exactly into omission, rewording, additions and overhead."""
+    reading = read(completions, similarity=similarity, seed=seed, progress=progress)
+    activations = split_savings(reading)
+    extractive = _extractiveness(completions, seed)
+    headline: Headline = {}
+    for model in [*completions.models, FLOOR]:
+        rows = activations.filter(pl.col("model") == model)
+        if rows.height:
+            headline[model] = _summary(rows, seed)
+    for model, measures in extractive.items():
+        headline.setdefault(model, {}).update(measures)
+    shares = pl.DataFrame(
+        [
+            {"model": model, "part": part, **_share(headline[model], part)}
+            for model in headline
+            for part in PARTS
+            if "saving_tokens" in headline[model]
+        ],
+        infer_schema_length=None,
+    )
+    return Finding(
+        analyzer="rewording",
+        question=QUESTION,
+        reference=completions.reference,
+        headline=headline,
+        verdict=_verdict(completions, headline),
+        caveats=_caveats(completions, reading, headline),
+        tables={
+            "parts": shares,
+            "activations": activations.head(0) if activations.height > 50_000 else activations,
+        },
+        figures=[
+            Figure(
+                "parts", "Where the savings come from", "stacked", "parts", x="model", y="tokens",
+                x_label="model", y_label="tokens saved per explanation", group="part",
+                caption="Tokens saved against the reference, split exactly. Below zero: tokens "
+                "spent, on what the reference does not say or on longer wording.",
+            )
+        ],
+        parameters={"seed": seed, "similarity": reading.similarity},
+    )  # fmt: skip
+
+
+def split_savings(reading: Reading) -> pl.DataFrame:
+    """Each explanation's token saving and its four parts, which sum to it exactly.
+
+    Omission is the reference's tokens for claims that are no longer made; addition the (negative)
+    tokens for what the reference does not say; overhead the difference of the fixed tokens;
+    rewording the rest: the reference's tokens for what both say less the model's. The share
+    columns are null where nothing is saved or spent.
+    """
+    parts = reading.explanations.with_columns(
+        saving=pl.col("tokens_reference") - pl.col("tokens_model") + pl.col("overhead_saving"),
+        omission=pl.col("tokens_reference") - pl.col("kept_tokens"),
+        addition=pl.col("supported_tokens") - pl.col("tokens_model"),
+        overhead=pl.col("overhead_saving"),
+    ).with_columns(
+        rewording=pl.col("saving") - pl.col("omission") - pl.col("addition") - pl.col("overhead")
+    )
+    shares = [
+        pl.when(pl.col("saving").abs() > 1e-9)
+        .then(pl.col(part) / pl.col("saving"))
+        .alias(f"{part}_share")
+        for part in PARTS
+    ]
+    return parts.select("model", "idx", "sample", "saving", *PARTS, *shares)
+
+
+def _summary(rows: pl.DataFrame, seed: int) -> dict[str, float | None]:
+    draw = resampler(rows, seed)
+    saving = column(rows, "saving")
+    summary: dict[str, float | None] = {"n": float(rows.height)}
+    summary |= draw.mean(saving).entries("saving_tokens")
+    for part in PARTS:
+        values = column(rows, part)
+        summary |= draw.mean(values).entries(f"{part}_tokens")
+        if abs(saving.sum()) > 1e-9:
+            summary |= draw.ratio(values, saving).entries(f"{part}_share")
+        else:
+            summary[f"{part}_share"] = None
+    return summary
+
+
+def _share(summary: dict[str, float | None], part: str) -> dict[str, float | None]:
+    return {
+        "tokens": summary[f"{part}_tokens"],
+        "tokens_low": summary.get(f"{part}_tokens_low"),
+        "tokens_high": summary.get(f"{part}_tokens_high"),
+        "share": summary[f"{part}_share"],
+        "share_low": summary.get(f"{part}_share_low"),
+        "share_high": summary.get(f"{part}_share_high"),
+    }
+
+
+def _extractiveness(completions: Completions, seed: int) -> dict[str, dict[str, float | None]]:
+    """Is a short explanation a cut-down copy of the reference's?
+
+    ``novel_word_share``: content words that the reference's explanation of the activation lacks.
+    ``subsequence_share``: longest common subsequence with it, over the explanation's length.
+    ``order_kept``: that subsequence over the number of shared words. ``chance_novel_word_share``
+    is the first against another activation's reference explanation.
+    """
+    rows = completions.rows.filter(pl.col("explanation").is_not_null())
+    activations = rows["idx"].unique().sort().to_numpy()
+    if len(activations) > _EXTRACTIVE_ACTIVATIONS:
+        generator = np.random.default_rng([seed, 3])
+        activations = generator.choice(activations, _EXTRACTIVE_ACTIVATIONS, replace=False)
+        rows = rows.filter(pl.col("idx").is_in(activations.tolist()))
+    reference = {
+        idx: content_stems(text)
+        for idx, text in rows.filter(
+            (pl.col("model") == completions.reference) & (pl.col("sample") == rows["sample"].min())
+        )
+        .select("idx", "explanation")
+        .iter_rows()
+    }
+    keys = sorted(reference)
+    partner_of = {}
+    if len(keys) > 1:
+        partners = derangement(keys, seed)
+        partner_of = {key: keys[place] for key, place in zip(keys, partners, strict=True)}
+    measured: dict[str, dict[str, float | None]] = {}
+    for model in completions.models:
+        if model == completions.reference:
+            continue
+        own = rows.filter((pl.col("model") == model) & pl.col("idx").is_in(keys))
+        measures = pl.DataFrame(
+            [
+                {
+                    "idx": idx,
+                    **_copying(
+                        content_stems(text),
+                        reference[idx],
+                        reference[partner_of[idx]] if idx in partner_of else None,
+                    ),
+                }
+                for idx, text in own.select("idx", "explanation").iter_rows()
+            ],
+            infer_schema_length=None,
+        )
+        if measures.height == 0:
+            continue
+        draw = resampler(measures, seed)
+        measured[model] = {}
+        for top, bottom, name in (
+            ("novel", "words", "novel_word_share"),
+            ("novel_by_chance", "words", "chance_novel_word_share"),
+            ("subsequence", "words", "subsequence_share"),
+            ("subsequence", "shared", "order_kept"),
+        ):
+            share = draw.ratio(column(measures, top), column(measures, bottom))
+            measured[model] |= share.entries(name)
+    return measured
+
+
+def _copying(
+    words: list[str], reference: list[str], other: list[str] | None
+) -> dict[str, float | None]:
+    known = set(reference)
+    novel = sum(word not in known for word in words)
+    return {
+        "words": float(len(words)),
+        "novel": float(novel),
+        "shared": float(len(words) - novel),
+        "subsequence": float(LCSseq.similarity(words, reference)),
+        "novel_by_chance": (
+            None if other is None else float(sum(word not in set(other) for word in words))
+        ),
+    }
+
+
+def _verdict(completions: Completions, headline: Headline) -> str:
+    saved = [
+        (model, summary)
+        for model, summary in headline.items()
+        if model in completions.models
+        and model != completions.reference
+        and (summary.get("saving_tokens_low") or 0.0) > 0
+    ]
+    if not saved:
+        return (
+            f"No model is shorter than {completions.reference} by more than resampling the "
+            "activations could explain, so there is no saving to split."
+        )
+    sentences = []
+    for model, summary in saved:
+        sentences.append(
+            f"{model} saves {summary['saving_tokens']:.1f} tokens: "
+            f"{_percent(summary, 'omission')} by omission, "
+            f"{_percent(summary, 'rewording')} by terser wording"
+            + (
+                f", less {-(summary['addition_share'] or 0.0):.0%} spent on additions"
+                if (summary["addition_share"] or 0.0) < -0.005
+                else ""
+            )
+            + "."
+        )
+    chosen = sentences if len(sentences) <= 2 else [sentences[0], sentences[-1]]
+    return " ".join(chosen)
+
+
+def _percent(summary: dict[str, float | None], part: str) -> str:
+    value, low = summary[f"{part}_share"], summary.get(f"{part}_share_low")
+    if value is None:
+        return "an unknown share"
+    if low is None:
+        return f"{value:.0%}"
+    return f"{value:.0%} [{low:.0%}, {summary[f'{part}_share_high']:.0%}]"
+
+
+def _caveats(completions: Completions, reading: Reading, headline: Headline) -> list[str]:
+    caveats = list(completions.notes)
+    if not reading.has_floor:
+        caveats.append(
+            "The table has one sample per activation, so the resampling floor is unknown: some of "
+            "what counts as omission and addition is what two samples of one model differ in."
+        )
+    for model, summary in headline.items():
+        low, high = summary.get("saving_tokens_low"), summary.get("saving_tokens_high")
+        if low is not None and high is not None and low <= 0 <= high:
+            caveats.append(
+                f"{model}: its length does not differ from the reference's beyond resampling, so "
+                "its shares divide by almost nothing; read its tokens instead."
+            )
+    failed = completions.rows.filter(pl.col("explanation").is_null()).height
+    if failed:
+        caveats.append(f"{failed} failed explanations have no text and are left out here.")
+    return caveats

@@ -1,0 +1,114 @@
+"""The entry point ``nla-audit``: which commands there are, and how errors leave the program."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+import click
+
+from nla_audit import __version__
+from nla_audit.commands.listing import analyzer_names
+from nla_audit.errors import UserError
+
+#: Commands that are no analyzers: name → where its ``click.Command`` is, and its one-line help.
+#: A module is imported only when its command is called.
+SUBCOMMANDS: dict[str, tuple[str, str]] = {
+    "audit": (
+        "nla_audit.commands.audit:command",
+        "Run every analyzer that the table allows and write a report.",
+    ),
+}
+
+#: Exit codes: the user can mend it; stopped with Ctrl-C (128 + SIGINT, as shells count).
+USER_ERROR, INTERRUPTED = 2, 130
+
+
+class _Commands(click.Group):
+    """A group whose commands are imported when called, and listed without being imported."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*SUBCOMMANDS, *(name for name in analyzer_names() if name not in SUBCOMMANDS)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in SUBCOMMANDS:
+            module, attribute = SUBCOMMANDS[cmd_name][0].split(":")
+            return getattr(import_module(module), attribute)
+        from nla_audit.commands.analyze import command_for  # noqa: PLC0415  (keeps --help fast)
+        from nla_audit.findings import registry  # noqa: PLC0415
+
+        card = registry().get(cmd_name)
+        if card is None:
+            near = get_close_matches(cmd_name, self.list_commands(ctx), n=1)
+            hint = f'did you mean "{near[0]}"?' if near else "nla-audit --help lists all"
+            raise UserError(f'no command "{cmd_name}": {hint}')
+        return command_for(card)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List names with their one-line help; importing each for it would take too long."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in SUBCOMMANDS.items()])
+        with formatter.section("Analyzers"):
+            formatter.write_dl(list(analyzer_names().items()))
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name="nla-audit")
+def cli() -> None:
+    """Audit natural language autoencoders: what their explanations carry, what a length penalty
+    drops, and whether to believe them.
+
+    Each command reads a table of completions; `nla-audit COMMAND --help` says more.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit the process.
+
+    An error that the user can mend is one line on standard error and exit code 2, and Ctrl-C is
+    exit code 130; any other exception is a bug and keeps its traceback.
+    """
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (``sys.argv`` by default) and return the exit code."""
+    try:
+        code = cli.main(
+            None if arguments is None else list(arguments),
+            prog_name="nla-audit",
+            standalone_mode=False,
+        )
+    except UserError as error:
+        return _fail(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return USER_ERROR
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context is not None else ""
+        return _fail(error.format_message() + hint)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return INTERRUPTED
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _fail(f"{error.filename}: {error.strerror}: check the path and its permissions")
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str) -> int:
+    """Print one line, whatever control characters a stranger's table put into the message."""
+    line = "".join(sign if sign.isprintable() else " " for sign in message)
+    click.echo(f"error: {line}", err=True)
+    return USER_ERROR
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The commands behind ``nla-audit``: parse, call one function, print."""

@@ -1,0 +1,99 @@
+"""One command per analyzer, derived whole from its card."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from nla_audit.commands.table_options import own_arguments, read_completions, table_parameters
+from nla_audit.findings import Card, Option
+
+
+def command_for(card: Card) -> click.Command:
+    """``nla-audit <name> TABLE...``: run one analyzer and print its finding."""
+
+    def run(**arguments: Any) -> None:
+        _run(card, arguments)
+
+    return click.Command(
+        card.name,
+        callback=run,
+        params=[
+            *table_parameters(),
+            *(_parameter(option) for option in card.options),
+            click.Option(
+                ["--json", "as_json"],
+                is_flag=True,
+                help="Print the finding as JSON to standard output, and nothing else.",
+            ),
+            click.Option(
+                ["--out"],
+                type=click.Path(path_type=Path),
+                metavar="DIR",
+                help="Also write the finding, its figures and a record of the run into DIR.",
+            ),
+        ],
+        help=_help(card),
+        short_help=card.question,
+    )
+
+
+def _run(card: Card, arguments: dict[str, Any]) -> None:
+    progress = Console(stderr=True)
+    completions = read_completions(arguments, progress)
+    own = own_arguments(arguments)
+    as_json, out, seed = own.pop("as_json"), own.pop("out"), own.pop("seed")
+    if "seed" in inspect.signature(card.run).parameters:
+        own["seed"] = seed
+    with progress.status(f"{card.name}: {completions.rows.height:,} explanations"):
+        finding = card.run(completions, **own)
+        if out is not None:
+            from nla_audit.report.single import write_finding  # noqa: PLC0415  (plotting is slow)
+
+            files = write_finding(finding, completions, out, seed=seed, arguments=arguments)
+    if as_json:
+        click.echo(finding.to_json())
+    else:
+        from nla_audit.report.terminal import print_finding  # noqa: PLC0415
+
+        print_finding(finding, Console())
+    if out is not None:
+        progress.print(f"wrote {len(files)} files into {out}", markup=False, highlight=False)
+
+
+def _parameter(option: Option) -> click.Option:
+    flag = "--" + option.name.replace("_", "-")
+    if option.kind is bool:
+        return click.Option(
+            [f"{flag}/--no-{flag[2:]}", option.name],
+            default=option.default,
+            show_default=True,
+            help=option.help,
+        )
+    return click.Option(
+        [flag, option.name],
+        type=click.Choice(option.choices) if option.choices else option.kind,
+        default=option.default,
+        multiple=option.multiple,
+        show_default=option.default not in (None, (), []),
+        help=option.help,
+    )
+
+
+def _help(card: Card) -> str:
+    """The card in paragraphs; ``\\b`` keeps click from refilling the example."""
+    uses = "; ".join(f"{column} (without it: {lost})" for column, lost in card.uses.items())
+    paragraphs = [
+        card.question,
+        f"Columns read: {', '.join(card.reads)}.",
+        f"Better with: {uses}." if uses else "",
+        f"Unit: {card.unit}.",
+        f"Control: {card.control}.",
+        f"What a high value means: {card.high_means}.",
+        f"\b\nExample:\n  {card.example}",
+    ]
+    return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)

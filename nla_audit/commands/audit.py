@@ -1,0 +1,83 @@
+"""``nla-audit audit``: all analyzers that the table allows, and a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from nla_audit.commands.table_options import read_completions, table_parameters
+from nla_audit.report.audit import AuditResult, run_audit
+from nla_audit.report.escape import safe_text
+
+
+def _run(**arguments: Any) -> None:
+    progress_console = Console(stderr=True)
+    out: Path = arguments["out"]
+    completions = read_completions(arguments, progress_console)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    quiet = not progress_console.is_terminal
+    with Progress(*columns, console=progress_console, transient=True, disable=quiet) as bar:
+        task = bar.add_task("audit", total=None)
+
+        def tell(step: str, number: int, total: int) -> None:
+            bar.update(task, description=step, completed=number, total=total)
+
+        result = run_audit(
+            completions,
+            out,
+            seed=arguments["seed"],
+            texts=not arguments["no_texts"],
+            title=arguments["title"],
+            arguments=arguments,
+            progress=tell,
+        )
+    _print(result, out, Console())
+
+
+def _print(result: AuditResult, out: Path, console: Console) -> None:
+    for finding in result.findings:
+        console.print(Text(finding.analyzer, style="bold"))
+        console.print(Text(safe_text(finding.verdict)))
+        console.print()
+    for name, reason in result.left_out.items():
+        console.print(Text(f"left out: {name}: {safe_text(reason)}", style="yellow"))
+    console.print(Text(f"report: {out / 'report.html'}"), soft_wrap=True)
+
+
+command = click.Command(
+    "audit",
+    callback=_run,
+    params=[
+        *table_parameters(),
+        click.Option(
+            ["--out"],
+            type=click.Path(path_type=Path),
+            metavar="DIR",
+            required=True,
+            help="Folder for the report: new, empty, or a former report, which is replaced.",
+        ),
+        click.Option(
+            ["--no-texts"],
+            is_flag=True,
+            help="Keep explanations and sources out of the report (and so no viewer).",
+        ),
+        click.Option(["--title"], help="Title of the report.  [default: names the table]"),
+    ],
+    help=(
+        "Run every analyzer that the table allows and write a report.\n\n"
+        "TABLE is a Parquet, JSONL or CSV file, a folder of such files, or "
+        "hf://datasets/owner/name[@revision]/path; several are read as one table. What an "
+        "analyzer lacks is said in the report, not guessed.\n\n"
+        "\b\nExample:\n  nla-audit audit completions.parquet --out report"
+    ),
+)

@@ -1,0 +1,72 @@
+"""The arguments of every command that reads completions, and the reading itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from nla_audit.completions import Completions
+
+
+def table_parameters() -> list[click.Parameter]:
+    """Fresh parameters: the tables, and how they are to be read."""
+    return [
+        click.Argument(["tables"], metavar="TABLE...", nargs=-1, required=True),
+        click.Option(
+            ["--reference"],
+            metavar="MODEL",
+            help="Model that differences are taken against.  [default: RL with the smallest λ]",
+        ),
+        click.Option(
+            ["--ar"], metavar="NAME", help="Ruler to keep, where the table holds several."
+        ),
+        click.Option(
+            ["--overhead-tokens"],
+            type=click.FloatRange(min=0),
+            metavar="N",
+            help="Fixed tokens per explanation (tags, end token).  [default: from the table]",
+        ),
+        click.Option(
+            ["--models"], metavar="A,B", help="Compare these models only.  [default: all]"
+        ),
+        click.Option(
+            ["--seed"],
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help="Seed of intervals and samples.",
+        ),
+    ]
+
+
+#: Names taken by :func:`table_parameters`; the rest of a command's arguments are its own.
+_READING = ("tables", "reference", "ar", "overhead_tokens", "models")
+
+
+def read_completions(arguments: Mapping[str, Any], console: Console) -> Completions:
+    """Load the tables named in ``arguments``, with a spinner on ``console``.
+
+    Raises:
+        UserError: as :func:`nla_audit.completions.load`.
+    """
+    from nla_audit.completions import load  # noqa: PLC0415  (keeps --help fast)
+
+    names = arguments["models"] or ""
+    with console.status("reading the table"):
+        return load(
+            arguments["tables"],
+            reference=arguments["reference"],
+            ar=arguments["ar"],
+            overhead_tokens=arguments["overhead_tokens"],
+            models=[name.strip() for name in names.split(",") if name.strip()],
+        )
+
+
+def own_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """``arguments`` without those that say how to read the table."""
+    return {name: value for name, value in arguments.items() if name not in _READING}

@@ -1,0 +1,218 @@
+"""The table on which everything hangs: one row is one explanation of one activation by one model.
+
+Tables are read and validated here, once, at the door; behind it every analyzer may rely on the
+canonical schema of :attr:`Completions.rows`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from nla_audit.errors import UserError
+from nla_audit.model_names import default_reference
+from nla_audit.readers import canonical, find_tables, read_table
+from nla_audit.schema import REQUIRED, count, shown
+from nla_audit.validation import Checked, check
+
+__all__ = ["REQUIRED", "Completions", "Source", "from_frame", "load"]
+
+#: Columns that are worked out where the input lacks them, so that having a value is having them.
+_DERIVED = frozenset({"length_penalty", "content_tokens", "fixed_tokens"})
+#: Rows per piece of JSON when a frame in memory is hashed.
+_HASH_ROWS = 50_000
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input file: its path or address, the SHA-256 of its bytes, its number of rows."""
+
+    path: str
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True, eq=False)
+class Completions:
+    """A validated table of completions.
+
+    Attributes:
+        rows: one explanation a row, sorted by activation, model (in the order of ``models``) and
+            sample. All of these columns are always there, null where the input lacks them:
+            ``model``, ``length_penalty`` (null: no RL, or unknown), ``idx`` (Int64), ``sample``
+            (0 where absent), ``ar``, ``doc_id``, ``position``, ``step``, ``source_text``,
+            ``explanation`` (stripped, as the reconstructor reads it; ``""`` is empty, null is
+            failed), ``n_tokens``, ``content_tokens``, ``fixed_tokens`` (the overhead; the two sum
+            to ``n_tokens``), ``mse``, ``nmse``, ``fve``, ``reward``, ``extracted`` (never null),
+            ``cjk``, ``activation_id`` (the id as text where the input's is text, else null).
+        models: those without RL first, then by length penalty; unknown length penalties last.
+        length_penalties: per model; ``None`` is no RL or unknown.
+        reference: the model that differences are taken against.
+        ar: name of the ruler, the AR that scored every row, where the table names it.
+        sources: the input files.
+        notes: caveats found while reading, as sentences.
+        overhead_tokens: fixed tokens per explanation (tags, end token); ``None`` if unknown.
+        columns: canonical columns for which the input held at least one value.
+    """
+
+    rows: pl.DataFrame
+    models: tuple[str, ...]
+    length_penalties: dict[str, float | None]
+    reference: str
+    ar: str | None
+    sources: tuple[Source, ...]
+    notes: tuple[str, ...]
+    overhead_tokens: float | None
+    columns: frozenset[str]
+
+    def has(self, column: str) -> bool:
+        """Whether the input held values of ``column``, or they could be worked out from it."""
+        if column in self.columns:
+            return True
+        return column in _DERIVED and self.rows[column].null_count() < self.rows.height
+
+    def require(self, *columns: str, for_: str) -> None:
+        """Make sure that the table has ``columns``.
+
+        Raises:
+            UserError: with the missing columns and the analyzer ``for_`` which they are needed.
+        """
+        missing = [column for column in columns if not self.has(column)]
+        if missing:
+            names = ", ".join(f'"{column}"' for column in missing)
+            word = "column" if len(missing) == 1 else "columns"
+            raise UserError(
+                f"{self._origin}: {for_} needs the {word} {names}: add {names} to the table or "
+                "choose another analyzer"
+            )
+
+    def chunks(self, activations: int = 2000) -> Iterator[pl.DataFrame]:
+        """The rows in pieces of ``activations`` consecutive whole activations (the last: fewer)."""
+        if activations < 1:
+            raise ValueError("a chunk holds at least one activation")
+        idx = self.rows["idx"].to_numpy()
+        starts = np.flatnonzero(np.r_[True, idx[1:] != idx[:-1]])[::activations]
+        for start, end in zip(starts, np.r_[starts[1:], len(idx)], strict=True):
+            yield self.rows.slice(int(start), int(end - start))
+
+    def of(self, model: str) -> pl.DataFrame:
+        """The rows of ``model``, sorted by activation and sample.
+
+        Raises:
+            UserError: no such model.
+        """
+        _check_model(model, self.models, self._origin)
+        return self.rows.filter(pl.col("model") == model)
+
+    def with_reference(self, name: str) -> Completions:
+        """The same table with differences taken against ``name``.
+
+        Raises:
+            UserError: no such model.
+        """
+        _check_model(name, self.models, self._origin)
+        return replace(self, reference=name)
+
+    @property
+    def _origin(self) -> str:
+        first = self.sources[0].path
+        return first if len(self.sources) == 1 else f"{first} and {len(self.sources) - 1} more"
+
+
+def load(
+    paths: Sequence[str | Path] | str | Path,
+    *,
+    reference: str | None = None,
+    ar: str | None = None,
+    overhead_tokens: float | None = None,
+    models: Sequence[str] = (),
+) -> Completions:
+    """Read and validate completions.
+
+    Args:
+        paths: Parquet, JSONL, CSV or TSV files, folders of such files, or Hub addresses
+            (``hf://datasets/owner/name[@revision]/path``); all rows are read as one table.
+        reference: the model that differences are taken against; by default the RL model with the
+            smallest length penalty.
+        ar: the ruler to keep, where the table holds scores by several.
+        overhead_tokens: fixed tokens per explanation, where known; by default exact from empty
+            explanations, else estimated.
+        models: keep these models only; all by default.
+
+    Raises:
+        UserError: the table cannot be read or is not valid; the message names file, row, column.
+    """
+    given = [paths] if isinstance(paths, str | Path) else list(paths)
+    tables = find_tables(given)
+    frames, sources, columns = [], [], frozenset[str]()
+    for number, table in enumerate(tables):
+        frame, present, digest = read_table(table, number)
+        frames.append(frame)
+        columns |= present
+        sources.append(Source(table.name, digest, frame.height))
+    checked = check(
+        frames,
+        [source.path for source in sources],
+        columns,
+        ar=ar,
+        overhead_tokens=overhead_tokens,
+        models=models,
+    )
+    return _completions(checked, sources, reference)
+
+
+def from_frame(
+    frame: pl.DataFrame | pl.LazyFrame,
+    *,
+    reference: str | None = None,
+    ar: str | None = None,
+    overhead_tokens: float | None = None,
+    name: str = "<frame>",
+) -> Completions:
+    """Validate completions that are in memory; arguments and errors as for :func:`load`.
+
+    ``name`` stands for the file in messages. The recorded hash is that of the validated rows as
+    JSON lines, and so does not depend on the order of rows.
+    """
+    raw = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
+    converted, columns = canonical(raw, file=name, number=0)
+    checked = check([converted], [name], columns, ar=ar, overhead_tokens=overhead_tokens, models=())
+    digest = hashlib.sha256()
+    for piece in checked.rows.iter_slices(_HASH_ROWS):
+        digest.update(piece.write_ndjson().encode())
+    source = Source(name, digest.hexdigest(), raw.height)
+    return _completions(checked, [source], reference)
+
+
+def _completions(checked: Checked, sources: Sequence[Source], reference: str | None) -> Completions:
+    if reference is not None:
+        _check_model(reference, checked.models, sources[0].path)
+    return Completions(
+        rows=checked.rows,
+        models=checked.models,
+        length_penalties=checked.length_penalties,
+        reference=reference or default_reference(checked.models, checked.length_penalties),
+        ar=checked.ar,
+        sources=tuple(sources),
+        notes=tuple(checked.notes),
+        overhead_tokens=checked.overhead_tokens,
+        columns=checked.columns,
+    )
+
+
+def _check_model(name: str, models: Sequence[str], origin: str) -> None:
+    if name in models:
+        return
+    near = get_close_matches(name, models, n=1)
+    hint = f'did you mean "{near[0]}"? ' if near else ""
+    known = ", ".join(shown(model)[1:-1] for model in models)
+    raise UserError(
+        f"{origin}: no model {shown(name)} ({count(len(models), 'model')}: {known}): "
+        f"{hint}choose one of these"
+    )

@@ -1,0 +1,214 @@
+"""``nla-audit audit``: every analyzer that the table allows, written down as one report."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from nla_audit.errors import UserError
+from nla_audit.findings import Card, Finding, registry
+from nla_audit.report.colours import ModelColours
+from nla_audit.report.document import Document, section, what_was_audited
+from nla_audit.report.figures import render_figures
+from nla_audit.report.folder import RECORD, WRITTEN_BY, replaced_folder, write_text, writing
+from nla_audit.report.html import render_html
+from nla_audit.report.markdown import render_markdown
+from nla_audit.report.record import run_record
+from nla_audit.report.viewer import choose_activations, viewer_data
+
+if TYPE_CHECKING:
+    from nla_audit.completions import Completions
+
+#: Called before each step with its name, its number from 0 and how many steps there are.
+Progress = Callable[[str, int, int], None]
+#: Layout of ``findings.json``; raised when a reader of it would have to change.
+FINDINGS_VERSION = 1
+_FATES_MODULE = "nla_audit.text.fates"
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """What an audit found and wrote.
+
+    Attributes:
+        findings: one per analyzer that ran, in the order of the report.
+        left_out: analyzer → why it did not run.
+        files: paths of everything written.
+    """
+
+    findings: list[Finding]
+    left_out: dict[str, str]
+    files: list[Path]
+
+
+def run_audit(
+    completions: Completions,
+    out: Path,
+    *,
+    seed: int,
+    texts: bool = True,
+    title: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> AuditResult:
+    """Run all registered analyzers on ``completions`` and write the report into ``out``.
+
+    Writes ``report.html``, ``report.md``, ``findings.json``, ``record.json`` and
+    ``figures/<analyzer>-<figure>.svg`` and ``.png``. All but ``record.json``, which holds the
+    times, are the same bytes for the same table, seed and versions.
+
+    Args:
+        completions: the table.
+        out: folder for the report; new, empty, or a former report, which is replaced.
+        seed: for the analyzers' intervals and the viewer's sample.
+        texts: whether explanations and sources may be in the files. Without them there is no
+            viewer, and tables that quote are left out.
+        title: of the report; by default it names the table.
+        arguments: as the user gave them, for the record.
+        progress: called as each step begins.
+
+    Raises:
+        UserError: ``out`` cannot take the report (found before anything is computed).
+    """
+    started = datetime.now(UTC)
+    tell = progress or (lambda step, number, total: None)
+    with replaced_folder(Path(out)) as folder:
+        cards = registry()
+        total = len(cards) + 2
+        findings: list[Finding] = []
+        left_out: dict[str, str] = {}
+        for number, card in enumerate(cards.values()):
+            tell(card.name, number, total)
+            try:
+                findings.append(_run(card, completions, seed))
+            except UserError as error:
+                left_out[card.name] = str(error)
+        tell("figures", len(cards), total)
+        record = run_record(completions, findings, seed=seed, arguments=arguments)
+        document = _document(
+            completions,
+            findings,
+            record,
+            title=title or f"Audit of {_table_name(completions)}",
+            left_out=left_out,
+            texts=texts,
+        )
+        tell("report", len(cards) + 1, total)
+        with writing(Path(out)):
+            names = _write(folder, document, findings, started)
+        tell("done", total, total)
+    return AuditResult(findings, left_out, [Path(out) / name for name in names])
+
+
+def _run(card: Card, completions: Completions, seed: int) -> Finding:
+    """Run one analyzer with its default options.
+
+    Raises:
+        UserError: the table lacks a column that the analyzer reads, or the analyzer says why
+            it has no answer.
+    """
+    missing = [name for name in card.reads if name not in completions.columns]
+    if missing:
+        raise UserError(f"the table has no column {', '.join(missing)}")
+    options = {option.name: option.default for option in card.options}
+    if "seed" in inspect.signature(card.run).parameters:
+        options["seed"] = seed
+    return card.run(completions, **options)
+
+
+def _document(
+    completions: Completions,
+    findings: list[Finding],
+    record: dict[str, Any],
+    *,
+    title: str,
+    left_out: dict[str, str],
+    texts: bool,
+) -> Document:
+    colours = ModelColours.of(completions.models, completions.length_penalties)
+    cards, seed = registry(), record["seed"]
+    viewer, note = None, ""
+    if texts:
+        activations, note = choose_activations(completions, seed=seed)
+        viewer = viewer_data(
+            completions, activations, _fate_spans(completions, activations, seed), colours
+        )
+    return Document(
+        title=title,
+        sections=[
+            section(
+                finding,
+                cards.get(finding.analyzer),
+                render_figures(finding, colours, texts=texts),
+                notes=completions.notes,
+                texts=texts,
+            )
+            for finding in findings
+        ],
+        left_out=left_out,
+        notes=completions.notes,
+        record=record,
+        colours=colours,
+        texts=texts,
+        viewer=viewer,
+        viewer_note=note,
+        what=what_was_audited(record),
+    )
+
+
+def _fate_spans(completions: Completions, activations: list[int], seed: int) -> pl.DataFrame | None:
+    """What happened to each claim of the activations that the viewer shows."""
+    if find_spec(_FATES_MODULE) is None:
+        return None
+    shown = replace(completions, rows=completions.rows.filter(pl.col("idx").is_in(activations)))
+    spans: pl.DataFrame = import_module(_FATES_MODULE).fate_spans(shown, seed=seed)
+    return spans
+
+
+def _table_name(completions: Completions) -> str:
+    names = [Path(source.path).stem for source in completions.sources]
+    return names[0] if len(names) == 1 else f"{len(names)} tables of completions"
+
+
+def _write(
+    folder: Path, document: Document, findings: list[Finding], started: datetime
+) -> list[str]:
+    """Write all files into ``folder``; returns their names relative to it."""
+    names = []
+    for part in document.sections:
+        for figure in part.figures:
+            write_text(folder / "figures" / f"{figure.name}.svg", figure.svg)
+            (folder / "figures" / f"{figure.name}.png").write_bytes(figure.png)
+            names += [f"figures/{figure.name}.svg", f"figures/{figure.name}.png"]
+    plain = {
+        "version": FINDINGS_VERSION,
+        "record": document.record,
+        "findings": [finding.to_dict(texts=document.texts) for finding in findings],
+        "left_out": document.left_out,
+    }
+    write_text(folder / "findings.json", _json(plain))
+    write_text(folder / "report.md", render_markdown(document))
+    write_text(folder / "report.html", render_html(document))
+    names = ["report.html", "report.md", "findings.json", RECORD, *names]
+    record = {
+        "written_by": WRITTEN_BY,
+        "files": names,
+        **document.record,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    write_text(folder / RECORD, _json(record))
+    return names
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False) + "\n"

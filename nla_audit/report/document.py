@@ -1,0 +1,105 @@
+"""The report as data, before it is HTML or Markdown: one order, two renderings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from nla_audit.findings import Card, Finding
+from nla_audit.report.colours import ModelColours
+from nla_audit.report.figures import Rendered
+from nla_audit.report.tables import DisplayTable, frame_table, further_tables, headline_table, label
+
+#: Rows of a further table that a page shows; ``findings.json`` holds all of them.
+MAX_TABLE_ROWS = 100
+
+
+@dataclass(frozen=True)
+class Section:
+    """One analyzer's part of the report."""
+
+    finding: Finding
+    card: Card | None
+    headline: DisplayTable
+    caveats: list[str]
+    figures: list[Rendered]
+    tables: list[tuple[str, DisplayTable]]
+    #: Names of the tables left out because they quote texts.
+    withheld: list[str]
+
+    @property
+    def name(self) -> str:
+        """The analyzer's name, which is also the section's anchor."""
+        return self.finding.analyzer
+
+    @property
+    def title(self) -> str:
+        """The analyzer's name in words."""
+        return label(self.finding.analyzer.replace("-", " ")).capitalize()
+
+
+@dataclass(frozen=True)
+class Document:
+    """All that both renderings show."""
+
+    title: str
+    sections: list[Section]
+    left_out: dict[str, str]
+    notes: tuple[str, ...]
+    record: dict[str, Any]
+    colours: ModelColours
+    texts: bool = True
+    #: Embedded viewer data and the sentence that says what is in it.
+    viewer: dict[str, Any] | None = None
+    viewer_note: str = ""
+    what: dict[str, str] = field(default_factory=dict)
+
+
+def section(
+    finding: Finding,
+    card: Card | None,
+    figures: list[Rendered],
+    *,
+    notes: tuple[str, ...],
+    texts: bool,
+) -> Section:
+    """Choose what of ``finding`` is shown and in which form.
+
+    ``notes`` hold for the whole table and stand at the top of the report, so that a section
+    repeats none of them among its own caveats.
+    """
+    return Section(
+        finding=finding,
+        card=card,
+        headline=headline_table(finding),
+        caveats=[caveat for caveat in finding.caveats if caveat not in notes],
+        figures=figures,
+        tables=[
+            (label(name), frame_table(frame, limit=MAX_TABLE_ROWS))
+            for name, frame in further_tables(finding, texts=texts).items()
+        ],
+        withheld=[] if texts else sorted(finding.private_tables & set(finding.tables)),
+    )
+
+
+def what_was_audited(record: dict[str, Any]) -> dict[str, str]:
+    """The facts under the title, by label, in words."""
+    penalties = record["length_penalties"]
+    models = [
+        name if penalties.get(name) is None else f"{name} (λ = {penalties[name]:g})"
+        for name in record["models"]
+    ]
+    facts = {
+        "Table": "; ".join(
+            f"{source['path']} ({source['rows']:,} rows, sha256 {source['sha256'][:16]}…)"
+            for source in record["tables"]
+        ),
+        "Compared": f"{record['activations']:,} activations, {record['rows']:,} explanations",
+        "Models": ", ".join(models),
+        "Reference": f"{record['reference']}: every difference is taken against it, "
+        "paired by activation",
+        "Ruler": record["ruler"] or "not named in the table; one reconstructor is assumed",
+    }
+    if record["overhead_tokens"] is not None:
+        facts["Overhead"] = f"{record['overhead_tokens']:g} tokens an explanation (tags, end token)"
+    return facts

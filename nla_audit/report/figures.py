@@ -1,0 +1,126 @@
+"""Figures drawn from a finding's tables: SVG and PNG, the same bytes on every run."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import polars as pl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+
+from nla_audit.errors import UserError
+from nla_audit.findings import Figure, Finding
+from nla_audit.report.colours import ModelColours
+from nla_audit.report.escape import safe_text
+from nla_audit.report.plots import PLOTS
+
+_STYLE: dict[str, Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#8a8a8a",
+    "axes.grid": True,
+    "axes.labelcolor": "#333333",
+    "axes.labelsize": 9,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.unicode_minus": True,
+    "font.family": ["DejaVu Sans"],  # comes with matplotlib, so it is there everywhere
+    "font.size": 9,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "path.simplify": False,
+    "svg.fonttype": "path",
+    "text.parse_math": False,  # a "$" in somebody's label is a dollar sign
+    "xtick.color": "#555555",
+    "xtick.labelsize": 8,
+    "ytick.color": "#555555",
+    "ytick.labelsize": 8,
+}
+_PNG_DPI = 180
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One figure in both formats, under the name its files get."""
+
+    name: str
+    figure: Figure
+    svg: str
+    png: bytes
+
+
+def render_figure(finding: Finding, figure: Figure, colours: ModelColours) -> Rendered:
+    """Draw ``figure`` from its table.
+
+    Raises:
+        UserError: the table or a column that the figure names is not in the finding.
+    """
+    name = f"{finding.analyzer}-{figure.name}"
+    frame = _checked(finding, figure)
+    # The salt makes the ids in the SVG the same on every run, and different between figures.
+    style: Any = {**_STYLE, "svg.hashsalt": name}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        # A script that the font lacks is drawn as boxes; the tables hold the text.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        canvas = Canvas(figsize=(6.6, 3.9), layout="constrained")
+        FigureCanvasAgg(canvas)
+        axes = canvas.add_subplot()
+        # The title first: labels are placed in axes of their final size.
+        axes.set_title(safe_text(figure.title), fontweight="bold", color="#222222", pad=10)
+        PLOTS[figure.kind](axes, frame, figure, colours)
+        svg, png = io.StringIO(), io.BytesIO()
+        tight: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.12}
+        canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None}, **tight)
+        canvas.savefig(png, format="png", dpi=_PNG_DPI, metadata={"Software": None}, **tight)
+    return Rendered(name, figure, _tidy(svg.getvalue(), name), png.getvalue())
+
+
+def render_figures(
+    finding: Finding, colours: ModelColours, *, texts: bool = True
+) -> list[Rendered]:
+    """All figures of ``finding`` that have something to draw.
+
+    With ``texts=False`` figures drawn from tables that quote texts are left out.
+    """
+    rendered = []
+    for figure in finding.figures:
+        if not texts and figure.table in finding.private_tables:
+            continue
+        if _checked(finding, figure).height:
+            rendered.append(render_figure(finding, figure, colours))
+    return rendered
+
+
+def _checked(finding: Finding, figure: Figure) -> pl.DataFrame:
+    where = f"figure {figure.name!r} of {finding.analyzer}"
+    if figure.table not in finding.tables:
+        raise UserError(f"{where} draws table {figure.table!r}, which the finding does not have")
+    frame = finding.tables[figure.table]
+    named = (figure.x, figure.y, figure.low, figure.high, figure.group, figure.label, figure.chance)
+    missing = sorted({column for column in named if column} - set(frame.columns))
+    if missing:
+        raise UserError(f"{where} draws {missing}, which table {figure.table!r} does not have")
+    return frame.filter(pl.col(figure.x).is_not_null() & pl.col(figure.y).is_not_null())
+
+
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_HEAD = re.compile(r"^.*?(?=<svg)", re.DOTALL)
+_METADATA = re.compile(r"<metadata>.*?</metadata>\s*", re.DOTALL)
+_ID = re.compile(r'(\bid="|url\(#|xlink:href="#)')
+
+
+def _tidy(svg: str, name: str) -> str:
+    """An SVG element that can share a page with others: own ids, no prolog, no comments."""
+    plain = _METADATA.sub("", _COMMENT.sub("", _HEAD.sub("", svg)))
+    prefix = re.sub(r"[^A-Za-z0-9_-]", "-", name)
+    return _ID.sub(rf"\g<1>{prefix}--", plain)

@@ -1,0 +1,122 @@
+"""``report.md``: the report for a repository or a notebook, figures linked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nla_audit.report.document import Document, Section
+from nla_audit.report.escape import markdown_text
+from nla_audit.report.tables import Cell, DisplayTable
+
+#: Long tables make a Markdown page unreadable; the HTML report and the JSON hold more.
+MAX_ROWS = 20
+
+
+def render_markdown(document: Document) -> str:
+    """The whole report as GitHub-flavoured Markdown without raw HTML from the data."""
+    return "\n".join(_lines(document)).rstrip() + "\n"
+
+
+def _lines(document: Document) -> Iterator[str]:
+    yield f"# {markdown_text(document.title)}"
+    yield ""
+    for name, fact in document.what.items():
+        yield f"- **{name}**: {markdown_text(fact)}"
+    for note in document.notes:
+        yield f"- **Note**: {markdown_text(note)}"
+    yield ""
+    yield "## Verdicts"
+    yield ""
+    for section in document.sections:
+        question, verdict = section.finding.question, section.finding.verdict
+        yield f"- **{markdown_text(question)}** {markdown_text(verdict)}"
+    yield ""
+    for section in document.sections:
+        yield from _section(section)
+    if document.left_out:
+        yield "## Left out"
+        yield ""
+        for name, reason in document.left_out.items():
+            yield f"- **{markdown_text(name)}**: {markdown_text(reason)}"
+        yield ""
+    yield from _record(document)
+
+
+def _section(section: Section) -> Iterator[str]:
+    finding = section.finding
+    yield f"## {markdown_text(section.title)}"
+    yield ""
+    yield f"*{markdown_text(finding.question)}*"
+    yield ""
+    yield markdown_text(finding.verdict)
+    yield ""
+    yield from _table(section.headline)
+    for rendered in section.figures:
+        alt = markdown_text(rendered.figure.title)
+        yield f"![{alt}](figures/{rendered.name}.png)"
+        yield ""
+        if rendered.figure.caption:
+            yield markdown_text(rendered.figure.caption)
+            yield ""
+    if section.caveats:
+        yield "Read this before quoting it:"
+        yield ""
+        for caveat in section.caveats:
+            yield f"- {markdown_text(caveat)}"
+        yield ""
+    for name, table in section.tables:
+        if table.total_rows > MAX_ROWS:
+            count = f"{table.total_rows:,} rows, in `findings.json`"
+            yield f"**{markdown_text(name)}**: {count}."
+            yield ""
+            continue
+        yield f"**{markdown_text(name)}**"
+        yield ""
+        yield from _table(table)
+    if section.withheld:
+        names = ", ".join(section.withheld)
+        yield f"Left out because they quote texts: {markdown_text(names)}."
+        yield ""
+
+
+def _table(table: DisplayTable) -> Iterator[str]:
+    if not table.rows:
+        return
+    yield _row(markdown_text(column.label) for column in table.columns)
+    yield _row("--:" if column.numeric else "---" for column in table.columns)
+    for row in table.rows:
+        yield _row(_cell(cell) for cell in row)
+    yield ""
+
+
+def _cell(cell: Cell) -> str:
+    return markdown_text(cell.line)
+
+
+def _row(cells: Iterator[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _record(document: Document) -> Iterator[str]:
+    record = document.record
+    yield "## Method and record"
+    yield ""
+    for section in document.sections:
+        if section.card is not None:
+            card = section.card
+            yield (
+                f"- **{markdown_text(section.title)}**: unit: {markdown_text(card.unit)}. "
+                f"Control: {markdown_text(card.control)}. "
+                f"A high value means: {markdown_text(card.high_means)}."
+            )
+    yield f"- **Seed**: {record['seed']}"
+    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
+    yield f"- **Versions**: {markdown_text(versions)}"
+    if record["commit"]:
+        yield f"- **Commit**: {record['commit']}"
+    for source in record["tables"]:
+        yield f"- **Table**: {markdown_text(source['path'])}, sha256 {source['sha256']}"
+    for name, value in record["arguments"].items():
+        yield f"- **Argument {markdown_text(name)}**: {markdown_text(value)}"
+    yield ""
+    yield "All numbers: `findings.json`. When it ran: `record.json`."

@@ -1,0 +1,214 @@
+"""The columns of a completions table: names, types, and their conversion with row-naming errors.
+
+The names are those that published sweeps use (syvb/nanoNLA, length-penalty branch), plus the
+optional ones that this package reads. Conversion never guesses: a value that is not of the
+column's type is an error that names file, row and column.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+import polars as pl
+
+from nla_audit.errors import UserError
+
+#: Without these a table cannot be read at all.
+REQUIRED = ("model", "idx", "explanation")
+
+#: Every column of :attr:`nla_audit.completions.Completions.rows` that an input may hold, in order.
+INPUT_COLUMNS: dict[str, pl.DataType] = {
+    "model": pl.String(),
+    "length_penalty": pl.Float64(),
+    "idx": pl.Int64(),
+    "sample": pl.Int64(),
+    "ar": pl.String(),
+    "doc_id": pl.String(),
+    "position": pl.Int64(),
+    "step": pl.Int64(),
+    "source_text": pl.String(),
+    "explanation": pl.String(),
+    "n_tokens": pl.Int64(),
+    "content_tokens": pl.Float64(),
+    "mse": pl.Float64(),
+    "nmse": pl.Float64(),
+    "fve": pl.Float64(),
+    "reward": pl.Float64(),
+    "extracted": pl.Boolean(),
+    "cjk": pl.Float64(),
+}
+#: Other names in use for a column. The column's own name wins where a table has both.
+ALIASES = {"tag": "model"}
+#: Columns of running text; a number there is a sign of the wrong column, not something to print.
+_PROSE = ("source_text", "explanation")
+#: Names and labels, which other tools often write as integers.
+_LABELS = ("model", "ar", "doc_id")
+#: Position of a row: which input file, and which row of it (0-based).
+FILE, ROW = "_file", "_row"
+_BOOLEAN_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def source_columns(available: list[str], *, file: str) -> dict[str, str]:
+    """Canonical name → name in ``file``, for the known columns among ``available``.
+
+    Raises:
+        UserError: a required column is missing; the nearest name is suggested.
+    """
+    chosen = {name: alias for alias, name in ALIASES.items() if alias in available}
+    chosen |= {name: name for name in INPUT_COLUMNS if name in available}
+    for name in REQUIRED:
+        if name not in chosen:
+            near = get_close_matches(name, available, n=1, cutoff=0.5) or get_close_matches(
+                name, [column.lower() for column in available], n=1
+            )
+            hint = (
+                f'rename "{near[0]}" to "{name}"'
+                if near
+                else f"add it; the columns there are: {', '.join(available[:12]) or 'none'}"
+            )
+            raise UserError(f'{file}: column "{name}" is missing: {hint}')
+    return {name: chosen[name] for name in INPUT_COLUMNS if name in chosen}
+
+
+def convert(frame: pl.DataFrame, *, file: str) -> pl.DataFrame:
+    """``frame`` with each known column in its canonical type; absent ones become null.
+
+    ``idx`` stays text where the file holds text; whether all of it is numbers can be told only
+    over all files together. ``frame`` carries :data:`FILE` and :data:`ROW`, which are kept.
+
+    Raises:
+        UserError: a value that is not of its column's type, with its row.
+    """
+    converted = [frame[FILE], frame[ROW]]
+    for name, dtype in INPUT_COLUMNS.items():
+        if name not in frame.columns:
+            empty = pl.Series(name, [None], dtype=dtype)
+            converted.append(empty.new_from_index(0, frame.height))
+        else:
+            converted.append(_converted(frame, name, dtype, file))
+    return pl.DataFrame(converted)
+
+
+def _converted(frame: pl.DataFrame, name: str, dtype: pl.DataType, file: str) -> pl.Series:
+    column = frame[name]
+    if isinstance(column.dtype, pl.Categorical | pl.Enum):
+        column = column.cast(pl.String)
+    if column.dtype in (dtype, pl.Null) or (name == "idx" and column.dtype == pl.String):
+        return column if column.dtype == pl.String else column.cast(dtype)
+    _forbid_type(column, name, dtype, file)
+    if name in _LABELS:
+        return _labels(column)
+    if dtype == pl.Boolean:
+        result = _booleans(column)
+    elif dtype == pl.Int64:
+        result = _integers(column)
+    else:
+        result = _floats(column)
+    bad = _is_given(column) & result.is_null()
+    if bad.any():
+        first = int(bad.arg_max() or 0)
+        raise UserError(
+            f'{locate(frame, first, file)}: column "{name}" holds {shown(column[first])}, which is '
+            f"not {_value_words(dtype)} ({count(int(bad.sum()), 'such row')}): correct the value "
+            "or leave it empty"
+        )
+    return result
+
+
+def _forbid_type(column: pl.Series, name: str, dtype: pl.DataType, file: str) -> None:
+    """Raise where no value of a column of this type can be meant."""
+    wrong = f'{file}: column "{name}" holds {_type_words(column.dtype)}'
+    if not (column.dtype.is_numeric() or column.dtype in (pl.String, pl.Boolean)):
+        raise UserError(f"{wrong}: write {_type_words(dtype)} there")
+    if name in _PROSE:
+        raise UserError(f"{wrong} where text belongs: check that it is the right column")
+    if column.dtype == pl.Boolean and name in ("idx", *_LABELS):
+        raise UserError(f"{wrong}: write names or numbers there")
+
+
+def _is_given(column: pl.Series) -> pl.Series:
+    """Whether each value is there: not null, not blank text, not the NaN that pandas writes."""
+    if column.dtype == pl.String:
+        return column.is_not_null() & (column.str.strip_chars() != "")
+    if column.dtype.is_float():
+        return column.is_not_null() & column.is_not_nan()
+    return column.is_not_null()
+
+
+def _floats(column: pl.Series) -> pl.Series:
+    text = column.str.strip_chars() if column.dtype == pl.String else column
+    return text.cast(pl.Float64, strict=False)
+
+
+def _labels(column: pl.Series) -> pl.Series:
+    if (
+        column.dtype.is_float()
+        and _integers(column).null_count() == (column.is_null() | column.is_nan()).sum()
+    ):
+        column = _integers(column)  # integers with gaps, which pandas writes as floats
+    return column.cast(pl.String)
+
+
+def _integers(column: pl.Series) -> pl.Series:
+    """Whole numbers; null where a value is none (floats written by pandas may be whole)."""
+    if column.dtype.is_integer() or column.dtype == pl.Boolean:
+        return column.cast(pl.Int64, strict=False)
+    text = column.str.strip_chars() if column.dtype == pl.String else column
+    numbers = text.cast(pl.Float64, strict=False)
+    whole = numbers.set(numbers.is_infinite() | (numbers != numbers.floor()), None)
+    exact = text.cast(pl.Int64, strict=False)
+    return (
+        pl.select(
+            pl.when(whole.is_not_null()).then(exact.fill_null(whole.cast(pl.Int64, strict=False)))
+        )
+        .to_series()
+        .alias(column.name)
+    )
+
+
+def _booleans(column: pl.Series) -> pl.Series:
+    if column.dtype == pl.String:
+        words = column.str.strip_chars().str.to_lowercase()
+    else:
+        words = column.cast(pl.Float64).replace_strict({1.0: "1", 0.0: "0"}, default=None)
+    return words.replace_strict(_BOOLEAN_WORDS, default=None, return_dtype=pl.Boolean)
+
+
+def locate(frame: pl.DataFrame, position: int, file: str) -> str:
+    """``"file: row 7 (model p0.0, idx 3)"`` for the row at ``position`` of ``frame``."""
+    named = [
+        f"{name} {shown(frame[name][position])}"
+        for name in ("model", "idx")
+        if name in frame.columns and frame[name][position] is not None
+    ]
+    inside = f" ({', '.join(named)})" if named else ""
+    return f"{file}: row {frame[ROW][position]}{inside}"
+
+
+def shown(value: object, limit: int = 40) -> str:
+    """A value from a stranger's table as one printable line of at most about ``limit`` signs."""
+    text = str(value)
+    text = "".join(sign if sign.isprintable() else " " for sign in text[: limit + 1])
+    text = text[:limit] + "…" if len(text) > limit else text
+    return f'"{text}"' if isinstance(value, str) else text
+
+
+def count(number: int, noun: str) -> str:
+    """``"1 row"``, ``"4,200 rows"``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _type_words(dtype: pl.DataType) -> str:
+    if dtype.is_numeric():
+        return "numbers"
+    if dtype == pl.String:
+        return "text"
+    if dtype == pl.Boolean:
+        return "true/false"
+    return f"{str(dtype).split('(', maxsplit=1)[0].lower()} values"
+
+
+def _value_words(dtype: pl.DataType) -> str:
+    if dtype == pl.Boolean:
+        return "true or false"
+    return "a whole number" if dtype == pl.Int64 else "a number"

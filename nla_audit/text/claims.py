@@ -1,0 +1,166 @@
+"""Claims: the parts of an explanation that can be kept, reworded or dropped on their own.
+
+An explanation falls into paragraphs (a line break, or the two spaces that a published table left
+of one), sentences and clauses. Punctuation inside a quoted span or a parenthesis never splits. A
+piece with fewer than ``MIN_CONTENT_WORDS`` content words cannot be matched by its words and joins
+its neighbour in the same sentence, so that "e.g." lists stay with what they exemplify.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from nla_audit.text.items import quoted_spans
+from nla_audit.text.kinds import kind_of
+from nla_audit.text.words import content_stems, words
+
+#: A clause shorter than this is no claim of its own (unless it is a whole paragraph or sentence):
+#: one or two words match by chance far too often.
+MIN_CONTENT_WORDS = 3
+
+#: Running English text is about 40 % function words; below this share it is telegraphic.
+TELEGRAPHIC_SHARE = 0.15
+
+_PARAGRAPH = re.compile(r"\s*\n\s*|\s{2,}|\s*[•▪‣]\s*")
+_SENTENCE = re.compile(r"(?<=[.!?;。！？；])[\"”’')\]]*\s+(?=\S)|(?<=[。！？；])")
+_CLAUSE = re.compile(r"(?<=[,:，：、])\s+|\s+[—–]\s*|\s*[—–]\s+|—|\s-\s|(?<=[，、：])")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:e\.g|i\.e|etc|vs|cf|mr|mrs|ms|dr|prof|gov|sen|rep|st|no|inc|ltd|co|corp|jr|sr|fig"
+    r"|approx|dept|est|u\.s|u\.k)|\b[A-Z])\.$",
+    re.IGNORECASE,
+)
+_PARENTHESIS = re.compile(r"\([^()\n]{1,300}\)|\[[^\[\]\n]{1,300}\]")
+_LIST_ITEM = re.compile(r"^(?:and|or|nor|&|e\.g\.|i\.e\.|such as|like|including)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One claim of an explanation: ``text == explanation[start:end]``."""
+
+    start: int
+    end: int
+    text: str
+    #: Key of :data:`nla_audit.text.kinds.KINDS`.
+    kind: str
+    #: Stems of its content words, in order.
+    stems: tuple[str, ...]
+    #: Number of its sentence within the explanation.
+    sentence: int
+    quotes: int
+    has_parenthesis: bool
+    #: How many claims it may run together: short clauses joined, or telegraphic text.
+    parts: int
+
+
+def split_claims(explanation: str) -> list[Claim]:
+    """The claims of an explanation, in order. Empty text has none.
+
+    The spans do not overlap and together hold every word of the explanation.
+    """
+    quotes = quoted_spans(explanation)
+    shielded = _shield(explanation, [(quote.start, quote.end) for quote in quotes])
+    spans: list[tuple[int, int, int, int]] = []
+    sentences = [
+        sentence
+        for paragraph in _split(shielded, 0, len(shielded), _PARAGRAPH)
+        for sentence in _sentences(shielded, *paragraph)
+    ]
+    for number, sentence in enumerate(sentences):
+        clauses = _split(shielded, *sentence, _CLAUSE)
+        spans += [(*clause, number) for clause in _merge_short(explanation, clauses)]
+    claims = []
+    for start, end, pieces, number in spans:
+        text = explanation[start:end]
+        inside = [(quote.start - start, quote.end - start) for quote in quotes]
+        stems = tuple(content_stems(text, inside)) or tuple(text.lower().split())
+        if not any(character.isalnum() for character in text):
+            continue
+        claims.append(
+            Claim(
+                start,
+                end,
+                text,
+                kind_of(text),
+                stems,
+                number,
+                sum(start <= quote.start < end for quote in quotes),
+                bool(_PARENTHESIS.search(text)),
+                max(pieces, _telegraphic_parts(text, len(stems))),
+            )
+        )
+    return claims
+
+
+def _telegraphic_parts(text: str, content_words: int) -> int:
+    """1 for ordinary prose; in telegraphic text one part for every few content words."""
+    share_of_function_words = 1 - content_words / max(len(words(text)), 1)
+    if share_of_function_words > TELEGRAPHIC_SHARE:
+        return 1
+    return max(1, round(content_words / MIN_CONTENT_WORDS))
+
+
+def _shield(text: str, quoted: list[tuple[int, int]]) -> str:
+    """``text`` with separators inside quotes and parentheses replaced, lengths unchanged."""
+    spans = quoted + [match.span() for match in _PARENTHESIS.finditer(text)]
+    if not spans:
+        return text
+    characters = list(text)
+    for start, end in spans:
+        for place in range(start, min(end, len(characters))):
+            if not characters[place].isalnum() and characters[place] not in "\"”’'":
+                characters[place] = "_"
+    return "".join(characters)
+
+
+def _split(text: str, start: int, end: int, separator: re.Pattern[str]) -> list[tuple[int, int]]:
+    spans = []
+    place = start
+    for match in separator.finditer(text, start, end):
+        if text[place : match.start()].strip():
+            spans.append((place, match.start()))
+            place = match.end()
+    if text[place:end].strip():
+        spans.append((place, end))
+    return [_trim(text, *span) for span in spans]
+
+
+def _trim(text: str, start: int, end: int) -> tuple[int, int]:
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+def _sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
+    spans = _split(text, start, end, _SENTENCE)
+    joined: list[tuple[int, int]] = []
+    for span in spans:
+        if joined and _ABBREVIATION.search(text[joined[-1][0] : joined[-1][1]]):
+            joined[-1] = (joined[-1][0], span[1])
+        else:
+            joined.append(span)
+    return joined
+
+
+def _merge_short(text: str, clauses: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Join list items and clauses too short to stand alone to the clause before (or after).
+
+    Returns:
+        Start, end and number of pieces joined.
+    """
+    merged: list[tuple[int, int, int]] = []
+    lengths: list[int] = []
+    for start, end in clauses:
+        piece = text[start:end]
+        length = len(content_stems(piece))
+        short = length < MIN_CONTENT_WORDS or _LIST_ITEM.match(piece)
+        if merged and (short or lengths[-1] < MIN_CONTENT_WORDS):
+            first, _, pieces = merged[-1]
+            merged[-1] = (first, end, pieces + (length > 0))
+            lengths[-1] += length
+        else:
+            merged.append((start, end, 1))
+            lengths.append(length)
+    return merged

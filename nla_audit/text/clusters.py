@@ -1,0 +1,93 @@
+"""Kinds found without a taxonomy: claims clustered by their own words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from nla_audit.text.words import content_stems
+
+#: Fewer claims than this make no clusters worth naming.
+MIN_CLAIMS = 60
+_CLUSTER_COUNTS = (4, 6, 8, 10, 12)
+_DIMENSIONS = 40
+_NAMING_WORDS = 4
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Clusters of claims, largest first."""
+
+    labels: NDArray[np.int64]  #: `[claims]`
+    names: list[str]  #: characteristic words of each cluster
+    examples: list[list[int]]  #: most central claims of each cluster
+    silhouette: float
+
+
+def cluster_claims(texts: Sequence[str], *, seed: int) -> Clusters | None:
+    """Cluster claims by tf-idf, latent semantic analysis and k-means.
+
+    The number of clusters is the one with the best silhouette. A cluster's name is made of the
+    words that are most characteristic of it: highest in frequency times log-odds against the
+    rest. ``None`` when there are too few claims.
+    """
+    if len(texts) < MIN_CLAIMS:
+        return None
+    from sklearn.cluster import KMeans  # noqa: PLC0415  (slow to import)
+    from sklearn.decomposition import TruncatedSVD  # noqa: PLC0415
+    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
+    from sklearn.metrics import silhouette_score  # noqa: PLC0415
+    from sklearn.preprocessing import normalize  # noqa: PLC0415
+
+    vectorizer = TfidfVectorizer(analyzer=content_stems, sublinear_tf=True, min_df=3)
+    try:
+        features = vectorizer.fit_transform(texts)
+    except ValueError:  # no word occurs three times: nothing to cluster by
+        return None
+    if features.shape[1] < 4:
+        return None
+    dimensions = min(_DIMENSIONS, features.shape[1] - 1)
+    space = normalize(TruncatedSVD(dimensions, random_state=seed).fit_transform(features))
+    best: tuple[float, NDArray[np.int64], NDArray[np.float64]] | None = None
+    for count in _CLUSTER_COUNTS:
+        if count * 5 > len(texts):
+            break
+        model = KMeans(count, n_init=3, random_state=seed).fit(space)
+        if len(np.unique(model.labels_)) < 2:
+            continue
+        quality = float(
+            silhouette_score(
+                space, model.labels_, sample_size=min(1500, len(texts)), random_state=seed
+            )
+        )
+        if best is None or quality > best[0]:
+            best = (quality, model.labels_, model.cluster_centers_)
+    if best is None:
+        return None
+    quality, raw_labels, centres = best
+    order = np.argsort(-np.bincount(raw_labels, minlength=len(centres)), kind="stable")
+    rank = np.argsort(order)
+    labels = rank[raw_labels]
+    names, examples = [], []
+    words = vectorizer.get_feature_names_out()
+    counts = (features > 0).astype(np.float64)
+    for cluster, centre in enumerate(order):
+        inside = labels == cluster
+        names.append(_name(counts, inside, words))
+        nearness = np.where(inside, space @ centres[centre], -np.inf)
+        central = np.argsort(-nearness, kind="stable")[: min(_EXAMPLES, int(inside.sum()))]
+        examples.append([int(place) for place in central])
+    return Clusters(labels.astype(np.int64), names, examples, quality)
+
+
+def _name(counts: sparse.csr_matrix, inside: NDArray[np.bool_], words: NDArray) -> str:
+    within = np.asarray(counts[inside].mean(axis=0)).ravel()
+    outside = np.asarray(counts[~inside].mean(axis=0)).ravel()
+    lift = within * np.log((within + 0.01) / (outside + 0.01))
+    best = np.argsort(-lift, kind="stable")[:_NAMING_WORDS]
+    return ", ".join(str(words[place]) for place in best if lift[place] > 0) or "no common word"

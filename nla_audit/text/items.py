@@ -1,0 +1,163 @@
+"""Items: quoted spans, named entities, numbers and hedges inside an explanation.
+
+An item is checked literally (is this very name in the source?), where a claim is compared by
+meaning.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from nla_audit.text.words import FUNCTION_WORDS, word_spans
+
+ItemKind = Literal["quote", "entity", "number", "hedge"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A literal piece of an explanation: ``text[start:end]`` without its quote marks."""
+
+    kind: ItemKind
+    start: int
+    end: int
+    text: str
+    #: A quoted span that is offered as what may come next, not as what stands in the source.
+    predicted: bool = False
+
+
+# Opening and closing marks that belong together. A straight single quote is a quote mark only
+# where it cannot be an apostrophe: outside of a word on both sides.
+_QUOTE = re.compile(
+    r'"(?P<double>[^"\n]{1,300})"'
+    r"|“(?P<curly>[^”\n]{1,300})”"
+    r"|«(?P<angle>[^»\n]{1,300})»"
+    r"|「(?P<corner>[^」\n]{1,300})」"
+    r"|`(?P<tick>[^`\n]{1,300})`"
+    r"|(?<!\w)'(?P<single>[^'\n]{1,300}(?:'\w[^'\n]{0,300})*)'(?!\w)"
+    r"|(?<!\w)‘(?P<bent>[^’\n]{1,300}(?:’\w[^’\n]{0,300})*)’(?!\w)"
+)
+
+#: Words after which a quoted span is an example of what may follow, not a citation.
+_PREDICTS = re.compile(
+    r"(?:e\.g\.|i\.e\.|\b(?:like|such as|likely|probably|perhaps|possibly|maybe|expect(?:ed|ing|s)?"
+    r"|anticipat\w*|predict\w*|requir\w*|next|follow(?:ed|s|ing)?(?: by)?|complet\w*|continu\w*"
+    r"|as in|for example|for instance|similar|variant|would be|might be|could be|or))"
+    r"[\s,:;(\[—–-]*(?:(?:a|an|the|with|as|to|by|word|words|phrase|token|something)\s+){0,3}$",
+    re.IGNORECASE,
+)
+
+_NUMBER = re.compile(r"(?<![\w.])[-+−$€£]?\d[\d,.:/]*\d%?|(?<![\w.])[-+−$€£]?\d%?(?![\w])")
+
+_HEDGE = re.compile(
+    r"\b(?:likely|probably|possibly|perhaps|maybe|presumably|apparently|seems?|appears?|suggests?"
+    r"|might|may|could|almost certainly|e\.g\.|or similar|or something|something like|potentially"
+    r"|plausibly|typically|usually)\b",
+    re.IGNORECASE,
+)
+
+#: Capitalised words that open a sentence or name a feature, not an entity.
+_NOT_NAMES = frozenset(
+    """final last token text article document sentence paragraph phrase clause word list narrative
+    news genre style tone register pattern structure repetition formal informal technical academic
+    immediate semantic syntactic ongoing mid direct quote quotation the this that it next expected
+    continuation source author speaker subject topic title header section english e.g i.e third
+    first second""".split()
+)
+
+
+def quoted_spans(text: str) -> list[Item]:
+    """Quoted spans, each told apart as a citation or as a prediction of what comes next.
+
+    A list of alternatives (``"a," "b," or "c"``) is predicted as a whole when its first member
+    is.
+    """
+    found: list[Item] = []
+    for match in _QUOTE.finditer(text):
+        group = match.lastgroup
+        assert group is not None
+        start, end = match.span(group)
+        inner = text[start:end]
+        stripped = inner.strip(" ,.;:…")
+        if not stripped:
+            continue
+        start += inner.index(stripped)
+        before = text[max(0, match.start() - 60) : match.start()]
+        predicted = bool(_PREDICTS.search(before))
+        if not predicted and found and found[-1].predicted:
+            between = text[found[-1].end : match.start()]
+            predicted = bool(re.fullmatch(r"[\s,;/\"”'’»….]*(?:or|and|and/or)?\s*", between))
+        found.append(Item("quote", start, start + len(stripped), stripped, predicted))
+    return found
+
+
+def numbers(text: str) -> list[Item]:
+    """Numbers as written, units and thousands separators included."""
+    return [
+        Item("number", match.start(), match.end(), match.group().rstrip(".,:/"))
+        for match in _NUMBER.finditer(text)
+    ]
+
+
+def hedges(text: str) -> list[Item]:
+    """Words that mark a claim as a guess."""
+    return [Item("hedge", m.start(), m.end(), m.group()) for m in _HEDGE.finditer(text)]
+
+
+def named_entities(text: str) -> list[Item]:
+    """Runs of capitalised words that are not merely the first word of a sentence.
+
+    A rule, not a model: a capitalised word counts when it does not open a sentence, line or
+    quotation, or when it is capitalised inside too (``iPhone``, ``NATO``), or when it continues
+    such a run (``Oregon Gov. Brown``). The feature vocabulary of explanations ("Final token",
+    "Narrative momentum") is left out.
+    """
+    found: list[Item] = []
+    run: list[tuple[int, int]] = []
+
+    def close() -> None:
+        if run:
+            start, end = run[0][0], run[-1][1]
+            found.append(Item("entity", start, end, text[start:end]))
+            run.clear()
+
+    previous_end = 0
+    for start, end in word_spans(text):
+        word = text[start:end]
+        gap = text[previous_end:start]
+        previous_end = end
+        if run and not re.fullmatch(r"[ \-&.'’]{1,2}", gap):
+            close()
+        if not _is_name(word, opens_sentence=_opens_sentence(gap, start), inside_run=bool(run)):
+            close()
+            continue
+        run.append((start, end))
+    close()
+    return found
+
+
+def _opens_sentence(gap: str, start: int) -> bool:
+    return start == 0 or bool(re.search(r"[.!?:;\n\"“‘«(—–•*|]|  ", gap))
+
+
+def _is_name(word: str, *, opens_sentence: bool, inside_run: bool) -> bool:
+    if not word[0].isupper():
+        return False
+    lower = word.lower().removesuffix("'s").removesuffix("’s")
+    if lower in _NOT_NAMES or lower in FUNCTION_WORDS:
+        return False
+    inner_capital = any(character.isupper() for character in word[1:]) and len(word) > 1
+    return inside_run or inner_capital or not opens_sentence
+
+
+def items(text: str) -> list[Item]:
+    """All items of an explanation; names and numbers inside a quote are part of the quote."""
+    quotes = quoted_spans(text)
+    inside = [(quote.start, quote.end) for quote in quotes]
+
+    def outside(item: Item) -> bool:
+        return not any(start <= item.start < end for start, end in inside)
+
+    rest = [*named_entities(text), *numbers(text), *hedges(text)]
+    return sorted([*quotes, *filter(outside, rest)], key=lambda item: (item.start, item.end))

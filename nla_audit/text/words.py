@@ -1,0 +1,80 @@
+"""Words: what a text is compared by.
+
+A word is a maximal run of letters and digits (any script; apostrophes inside a word belong to
+it; each CJK character is a word of its own). Comparison is on *stems* of *content words*:
+function words say little and are everywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import snowballstemmer
+
+#: A word with its place; underscores separate, as in identifiers.
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_WORD = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+(?:['’][^\W\d_{_CJK}]+)*")
+
+#: English function words (articles, prepositions, pronouns, auxiliaries, conjunctions).
+FUNCTION_WORDS = frozenset(
+    """a an the of to in on at for and or nor but is are was were be been being am as by with from
+    that this these those it its he she his her him they them their we us our you your i me my
+    into onto than then so such via not no do does did has have had having can could may might
+    will would shall should must about over under up down out off between within through during
+    if while because there here when where which who whom whose what how also both either neither
+    each per very more most some any all just only own same too""".split()
+)
+
+_english = snowballstemmer.stemmer("english")
+
+
+def word_spans(text: str) -> Iterator[tuple[int, int]]:
+    """Character spans of the words of ``text``, in order."""
+    for match in _WORD.finditer(text):
+        yield match.span()
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words of ``text``, in order, function words included."""
+    return [match.group().lower().replace("’", "'") for match in _WORD.finditer(text)]
+
+
+@lru_cache(maxsize=1 << 17)
+def stem(word: str) -> str:
+    """The Porter2 stem of a lower-case word (other scripts come back unchanged)."""
+    return _english.stemWord(word.removesuffix("'s"))
+
+
+def content_stems(text: str, quoted: Sequence[tuple[int, int]] = ()) -> list[str]:
+    """Stems of the content words of ``text``, in order, repeats included.
+
+    A function word inside one of the ``quoted`` character spans is content all the same, since
+    explanations quote the words they are about (final token "that"). It is marked with the quote,
+    so that it matches only where it is quoted too.
+    """
+    stems = []
+    for start, end in word_spans(text):
+        word = text[start:end].lower().replace("’", "'")
+        if word not in FUNCTION_WORDS:
+            stems.append(stem(word))
+        elif any(first <= start < last for first, last in quoted):
+            stems.append(f'"{word}')
+    return stems
+
+
+def piece_count(text: str) -> int:
+    """A tokenizer-free estimate of how many word pieces a text costs.
+
+    A word costs one piece for every eight characters begun, each further visible character
+    (punctuation, symbol) one piece. Only *ratios* of it are used: to spread an explanation's
+    known token count over its claims.
+    """
+    pieces = 0
+    covered = 0
+    for start, end in word_spans(text):
+        pieces += (end - start + 7) // 8
+        covered += end - start
+    visible = sum(not character.isspace() for character in text)
+    return pieces + visible - covered

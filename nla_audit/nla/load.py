@@ -175,7 +175,14 @@ def _load_av(
         # The LoRA layers now sit inside the model itself; the wrapper adds nothing we need.
         model = wrapped.get_base_model()
     name = Path(adapter).name if adapter is not None else checkpoint.path.name
-    return Verbalizer(placement.place(model), tokenizer, sidecar, injection=injection, name=name)
+    return Verbalizer(
+        placement.place(model),
+        tokenizer,
+        sidecar,
+        injection=injection,
+        name=name,
+        files=[checkpoint.path, folder, *adapters, sidecar.path],
+    )
 
 
 def _load_ar(
@@ -210,6 +217,7 @@ def _load_ar(
         sidecar,
         keep_final_norm=lora is not None and not lora.final_norm_stripped,
         name=checkpoint.path.name,
+        files=[checkpoint.path, folder, sidecar.path],
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 from nla_audit.errors import UserError
 from nla_audit.nla.sidecar import Sidecar
 
-_EXPLANATION = re.compile(r"<explanation>(.*?)</explanation>", re.DOTALL)
+_OPENING = "<explanation>"
+_EXPLANATION = re.compile(_OPENING + r"(.*?)</explanation>", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,33 @@ def read_explanation(response: str, *, ended: bool) -> str | None:
     """
     match = _EXPLANATION.search(response) if ended else None
     return match.group(1).strip() if match else None
+
+
+def content_tokens(tokenizer: Any, ids: Sequence[int], explanation: str) -> int:
+    """How many tokens of a response hold its explanation; the others are tags and end token.
+
+    A token that holds a part of a tag and a part of the explanation counts as content, one that
+    only holds white space at the explanation's ends does not.
+
+    Args:
+        ids: the response, up to and including its end token.
+        explanation: what :func:`read_explanation` made of it.
+    """
+    if not explanation:
+        return 0
+
+    def inside(length: int) -> str:
+        """What the first ``length`` tokens say behind the opening tag, from its first word on."""
+        text = tokenizer.decode(list(ids[:length]), skip_special_tokens=True)
+        return text.partition(_OPENING)[2].lstrip()
+
+    # Both conditions, once true, stay true as tokens are added.
+    places = range(1, len(ids) + 1)
+    first = bisect_left(places, True, key=lambda length: inside(length) != "")
+    last = bisect_left(
+        places, True, lo=first, key=lambda length: inside(length).startswith(explanation)
+    )
+    return last - first + 1
 
 
 def cjk_share(text: str) -> float:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,16 +30,34 @@ from nla_audit.nla.fve import (
     Floats,
     fraction_of_variance_explained,
     measure_baselines,
-    squared_error,
-    unusable,
 )
 from nla_audit.nla.prompts import ar_prompt_ids, check_ar_prompt
+from nla_audit.nla.scoring import score_rows
 from nla_audit.nla.sidecar import Sidecar
 
 #: Tokens of a batch, padding included, by type of device. On a CPU larger batches only leave
 #: the caches; a GPU needs them to be busy.
 TOKEN_BUDGETS = {"cpu": 4096, "cuda": 65536}
 _OTHER_TOKEN_BUDGET = 16384
+
+
+@dataclass
+class Reading:
+    """Distinct texts and the batches they are read in (:meth:`Reconstructor.plan`).
+
+    Attributes:
+        texts: distinct, sorted.
+        prompts: token ids of the AR prompt of each text.
+        shared: how many tokens all prompts begin with.
+        batches: places in ``texts``; texts too long for the model are in none.
+        prefix: keys and values of the shared beginning, computed with the first batch.
+    """
+
+    texts: list[str]
+    prompts: list[list[int]]
+    shared: int
+    batches: list[list[int]]
+    prefix: RowCache | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +92,7 @@ class Reconstructor:
         sidecar: prompt template, suffix tokens and MSE scale; checked against the tokenizer.
         keep_final_norm: leave the norm in place (AR-LoRAs whose ``ar_meta.json`` says so).
         name: what messages and tables call it, the name of the ruler.
+        files: the folders and files it was loaded from, for records.
 
     Raises:
         UserError: head and model disagree in width, or the prompt cannot be the one of training.
@@ -87,7 +107,9 @@ class Reconstructor:
         *,
         keep_final_norm: bool = False,
         name: str = "ar",
+        files: Sequence[Path] = (),
     ) -> None:
+        self.files = tuple(files)
         self.model = model
         self.decoder = decoder_of(model)
         self.tokenizer = tokenizer
@@ -153,19 +175,49 @@ class Reconstructor:
         Returns:
             ``[n, d_model]`` float32.
         """
-        distinct = sorted({text for text in texts if text is not None})
-        prompts = self.prompt_ids(distinct)
-        vectors = np.full((len(distinct), self.d_model), np.nan, dtype=np.float32)
-        fitting = [row for row, ids in enumerate(prompts) if len(ids) <= self.longest_prompt]
-        if fitting:
-            budget = token_budget or TOKEN_BUDGETS.get(self.device.type, _OTHER_TOKEN_BUDGET)
-            vectors[fitting] = self._read([prompts[row] for row in fitting], budget, notice)
-        place = {text: row for row, text in enumerate(distinct)}
+        reading = self.plan(texts, token_budget=token_budget)
+        vectors = np.full((len(reading.texts), self.d_model), np.nan, dtype=np.float32)
+        for batch in reading.batches:
+            vectors[batch] = self.read(reading, batch, notice=notice)
+        place = {text: row for row, text in enumerate(reading.texts)}
         out = np.full((len(texts), self.d_model), np.nan, dtype=np.float32)
         for row, text in enumerate(texts):
             if text is not None:
                 out[row] = vectors[place[text]]
         return out
+
+    def plan(self, texts: Iterable[str | None], *, token_budget: int | None = None) -> Reading:
+        """Plan in which batches the distinct texts among ``texts`` are to be read.
+
+        The plan depends on the set of texts only, not on their order. Arguments as for
+        :meth:`reconstruct`.
+        """
+        distinct = sorted({text for text in texts if text is not None})
+        prompts = self.prompt_ids(distinct)
+        fitting = [row for row, ids in enumerate(prompts) if len(ids) <= self.longest_prompt]
+        if not fitting:
+            return Reading(distinct, prompts, 0, [])
+        shared = _common_beginning([prompts[row] for row in fitting])
+        budget = token_budget or TOKEN_BUDGETS.get(self.device.type, _OTHER_TOKEN_BUDGET)
+        groups = by_token_budget([len(prompts[row]) - shared for row in fitting], budget)
+        batches = [[fitting[place] for place in group] for group in groups]
+        return Reading(distinct, prompts, shared, batches)
+
+    @torch.inference_mode()
+    def read(
+        self, reading: Reading, batch: Sequence[int], *, notice: Notice = warnings.warn
+    ) -> npt.NDArray[np.float32]:
+        """Reconstruct the texts of one of ``reading.batches``; ``[len(batch), d_model]``."""
+        shared = reading.shared
+        if reading.prefix is None and shared > 0:
+            ids = torch.tensor(reading.prompts[batch[0]][:shared], device=self.device)
+            reading.prefix = prefix_cache(self.decoder, self.model.config, ids)
+
+        def forward(rows: Sequence[int]) -> npt.NDArray[np.float32]:
+            rests = [reading.prompts[row][shared:] for row in rows]
+            return self._forward(reading.prefix, shared, rests)
+
+        return np.concatenate(halving(batch, forward, notice))
 
     def score(
         self,
@@ -197,54 +249,17 @@ class Reconstructor:
         if len(texts) != len(targets):
             raise UserError(f"{len(texts)} texts for {len(targets)} activations")
         measured = baselines or measure_baselines(targets, self.mse_scale)
-        predictions = self.reconstruct(texts, token_budget=token_budget, notice=notice)
-        mse, cosine = squared_error(predictions, targets, self.mse_scale)
+        rows = score_rows(
+            self, texts, targets, range(len(texts)), token_budget=token_budget, notice=notice
+        )
         return Scores(
-            mse=mse,
-            cosine=cosine,
-            fve=fraction_of_variance_explained(mse, measured.of(baseline_name)),
-            reasons=self._reasons(texts, predictions, targets),
+            mse=rows.mse,
+            cosine=rows.cosine,
+            fve=fraction_of_variance_explained(rows.mse, measured.of(baseline_name)),
+            reasons=rows.reasons,
             baselines=measured,
             baseline_name=baseline_name,
         )
-
-    def _reasons(
-        self,
-        texts: Sequence[str | None],
-        predictions: npt.NDArray[np.float32],
-        targets: npt.NDArray[np.float32],
-    ) -> list[str | None]:
-        reasons: list[str | None] = []
-        for text, prediction, target in zip(
-            texts, unusable(predictions), unusable(targets), strict=True
-        ):
-            if text is None:
-                reasons.append("no explanation")
-            elif target is not None:
-                reasons.append(f"activation: {target}")
-            elif prediction is not None:
-                reasons.append(f"reconstruction: {prediction}, or the text is too long")
-            else:
-                reasons.append(None)
-        return reasons
-
-    @torch.inference_mode()
-    def _read(
-        self, prompts: Sequence[Sequence[int]], budget: int, notice: Notice
-    ) -> npt.NDArray[np.float32]:
-        """``[n, d_model]`` for the token ids of ``n`` prompts."""
-        shared = _common_beginning(prompts)
-        prefix_ids = torch.tensor(list(prompts[0][:shared]), device=self.device)
-        prefix = prefix_cache(self.decoder, self.model.config, prefix_ids)
-        rests = [list(ids[shared:]) for ids in prompts]
-        out = np.empty((len(prompts), self.d_model), dtype=np.float32)
-
-        def read(rows: Sequence[int]) -> None:
-            out[list(rows)] = self._forward(prefix, shared, [rests[row] for row in rows])
-
-        for group in by_token_budget([len(rest) for rest in rests], budget):
-            halving(group, read, notice)
-        return out
 
     def _forward(
         self, prefix: RowCache | None, shared: int, rests: Sequence[Sequence[int]]

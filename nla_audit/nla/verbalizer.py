@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,13 @@ from nla_audit.nla.architecture import hidden_size
 from nla_audit.nla.batching import Notice, halving
 from nla_audit.nla.generation import NO_TOKEN, Generated
 from nla_audit.nla.injection import Injection, injecting, injection_of
-from nla_audit.nla.prompts import av_prompt, cjk_share, end_token_ids, read_explanation
+from nla_audit.nla.prompts import (
+    av_prompt,
+    cjk_share,
+    content_tokens,
+    end_token_ids,
+    read_explanation,
+)
 from nla_audit.nla.sidecar import Sidecar
 
 DEFAULT_MAX_NEW_TOKENS = 160
@@ -52,6 +59,7 @@ class Verbalizer:
         sidecar: prompt template and pinned tokens; checked against the tokenizer.
         injection: overrides what the sidecar says.
         name: what messages and tables call it.
+        files: the folders and files it was loaded from, for records.
 
     Raises:
         UserError: the prompt cannot be what the AV was trained with.
@@ -65,7 +73,9 @@ class Verbalizer:
         *,
         injection: Injection | None = None,
         name: str = "av",
+        files: Sequence[Path] = (),
     ) -> None:
+        self.files = tuple(files)
         self.model = model
         self.tokenizer = tokenizer
         self.sidecar = sidecar
@@ -163,6 +173,18 @@ class Verbalizer:
             generated=generated,
             cjk=np.array([cjk_share(response) for response in responses], dtype=np.float64),
         )
+
+    def content_tokens(self, said: Explanations) -> list[int | None]:
+        """``[n]`` tokens that hold each explanation, ``None`` where it failed.
+
+        The rest of the true length is tags and end token.
+        """
+        return [
+            None if text is None else content_tokens(self.tokenizer, ids[:length].tolist(), text)
+            for ids, length, text in zip(
+                said.generated.token_ids, said.generated.lengths, said.explanations, strict=True
+            )
+        ]
 
     def _vectors(self, activations: npt.ArrayLike) -> torch.Tensor:
         """``[n, d_model]`` float32 on the model's device, checked."""

@@ -20,6 +20,14 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "nla_audit.commands.audit:command",
         "Run every analyzer that the table allows and write a report.",
     ),
+    "explain": (
+        "nla_audit.commands.explain:command",
+        "Explain activations with a pair's AV and score them with its AR.",
+    ),
+    "extract": (
+        "nla_audit.commands.extract:command",
+        "Read activations of a model out of texts.",
+    ),
 }
 
 #: Exit codes: the user can mend it; stopped with Ctrl-C (128 + SIGINT, as shells count).

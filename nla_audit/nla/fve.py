@@ -9,7 +9,9 @@ FVE = 1 − MSE / baseline. Two baselines are in use and they differ by about te
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -76,6 +78,31 @@ def measure_baselines(activations: npt.ArrayLike, mse_scale: float | None) -> Ba
         mean_normalized=float(np.mean((targets - scaled(mean, mse_scale)) ** 2)),
         activations=len(rows),
         mse_scale=mse_scale,
+    )
+
+
+def baselines_with(
+    given: Mapping[BaselineName, float], activations: npt.ArrayLike, mse_scale: float | None
+) -> Baselines:
+    """Both baselines, the ``given`` ones as they are and the others measured.
+
+    Args:
+        given: values from elsewhere, e.g. of the training set.
+        activations: ``[n, d_model]``.
+
+    Raises:
+        UserError: a given value is not positive; or as :func:`measure_baselines`.
+    """
+    for name, value in given.items():
+        if not (math.isfinite(value) and value > 0):
+            raise UserError(f"baseline {name}: must be a positive number, is {value:g}")
+    if all(name in given for name in BASELINE_NAMES):
+        return Baselines(given["raw_variance"], given["mean_normalized"], 0, mse_scale)
+    measured = measure_baselines(activations, mse_scale)
+    return replace(
+        measured,
+        raw_variance=given.get("raw_variance", measured.raw_variance),
+        mean_normalized=given.get("mean_normalized", measured.mean_normalized),
     )
 
 

@@ -136,6 +136,25 @@ def load(
         )
 
 
+def load_first_blocks(
+    folder: Path, *, layer_index: int, placement: Placement | None = None
+) -> tuple[Any, Any]:
+    """A language model up to and including block ``layer_index``, and its tokenizer.
+
+    Raises:
+        UserError: it has no such block, or it cannot be loaded.
+    """
+    place = placement or Placement()
+    config = _config(folder, place)
+    available = number_of_blocks(config)
+    if not 0 <= layer_index < available:
+        raise UserError(f"{folder}: no layer {layer_index}: its layers are 0 to {available - 1}")
+    keep_first_blocks(config, layer_index + 1)
+    with _quiet_transformers():
+        model = place.place(_causal_lm(folder, config, place))
+        return model, _tokenizer(folder, place)
+
+
 def _recognised(reference: str | Path, sidecar: Path | None, role: str, force: bool) -> Checkpoint:
     checkpoint = recognise(local_folder(reference), sidecar=sidecar)
     if checkpoint.role is not None and checkpoint.role != role and not force:
@@ -419,11 +438,19 @@ def _line(error: Exception) -> str:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers from listing the weights of blocks that we leave out on purpose."""
+    """Keep transformers from listing the weights of blocks that we leave out on purpose.
+
+    Its progress bars, two for each pair, would break into those of the commands.
+    """
+    from transformers.utils import logging as transformers_logging  # noqa: PLC0415
+
     logger = logging.getLogger("transformers")
-    level = logger.level
+    level, had_bars = logger.level, transformers_logging.is_progress_bar_enabled()
     logger.setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         logger.setLevel(level)
+        if had_bars:
+            transformers_logging.enable_progress_bar()

@@ -28,6 +28,10 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "nla_audit.commands.extract:command",
         "Read activations of a model out of texts.",
     ),
+    "score": (
+        "nla_audit.commands.score:command",
+        "Read the explanations of a table with any AR and score them.",
+    ),
 }
 
 #: Exit codes: the user can mend it; stopped with Ctrl-C (128 + SIGINT, as shells count).

@@ -126,20 +126,21 @@ def api() -> Any:
 
 
 @contextmanager
-def explained(name: str, kind: str) -> Iterator[None]:
+def explained(name: str, kind: str, *, bars: bool = False) -> Iterator[None]:
     """Turn what huggingface_hub raises inside the ``with`` into one line about ``name``.
 
-    Its bars and retry warnings are kept off the terminal, which shows our own.
+    Its retry warnings are kept off the terminal.
 
     Args:
         name: what the user wrote: an address, ``owner/name``.
         kind: what it is, in words: ``"data set"``, ``"model"``.
+        bars: let it show its progress bars.
 
     Raises:
         UserError: for whatever the user can mend; other errors pass.
     """
     try:
-        with _quiet():
+        with _quiet(bars):
             yield
     except UserError:
         raise
@@ -151,12 +152,13 @@ def explained(name: str, kind: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet(bars: bool) -> Iterator[None]:
     from huggingface_hub import utils  # noqa: PLC0415
 
     verbosity, had_no_bars = utils.logging.get_verbosity(), utils.are_progress_bars_disabled()
     utils.logging.set_verbosity_error()
-    utils.disable_progress_bars()
+    if not bars:
+        utils.disable_progress_bars()
     try:
         yield
     finally:

@@ -19,6 +19,7 @@ from nla_audit.schema import count
 def _run(**arguments: Any) -> None:
     from nla_audit.nla.documents import Documents  # noqa: PLC0415  (torch: keeps --help fast)
     from nla_audit.nla.extract import Sampling, extract  # noqa: PLC0415
+    from nla_audit.nla.hub import local_folder  # noqa: PLC0415
     from nla_audit.nla.target import load_target  # noqa: PLC0415
 
     console = Console(stderr=True)
@@ -31,9 +32,10 @@ def _run(**arguments: Any) -> None:
         lines=arguments["lines"],
         limit=arguments["documents"],
     )
+    folder = local_folder(arguments["model"])  # shows its own progress
     with console.status("loading the model"):
         target = load_target(
-            arguments["model"],
+            folder,
             layer_index=arguments["layer"],
             placement=placement(arguments),
             force=arguments["force"],

@@ -8,6 +8,7 @@ here; reading the small JSON and YAML files is enough to know.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "adapter_model.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 #: How many folders above a checkpoint its sidecar or base may lie: ``<repository>/rl-lora/p0.0``.
-_LEVELS_UP = 2
+LEVELS_UP = 2
 
 Layout = Literal["full", "adapter", "ar_lora"]
 
@@ -130,14 +131,14 @@ def check_weights(folder: Path) -> None:
                 f"({', '.join(missing[:3])}); fetch the checkpoint again"
             )
         return
-    _refuse_pickles(folder)
+    refuse_pickles(folder, _names(folder))
     raise UserError(f"{folder}: config.json but no {WEIGHTS_FILE}; fetch the checkpoint again")
 
 
 def nearest_sidecar(folder: Path) -> Sidecar | None:
     """The sidecar in ``folder`` or in the folders right above it; ``None`` if there is none."""
     resolved = folder.resolve()
-    for place in (resolved, *list(resolved.parents)[:_LEVELS_UP]):
+    for place in (resolved, *list(resolved.parents)[:LEVELS_UP]):
         if (place / SIDECAR_NAME).is_file():
             return read_sidecar(place / SIDECAR_NAME)
     return None
@@ -145,7 +146,7 @@ def nearest_sidecar(folder: Path) -> Sidecar | None:
 
 def neighbour(folder: Path, name: str) -> Path | None:
     """A model folder called ``name`` beside ``folder`` or beside the folders above it."""
-    for above in list(folder.resolve().parents)[: _LEVELS_UP + 1]:
+    for above in list(folder.resolve().parents)[: LEVELS_UP + 1]:
         candidate = above / name
         if candidate != folder.resolve() and (
             (candidate / "config.json").is_file() or (candidate / ADAPTER_CONFIG).is_file()
@@ -196,21 +197,34 @@ def _role_of_full(folder: Path, sidecar: Sidecar | None) -> Literal["av", "ar"] 
 def _need(folder: Path, *names: str) -> None:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        _refuse_pickles(folder)
+        refuse_pickles(folder, _names(folder))
         raise UserError(f"{folder}: {missing[0]} is missing; fetch the checkpoint again")
 
 
-def _refuse_pickles(folder: Path) -> None:
-    pickles = [name for name in _PICKLES if (folder / name).is_file()]
+def refuse_pickles(where: str | Path, names: Collection[str]) -> None:
+    """Refuse a checkpoint without safetensors, if what it has instead are pickles.
+
+    Args:
+        where: the checkpoint, for the message.
+        names: the files in its folder.
+
+    Raises:
+        UserError: one of them holds pickled weights.
+    """
+    pickles = [name for name in _PICKLES if name in names]
     if pickles:
         raise UserError(
-            f"{folder}: weights only as {pickles[0]}, a pickle that can run code when opened; "
+            f"{where}: weights only as {pickles[0]}, a pickle that can run code when opened; "
             "convert it to safetensors with a tool you trust"
         )
 
 
+def _names(folder: Path) -> set[str]:
+    return {child.name for child in folder.iterdir()}
+
+
 def _why_no_checkpoint(folder: Path) -> str:
-    _refuse_pickles(folder)
+    refuse_pickles(folder, _names(folder))
     inside = sorted(
         child.name
         for child in folder.iterdir()

@@ -28,6 +28,10 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "nla_audit.commands.extract:command",
         "Read activations of a model out of texts.",
     ),
+    "inspect": (
+        "nla_audit.commands.inspect:command",
+        "Say what a checkpoint is, and what is wrong with it.",
+    ),
     "score": (
         "nla_audit.commands.score:command",
         "Read the explanations of a table with any AR and score them.",

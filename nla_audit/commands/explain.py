@@ -16,7 +16,7 @@ from nla_audit.commands.pair_options import (
     half_parameters,
     provenance,
 )
-from nla_audit.commands.progress import counting
+from nla_audit.commands.progress import Teller, counting
 
 if TYPE_CHECKING:
     import polars as pl
@@ -59,6 +59,7 @@ def _run(**arguments: Any) -> None:
             injection=parse_injection(injection) if injection is not None else None,
             placement=placement(arguments),
             force=arguments["force"],
+            notice=Teller(console).say,
         )
     with counting(console) as tell:
         table = explain(

@@ -39,7 +39,7 @@ class Teller:
     What is done when a stage begins comes from a former run, and says nothing of the speed.
     """
 
-    def __init__(self, console: Console, bar: Progress | None) -> None:
+    def __init__(self, console: Console, bar: Progress | None = None) -> None:
         self._console = console
         self._bar = bar
         self._stage: str | None = None
@@ -73,7 +73,7 @@ class Teller:
 def counting(console: Console) -> Iterator[Teller]:
     """A :class:`Teller` whose bar is gone when the block ends."""
     if not console.is_terminal:
-        yield Teller(console, None)
+        yield Teller(console)
         return
     columns = (
         TextColumn("{task.description}", markup=False),

@@ -18,7 +18,7 @@ from nla_audit.commands.pair_options import (
     half_parameters,
     provenance,
 )
-from nla_audit.commands.progress import counting
+from nla_audit.commands.progress import Teller, counting
 from nla_audit.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def _run(**arguments: Any) -> None:
             sidecar=arguments["sidecar"],
             placement=placement(arguments),
             force=arguments["force"],
+            notice=Teller(console).say,
         ).reconstructor
     assert reconstructor is not None
     with counting(console) as tell:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from nla_audit.errors import UserError
-from nla_audit.nla.architecture import hidden_size, keep_first_blocks, number_of_blocks
+from nla_audit.nla.architecture import keep_first_blocks, number_of_blocks
+from nla_audit.nla.backbone import (
+    Placement,
+    first_line,
+    quiet_transformers,
+    read_causal_lm,
+    read_config,
+    read_tokenizer,
+)
+from nla_audit.nla.batching import Notice
+from nla_audit.nla.check import (
+    check_ar_layer,
+    check_head,
+    check_injection,
+    check_role,
+    check_weights,
+    check_width,
+)
 from nla_audit.nla.formats import (
     AR_LORA_FILE,
     HEAD_FILE,
@@ -23,17 +39,13 @@ from nla_audit.nla.formats import (
     neighbour,
     recognise,
 )
+from nla_audit.nla.health import head_health
 from nla_audit.nla.hub import local_folder
-from nla_audit.nla.injection import Injection
+from nla_audit.nla.injection import Injection, injection_of
 from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.refusal import Refuse, refuse_wrong, refusing
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.verbalizer import Verbalizer
-
-_DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 
 @dataclass(frozen=True)
@@ -42,52 +54,6 @@ class Pair:
 
     verbalizer: Verbalizer | None
     reconstructor: Reconstructor | None
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where weights go and in which precision.
-
-    Attributes:
-        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` (as saved).
-        device: e.g. ``cpu`` or ``cuda:0``; by default a GPU where there is one.
-        device_map: passed to transformers instead of a device, to spread a large model.
-        load_in_4bit: quantise the base with bitsandbytes (NF4), as nano's QLoRA runs did.
-        trust_remote_code: run model code that comes with a checkpoint. Never by default.
-    """
-
-    dtype: str = "auto"
-    device: str | None = None
-    device_map: str | None = None
-    load_in_4bit: bool = False
-    trust_remote_code: bool = False
-
-    def options(self) -> dict[str, Any]:
-        """Keyword arguments for ``from_pretrained``.
-
-        Raises:
-            UserError: an unknown dtype, or 4-bit without bitsandbytes.
-        """
-        if self.dtype != "auto" and self.dtype not in _DTYPES:
-            raise UserError(f"dtype {self.dtype!r}: expected auto, {', '.join(_DTYPES)}")
-        options: dict[str, Any] = {
-            "dtype": _DTYPES.get(self.dtype, "auto"),
-            "use_safetensors": True,
-            "trust_remote_code": self.trust_remote_code,
-        }
-        if self.device_map is not None:
-            options["device_map"] = self.device_map
-        if self.load_in_4bit:
-            options["quantization_config"] = _four_bit()
-        return options
-
-    def place(self, model: Any) -> Any:
-        """Move a loaded model to its device, ready for inference."""
-        model.eval()
-        if self.device_map is not None or self.load_in_4bit:
-            return model
-        default = "cuda" if torch.cuda.is_available() else "cpu"
-        return model.to(self.device or default)
 
 
 def load(
@@ -100,6 +66,7 @@ def load(
     injection: Injection | None = None,
     placement: Placement | None = None,
     force: bool = False,
+    notice: Notice = warnings.warn,
 ) -> Pair:
     """Load an AV, an AR, or both.
 
@@ -113,23 +80,35 @@ def load(
         injection: overrides what the sidecar says or implies.
         placement: dtype and device.
         force: go on where a check says that something cannot be right.
+        notice: told what was forced, and other things worth knowing.
 
     Raises:
-        UserError: whatever keeps a half from being loaded, in one line.
+        UserError: whatever keeps a half from being loaded, or what :mod:`nla_audit.nla.check`
+            says cannot be right, in one line.
     """
     if av is None and ar is None:
         raise UserError("nothing to load: name an AV, an AR, or both")
     place = placement or Placement()
     sidecar_path = Path(sidecar) if sidecar is not None else None
-    av_checkpoint = _recognised(av, sidecar_path, "av", force) if av is not None else None
-    ar_checkpoint = _recognised(ar, sidecar_path, "ar", force) if ar is not None else None
-    with _quiet_transformers():
+    refuse = refusing(force=force, notice=notice)
+    av_checkpoint = _recognised(av, sidecar_path, "av", refuse) if av is not None else None
+    ar_checkpoint = _recognised(ar, sidecar_path, "ar", refuse) if ar is not None else None
+    with quiet_transformers():
         return Pair(
             verbalizer=(
-                _load_av(av_checkpoint, adapter, base, injection, place) if av_checkpoint else None
+                _load_av(av_checkpoint, adapter, base, injection, placement=place, refuse=refuse)
+                if av_checkpoint
+                else None
             ),
             reconstructor=(
-                _load_ar(ar_checkpoint, av_checkpoint, base, place, force)
+                _load_ar(
+                    ar_checkpoint,
+                    av_checkpoint,
+                    base,
+                    placement=place,
+                    refuse=refuse,
+                    notice=notice,
+                )
                 if ar_checkpoint
                 else None
             ),
@@ -145,23 +124,21 @@ def load_first_blocks(
         UserError: it has no such block, or it cannot be loaded.
     """
     place = placement or Placement()
-    config = _config(folder, place)
+    config = read_config(folder, place)
     available = number_of_blocks(config)
     if not 0 <= layer_index < available:
         raise UserError(f"{folder}: no layer {layer_index}: its layers are 0 to {available - 1}")
     keep_first_blocks(config, layer_index + 1)
-    with _quiet_transformers():
-        model = place.place(_causal_lm(folder, config, place))
-        return model, _tokenizer(folder, place)
+    with quiet_transformers():
+        model = place.place(read_causal_lm(folder, config, place, role="ar", refuse=refuse_wrong))
+        return model, read_tokenizer(folder, place)
 
 
-def _recognised(reference: str | Path, sidecar: Path | None, role: str, force: bool) -> Checkpoint:
+def _recognised(
+    reference: str | Path, sidecar: Path | None, role: str, refuse: Refuse
+) -> Checkpoint:
     checkpoint = recognise(local_folder(reference), sidecar=sidecar)
-    if checkpoint.role is not None and checkpoint.role != role and not force:
-        raise UserError(
-            f"{reference}: this is an {checkpoint.role.upper()}, given as the {role.upper()}; "
-            "swap the two"
-        )
+    check_role(checkpoint, role, refuse)
     return checkpoint
 
 
@@ -170,10 +147,10 @@ def _load_av(
     adapter: str | Path | None,
     base: str | Path | None,
     injection: Injection | None,
+    *,
     placement: Placement,
+    refuse: Refuse,
 ) -> Verbalizer:
-    from peft import PeftModel  # noqa: PLC0415  (slow to import, and not every AV needs it)
-
     adapters = [checkpoint.path] if checkpoint.layout == "adapter" else []
     folder = checkpoint.path
     if checkpoint.layout == "adapter":
@@ -181,18 +158,15 @@ def _load_av(
     if adapter is not None:
         adapters.append(_adapter_folder(adapter))
     sidecar = _sidecar_of(checkpoint, folder)
-    config = _config(folder, placement)
-    _check_width(sidecar, config, checkpoint.path)
-    model = _causal_lm(folder, config, placement)
-    tokenizer = _tokenizer(checkpoint.path if checkpoint.has_tokenizer else folder, placement)
+    injection = injection if injection is not None else injection_of(sidecar)
+    config = read_config(folder, placement)
+    check_width(sidecar, config, checkpoint.path)
+    check_injection(injection, config, checkpoint.path)
+    model = read_causal_lm(folder, config, placement, role="av", refuse=refuse)
+    tokenizer = read_tokenizer(checkpoint.path if checkpoint.has_tokenizer else folder, placement)
     if adapters:
-        names = [f"adapter_{number}" for number in range(len(adapters))]
-        wrapped = PeftModel.from_pretrained(model, str(adapters[0]), adapter_name=names[0])
-        for name, path in zip(names[1:], adapters[1:], strict=True):
-            wrapped.load_adapter(str(path), adapter_name=name)
-        wrapped.base_model.set_adapter(names)  # type: ignore[operator]
-        # The LoRA layers now sit inside the model itself; the wrapper adds nothing we need.
-        model = wrapped.get_base_model()
+        model = _with_adapters(model, adapters)
+    check_weights(model.named_parameters(), checkpoint.path, refuse)
     name = Path(adapter).name if adapter is not None else checkpoint.path.name
     return Verbalizer(
         placement.place(model),
@@ -201,15 +175,37 @@ def _load_av(
         injection=injection,
         name=name,
         files=[checkpoint.path, folder, *adapters, sidecar.path],
+        refuse=refuse,
     )
+
+
+def _with_adapters(model: Any, adapters: Sequence[Path]) -> Any:
+    """``model`` with the LoRA layers of all ``adapters`` injected and active."""
+    from peft import PeftModel  # noqa: PLC0415  (slow to import, and not every AV needs it)
+
+    names = [f"adapter_{number}" for number in range(len(adapters))]
+    try:
+        wrapped = PeftModel.from_pretrained(model, str(adapters[0]), adapter_name=names[0])
+        for name, path in zip(names[1:], adapters[1:], strict=True):
+            wrapped.load_adapter(str(path), adapter_name=name)
+        wrapped.base_model.set_adapter(names)  # type: ignore[operator]
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(
+            f"{adapters[-1]}: the adapter does not fit its base ({first_line(error)}); name the "
+            "model it was trained on with --base"
+        ) from None
+    # The LoRA layers now sit inside the model itself; the wrapper adds nothing we need.
+    return wrapped.get_base_model()
 
 
 def _load_ar(
     checkpoint: Checkpoint,
     av: Checkpoint | None,
     base: str | Path | None,
+    *,
     placement: Placement,
-    force: bool,
+    refuse: Refuse,
+    notice: Notice,
 ) -> Reconstructor:
     if checkpoint.layout == "adapter":
         raise UserError(
@@ -217,26 +213,41 @@ def _load_ar(
             "an AR-LoRA has ar_lora_value_head.safetensors and ar_meta.json"
         )
     lora = checkpoint.ar_lora
-    folder = checkpoint.path if lora is None else _base_of_ar(checkpoint, av, base)
+    if lora is None and not (checkpoint.path / HEAD_FILE).is_file():
+        raise UserError(f"{checkpoint.path}: no {HEAD_FILE} here; without its head it is no AR")
+    folder = checkpoint.path if lora is None else base_of_ar(checkpoint, av, base)
     sidecar = _sidecar_of(checkpoint, folder)
-    config = _config(folder, placement)
-    _check_width(sidecar, config, checkpoint.path)
+    config = read_config(folder, placement)
+    check_width(sidecar, config, checkpoint.path)
     if lora is not None:
         keep_first_blocks(config, lora.blocks)
-    _check_layer(sidecar, config, checkpoint.path, force)
-    model = placement.place(_causal_lm(folder, config, placement))
+    check_ar_layer(sidecar, number_of_blocks(config), checkpoint.path, refuse)
+    keeps_norm = lora is not None and not lora.final_norm_stripped
+    loaded = read_causal_lm(
+        folder,
+        config,
+        placement,
+        role="av" if keeps_norm else "ar",  # an AR that keeps its norm needs it loaded
+        refuse=refuse,
+    )
+    model = placement.place(loaded)
     if lora is None:
         head = _one_tensor(checkpoint.path / HEAD_FILE)
     else:
         head = _add_ar_lora(model, lora, checkpoint.path / AR_LORA_FILE)
+    check_head(head, checkpoint.path, refuse)
+    check_weights(model.named_parameters(), checkpoint.path, refuse)
+    if (oddity := head_health(head).oddity()) is not None:
+        notice(f"{checkpoint.path}: {oddity}")
     return Reconstructor(
         model,
         head,
-        _tokenizer(checkpoint.path if checkpoint.has_tokenizer else folder, placement),
+        read_tokenizer(checkpoint.path if checkpoint.has_tokenizer else folder, placement),
         sidecar,
-        keep_final_norm=lora is not None and not lora.final_norm_stripped,
+        keep_final_norm=keeps_norm,
         name=checkpoint.path.name,
         files=[checkpoint.path, folder, sidecar.path],
+        refuse=refuse,
     )
 
 
@@ -271,7 +282,7 @@ def base_of(checkpoint: Checkpoint, base: str | Path | None) -> Path:
     )
 
 
-def _base_of_ar(checkpoint: Checkpoint, av: Checkpoint | None, base: str | Path | None) -> Path:
+def base_of_ar(checkpoint: Checkpoint, av: Checkpoint | None, base: str | Path | None) -> Path:
     """The folder of the bare model an AR-LoRA sits on; ``ar_meta.json`` does not name it."""
     if base is not None:
         return local_folder(base)
@@ -305,56 +316,6 @@ def _sidecar_of(checkpoint: Checkpoint, base: Path) -> Sidecar:
     return found
 
 
-def _check_width(sidecar: Sidecar, config: Any, path: Path) -> None:
-    if sidecar.d_model != hidden_size(config):
-        raise UserError(
-            f"{path}: the sidecar ({sidecar.path}) says d_model {sidecar.d_model}, "
-            f"the model has {hidden_size(config)}; they do not belong together"
-        )
-
-
-def _check_layer(sidecar: Sidecar, config: Any, path: Path, force: bool) -> None:
-    layer = sidecar.layer_index
-    if layer is not None and number_of_blocks(config) != layer + 1 and not force:
-        raise UserError(
-            f"{path}: an AR for layer {layer} has {layer + 1} blocks, this one has "
-            f"{number_of_blocks(config)}; it was made for another layer (--force to use it)"
-        )
-
-
-def _config(folder: Path, placement: Placement) -> Any:
-    from transformers import AutoConfig  # noqa: PLC0415
-
-    try:
-        return AutoConfig.from_pretrained(
-            str(folder), trust_remote_code=placement.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: transformers cannot read config.json: {_line(error)}") from None
-
-
-def _causal_lm(folder: Path, config: Any, placement: Placement) -> Any:
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
-
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            str(folder), config=config, **placement.options()
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{folder}: transformers cannot load it: {_line(error)}") from None
-
-
-def _tokenizer(folder: Path, placement: Placement) -> Any:
-    from transformers import AutoTokenizer  # noqa: PLC0415
-
-    try:
-        return AutoTokenizer.from_pretrained(
-            str(folder), trust_remote_code=placement.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: no usable tokenizer: {_line(error)}") from None
-
-
 def _one_tensor(path: Path) -> torch.Tensor:
     tensors = read_tensors(path)
     if "weight" not in tensors:
@@ -371,7 +332,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(str(path))
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot read ({_line(error)})") from None
+        raise UserError(f"{path}: cannot read ({first_line(error)})") from None
 
 
 def _add_ar_lora(model: Any, lora: ArLora, path: Path) -> torch.Tensor:
@@ -414,43 +375,3 @@ def _add_ar_lora(model: Any, lora: ArLora, path: Path) -> torch.Tensor:
             parameters[name].copy_(tensor)
     model.eval()
     return head
-
-
-def _four_bit() -> Any:
-    from importlib.util import find_spec  # noqa: PLC0415
-
-    if find_spec("bitsandbytes") is None:
-        raise UserError("4-bit loading needs bitsandbytes: pip install bitsandbytes")
-    from transformers import BitsAndBytesConfig  # noqa: PLC0415
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )
-
-
-def _line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return str(error).strip().split("\n", 1)[0]
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers from listing the weights of blocks that we leave out on purpose.
-
-    Its progress bars, two for each pair, would break into those of the commands.
-    """
-    from transformers.utils import logging as transformers_logging  # noqa: PLC0415
-
-    logger = logging.getLogger("transformers")
-    level, had_bars = logger.level, transformers_logging.is_progress_bar_enabled()
-    logger.setLevel(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        if had_bars:
-            transformers_logging.enable_progress_bar()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nla_audit.errors import UserError
+from nla_audit.nla.refusal import Refuse, refuse_wrong
 from nla_audit.nla.sidecar import Sidecar
 
 _OPENING = "<explanation>"
@@ -29,24 +30,30 @@ class AvPrompt:
     marker: int
 
 
-def av_prompt(tokenizer: Any, sidecar: Sidecar) -> AvPrompt:
+def av_prompt(tokenizer: Any, sidecar: Sidecar, *, refuse: Refuse = refuse_wrong) -> AvPrompt:
     """Build the AV prompt and check that the vector would land where the AV was trained to see it.
 
+    Args:
+        refuse: told that the marker is not the pinned token, that its neighbours are not the
+            pinned ones, or that BOS occurs twice; raises, unless a user knows better.
+
     Raises:
-        UserError: no AV template; the marker is not one token, not the pinned one, or does not
-            occur exactly once; its neighbours are not the pinned ones; BOS occurs twice.
+        UserError: no AV template; the marker is not one token or does not occur exactly once.
     """
     where, tokens = sidecar.path, sidecar.tokens
     if sidecar.av_template is None:
         raise UserError(f"{where}: no AV prompt template (prompt_templates.av or .actor)")
     marker_ids = token_ids(tokenizer, tokens.injection_char, special_tokens=False)
+    drift = (
+        f"{where}: the tokenizer encodes the marker {tokens.injection_char!r} as {marker_ids}, "
+        f"the sidecar says [{tokens.injection_token_id}]; use the tokenizer of this checkpoint"
+    )
+    if len(marker_ids) != 1:
+        raise UserError(drift)
     if marker_ids != [tokens.injection_token_id]:
-        raise UserError(
-            f"{where}: the tokenizer encodes the marker {tokens.injection_char!r} as {marker_ids}, "
-            f"the sidecar says [{tokens.injection_token_id}]; use the tokenizer of this checkpoint"
-        )
+        refuse(drift)
     ids = chat_ids(tokenizer, sidecar.av_template.format(injection_char=tokens.injection_char))
-    places = [place for place, token in enumerate(ids) if token == tokens.injection_token_id]
+    places = [place for place, token in enumerate(ids) if token == marker_ids[0]]
     if len(places) != 1 or places[0] in (0, len(ids) - 1):
         raise UserError(
             f"{where}: the marker must occur once inside the AV prompt, "
@@ -56,13 +63,13 @@ def av_prompt(tokenizer: Any, sidecar: Sidecar) -> AvPrompt:
     found = (ids[marker - 1], ids[marker + 1])
     pinned = (tokens.left_neighbor_id, tokens.right_neighbor_id)
     if found != pinned:
-        raise UserError(
+        refuse(
             f"{where}: the marker's neighbours are tokens {found}, the sidecar says {pinned}; "
             "tokenizer or chat template is not this checkpoint's"
         )
     bos = tokenizer.bos_token_id
     if bos is not None and ids[:2] == [bos, bos]:
-        raise UserError(f"{where}: the AV prompt begins with BOS twice; mend the chat template")
+        refuse(f"{where}: the AV prompt begins with BOS twice; mend the chat template")
     return AvPrompt(tuple(ids), marker)
 
 
@@ -103,12 +110,15 @@ def ar_prompt_ids(tokenizer: Any, template: str, texts: Sequence[str]) -> list[l
     return [list(ids) for ids in tokenizer(prompts, add_special_tokens=True)["input_ids"]]
 
 
-def check_ar_prompt(tokenizer: Any, sidecar: Sidecar) -> str:
+def check_ar_prompt(tokenizer: Any, sidecar: Sidecar, *, refuse: Refuse = refuse_wrong) -> str:
     """Check that AR prompts begin and end as they did in training; returns the template.
 
+    Args:
+        refuse: told that the tokenizer has a BOS but does not put exactly one, or that the
+            prompt does not end in the pinned suffix; raises, unless a user knows better.
+
     Raises:
-        UserError: no AR template; the tokenizer has a BOS but does not put exactly one; the
-            prompt does not end in the pinned suffix.
+        UserError: no AR template.
     """
     where, template = sidecar.path, sidecar.ar_template
     if template is None:
@@ -116,13 +126,13 @@ def check_ar_prompt(tokenizer: Any, sidecar: Sidecar) -> str:
     (ids,) = ar_prompt_ids(tokenizer, template, ["x"])
     bos = tokenizer.bos_token_id
     if bos is not None and ids.count(bos) != 1:
-        raise UserError(
+        refuse(
             f"{where}: the AR prompt holds BOS {ids.count(bos)} times, expected once; "
             "the tokenizer's special tokens are not those of training"
         )
     suffix = sidecar.tokens.ar_suffix_ids
     if suffix and tuple(ids[-len(suffix) :]) != suffix:
-        raise UserError(
+        refuse(
             f"{where}: the AR prompt ends in tokens {ids[-len(suffix) :]}, "
             f"the sidecar says {list(suffix)}; use the tokenizer of this checkpoint"
         )

@@ -32,6 +32,7 @@ from nla_audit.nla.fve import (
     measure_baselines,
 )
 from nla_audit.nla.prompts import ar_prompt_ids, check_ar_prompt
+from nla_audit.nla.refusal import Refuse, refuse_wrong
 from nla_audit.nla.scoring import score_rows
 from nla_audit.nla.sidecar import Sidecar
 
@@ -93,6 +94,7 @@ class Reconstructor:
         keep_final_norm: leave the norm in place (AR-LoRAs whose ``ar_meta.json`` says so).
         name: what messages and tables call it, the name of the ruler.
         files: the folders and files it was loaded from, for records.
+        refuse: what to do where the prompt cannot be that of training.
 
     Raises:
         UserError: head and model disagree in width, or the prompt cannot be the one of training.
@@ -108,6 +110,7 @@ class Reconstructor:
         keep_final_norm: bool = False,
         name: str = "ar",
         files: Sequence[Path] = (),
+        refuse: Refuse = refuse_wrong,
     ) -> None:
         self.files = tuple(files)
         self.model = model
@@ -115,7 +118,7 @@ class Reconstructor:
         self.tokenizer = tokenizer
         self.sidecar = sidecar
         self.name = name
-        self.template = check_ar_prompt(tokenizer, sidecar)
+        self.template = check_ar_prompt(tokenizer, sidecar, refuse=refuse)
         self.d_model = hidden_size(model.config)
         self.mse_scale = sidecar.mse_scale
         #: Extraction layer K: the AR predicts the output of its own last block.

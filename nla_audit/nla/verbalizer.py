@@ -26,6 +26,7 @@ from nla_audit.nla.prompts import (
     end_token_ids,
     read_explanation,
 )
+from nla_audit.nla.refusal import Refuse, refuse_wrong
 from nla_audit.nla.sidecar import Sidecar
 
 DEFAULT_MAX_NEW_TOKENS = 160
@@ -60,6 +61,7 @@ class Verbalizer:
         injection: overrides what the sidecar says.
         name: what messages and tables call it.
         files: the folders and files it was loaded from, for records.
+        refuse: what to do where the prompt cannot be that of training.
 
     Raises:
         UserError: the prompt cannot be what the AV was trained with.
@@ -74,6 +76,7 @@ class Verbalizer:
         injection: Injection | None = None,
         name: str = "av",
         files: Sequence[Path] = (),
+        refuse: Refuse = refuse_wrong,
     ) -> None:
         self.files = tuple(files)
         self.model = model
@@ -81,7 +84,7 @@ class Verbalizer:
         self.sidecar = sidecar
         self.injection = injection if injection is not None else injection_of(sidecar)
         self.name = name
-        self.prompt = av_prompt(tokenizer, sidecar)
+        self.prompt = av_prompt(tokenizer, sidecar, refuse=refuse)
         self.end_ids = end_token_ids(tokenizer, model)
         self.d_model = hidden_size(model.config)
 

@@ -28,6 +28,14 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "nla_audit.commands.extract:command",
         "Read activations of a model out of texts.",
     ),
+    "push": (
+        "nla_audit.commands.publish:push_command",
+        "Publish completions, a pair or a report on the Hub.",
+    ),
+    "pull": (
+        "nla_audit.commands.publish:pull_command",
+        "Fetch a pair, completions or a report from the Hub.",
+    ),
     "inspect": (
         "nla_audit.commands.inspect:command",
         "Say what a checkpoint is, and what is wrong with it.",

@@ -203,8 +203,10 @@ def _explain(error: Exception, kind: str) -> str | None:
 
 
 def _explain_status(status: int | None) -> str:
-    if status in (401, 403):
-        return f"the Hub refused access ({status}): run `hf auth login`"
+    if status == 401:
+        return "the Hub does not accept your login (401): run `hf auth login`"
+    if status == 403:
+        return "the Hub refused (403): check the name and what your access token may do"
     return f"the Hub answered with an error ({status}): try again later"
 
 

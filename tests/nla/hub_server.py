@@ -176,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
             {
                 "id": name,
                 "sha": commit,
-                "private": False,
+                "private": self.hub.repositories[kind, name].access == "private",
                 "gated": False,
                 "tags": [],
                 "downloads": 0,

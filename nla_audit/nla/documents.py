@@ -245,6 +245,7 @@ def _text(where: str, column: str, value: Any) -> str:
             f'{where}: column "{column}" holds {_shown(value)}, not text: name another column '
             "with --text-column"
         )
+    _check_encodable(where, column, value)
     return value
 
 
@@ -254,7 +255,19 @@ def _id(where: str, column: str, value: Any) -> str:
             f'{where}: column "{column}" holds {_shown(value)}, not a document id (text or whole '
             "number): name another with --id-column"
         )
+    _check_encodable(where, column, str(value))
     return str(value)
+
+
+def _check_encodable(where: str, column: str, value: str) -> None:
+    """JSON can say half of a surrogate pair, which is no character and no tokenizer takes."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f'{where}: column "{column}" holds half of a surrogate pair (character '
+            f"{error.start + 1}): correct or remove the row"
+        ) from None
 
 
 def _shown(value: Any) -> str:

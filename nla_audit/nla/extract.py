@@ -143,6 +143,8 @@ def extract(
         budget=token_budget or TOKEN_BUDGETS.get(target.device.type, _OTHER_TOKEN_BUDGET),
         notice=notice,
     )
+    if others := run.shards.others():
+        notice(f"{others[0]}: parts of an unfinished run with other settings; not used")
     expected = documents.expected()
     total = 0 if expected is None else len(range(part, expected, parts))
     own = (document for document in documents if document.number % parts == part)

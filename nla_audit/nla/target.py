@@ -39,6 +39,7 @@ class TargetModel:
         self.decoder = decoder_of(model)
         self.block = blocks_of(self.decoder)[layer_index]
         self.tokenizer = tokenizer
+        tokenizer.truncation_side = "right"
         self.layer_index = layer_index
         self.d_model = hidden_size(model.config)
         self.files = tuple(files)
@@ -55,9 +56,17 @@ class TargetModel:
         return int(getattr(text_config(self.model.config), "max_position_embeddings", 2**31))
 
     def token_ids(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-        """Token ids of each text with the special tokens of its tokenizer, cut on the right."""
-        encoded = self.tokenizer(list(texts), add_special_tokens=True)["input_ids"]
-        return [list(ids[:max_tokens]) for ids in encoded]
+        """Token ids of each text with the special tokens of its tokenizer, cut on the right.
+
+        They are cut to ``max_tokens``, or to what the model reads, if that is less.
+        """
+        encoded = self.tokenizer(
+            list(texts),
+            add_special_tokens=True,
+            truncation=True,
+            max_length=min(max_tokens, self.longest_text),
+        )
+        return [list(ids) for ids in encoded["input_ids"]]
 
     def candidates(self, ids: Sequence[int], minimum_position: int) -> list[int]:
         """Positions that may be read: not before the minimum, and no special token."""

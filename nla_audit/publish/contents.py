@@ -134,6 +134,9 @@ def _report_record(folder: Path) -> dict[str, Any] | None:
 
 def _report(folder: Path, record: dict[str, Any]) -> Contents:
     names = sorted(str(name) for name in record.get("files", []))
+    outside = [name for name in names if ".." in Path(name).parts or Path(name).is_absolute()]
+    if outside:
+        raise UserError(f"{folder}: {RECORD} names {outside[0]}, which is not in this folder")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise UserError(f"{folder}: {missing[0]} is missing from the report: write it again")

@@ -179,6 +179,16 @@ class TestTable:
         assert done.documents == 23
         assert done.too_short == 23 - table["doc_id"].n_unique() > 0
 
+    def test_texts_longer_than_the_model_reads_are_cut(
+        self, target: TargetModel, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "long.txt"
+        path.write_text(" ".join(WORDS * 100))
+        everything = Sampling(positions_per_document=10_000, minimum_position=0)
+        extract(target, Documents([path]), tmp_path / "a.parquet", sampling=everything)
+        longest = pl.read_parquet(tmp_path / "a.parquet")["n_raw_tokens"].max()
+        assert longest == target.model.config.max_position_embeddings
+
     def test_positions_spread_over_the_document(self) -> None:
         sampling = Sampling(positions_per_document=1)
         drawn = [sampling.draw(f"d{number}", range(100))[0] for number in range(400)]
@@ -294,7 +304,12 @@ class TestResume:
         monkeypatch.setattr(extraction, "DOCUMENTS_PER_SHARD", SHARD_DOCUMENTS)
 
     def counted(
-        self, target: TargetModel, texts: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        target: TargetModel,
+        texts: Path,
+        out: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        **options: Any,
     ) -> int:
         """Run to the end; how many batches the model read."""
         batches = 0
@@ -307,7 +322,7 @@ class TestResume:
 
         with monkeypatch.context() as patch:
             patch.setattr(TargetModel, "activations", count)
-            run(target, texts, out, token_budget=BATCH_TOKENS)
+            run(target, texts, out, token_budget=BATCH_TOKENS, **options)
         return batches
 
     @pytest.mark.parametrize("pieces", [1, 9])
@@ -356,8 +371,12 @@ class TestResume:
             with pytest.raises(KeyboardInterrupt):
                 run(target, texts, tmp_path / "a.parquet", token_budget=BATCH_TOKENS)
         assert list(tmp_path.rglob("*.parquet"))
+        said: list[str] = []
         texts.write_text(texts.read_text().replace("fair", "word"))
-        changed = self.counted(target, texts, tmp_path / "a.parquet", monkeypatch)
+        changed = self.counted(
+            target, texts, tmp_path / "a.parquet", monkeypatch, notice=said.append
+        )
+        assert "parts of an unfinished run with other settings; not used" in said[0]
         assert changed == self.counted(target, texts, tmp_path / "b.parquet", monkeypatch)
         assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
@@ -501,6 +520,11 @@ class TestCommand:
             lambda root: (root / "t.jsonl").write_text('{"id": null, "text": "x"}\n'),
             ["t.jsonl"],
             'column "id" holds None, not a document id',
+        ),
+        "half of a surrogate pair": (
+            lambda root: (root / "t.jsonl").write_text('{"text": "ab\\ud83d"}\n'),
+            ["t.jsonl"],
+            "holds half of a surrogate pair (character 3)",
         ),
         "broken JSON": (
             lambda root: (root / "t.jsonl").write_text('{"text": "x"}\n{"text": \n'),

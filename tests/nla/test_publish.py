@@ -400,6 +400,15 @@ class TestBadInput:
         error = self.fails(capsys, "push", str(report), "lab/x")
         assert "report.md is missing from the report" in error
 
+    def test_push_a_report_that_names_files_elsewhere(
+        self, report: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        record = json.loads((report / "record.json").read_text())
+        (report.parent / "secret").write_text("secret")
+        (report / "record.json").write_text(json.dumps({**record, "files": ["../secret"]}))
+        error = self.fails(capsys, "push", str(report), "lab/x")
+        assert "names ../secret, which is not in this folder" in error
+
     def test_push_completions_of_completions(
         self, completions: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from nla_audit.nla.architecture import keep_first_blocks
+from nla_audit.nla.architecture import blocks_of, decoder_of, keep_first_blocks
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.prompts import chat_ids
 from nla_audit.nla.reconstructor import Reconstructor
@@ -29,6 +29,8 @@ INJECTION = Injection("replace", scale=20.0)
 
 #: Odds of a transition are e to the power of its logit; everything else has a logit near 0.
 _CERTAIN = 16.0
+#: Norm of what all blocks together add to a hidden state of norm 1, about.
+_SHARE_OF_BLOCKS = 0.1
 
 
 def save_pair(
@@ -100,7 +102,13 @@ def _teach(av: Any, tokenizer: Any, *, words: float, empty: float, lost: float) 
         **{word: {**go_on, closing: close, end: lost} for word in word_ids},
     }
     width = av.config.hidden_size
+    blocks = blocks_of(decoder_of(av))
     with torch.no_grad():
+        for block in blocks:
+            for projection in (block.self_attn.o_proj, block.mlp.down_proj):
+                # Orthogonal rows at most keep a norm, and the inputs here are of norm √width.
+                nn.init.orthogonal_(projection.weight)
+                projection.weight *= _SHARE_OF_BLOCKS / (2 * len(blocks) * width) ** 0.5
         table = av.get_input_embeddings().weight
         nn.init.normal_(table, std=1 / width**0.5)
         directions = torch.linalg.qr(torch.randn(width, width)).Q[: len(following)]

@@ -7,6 +7,7 @@ Releases keep the halves apart (``…-av`` and ``…-ar`` on the Hub), side by s
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,9 @@ from nla_audit.nla.hub import local_folder
 _MARKS = ("config.json", ADAPTER_CONFIG, AR_LORA_META, AR_LORA_FILE)
 #: Folder names that say nothing about whose checkpoint it is.
 _GENERIC = frozenset({"av", "ar", "actor", "critic", "model", "checkpoint", "final"})
+
+#: An AV whose name ends in ``av``: ``x-av``, ``x/av``, ``owner/x-av@v1``.
+_AV_NAME = re.compile(r"(?P<before>(?:.*[-_/])?)av(?P<revision>(?:@[^/]+)?)")
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,11 @@ def display_name(reference: str | Path) -> str:
 
 
 def _counterpart(av: str) -> str:
-    """The AR whose name is that of ``av`` but for its ending."""
-    text = av.rstrip("/")
-    if text == "av" or text.endswith(("-av", "_av", "/av")):
-        ar = f"{text[:-2]}ar"
-        if not Path(text).is_dir() or Path(ar).is_dir():
+    """The AR whose name is that of ``av`` but for its ending; at the same revision."""
+    match = _AV_NAME.fullmatch(av.rstrip("/"))
+    if match is not None:
+        ar = f"{match['before']}ar{match['revision']}"
+        if not Path(av).is_dir() or Path(ar).is_dir():
             return ar
     raise UserError(f"{av}: an AV with no AR beside it; name one with --ar")
 

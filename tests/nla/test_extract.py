@@ -325,36 +325,55 @@ class TestResume:
             run(target, texts, out, token_budget=BATCH_TOKENS, **options)
         return batches
 
-    @pytest.mark.parametrize("pieces", [1, 9])
-    def test_kill(
-        self,
-        pieces: int,
-        qwen: Path,
-        texts: Path,
-        monkeypatch: pytest.MonkeyPatch,
+    def check_resumed(
+        self, target: TargetModel, texts: Path, pieces: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        tmp_path, out = texts.parent, texts.parent / "killed.parquet"
-        # Spawned, not forked: the threads of polars and torch do not survive a fork.
-        process = multiprocessing.get_context("spawn").Process(
-            target=run_and_die, args=(qwen, texts, out, pieces)
-        )
-        process.start()
-        process.join(120)
-        assert process.exitcode == -signal.SIGKILL
-        target = load_target(qwen, layer_index=tiny.LAYER, placement=FLOAT32)
-        all_batches = self.counted(target, texts, tmp_path / "whole.parquet", monkeypatch)
+        """Resume a run that was stopped after ``pieces`` pieces; compare with a whole one."""
+        folder, out = texts.parent, texts.parent / "stopped.parquet"
+        all_batches = self.counted(target, texts, folder / "whole.parquet", monkeypatch)
         assert not out.exists()
-        shards = [path.name for path in tmp_path.rglob("shard-*.parquet")]
+        shards = len(list(folder.rglob("shard-*.parquet")))
         again = self.counted(target, texts, out, monkeypatch)
-        assert again == all_batches - (pieces - len(shards))
-        assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
-        assert sorted(path.name for path in tmp_path.iterdir()) == [
-            "killed.parquet",
-            "killed.parquet.record.json",
+        assert again == all_batches - (pieces - shards)
+        assert out.read_bytes() == (folder / "whole.parquet").read_bytes()
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "stopped.parquet",
+            "stopped.parquet.record.json",
             "texts.jsonl",
             "whole.parquet",
             "whole.parquet.record.json",
         ]
+
+    def test_kill(
+        self, qwen: Path, target: TargetModel, texts: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Spawned, not forked: the threads of polars and torch do not survive a fork.
+        process = multiprocessing.get_context("spawn").Process(
+            target=run_and_die, args=(qwen, texts, texts.parent / "stopped.parquet", 9)
+        )
+        process.start()
+        process.join(120)
+        assert process.exitcode == -signal.SIGKILL
+        self.check_resumed(target, texts, 9, monkeypatch)
+
+    @pytest.mark.parametrize("pieces", range(9))
+    def test_stop_anywhere(
+        self, pieces: int, target: TargetModel, texts: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        original, left = Shards.put, pieces
+
+        def stop(self: Shards, stage: str, number: int, piece: pl.DataFrame) -> None:
+            nonlocal left
+            if left == 0:
+                raise KeyboardInterrupt
+            left -= 1
+            original(self, stage, number, piece)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Shards, "put", stop)
+            with pytest.raises(KeyboardInterrupt):
+                run(target, texts, texts.parent / "stopped.parquet", token_budget=BATCH_TOKENS)
+        self.check_resumed(target, texts, pieces, monkeypatch)
 
     def test_another_setting_starts_afresh(
         self, target: TargetModel, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

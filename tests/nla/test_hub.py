@@ -183,6 +183,23 @@ class TestPairs:
         vectors = np.ones((1, there.d_model), dtype=np.float32)
         np.testing.assert_array_equal(there.first_logits(vectors), here.first_logits(vectors))
 
+    def test_explain_from_the_command_line(self, hub: FakeHub, pair: Path, tmp_path: Path) -> None:
+        halves = {name: data for name, data in files_in(pair).items() if name[:2] in ("av", "ar")}
+        for revision in ("main", "v1"):
+            hub.add("lab/pair", halves, revision=revision)
+            hub.add("lab/x-av", files_in(pair / "av"), revision=revision)
+            hub.add("lab/x-ar", files_in(pair / "ar"), revision=revision)
+        vectors = np.random.default_rng(0).normal(size=(3, tiny.D_MODEL)).astype(np.float32)
+        pl.DataFrame({"activation_vector": vectors}).write_parquet(tmp_path / "a.parquet")
+        tables = []
+        names = ("lab/pair", "lab/pair@v1", "lab/pair/av", "lab/x-av", "lab/x-av@v1")
+        for number, name in enumerate((str(pair), *names)):
+            out = tmp_path / f"{number}.parquet"
+            options = ["--max-new-tokens", "4", "--model", "m", "--ruler", "r", "--out", str(out)]
+            assert cli.run(["explain", name, str(tmp_path / "a.parquet"), *options]) == 0
+            tables.append(pl.read_parquet(out))
+        assert all(table.equals(tables[0]) for table in tables)
+
     def test_login_opens_a_private_repository(
         self, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -213,6 +213,6 @@ def content_tokens(tokenizer: Any, ids: Sequence[int], explanation: str) -> int:
 
 def cjk_share(text: str) -> float:
     """Share of CJK characters: an alarm that the marker, not the vector, is being described."""
-    if not text:
+    if text.isascii():  # nearly every text, and a hundred times as fast; empty text is ASCII
         return 0.0
     return sum("CJK" in unicodedata.name(char, "") for char in text) / len(text)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from nla_audit import cli, completions
 from nla_audit.nla.activations import Activations, read_activations
@@ -220,6 +221,34 @@ def test_stopped_run_goes_on(root: Path, tmp_path: Path, monkeypatch: pytest.Mon
     calls_before = len(again)
     assert run(root, tmp_path / "whole.parquet", *options) == 0
     assert len(again) - calls_before == calls_before + 2
+
+
+def test_out_of_memory_halves_the_batch(
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(root, tmp_path / "wanted.parquet") == 0
+    forward = Reconstructor._forward
+
+    def tight(self: Reconstructor, prefix: Any, shared: int, rests: Any) -> Any:
+        if len(rests) > 1:
+            raise torch.OutOfMemoryError("no room")
+        return forward(self, prefix, shared, rests)
+
+    monkeypatch.setattr(Reconstructor, "_forward", tight)
+    assert run(root, tmp_path / "scored.parquet") == 0
+    assert "out of memory with 4 rows in a batch; going on with 2" in capsys.readouterr().err
+    wanted, got = (pl.read_parquet(tmp_path / f"{name}.parquet") for name in ("wanted", "scored"))
+    np.testing.assert_allclose(got["mse"].to_numpy(), wanted["mse"].to_numpy(), atol=1e-5)
+
+    def none(self: Reconstructor, prefix: Any, shared: int, rests: Any) -> Any:
+        raise torch.OutOfMemoryError("no room at all")
+
+    monkeypatch.setattr(Reconstructor, "_forward", none)
+    assert run(root, tmp_path / "none.parquet") == 2
+    assert "error: out of memory on a single row" in capsys.readouterr().err
 
 
 class TestBadInput:

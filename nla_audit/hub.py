@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -19,7 +20,16 @@ _ADDRESS = re.compile(
 )
 #: Names of the HTTP library's errors that say that no connection came about at all. Its classes
 #: differ between releases of huggingface_hub (requests, httpx, httpx2), so names must do.
-_NOT_CONNECTED = ("ConnectError", "ConnectTimeout", "ConnectionError", "ProxyError", "SSLError")
+_NOT_CONNECTED = (
+    "ConnectError",
+    "ConnectTimeout",
+    "ConnectionError",
+    "ProxyError",
+    "SSLError",
+    "UnsupportedProtocol",
+    "InvalidURL",
+    "MissingSchema",
+)
 _BROKE_OFF = "the connection broke off: run the same command again; whole files are kept"
 
 
@@ -193,7 +203,9 @@ def _explain(error: Exception, kind: str) -> str | None:
         if isinstance(error, class_):
             return message
     if isinstance(error, errors.HfHubHTTPError):
-        return _explain_status(getattr(getattr(error, "response", None), "status_code", None))
+        return _explain_answer(error)
+    if isinstance(error, RuntimeError | ValueError):
+        return _explain_value(error, kind)
     if type(error).__module__.split(".")[0].startswith(("requests", "httpx", "httpcore")):
         connected = type(error).__name__ not in _NOT_CONNECTED
         return _BROKE_OFF if connected else unreachable
@@ -202,12 +214,30 @@ def _explain(error: Exception, kind: str) -> str | None:
     return _explain_disk(error) if isinstance(error, OSError) else None
 
 
-def _explain_status(status: int | None) -> str:
+def _explain_answer(error: Any) -> str:
+    """An answer that is no success, with what the Hub says about it, if anything."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
     if status == 401:
         return "the Hub does not accept your login (401): run `hf auth login`"
+    said = str(getattr(error, "server_message", None) or "").strip().split("\n", 1)[0]
+    answer = f"({status}{': ' if said else ''}{said})"
     if status == 403:
-        return "the Hub refused (403): check the name and what your access token may do"
-    return f"the Hub answered with an error ({status}): try again later"
+        return f"the Hub refused {answer}: check the name and what your access token may do"
+    if status is not None and status < 500 and status != 429:
+        return f"the Hub refused {answer}"
+    return f"the Hub answered with an error {answer}: try again later"
+
+
+def _explain_value(error: RuntimeError | ValueError, kind: str) -> str | None:
+    """Uploads wrap what went wrong; the Hub's refusal of a single file is a bare ``ValueError``."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"{endpoint()} does not answer as the Hub does: check HF_ENDPOINT"
+    if isinstance(error.__cause__, Exception):
+        return _explain(error.__cause__, kind)
+    text = str(error)
+    if isinstance(error, ValueError) and not text.startswith("LFS batch"):
+        return None
+    return f"the transfer failed: {' '.join(text.split())}"
 
 
 def _explain_disk(error: OSError) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ def _push(**arguments: Any) -> None:
             repository,
             completions=arguments["completions"],
             ruler=arguments["ar"],
+            base_model=arguments["base_model"],
         )
     for note in contents.left_out:
         console.print(Text(f"left out: {note}", style="yellow"), soft_wrap=True)
@@ -62,7 +62,8 @@ def _push(**arguments: Any) -> None:
 
 
 def _pull(**arguments: Any) -> None:
-    from nla_audit.publish.contents import contents_of  # noqa: PLC0415  (keeps --help fast)
+    from nla_audit.nla.shards import write_json  # noqa: PLC0415  (keeps --help fast)
+    from nla_audit.publish.contents import contents_of, record_path  # noqa: PLC0415
     from nla_audit.publish.transfer import pull  # noqa: PLC0415
 
     console = Console(stderr=True)
@@ -74,8 +75,7 @@ def _pull(**arguments: Any) -> None:
         "files": done.files,
         "left_out": done.left_out,
     }
-    text = json.dumps(record, indent=2, ensure_ascii=False)
-    out.with_name(f"{out.name}.record.json").write_text(text + "\n", encoding="utf-8")
+    write_json(record, record_path(out))
     for name in done.left_out:
         console.print(Text(f"left there: {name}", style="yellow"), soft_wrap=True)
     try:
@@ -112,6 +112,11 @@ push_command = click.Command(
             ["--ar"],
             metavar="NAME",
             help="Ruler whose FVE the card states, where a table holds several.",
+        ),
+        click.Option(
+            ["--base-model"],
+            metavar="OWNER/NAME",
+            help="The model whose activations are explained.  [default: as recorded]",
         ),
         click.Option(
             ["--with-base"], is_flag=True, help="Also publish plain models beside a pair."

@@ -110,22 +110,24 @@ class Documents:
         ]
 
     def expected(self) -> int | None:
-        """How many documents there will be, where that is known without reading them."""
+        """How many documents there will be, where that is known without fetching anything."""
         known = 0
         for source in self._sources:
-            format_ = SUFFIXES[Path(source.label).suffix.lower()]
-            if isinstance(source.file, Path) and format_ == "parquet":
-                try:
-                    known += (
-                        pl.scan_parquet(source.file, glob=False).select(pl.len()).collect().item()
-                    )
-                except _POLARS_ERRORS:
-                    return None  # said in full when the file's turn comes
-            elif format_ == "txt" and not self.lines:
-                known += 1
-            else:
+            if not isinstance(source.file, Path):
                 return self.limit
+            known += self._count(source.name, source.file)
         return known if self.limit is None else min(known, self.limit)
+
+    def _count(self, name: str, path: Path) -> int:
+        format_ = SUFFIXES[path.suffix.lower()]
+        if format_ == "parquet":
+            try:
+                return int(pl.scan_parquet(path, glob=False).select(pl.len()).collect().item())
+            except _POLARS_ERRORS:
+                return 0  # said in full when the file's turn comes
+        if format_ == "txt" and not self.lines:
+            return 1
+        return sum(bool(line.strip()) or format_ == "txt" for line in _lines(name, path))
 
     def __iter__(self) -> Iterator[Document]:
         """The documents; empty texts are skipped, though counted.

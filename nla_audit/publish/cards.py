@@ -45,6 +45,7 @@ def card_of(
     *,
     completions: Sequence[Path] = (),
     ruler: str | None = None,
+    base_model: str | None = None,
 ) -> str:
     """The card.
 
@@ -52,21 +53,24 @@ def card_of(
         repository: ``owner/name`` of where it goes.
         completions: for a pair, tables of its completions, from which FVE is taken.
         ruler: the AR whose FVE the card states, where a table holds several.
+        base_model: the model whose activations are explained, if not as recorded.
 
     Raises:
         UserError: a table that cannot be read.
     """
     if contents.kind == "completions":
-        return _completions_card(contents, repository, ruler)
+        return _completions_card(contents, repository, ruler, base_model)
     if contents.kind == "report":
         return _report_card(contents, repository)
     from nla_audit.completions import load  # noqa: PLC0415  (keeps --help fast)
 
     measured = load(list(completions), ar=ruler) if completions else None
-    return _pair_card(contents, repository, measured)
+    return _pair_card(contents, repository, measured, base_model)
 
 
-def _completions_card(contents: Contents, repository: str, ruler: str | None) -> str:
+def _completions_card(
+    contents: Contents, repository: str, ruler: str | None, base_model: str | None
+) -> str:
     from nla_audit.completions import load  # noqa: PLC0415  (keeps --help fast)
 
     tables = table_paths(contents)
@@ -74,6 +78,7 @@ def _completions_card(contents: Contents, repository: str, ruler: str | None) ->
     records = [record for file in tables.values() if (record := run_record(file)) is not None]
     facts: dict[str, Any] = {
         "kind": "completions",
+        "base_model": base_model,
         "activations": loaded.rows["idx"].n_unique(),
         "explanations": loaded.rows.height,
         "ruler": loaded.ar,
@@ -94,6 +99,7 @@ def _completions_card(contents: Contents, repository: str, ruler: str | None) ->
         "Explanations of a language model's activations by natural language autoencoders. " + _WHAT,
         _facts(
             {
+                "Base model": base_model,
                 "Activations": f"{facts['activations']:,}",
                 "Explanations": f"{facts['explanations']:,}",
                 "Extraction layer": facts["layer"],
@@ -112,12 +118,14 @@ def _completions_card(contents: Contents, repository: str, ruler: str | None) ->
     return _card(front, body)
 
 
-def _pair_card(contents: Contents, repository: str, measured: Completions | None) -> str:
+def _pair_card(
+    contents: Contents, repository: str, measured: Completions | None, base_model: str | None
+) -> str:
     from nla_audit.nla.formats import recognise  # noqa: PLC0415
 
     halves = {name: recognise(contents.root / name) for name in contents.checkpoints}
     rows = [_half(name, checkpoint) for name, checkpoint in halves.items()]
-    base = _common(row["base_model"] for row in rows)
+    base = base_model or _common(row["base_model"] for row in rows)
     facts: dict[str, Any] = {
         "kind": "pair",
         "layer": _common(row["layer"] for row in rows),

@@ -100,7 +100,7 @@ def table_paths(contents: Contents) -> dict[str, Path]:
 
 def run_record(table: Path) -> dict[str, Any] | None:
     """The record that the command which wrote ``table`` left beside it, if there is one."""
-    path = _record_of(table)
+    path = record_path(table)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -108,16 +108,17 @@ def run_record(table: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _record_of(table: Path) -> Path:
+def record_path(path: Path) -> Path:
+    """Where the record of what a command wrote to ``path`` lies."""
     # As nla.record names it; importing that module would load torch.
-    return table.with_name(f"{table.name}.record.json")
+    return path.with_name(f"{path.name}.record.json")
 
 
 def _tables(root: Path, tables: list[Path]) -> Contents:
     files = {}
     for table in tables:
         files[table.name] = table
-        record = _record_of(table)
+        record = record_path(table)
         if record.is_file():
             files[record.name] = record
     return Contents("completions", root, dict(sorted(files.items())))

@@ -75,8 +75,12 @@ class FakeHub:
         self.breaks: dict[str, int] = {}
         #: Namespaces in which :data:`TOKEN` may write.
         self.writable = {"lab"}
-        #: Answer every request with this status, where set.
-        self.failure: int | None = None
+        #: Answer requests whose path matches with this status and message.
+        self.failures: dict[str, tuple[int, str]] = {}
+        #: SHA-256 → why the LFS batch refuses it.
+        self.refused_objects: dict[str, str] = {}
+        #: Answer like something else than the Hub.
+        self.is_no_hub = False
         self.page_size = 1000
         self.port = 0
 
@@ -156,8 +160,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.body = self._read_body()
         request = Request(self.command, path, self.headers.get("Range"), self.token, self.body)
         self.hub.requests.append(request)
-        if self.hub.failure is not None:
-            return self._send(self.hub.failure)
+        if self.hub.is_no_hub:
+            return self._send(200, {"Content-Type": "text/html"}, b"<html>log in to the Wi-Fi")
+        for pattern, (status, message) in self.hub.failures.items():
+            if re.search(pattern, path):
+                return self._json({"error": message} if message else {}, status=status)
         for method, pattern, action in _ROUTES:
             match = re.fullmatch(pattern, split.path)
             if match is not None and self.command in method:
@@ -317,8 +324,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         objects = []
         for one in json.loads(self.body)["objects"]:
-            answer = {"oid": one["oid"], "size": one["size"]}
-            if one["oid"] not in self.hub.objects:
+            answer: dict[str, Any] = {"oid": one["oid"], "size": one["size"]}
+            refusal = self.hub.refused_objects.get(one["oid"])
+            if refusal is not None:
+                answer["error"] = {"code": 422, "message": refusal}
+            elif one["oid"] not in self.hub.objects:
                 url = f"{self.hub.endpoint}/lfs/{one['oid']}"
                 answer["actions"] = {
                     "upload": {"href": url},

@@ -421,11 +421,13 @@ class TestDocuments:
             (1, "sub/b.jsonl:0", "x"),
             (3, "sub/b.jsonl:2", "y"),
         ]
+        assert Documents([tmp_path]).expected() == 4
 
     def test_lines(self, tmp_path: Path) -> None:
         (tmp_path / "a.txt").write_text("first line\n\nthird line\n")
         found = [(d.number, d.doc_id, d.text) for d in Documents([tmp_path], lines=True)]
         assert found == [(0, "a.txt:0", "first line"), (2, "a.txt:2", "third line")]
+        assert Documents([tmp_path], lines=True).expected() == 3
 
     def test_parquet_is_read_in_pieces(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -249,7 +249,7 @@ class TestBrokenConnection:
         if how == "refused":
             monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
         elif how == "failing":
-            hub.failure = 503
+            hub.failures[""] = (503, "")
         else:
             monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         assert (local_folder("lab/x") / "model.safetensors").read_bytes() == weights
@@ -290,6 +290,17 @@ class TestWhatIsNotThere:
         assert "\n" not in str(caught.value)
         assert str(caught.value).startswith(reference)
         assert not hub.asked("^/cdn/")
+
+    def test_a_server_that_is_no_hub(self, hub: FakeHub) -> None:
+        hub.is_no_hub = True
+        with pytest.raises(UserError, match="does not answer as the Hub does: check HF_ENDPOINT"):
+            local_folder("lab/x")
+
+    @pytest.mark.parametrize("endpoint", ["nonsense", "http://", "http://127.0.0.1:9"])
+    def test_an_endpoint_that_is_none(self, endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        with pytest.raises(UserError, match="cannot be reached and the files are not in the"):
+            local_folder("lab/x")
 
     def test_from_the_command_line(
         self, capsys: pytest.CaptureFixture[str], tmp_path: Path

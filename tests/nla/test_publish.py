@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -98,9 +99,11 @@ class TestCompletions:
         assert captured.err.count("\n") == 1
 
     def test_card(self, hub: FakeHub, completions: Path, table: pl.DataFrame) -> None:
-        assert cli.run(["push", str(completions), "lab/sweep"]) == 0
+        command = ["push", str(completions), "lab/sweep", "--base-model", "Qwen/Qwen3-8B"]
+        assert cli.run(command) == 0
         card = hub.files("lab/sweep", "dataset")["README.md"].decode()
         front = front_matter(card)
+        assert front["nla"]["base_model"] == "Qwen/Qwen3-8B"
         assert front["configs"] == [{"config_name": "default", "data_files": ["sweep.parquet"]}]
         assert front["size_categories"] == ["n<1K"]
         facts = front["nla"]
@@ -427,18 +430,52 @@ class TestBadInput:
         assert "write owner/name" in self.fails(capsys, "push", path, "sweep")
         assert "write owner/name" in self.fails(capsys, "push", path, "lab/sweep/data")
         refused = self.fails(capsys, "push", path, "others/sweep")
-        assert "the Hub refused (403): check the name and what your access token may" in refused
+        assert "the Hub refused (403: You cannot write to others/sweep): check the nam" in refused
         monkeypatch.setenv("HF_TOKEN", "hf_wrong")
         assert "run `hf auth login`" in self.fails(capsys, "push", path, "lab/sweep")
         monkeypatch.delenv("HF_TOKEN")
         assert "you are not logged in" in self.fails(capsys, "push", path, "lab/sweep")
         monkeypatch.setenv("HF_TOKEN", TOKEN)
-        hub.failure = 500
+        hub.failures[""] = (500, "")
         error = self.fails(capsys, "push", path, "lab/sweep")
         assert "the Hub answered with an error (500)" in error
         monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
         assert "cannot be reached" in self.fails(capsys, "push", path, "lab/sweep")
         assert hub.repositories == {}
+
+    @pytest.mark.parametrize(
+        "case",
+        [
+            ("^/lfs/", (500, ""), "the Hub answered with an error (500): try again later"),
+            ("^/lfs/", (403, "quota is used up"), "the Hub refused (403: quota is used up)"),
+            ("/commit/", (413, "too large"), "the Hub refused (413: too large)"),
+            ("/commit/", (429, ""), "the Hub answered with an error (429): try again later"),
+        ],
+    )
+    def test_push_that_fails_midway_goes_on(
+        self,
+        case: tuple[str, tuple[int, str], str],
+        hub: FakeHub,
+        completions: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        where, failure, message = case
+        hub.failures[where] = failure
+        assert message in self.fails(capsys, "push", str(completions), "lab/sweep")
+        assert set(hub.files("lab/sweep", "dataset")) == {".gitattributes"}
+        hub.failures.clear()
+        assert cli.run(["push", str(completions), "lab/sweep"]) == 0
+        assert "sweep.parquet" in hub.files("lab/sweep", "dataset")
+        if where == "/commit/":  # what is up there already does not go up again
+            assert len(hub.asked("^/lfs/", "PUT")) == 1
+
+    def test_push_of_a_file_that_the_hub_refuses(
+        self, hub: FakeHub, completions: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        digest = hashlib.sha256(completions.read_bytes()).hexdigest()
+        hub.refused_objects[digest] = "this file is flagged"
+        error = self.fails(capsys, "push", str(completions), "lab/sweep")
+        assert "this file is flagged" in error
 
     def test_pull(
         self,

@@ -13,7 +13,6 @@ from nla_audit.commands.model_options import model_parameters, placement
 from nla_audit.commands.pair_options import provenance
 from nla_audit.commands.progress import counting
 from nla_audit.errors import UserError
-from nla_audit.schema import count
 
 
 def _run(**arguments: Any) -> None:
@@ -21,6 +20,7 @@ def _run(**arguments: Any) -> None:
     from nla_audit.nla.extract import Sampling, extract  # noqa: PLC0415
     from nla_audit.nla.hub import local_folder  # noqa: PLC0415
     from nla_audit.nla.target import load_target  # noqa: PLC0415
+    from nla_audit.schema import count  # noqa: PLC0415
 
     console = Console(stderr=True)
     out: Path = arguments["out"]
@@ -29,6 +29,7 @@ def _run(**arguments: Any) -> None:
         arguments["texts"],
         text_column=arguments["text_column"],
         id_column=arguments["id_column"],
+        row_ids=arguments["row_ids"],
         lines=arguments["lines"],
         limit=arguments["documents"],
     )
@@ -137,6 +138,11 @@ command = click.Command(
             ["--id-column"],
             metavar="NAME",
             help="Column of document ids.  [default: doc_id or id, else file name and row]",
+        ),
+        click.Option(
+            ["--row-ids"],
+            is_flag=True,
+            help="Make document ids of file name and row, whatever columns there are.",
         ),
         click.Option(["--lines"], is_flag=True, help="Each line of a .txt is a document."),
         click.Option(

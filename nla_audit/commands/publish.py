@@ -11,13 +11,13 @@ from rich.text import Text
 
 from nla_audit.commands.pair_options import provenance
 from nla_audit.errors import UserError
-from nla_audit.schema import count
 
 
 def _push(**arguments: Any) -> None:
     from nla_audit.publish.cards import card_of  # noqa: PLC0415  (keeps --help fast)
     from nla_audit.publish.contents import CARD, contents_of  # noqa: PLC0415
     from nla_audit.publish.transfer import check_repository, push  # noqa: PLC0415
+    from nla_audit.schema import count  # noqa: PLC0415
 
     console = Console(stderr=True)
     repository: str = arguments["repository"]
@@ -65,6 +65,7 @@ def _pull(**arguments: Any) -> None:
     from nla_audit.nla.shards import write_json  # noqa: PLC0415  (keeps --help fast)
     from nla_audit.publish.contents import contents_of, record_path  # noqa: PLC0415
     from nla_audit.publish.transfer import pull  # noqa: PLC0415
+    from nla_audit.schema import count  # noqa: PLC0415
 
     console = Console(stderr=True)
     out: Path = arguments["out"]

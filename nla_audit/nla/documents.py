@@ -61,6 +61,7 @@ class Documents:
     """All documents of some files, folders and ``hf://`` addresses, in a fixed order.
 
     Iterating reads them from the beginning, each time; files on the Hub are fetched one by one.
+    Only the ids are kept, to tell one that occurs twice.
 
     Args:
         paths: ``.txt``, ``.jsonl`` or ``.parquet`` files, folders of them, or
@@ -68,6 +69,7 @@ class Documents:
         text_column: the column (or JSON key) that holds the text.
         id_column: the column of document ids; by default ``doc_id`` or ``id`` where a file has
             one.
+        row_ids: make ids of file name and row even where a file has an id column.
         lines: every non-empty line of a ``.txt`` is a document, not the whole file.
         limit: stop after this many documents.
 
@@ -81,11 +83,13 @@ class Documents:
         *,
         text_column: str = "text",
         id_column: str | None = None,
+        row_ids: bool = False,
         lines: bool = False,
         limit: int | None = None,
     ) -> None:
         self.text_column = text_column
         self.id_column = id_column
+        self.row_ids = row_ids
         self.lines = lines
         self.limit = limit
         self._sources = [source for path in paths for source in _find(str(path))]
@@ -143,7 +147,7 @@ class Documents:
             if doc_id in seen:
                 raise UserError(
                     f'{source.name}: row {row}: document id "{doc_id}" occurs twice: name a column '
-                    "without repeats with --id-column"
+                    "without repeats with --id-column, or say --row-ids"
                 )
             seen.add(doc_id)
             if text:
@@ -211,6 +215,8 @@ class Documents:
             ) from error
 
     def _id_column(self, where: str, columns: list[str]) -> str | None:
+        if self.row_ids:
+            return None
         if self.id_column is None:
             return next((name for name in ID_COLUMNS if name in columns), None)
         if self.id_column not in columns:

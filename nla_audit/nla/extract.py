@@ -181,6 +181,7 @@ def _settings(
         "texts": documents.fingerprint(),
         "text_column": documents.text_column,
         "id_column": documents.id_column,
+        "row_ids": documents.row_ids,
         "lines": documents.lines,
         "documents": documents.limit,
         "sampling": asdict(sampling),

@@ -423,6 +423,11 @@ class TestDocuments:
         ]
         assert Documents([tmp_path]).expected() == 4
 
+    def test_row_ids_where_the_id_column_repeats(self, tmp_path: Path) -> None:
+        (tmp_path / "t.jsonl").write_text('{"id": 1, "text": "x"}\n' * 2)
+        documents = Documents([tmp_path / "t.jsonl"], row_ids=True)
+        assert [d.doc_id for d in documents] == ["t.jsonl:0", "t.jsonl:1"]
+
     def test_lines(self, tmp_path: Path) -> None:
         (tmp_path / "a.txt").write_text("first line\n\nthird line\n")
         found = [(d.number, d.doc_id, d.text) for d in Documents([tmp_path], lines=True)]
@@ -535,7 +540,7 @@ class TestCommand:
         "repeated id": (
             lambda root: (root / "t.jsonl").write_text('{"id": 1, "text": "x"}\n' * 2),
             ["t.jsonl"],
-            't.jsonl: row 1: document id "1" occurs twice',
+            't.jsonl: row 1: document id "1" occurs twice: name a column without repeats',
         ),
         "id of the wrong type": (
             lambda root: (root / "t.jsonl").write_text('{"id": null, "text": "x"}\n'),

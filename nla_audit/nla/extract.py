@@ -149,12 +149,13 @@ def extract(
     total = 0 if expected is None else len(range(part, expected, parts))
     own = (document for document in documents if document.number % parts == part)
     read = 0
-    for number, group in enumerate(_groups(own, DOCUMENTS_PER_SHARD)):
-        progress("documents", read, total)
-        if run.shards.get(_SHARD, number) is None:
-            _extract_shard(run, number, group)
-        read += len(group)
     progress("documents", read, total)
+    for number, group in enumerate(_groups(own, DOCUMENTS_PER_SHARD)):
+        if run.shards.get(_SHARD, number) is None:
+            for done in _extract_shard(run, number, group):
+                progress("documents", read + done, total)
+        read += len(group)
+        progress("documents", read, total)
     record = {**(provenance or {}), "key": key, "settings": settings, "versions": versions()}
     return _finish(run, out, read, record)
 
@@ -196,17 +197,24 @@ def _groups(documents: Iterable[Document], size: int) -> Iterator[list[Document]
         yield group
 
 
-def _extract_shard(run: _Run, number: int, documents: Sequence[Document]) -> None:
-    """Read one shard batch by batch; batches that an interrupted run has kept are not redone."""
+def _extract_shard(run: _Run, number: int, documents: Sequence[Document]) -> Iterator[int]:
+    """Read one shard batch by batch; batches that an interrupted run has kept are not redone.
+
+    Yields:
+        After each batch, how many documents of the shard are done.
+    """
     readings = _readings(run, documents)
     stage = f"{_SHARD}{number:06d}-{run.budget}"
     pieces = [_frame(run, [], np.empty((0, run.target.d_model), np.float32))]
+    done = len(documents) - len(readings)
     for batch, group in enumerate(by_token_budget([len(one.ids) for one in readings], run.budget)):
         piece = run.shards.get(stage, batch)
         if piece is None:
             piece = _extract_batch(run, [readings[place] for place in group])
             run.shards.put(stage, batch, piece)
         pieces.append(piece)
+        done += len(group)
+        yield done
     run.shards.put(_SHARD, number, pl.concat(pieces).sort("idx"))
     for leftover in run.shards.folder.glob(f"{_SHARD}{number:06d}-*"):
         leftover.unlink(missing_ok=True)

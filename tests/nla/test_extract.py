@@ -267,7 +267,7 @@ class TestDivision:
 
         monkeypatch.setattr(TargetModel, "activations", small)
         said: list[str] = []
-        table = run(target, texts, tmp_path / "a.parquet", notice=said.append)
+        table = run(target, texts, tmp_path / "a.parquet", token_budget=4096, notice=said.append)
         np.testing.assert_allclose(vectors(table), vectors(whole), atol=1e-5, rtol=1e-5)
         assert said[0] == "out of memory with 22 rows in a batch; going on with 11"
 
@@ -374,6 +374,21 @@ class TestResume:
             with pytest.raises(KeyboardInterrupt):
                 run(target, texts, texts.parent / "stopped.parquet", token_budget=BATCH_TOKENS)
         self.check_resumed(target, texts, pieces, monkeypatch)
+
+    def test_progress_goes_up_with_every_batch(self, target: TargetModel, texts: Path) -> None:
+        told: list[tuple[str, int, int]] = []
+        run(
+            target,
+            texts,
+            texts.parent / "a.parquet",
+            token_budget=BATCH_TOKENS,
+            progress=lambda *step: told.append(step),
+        )
+        done = [step[1] for step in told]
+        assert done == sorted(done)
+        assert (done[0], done[-1]) == (0, 23)
+        assert len(set(done)) > 23 / SHARD_DOCUMENTS + 2
+        assert {(stage, total) for stage, _, total in told} == {("documents", 23)}
 
     def test_another_setting_starts_afresh(
         self, target: TargetModel, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

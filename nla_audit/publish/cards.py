@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from nla_audit import __version__
-from nla_audit.model_names import length_penalty_of
+from nla_audit.model_names import is_without_rl, length_penalty_of
 from nla_audit.pairing import column, resampler
 from nla_audit.publish.contents import Contents, run_record, table_paths
 from nla_audit.report.escape import markdown_text
@@ -32,6 +32,7 @@ _TAGS = ["natural-language-autoencoder", "nla", "interpretability"]
 #: The Hub's own names for numbers of rows.
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _UNKNOWN = "not recorded"
+_NOT_FOR_THIS = "–"
 _WHAT = (
     "An NLA (natural language autoencoder) is a pair of language models: a verbalizer (AV) that "
     "turns a model's activation into text, and a reconstructor (AR) that turns the text back into "
@@ -148,11 +149,11 @@ def _pair_card(
             [
                 (
                     row["folder"],
-                    row["role"],
+                    row["role"].upper() if row["role"] else "plain model",
                     row["format"],
                     row["layer"],
-                    row["injection"],
-                    row["length_penalty"],
+                    row["injection"] if row["role"] == "av" else _NOT_FOR_THIS,
+                    row["length_penalty"] if row["role"] == "av" else _NOT_FOR_THIS,
                     row["ar_trained_in_rl"],
                 )
                 for row in rows
@@ -295,7 +296,7 @@ def _model_table(models: Iterable[dict[str, Any]]) -> str:
         [
             (
                 row["model"],
-                row["length_penalty"],
+                "no RL" if is_without_rl(row["model"]) else row["length_penalty"],
                 row["explanations"],
                 None if row["extracted"] is None else f"{row['extracted']:.1%}",
                 _interval_text(row["tokens_mean"], ".1f"),

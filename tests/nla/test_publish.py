@@ -123,6 +123,8 @@ class TestCompletions:
             assert row["fve_mean"]["low"] < row["fve_mean"]["value"] < row["fve_mean"]["high"]
             assert row["fve_missing"] == own["fve"].null_count()
             assert f"{row['fve_mean']['value']:.3f} [" in card
+        assert "| base | no RL | 12 |" in card
+        assert "| p0.03 | 0.03 | 12 |" in card
         assert models["p0.03"]["extracted"] == round(11 / 12, 3)
         assert "nla-audit audit hf://datasets/lab/sweep/sweep.parquet --out report" in card
 
@@ -220,7 +222,8 @@ class TestPair:
         assert by_role["av"]["d_model"] == tiny.D_MODEL
         assert front["nla"]["fve"]["ruler"] == "warm-start"
         assert front["nla"]["fve"]["models"][1]["fve_mean"]["value"] == 0.615
-        assert "| av | av | full checkpoint, model sidecar |" in card
+        assert "| av | AV | full checkpoint, model sidecar | 2 | add:1 | not recorded |" in card
+        assert "| ar | AR | full checkpoint, model sidecar | 2 | – | – |" in card
 
     def test_no_fve_is_invented(self, hub: FakeHub, pair: Path) -> None:
         assert cli.run(["push", str(pair), "lab/pair"]) == 0

@@ -1,8 +1,9 @@
 """How fast ``explain`` and ``score`` are, beside the loop that anybody would write.
 
-Run from the repository root, on two cores::
+Run from the repository root, on two cores (threads that wait without spinning are disturbed
+less by whatever else the machine does)::
 
-    taskset -c 0,1 .venv/bin/python -m benchmarks.pair_throughput \\
+    OMP_WAIT_POLICY=passive taskset -c 0,1 .venv/bin/python -m benchmarks.pair_throughput \\
         --out benchmarks/pair_throughput.md
 
 Everything is measured side by side in one run, on a pair made on the spot (random weights,
@@ -259,8 +260,8 @@ def measure(folder: Path, repeats: int, loop_rows: int, threads: int) -> str:
             f"{transformers.__version__}, Python {platform.python_version()}. Best of {repeats} "
             "runs, all measured in turn in one process:",
             "",
-            "    taskset -c 0,1 .venv/bin/python -m benchmarks.pair_throughput "
-            "--out benchmarks/pair_throughput.md",
+            "    OMP_WAIT_POLICY=passive taskset -c 0,1 .venv/bin/python -m "
+            "benchmarks.pair_throughput --out benchmarks/pair_throughput.md",
             "",
             "| what | rows | seconds | rows/s | tokens/s | in the models | |",
             "|---|--:|--:|--:|--:|--:|---|",

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 
 def _run(**arguments: Any) -> None:
-    from nla_audit.nla.activations import read_activations  # noqa: PLC0415  (torch is slow to
-    from nla_audit.nla.explain import ExplainSettings, explain  # noqa: PLC0415   import, and
-    from nla_audit.nla.find_pair import display_name, find_pair  # noqa: PLC0415  --help needs
-    from nla_audit.nla.injection import parse_injection  # noqa: PLC0415          none of it)
+    # Here, and not above: torch is slow to import, and --help needs none of it.
+    from nla_audit.nla.activations import read_activations  # noqa: PLC0415
+    from nla_audit.nla.explain import ExplainSettings, explain  # noqa: PLC0415
+    from nla_audit.nla.find_pair import display_name, find_pair  # noqa: PLC0415
+    from nla_audit.nla.injection import parse_injection  # noqa: PLC0415
     from nla_audit.nla.load import load  # noqa: PLC0415
 
     console = Console(stderr=True)

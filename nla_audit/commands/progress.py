@@ -62,7 +62,8 @@ class Teller:
             rate = (done - self._done_before) / (now - self._began)
             left = f"{(total - done) / rate / 60:,.0f} min left" if total else "total unknown"
             self._last_line = now
-            self.say(f"{stage}: {done:,} of {total or '?'}, {rate:,.1f}/s, {left}")
+            whole = f"{total:,}" if total else "?"
+            self.say(f"{stage}: {done:,} of {whole}, {rate:,.1f}/s, {left}")
 
     def say(self, sentence: str) -> None:
         """Print a line above the bar."""

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 
 def _run(**arguments: Any) -> None:
-    from nla_audit.nla.activations import read_activations  # noqa: PLC0415  (torch is slow to
-    from nla_audit.nla.find_pair import display_name  # noqa: PLC0415   import, and --help needs
-    from nla_audit.nla.load import load  # noqa: PLC0415                none of it)
+    # Here, and not above: torch is slow to import, and --help needs none of it.
+    from nla_audit.nla.activations import read_activations  # noqa: PLC0415
+    from nla_audit.nla.find_pair import display_name  # noqa: PLC0415
+    from nla_audit.nla.load import load  # noqa: PLC0415
     from nla_audit.nla.score import ScoreSettings, prefixes_path, read_texts, score  # noqa: PLC0415
 
     console = Console(stderr=True)

@@ -46,6 +46,10 @@ _STAGE = "explained"
 _NO_END = "no end token before the cap"
 _NO_TAGS = "no explanation between tags"
 
+#: Share of CJK characters above which it is said; an AV that gets no vector describes the marker,
+#: which is a CJK character (FIELD_NOTES §3).
+_CJK_ALARM = 0.05
+
 #: Settings that change what is said; the others are labels or enter after the last batch.
 _GENERATION = (
     "samples",
@@ -207,6 +211,12 @@ def explain(
     write_parquet(table, out)
     write_json(record, record_path(out))
     shards.remove()
+    share = table["cjk"].mean()
+    if isinstance(share, float) and share > _CJK_ALARM:
+        notice(
+            f"{out}: {share:.0%} of what the AV wrote is CJK; if the sources are not, the "
+            f"injection ({verbalizer.injection}) may be wrong; see --injection"
+        )
     return table
 
 

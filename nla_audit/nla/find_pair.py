@@ -50,6 +50,9 @@ def find_pair(pair: str, *, av: str | None = None, ar: str | None = None) -> Hal
     Raises:
         UserError: no such folder, or a half that is missing or not the only one.
     """
+    if not Path(pair).expanduser().is_dir() and None not in (av, ar) and "/" not in f"{av}{ar}":
+        # Two names in a repository on the Hub: the other checkpoints in it need not be fetched.
+        return Halves(_inside(pair, str(av)), _inside(pair, str(ar)))
     folder = local_folder(pair)
     if is_checkpoint(folder):
         if av is not None:
@@ -63,8 +66,8 @@ def find_pair(pair: str, *, av: str | None = None, ar: str | None = None) -> Hal
     if not inside and (av is None or ar is None):
         recognise(folder)  # which says why it is no checkpoint
     return Halves(
-        _named(folder, av) or _only(inside, "av", pair),
-        _named(folder, ar) or _only(inside, "ar", pair),
+        _named(pair, folder, av) or _only(inside, "av", pair),
+        _named(pair, folder, ar) or _only(inside, "ar", pair),
     )
 
 
@@ -106,16 +109,22 @@ def _counterpart(av: str) -> str:
     raise UserError(f"{av}: an AV with no AR beside it; name one with --ar")
 
 
-def _named(folder: Path, name: str | None) -> str | None:
-    if name is None:
-        return None
-    return str(folder / name) if (folder / name).is_dir() else name
+def _named(pair: str, folder: Path, name: str | None) -> str | None:
+    # (folder / name) is `name` itself where that is an absolute path.
+    if name is None or Path(name).is_absolute() or not (folder / name).is_dir():
+        return name
+    return _inside(pair, name)
+
+
+def _inside(pair: str, name: str) -> str:
+    """The checkpoint ``name`` of ``pair``, called as the pair was: a path, or a name on the Hub."""
+    return f"{pair.rstrip('/')}/{name}"
 
 
 def _only(inside: list[Checkpoint], role: str, pair: str) -> str:
     found = [checkpoint for checkpoint in inside if checkpoint.role == role]
     if len(found) == 1:
-        return str(found[0].path)
+        return _inside(pair, found[0].path.name)
     names = ", ".join(checkpoint.path.name for checkpoint in found)
     problem = (
         f"holds {len(found)} {role.upper()}s ({names})" if found else f"holds no {role.upper()}"

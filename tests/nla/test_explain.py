@@ -17,6 +17,7 @@ import torch
 from nla_audit import cli, completions
 from nla_audit.errors import UserError
 from nla_audit.nla import generation
+from nla_audit.nla import verbalizer as verbalizer_module
 from nla_audit.nla.activations import read_activations
 from nla_audit.nla.explain import ExplainSettings, explain, sampling_key
 from nla_audit.nla.fve import measure_baselines
@@ -27,6 +28,7 @@ from nla_audit.nla.verbalizer import Verbalizer
 from tests.nla import talking, tiny
 
 ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT.parent / "shared" / "golden"
 ROWS = 60
 NAN_ROW, ZERO_ROW = 7, 11
 OPTIONS = ("--max-new-tokens", "20", "--batch-size", "16", "--token-budget", "150")
@@ -232,6 +234,18 @@ def test_content_tokens_ignore_tags_and_white_space() -> None:
             assert content_tokens(tokenizer, [*ids, 4], text) == len(inside)
 
 
+def test_cjk_raises_an_alarm(
+    pair: Pair, activations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verbalizer_module, "cjk_share", lambda text: 0.5)
+    said: list[str] = []
+    settings = ExplainSettings("m", "r", max_new_tokens=20)
+    explain(
+        pair, read_activations(activations), tmp_path / "c.parquet", settings, notice=said.append
+    )
+    assert any("50% of what the AV wrote is CJK" in sentence for sentence in said)
+
+
 class TestBaselines:
     def test_chosen_and_given(self, pair_path: Path, activations: Path, tmp_path: Path) -> None:
         out = tmp_path / "c.parquet"
@@ -414,6 +428,18 @@ class TestBadInput:
         mixed = table.with_columns(activation_layer=pl.col("idx") % 2)
         assert "several layers (0, 1)" in fails(mixed)
 
+    def test_layers_may_be_forced(
+        self, pair_path: Path, vectors: np.ndarray, tmp_path: Path
+    ) -> None:
+        table_of(vectors, activation_layer=pl.lit(3)).write_parquet(tmp_path / "a.parquet")
+        arguments = (pair_path, tmp_path / "a.parquet", "--out", tmp_path / "o.parquet", *OPTIONS)
+        assert run(*arguments, "--force") == 0
+
+    def test_halves_of_different_pairs(self, fails: Any, activations: Path, tmp_path: Path) -> None:
+        other = talking.save_pair(tmp_path / "other", layer=1)
+        error = fails(activations, "--ar", other / "ar")
+        assert "the AV was trained on layer 2, the AR predicts layer 1" in error
+
     def test_not_parquet(self, fails: Any, tmp_path: Path) -> None:
         path = tmp_path / "broken.parquet"
         path.write_bytes(b"PAR1 and no more")
@@ -454,6 +480,29 @@ class TestBadInput:
         assert "out of memory with 16 rows in a batch; going on with 8" in capsys.readouterr().err
         wanted = pl.read_parquet(explained)
         assert pl.read_parquet(out)["explanation"].equals(wanted["explanation"])
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason="no ../shared/golden beside the clone")
+class TestPublishedPairs:
+    @pytest.mark.parametrize(
+        ("folder", "options", "model"),
+        [
+            ("released_qwen2", (), "released_qwen2/av"),
+            ("nano_qwen3", (), "nano_qwen3/av"),
+            ("nano_qwen3", ("--adapter", GOLDEN / "nano_qwen3/rl-lora/p0.006"), "p0.006"),
+            ("nano_lora", ("--ar", "ar_lora"), "av_sft_lora"),
+        ],
+    )
+    def test_every_format(
+        self, folder: str, options: tuple[object, ...], model: str, tmp_path: Path
+    ) -> None:
+        path, out = GOLDEN / folder, tmp_path / "o.parquet"
+        cap = ("--max-new-tokens", 4, "--greedy")
+        assert run(path, path / "activations.parquet", "--out", out, *cap, *options) == 0
+        table = completions.load(out)
+        assert table.models == (model,)
+        assert table.rows.height == 16
+        assert table.length_penalties == {model: 0.006 if model == "p0.006" else None}
 
 
 class TestFindPair:

@@ -17,6 +17,8 @@ from hypothesis.extra import numpy as arrays
 
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import BaselineName, Baselines
+from nla_audit.nla.load import Placement, load
+from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.worth import (
     PARTS,
     SUBSETS,
@@ -29,6 +31,7 @@ from nla_audit.nla.worth import (
     without,
 )
 from nla_audit.text.claims import split_claims
+from tests.nla import planted_pair
 
 BASELINES = Baselines(0.7, 0.9, 100, 1.0)
 
@@ -268,6 +271,98 @@ class TestCheapFirst:
         interval = cheap_first(rows * 1.0, rows >= 10, rows, rows)
         assert interval.n == 0
         assert np.isnan(interval.value)
+
+
+@pytest.fixture(scope="module")
+def reconstructor(tmp_path_factory: pytest.TempPathFactory) -> Reconstructor:
+    folder = planted_pair.save_planted_ar(tmp_path_factory.mktemp("planted") / "ar")
+    loaded = load(ar=folder, placement=Placement(dtype="float32", device="cpu")).reconstructor
+    assert loaded is not None
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def vectors() -> npt.NDArray[np.float32]:
+    """Two activations by how much of each keyword is in them."""
+    weights = [[3.0, 2.0, 1.0, 2.0, 0.5], [1.0, 0.0, 3.0, 1.0, 2.0]]
+    return np.stack([planted_pair.activation(row) for row in weights])
+
+
+class TestPlantedPair:
+    """A real AR, loaded from disk, whose FVE of every text is known in closed form."""
+
+    REFERENCE = (
+        "The long passage describes a village fair. Some judge hands out the ribbon there. "
+        "The formal old register holds throughout. The last token opens another phrase."
+    )
+    SHORTER = "Topic: county fair scene; then comes a phrase; mood of deep winter."
+
+    def test_closed_form(
+        self, reconstructor: Reconstructor, vectors: npt.NDArray[np.float32]
+    ) -> None:
+        for text in (self.REFERENCE, self.SHORTER, "two words: fair fair phrase"):
+            scores = reconstructor.score([text, text], vectors, baselines=BASELINES)
+            wanted = [planted_pair.known_fve(text, vector, BASELINES) for vector in vectors]
+            np.testing.assert_allclose(scores.fve, wanted, atol=1e-5)
+
+    def test_worth_of_claims(
+        self, reconstructor: Reconstructor, vectors: npt.NDArray[np.float32]
+    ) -> None:
+        table = claim_worth(reconstructor, [self.REFERENCE] * 2, vectors, baselines=BASELINES)
+        assert table.height == 2 * 4
+        for row in table.iter_rows(named=True):
+            rest = self.REFERENCE.replace(row["text"], "")
+            vector = vectors[row["row"]]
+            wanted = planted_pair.known_fve(
+                self.REFERENCE, vector, BASELINES
+            ) - planted_pair.known_fve(rest, vector, BASELINES)
+            assert row["worth"] == pytest.approx(wanted, abs=1e-5)
+        # The second activation holds nothing of the ribbon: saying it costs.
+        ribbon = table.filter(table["text"].str.contains("ribbon"))["worth"].to_list()
+        assert ribbon[0] > 0 > ribbon[1]
+
+    def test_a_text_without_any_keyword_has_no_direction(
+        self, reconstructor: Reconstructor, vectors: npt.NDArray[np.float32]
+    ) -> None:
+        table = claim_worth(
+            reconstructor,
+            ["The long passage describes a village fair."],
+            vectors[:1],
+            baselines=BASELINES,
+        )
+        assert table["worth"].null_count() == 1
+        assert table["reason"].to_list() == ["reconstruction is zero or not finite"]
+
+    def test_split_of_a_change(
+        self, reconstructor: Reconstructor, vectors: npt.NDArray[np.float32]
+    ) -> None:
+        claims = split_claims(self.REFERENCE)
+        fair, ribbon, register, phrase = [(claim.start, claim.end) for claim in claims]
+        difference = Difference(
+            dropped=(ribbon, register),
+            reworded=((*fair, "Topic: county fair scene;"), (*phrase, "then comes a phrase;")),
+            added=((phrase[1], "mood of deep winter."),),
+        )
+        table = split_change(
+            reconstructor,
+            [self.REFERENCE] * 2,
+            [self.SHORTER] * 2,
+            [difference] * 2,
+            vectors,
+            baselines=BASELINES,
+        )
+        texts = counterfactuals(self.REFERENCE, self.SHORTER, difference)
+        known = np.array(
+            [[planted_pair.known_fve(text, v, BASELINES) for text in texts] for v in vectors]
+        )
+        parts = table.select(PARTS).to_numpy()
+        np.testing.assert_allclose(parts, shapley(known), atol=1e-5)
+        np.testing.assert_allclose(parts.sum(axis=1), table["change"].to_numpy(), atol=1e-12)
+        # Every keyword survives its rewording, so other words change nothing; leaving out costs,
+        # and what is added pays only where the activation holds enough of it.
+        np.testing.assert_allclose(table["rewording"].to_numpy(), 0, atol=1e-5)
+        assert (table["omission"].to_numpy() < 0).all()
+        assert table["additions"][0] < 0 < table["additions"][1]
 
 
 def test_analyzers_may_import_it_without_torch() -> None:

@@ -183,6 +183,28 @@ class TestPairs:
         vectors = np.ones((1, there.d_model), dtype=np.float32)
         np.testing.assert_array_equal(there.first_logits(vectors), here.first_logits(vectors))
 
+    def test_an_adapter_whose_base_is_another_repository(
+        self, hub: FakeHub, shared: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        golden = shared / "golden" / "nano_lora"
+        files = files_in(golden / "av_sft_lora")
+        config = json.loads(files["adapter_config.json"])
+        config["base_model_name_or_path"] = "lab/base"
+        hub.add("lab/lora", {**files, "adapter_config.json": json.dumps(config).encode()})
+        base = files_in(golden / "base")
+        hub.add("lab/base", base, access="gated")
+        with pytest.raises(UserError, match=r"^lab/base: .*access is restricted"):
+            load(av="lab/lora", placement=FLOAT32)
+        hub.repositories["model", "lab/base"].access = "public"
+        there = load(av="lab/lora", placement=FLOAT32).verbalizer
+        here = load(av=golden / "av_sft_lora", placement=FLOAT32).verbalizer
+        assert there is not None
+        assert here is not None
+        vectors = np.ones((1, there.d_model), dtype=np.float32)
+        np.testing.assert_array_equal(there.first_logits(vectors), here.first_logits(vectors))
+        assert cli.run(["inspect", "lab/lora"]) == 0
+        assert "lab/base" in capsys.readouterr().out
+
     def test_explain_from_the_command_line(self, hub: FakeHub, pair: Path, tmp_path: Path) -> None:
         halves = {name: data for name, data in files_in(pair).items() if name[:2] in ("av", "ar")}
         for revision in ("main", "v1"):

@@ -62,12 +62,11 @@ def parse_reference(text: str) -> HubReference | None:
 
     A slash within a revision is written ``%2F``. ``hf://`` may stand before it.
     """
-    match = _REFERENCE.fullmatch(text.removeprefix(hub.PREFIX))
+    match = _REFERENCE.fullmatch(text.removeprefix(hub.PREFIX).rstrip("/"))
     if match is None or text.startswith(("/", ".", "~")):
         return None
     revision = unquote(match["revision"]) if match["revision"] else None
-    subfolder = (match["subfolder"] or "").strip("/") or None
-    return HubReference(match["repository"], revision, subfolder)
+    return HubReference(match["repository"], revision, match["subfolder"])
 
 
 def local_folder(reference: str | Path) -> Path:

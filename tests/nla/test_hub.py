@@ -50,6 +50,7 @@ class TestReference:
         [
             ("lab/x", HubReference("lab/x", None, None)),
             ("hf://lab/x", HubReference("lab/x", None, None)),
+            ("lab/x/", HubReference("lab/x", None, None)),
             ("lab/x@v1", HubReference("lab/x", "v1", None)),
             ("lab/x/rl/p0.0", HubReference("lab/x", None, "rl/p0.0")),
             ("lab/x@v1/rl/p0.0/", HubReference("lab/x", "v1", "rl/p0.0")),

@@ -20,13 +20,8 @@ import polars as pl
 from nla_audit.errors import UserError
 from nla_audit.nla.activations import Activations
 from nla_audit.nla.batching import Notice
-from nla_audit.nla.fve import (
-    BASELINE_NAMES,
-    BaselineName,
-    Baselines,
-    baselines_with,
-    fraction_of_variance_explained,
-)
+from nla_audit.nla.fit import check_fit
+from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
 from nla_audit.nla.load import Pair
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.record import (
@@ -38,7 +33,7 @@ from nla_audit.nla.record import (
     verbalizer_record,
     versions,
 )
-from nla_audit.nla.scoring import RowScores, score_rows
+from nla_audit.nla.scoring import RowScores, score_columns, score_rows
 from nla_audit.nla.shards import Progress, Shards, digest_of, silent, write_json, write_parquet
 from nla_audit.nla.verbalizer import DEFAULT_BATCH_SIZE, DEFAULT_MAX_NEW_TOKENS, Verbalizer
 
@@ -220,43 +215,6 @@ def explain(
     return table
 
 
-def check_fit(
-    activations: Activations,
-    *,
-    verbalizer: Verbalizer | None = None,
-    reconstructor: Reconstructor | None = None,
-    force: bool = False,
-) -> None:
-    """Check that activations and models are of the same width and layer.
-
-    Raises:
-        UserError: another width; or another layer, unless ``force``.
-    """
-    width = activations.vectors.shape[1]
-    halves = {"AV": verbalizer, "AR": reconstructor}
-    for role, half in halves.items():
-        if half is not None and half.d_model != width:
-            raise UserError(
-                f"{activations.path}: activations are {width} wide, the {role} {half.name} needs "
-                f"{half.d_model}: extract them from the model that the pair was trained on"
-            )
-    if force:
-        return
-    layer = reconstructor.layer_index if reconstructor is not None else None
-    stated = verbalizer.sidecar.layer_index if verbalizer is not None else None
-    if layer is not None and stated is not None and layer != stated:
-        raise UserError(
-            f"the AV was trained on layer {stated}, the AR predicts layer {layer}: take the halves "
-            "of one pair (--force to go on)"
-        )
-    layer = stated if layer is None else layer
-    if None not in (layer, activations.layer) and layer != activations.layer:
-        raise UserError(
-            f"{activations.path}: activations of layer {activations.layer}, the pair is for layer "
-            f"{layer}: extract that layer (--force to go on)"
-        )
-
-
 def sampling_key(idx: object, sample: int) -> int:
     """Names a row to the random generator: by its activation, wherever it stands in a table."""
     digest = hashlib.sha256(f"{idx}\0{sample}".encode()).digest()
@@ -373,27 +331,6 @@ def _completions(
             "reason": pl.Series(reasons, dtype=pl.String),
         }
     )
-
-
-def score_columns(
-    scores: RowScores, baselines: Baselines, chosen: BaselineName
-) -> dict[str, pl.Series]:
-    """The columns of a completions table that come from an AR; null where there is no score."""
-    fve = {
-        name: fraction_of_variance_explained(scores.mse, baselines.of(name))
-        for name in BASELINE_NAMES
-    }
-    numbers = {
-        "mse": scores.mse,
-        "nmse": scores.mse / baselines.of(chosen),
-        "cosine": scores.cosine,
-        "fve": fve[chosen],
-        **{f"fve_{name}": values for name, values in fve.items()},
-    }
-    return {
-        **{name: pl.Series(name, values, nan_to_null=True) for name, values in numbers.items()},
-        "fve_baseline": pl.repeat(chosen, len(scores.mse), dtype=pl.String, eager=True),
-    }
 
 
 def _reward(scores: RowScores, explained: pl.DataFrame, reconstructor: Reconstructor) -> pl.Series:

@@ -20,7 +20,7 @@ from nla_audit.errors import UserError
 from nla_audit.model_names import length_penalty_of, ordered
 from nla_audit.nla.activations import Activations, rows_by_idx
 from nla_audit.nla.batching import Notice
-from nla_audit.nla.explain import check_fit, score_columns
+from nla_audit.nla.fit import check_fit
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
 from nla_audit.nla.prefixes import prefixes_of
 from nla_audit.nla.reconstructor import Reconstructor
@@ -32,7 +32,7 @@ from nla_audit.nla.record import (
     record_path,
     versions,
 )
-from nla_audit.nla.scoring import RowScores, score_rows
+from nla_audit.nla.scoring import RowScores, score_columns, score_rows
 from nla_audit.nla.shards import Progress, Shards, digest_of, silent, write_json, write_parquet
 from nla_audit.readers import find_tables, read_table
 from nla_audit.schema import INPUT_COLUMNS, count

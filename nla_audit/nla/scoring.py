@@ -16,7 +16,15 @@ import numpy.typing as npt
 import polars as pl
 
 from nla_audit.nla.batching import Notice
-from nla_audit.nla.fve import Floats, squared_error, unusable
+from nla_audit.nla.fve import (
+    BASELINE_NAMES,
+    BaselineName,
+    Baselines,
+    Floats,
+    fraction_of_variance_explained,
+    squared_error,
+    unusable,
+)
 from nla_audit.nla.shards import Progress, Shards, silent
 
 if TYPE_CHECKING:
@@ -93,6 +101,27 @@ def score_rows(
     is_read = {text for batch in reading.batches for text in (reading.texts[p] for p in batch)}
     reasons = _reasons(texts, is_read, unusable(targets), target_rows, mse)
     return RowScores(mse, cosine, reasons, total)
+
+
+def score_columns(
+    scores: RowScores, baselines: Baselines, chosen: BaselineName
+) -> dict[str, pl.Series]:
+    """The columns of a completions table that come from an AR; null where there is no score."""
+    fve = {
+        name: fraction_of_variance_explained(scores.mse, baselines.of(name))
+        for name in BASELINE_NAMES
+    }
+    numbers = {
+        "mse": scores.mse,
+        "nmse": scores.mse / baselines.of(chosen),
+        "cosine": scores.cosine,
+        "fve": fve[chosen],
+        **{f"fve_{name}": values for name, values in fve.items()},
+    }
+    return {
+        **{name: pl.Series(name, values, nan_to_null=True) for name, values in numbers.items()},
+        "fve_baseline": pl.repeat(chosen, len(scores.mse), dtype=pl.String, eager=True),
+    }
 
 
 def _rows_of(texts: Sequence[str | None], distinct: Sequence[str]) -> list[npt.NDArray[np.int64]]:

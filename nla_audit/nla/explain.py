@@ -161,6 +161,7 @@ def explain(
     baselines = baselines_with(
         settings.given_baselines, activations.vectors, reconstructor.mse_scale
     )
+    progress("hashing the models", 0, 0)
     computation = _computation(verbalizer, reconstructor, activations, settings)
     key = digest_of({**computation, "labels": _labels(settings)})
     if is_done(out, key):

@@ -154,6 +154,7 @@ def score(
     baselines = baselines_with(
         settings.given_baselines, activations.vectors, reconstructor.mse_scale
     )
+    progress("hashing the AR", 0, 0)
     computation = {
         "ar": reconstructor_record(reconstructor),
         "activations": {"sha256": activations.sha256},

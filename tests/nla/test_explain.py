@@ -91,6 +91,14 @@ class TestTable:
         assert table["fve"].equals(table["fve_raw_variance"].alias("fve"))
         assert table["fve_baseline"].unique().to_list() == ["raw_variance"]
 
+    def test_ids_that_are_text(self, pair: Pair, vectors: np.ndarray, tmp_path: Path) -> None:
+        table = table_of(vectors[:9]).with_columns(idx=pl.format("a{}", "idx"))
+        table.write_parquet(tmp_path / "a.parquet")
+        settings = ExplainSettings("m", "r", max_new_tokens=20)
+        explain(pair, read_activations(tmp_path / "a.parquet"), tmp_path / "c.parquet", settings)
+        rows = completions.load(tmp_path / "c.parquet").rows
+        assert rows["activation_id"].to_list() == [f"a{100 + row}" for row in range(9)]
+
     def test_record(self, explained: Path, activations: Path) -> None:
         record = json.loads((explained.parent / f"{explained.name}.record.json").read_text())
         assert record["arguments"]["max_new_tokens"] == 20

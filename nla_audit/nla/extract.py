@@ -122,7 +122,7 @@ def extract(
             the parts together hold exactly the rows of an undivided run.
         token_budget: tokens of a batch, padding included; halved where memory runs out.
         provenance: what else belongs in the record (arguments as passed, commit).
-        progress: told of documents done, and of how many there are (0: not known).
+        progress: told of the stage, of documents done, and of how many there are (0: not known).
         notice: told of what is left out and of halved batches.
 
     Raises:
@@ -132,6 +132,7 @@ def extract(
     if out.suffix.lower() != ".parquet":
         raise UserError(f"{out}: activations are written as Parquet: end the name in .parquet")
     rule = sampling or Sampling()
+    progress("hashing the model and the texts", 0, 0)
     settings = _settings(target, documents, rule, part, parts)
     key = digest_of(settings)
     if is_done(out, key):

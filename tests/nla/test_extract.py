@@ -384,6 +384,7 @@ class TestResume:
             token_budget=BATCH_TOKENS,
             progress=lambda *step: told.append(step),
         )
+        assert told.pop(0) == ("hashing the model and the texts", 0, 0)
         done = [step[1] for step in told]
         assert done == sorted(done)
         assert (done[0], done[-1]) == (0, 23)

@@ -18,8 +18,12 @@ from nla_audit.errors import UserError
 from nla_audit.nla.refusal import Refuse, refuse_wrong
 from nla_audit.nla.sidecar import Sidecar
 
-_OPENING = "<explanation>"
-_EXPLANATION = re.compile(_OPENING + r"(.*?)</explanation>", re.DOTALL)
+_OPENING, _CLOSING = "<explanation>", "</explanation>"
+_EXPLANATION = re.compile(f"{_OPENING}(.*?){_CLOSING}", re.DOTALL)
+
+#: Words in the Unicode names of Chinese, Japanese and Korean characters. The release's marker is
+#: one of them: U+320E, a parenthesised Hangul syllable.
+_CJK_SCRIPTS = ("CJK", "HANGUL", "HIRAGANA", "KATAKANA")
 
 
 @dataclass(frozen=True)
@@ -197,22 +201,27 @@ def content_tokens(tokenizer: Any, ids: Sequence[int], explanation: str) -> int:
     if not explanation:
         return 0
 
-    def inside(length: int) -> str:
-        """What the first ``length`` tokens say behind the opening tag, from its first word on."""
-        text = tokenizer.decode(list(ids[:length]), skip_special_tokens=True)
-        return text.partition(_OPENING)[2].lstrip()
+    def said(part: Sequence[int]) -> str:
+        return tokenizer.decode(list(part), skip_special_tokens=True)
 
-    # Both conditions, once true, stay true as tokens are added.
-    places = range(1, len(ids) + 1)
-    first = bisect_left(places, True, key=lambda length: inside(length) != "")
-    last = bisect_left(
-        places, True, lo=first, key=lambda length: inside(length).startswith(explanation)
-    )
-    return last - first + 1
+    tokens = range(1, len(ids) + 1)
+    if said(ids).count(_CLOSING) > 1:
+        # Only what stands before the first closing tag behind the opening one matters.
+        ended = bisect_left(
+            tokens, True, key=lambda length: _CLOSING in said(ids[:length]).partition(_OPENING)[2]
+        )
+        ids = ids[: tokens[ended]]
+    # From both ends, because tags are short and explanations long.
+    first = next(length for length in tokens if said(ids[:length]).partition(_OPENING)[2].strip())
+    last = next(length for length in tokens if said(ids[-length:]).rpartition(_CLOSING)[0].strip())
+    return len(ids) - (first - 1) - (last - 1)
 
 
 def cjk_share(text: str) -> float:
     """Share of CJK characters: an alarm that the marker, not the vector, is being described."""
-    if text.isascii():  # nearly every text, and a hundred times as fast; empty text is ASCII
+    if not text:
         return 0.0
-    return sum("CJK" in unicodedata.name(char, "") for char in text) / len(text)
+    # Looking a name up is slow, and nearly all characters are ASCII.
+    unusual = (char for char in text if not char.isascii())
+    names = (unicodedata.name(char, "") for char in unusual)
+    return sum(any(script in name for script in _CJK_SCRIPTS) for name in names) / len(text)

@@ -16,7 +16,7 @@ from nla_audit.nla.activations import read_activations
 from nla_audit.nla.explain import ExplainSettings, explain, sampling_key
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.load import Pair
-from nla_audit.nla.prompts import content_tokens
+from nla_audit.nla.prompts import cjk_share, content_tokens, read_explanation
 from tests.nla import tiny
 from tests.nla.explaining import NAN_ROW, OPTIONS, ROWS, ZERO_ROW, run, table_of
 
@@ -165,19 +165,30 @@ class TestIndependence:
         assert runs[0].equals(runs[1])
 
 
-def test_content_tokens_ignore_tags_and_white_space() -> None:
+CONTENT_CASES = [
+    f"{before}<explanation>{between}{text}{between}</explanation>{after}"
+    for text in ("a story", "fair", "x", "a <b> story, with </tags", "“Grüße” 你好")
+    for between in ("", "\n", "  ")
+    for before, after in (("", ""), ("Well: ", "\n"), ("</explanation> ", " or </explanation>"))
+]
+
+
+@pytest.mark.parametrize("response", CONTENT_CASES)
+def test_content_tokens_ignore_tags_and_white_space(response: str) -> None:
     tokenizer = tiny.make_tokenizer(bos=False)
-    for text in ("a story", "fair", "x", "a <b> story, with </tags"):
-        for between in ("", "\n", "  "):
-            response = f"<explanation>{between}{text}{between}</explanation>"
-            ids = tokenizer.encode(response, add_special_tokens=False)
-            offsets = tokenizer(response, return_offsets_mapping=True)["offset_mapping"]
-            start = response.index(text)
-            inside = [
-                1 for low, high in offsets
-                if low < start + len(text) and high > start
-            ]  # fmt: skip
-            assert content_tokens(tokenizer, [*ids, 4], text) == len(inside)
+    text = read_explanation(response, ended=True)
+    assert text
+    encoded = tokenizer(response, add_special_tokens=False, return_offsets_mapping=True)
+    start = response.index(text, response.index("<explanation>"))
+    inside = [low < start + len(text) and high > start for low, high in encoded["offset_mapping"]]
+    assert content_tokens(tokenizer, [*encoded["input_ids"], 4], text) == sum(inside)
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [("", 0), ("plain", 0), ("“Grüße”", 0), ("你好", 1), ("a㈎你b", 0.5)]
+)
+def test_cjk_share(text: str, share: float) -> None:
+    assert cjk_share(text) == share
 
 
 def test_cjk_raises_an_alarm(

@@ -28,7 +28,7 @@ import polars as pl
 
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import BaselineName, Baselines, Floats
-from nla_audit.stats import Interval, Resampler
+from nla_audit.stats import Interval, Resampler, derangement
 from nla_audit.text.claims import Claim, split_claims
 
 #: The ways in which a shorter explanation differs from the reference, in the order of the bits
@@ -51,6 +51,7 @@ _CLAIM_COLUMNS: dict[str, pl.DataType] = {
     "fve": pl.Float64(),
     "fve_without": pl.Float64(),
     "worth": pl.Float64(),
+    "worth_elsewhere": pl.Float64(),
     "reason": pl.String(),
 }
 
@@ -106,8 +107,14 @@ def claim_worth(
     baselines: Baselines,
     baseline_name: BaselineName = "raw_variance",
     split: Callable[[str], Sequence[Claim]] = split_claims,
+    groups: npt.ArrayLike | None = None,
+    seed: int = 0,
 ) -> pl.DataFrame:
     """FVE that each claim of each text carries by itself: of the text, less that without it.
+
+    The control is the same deletion read against *another* activation: what it gives is not
+    about this activation (a shorter text, a text the AR is less used to), and is 0 on average
+    where deleting does nothing of the kind. It costs no reading, as the texts are the same.
 
     Args:
         scorer: the AR.
@@ -115,49 +122,65 @@ def claim_worth(
         activations: ``[n, d_model]``, raw.
         baselines: of the whole table, so that worths of different rows are comparable.
         split: text → claims.
+        groups: ``[n]`` activation or document of each row; the other activation is of another
+            one. By default each row is of its own.
+        seed: of the choice of other activations.
 
     Returns:
         One row a claim: ``row`` (place in ``texts``), ``claim`` (its number in the text),
         ``start``, ``end``, ``text``, ``kind``, ``fve`` (whole text), ``fve_without``, ``worth``
-        (null with a ``reason`` where either text has no score).
+        (null with a ``reason`` where either text has no score), ``worth_elsewhere`` (the control;
+        null where no other activation is usable).
 
     Raises:
         UserError: as ``scorer``'s.
     """
-    claims = [(row, text, list(split(text))) for row, text in enumerate(texts) if text is not None]
-    cut = [(row, text, claim) for row, text, found in claims for claim in found]
-    whole = [(row, text) for row, text, found in claims if found]
-    if not cut:
+    found = [
+        (row, text, number, claim)
+        for row, text in enumerate(texts)
+        if text is not None
+        for number, claim in enumerate(split(text))
+    ]
+    if not found:
         return pl.DataFrame(schema=_CLAIM_COLUMNS)
-    asked = [text for _, text in whole]
-    asked += [without(text, claim.start, claim.end) for _, text, claim in cut]
-    rows = [row for row, _ in whole] + [row for row, _, _ in cut]
+    of = np.array([row for row, *_ in found])
+    asked = [text for _, text, *_ in found]
+    asked += [without(text, claim.start, claim.end) for _, text, _, claim in found]
+    partners = derangement(np.arange(len(texts)) if groups is None else groups, seed)
+    has_partner = partners[of] >= 0
+    elsewhere = np.where(has_partner, partners[of], of)
     scores = scorer.score(
-        asked, activations[rows], baselines=baselines, baseline_name=baseline_name
+        asked * 2,  # texts that repeat are read once
+        activations[np.concatenate([of, of, elsewhere, elsewhere])],
+        baselines=baselines,
+        baseline_name=baseline_name,
     )
-    fve_of = dict(zip(rows[: len(whole)], scores.fve[: len(whole)], strict=True))
-    reason_of = dict(zip(rows[: len(whole)], scores.reasons[: len(whole)], strict=True))
-    number = 0
-    table = []
-    for place, (row, _, claim) in enumerate(cut):
-        number = number + 1 if place and cut[place - 1][0] == row else 0
-        without_it = scores.fve[len(whole) + place]
-        table.append(
-            {
-                "row": row,
-                "claim": number,
-                "start": claim.start,
-                "end": claim.end,
-                "text": claim.text,
-                "kind": claim.kind,
-                "fve": float(fve_of[row]),
-                "fve_without": float(without_it),
-                "worth": float(fve_of[row] - without_it),
-                "reason": reason_of[row] or scores.reasons[len(whole) + place],
-            }
+    fve, fve_without, fve_there, fve_without_there = np.split(np.asarray(scores.fve), 4)
+    reasons = [
+        whole or cut
+        for whole, cut in zip(
+            scores.reasons[: len(found)],
+            scores.reasons[len(found) : 2 * len(found)],
+            strict=True,
         )
-    frame = pl.DataFrame(table, schema=_CLAIM_COLUMNS)
-    return frame.with_columns(pl.col("fve", "fve_without", "worth").fill_nan(None))
+    ]
+    return pl.DataFrame(
+        {
+            "row": of,
+            "claim": [number for *_, number, _ in found],
+            "start": [claim.start for *_, claim in found],
+            "end": [claim.end for *_, claim in found],
+            "text": [claim.text for *_, claim in found],
+            "kind": [claim.kind for *_, claim in found],
+            "fve": fve,
+            "fve_without": fve_without,
+            "worth": fve - fve_without,
+            "worth_elsewhere": np.where(has_partner, fve_there - fve_without_there, np.nan),
+            "reason": reasons,
+        },
+        schema=_CLAIM_COLUMNS,
+        nan_to_null=True,
+    )
 
 
 def cheap_first(

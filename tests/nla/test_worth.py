@@ -106,6 +106,20 @@ class TestClaimWorth:
             range(len(split_claims(TEXT)))
         )
 
+    def test_control_is_the_same_deletion_for_another_activation(self) -> None:
+        # The planted AR multiplies by the activation: deleting costs there what it is times 3.
+        texts = [TOKEN, FAIR, QUOTE]
+        vectors = np.array([[1.0], [1.0], [3.0]])
+        table = claim_worth(
+            PlantedAR(), texts, vectors, baselines=BASELINES, groups=["d0", "d0", "d1"]
+        )
+        by_row = {row["row"]: row for row in table.iter_rows(named=True)}
+        assert by_row[0]["worth_elsewhere"] == pytest.approx(3 * by_row[0]["worth"])
+        assert by_row[2]["worth_elsewhere"] == pytest.approx(by_row[2]["worth"] / 3)
+        alone = claim_worth(PlantedAR(), [TOKEN], np.ones((1, 1)), baselines=BASELINES)
+        assert alone["worth_elsewhere"].null_count() == 1
+        assert alone["worth"].null_count() == 0
+
     def test_a_claim_said_twice_is_worth_nothing_alone(self) -> None:
         twice = f"{TOKEN} {TOKEN}"
         table = claim_worth(PlantedAR(), [twice], np.ones((1, 1)), baselines=BASELINES)

@@ -20,6 +20,7 @@ The times of ours are of the whole function: batches kept on disk, tables and re
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import tempfile
 import time
@@ -218,6 +219,7 @@ def main() -> None:
 
 def measure(folder: Path, repeats: int, loop_rows: int, threads: int) -> str:
     """Run everything in turn, ``repeats`` times, and tell the best of each."""
+    load_before = os.getloadavg()[0]
     talking.save_pair(
         folder / "pair", d_model=D_MODEL, blocks=BLOCKS, layer=LAYER, words=MEAN_WORDS, lost=0.001
     )
@@ -277,6 +279,9 @@ def measure(folder: Path, repeats: int, loop_rows: int, threads: int) -> str:
             "",
             f"Per token, explain is {token_speed:.1f} × the loop (both sample at temperature 1 "
             "from the same AV, but not the same tokens).",
+            "",
+            f"Load average of the machine ({os.cpu_count()} cores): {load_before:.1f} before, "
+            f"{os.getloadavg()[0]:.1f} after; above {threads}, others shared it.",
             "",
         ]
     )

@@ -2,6 +2,8 @@
 #   make demo   set up, then plant a sweep whose truth is known and audit it
 #   make test   set up, then lint, types and all tests
 PYTHON ?= python3
+# The release that the tests were last run with; any from 2.5 on works.
+TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -12,6 +14,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet '$(TORCH)'
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 

@@ -24,6 +24,30 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "nla_audit.commands.demo:command",
         "Audit a planted sweep, and show the truth beside the estimate.",
     ),
+    "explain": (
+        "nla_audit.commands.explain:command",
+        "Explain activations with a pair's AV and score them with its AR.",
+    ),
+    "extract": (
+        "nla_audit.commands.extract:command",
+        "Read activations of a model out of texts.",
+    ),
+    "push": (
+        "nla_audit.commands.publish:push_command",
+        "Publish completions, a pair or a report on the Hub.",
+    ),
+    "pull": (
+        "nla_audit.commands.publish:pull_command",
+        "Fetch a pair, completions or a report from the Hub.",
+    ),
+    "inspect": (
+        "nla_audit.commands.inspect:command",
+        "Say what a checkpoint is, and what is wrong with it.",
+    ),
+    "score": (
+        "nla_audit.commands.score:command",
+        "Read the explanations of a table with any AR and score them.",
+    ),
 }
 
 #: Exit codes: the user can mend it; stopped with Ctrl-C (128 + SIGINT, as shells count).

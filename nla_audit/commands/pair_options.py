@@ -1,0 +1,92 @@
+"""The options of every command that loads a pair, and the baselines it scores against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from nla_audit.commands.model_options import model_parameters
+from nla_audit.errors import UserError
+
+#: As in :data:`nla_audit.nla.fve.BASELINE_NAMES`, which takes numpy to import.
+_BASELINES = ("raw_variance", "mean_normalized")
+
+
+def half_parameters() -> list[click.Parameter]:
+    """Fresh options that help to load a checkpoint."""
+    return [
+        click.Option(
+            ["--base"],
+            metavar="MODEL",
+            help="Model that adapters sit on: a folder or owner/name.  [default: found]",
+        ),
+        click.Option(
+            ["--sidecar"],
+            type=click.Path(),
+            metavar="FILE",
+            help="nla_meta.yaml to use.  [default: the nearest]",
+        ),
+        click.Option(
+            ["--force"], is_flag=True, help="Go on where a check says that it cannot be right."
+        ),
+        *model_parameters(),
+    ]
+
+
+def baseline_parameters() -> list[click.Parameter]:
+    """Fresh options that say which baseline FVE is measured against."""
+    return [
+        click.Option(
+            ["--baseline"],
+            type=click.Choice(_BASELINES),
+            default=_BASELINES[0],
+            show_default=True,
+            help="Baseline of column fve; the other one is in a column of its own.",
+        ),
+        click.Option(
+            ["--baseline-value"],
+            metavar="NAME=VALUE",
+            multiple=True,
+            help="Use this value instead of measuring it on the activations.",
+        ),
+    ]
+
+
+def given_baselines(texts: tuple[str, ...]) -> dict[Any, float]:
+    """``("raw_variance=0.73",)`` as a mapping.
+
+    Raises:
+        UserError: an unknown name, or no number.
+    """
+    given: dict[Any, float] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = None
+        if name not in _BASELINES or number is None:
+            raise UserError(
+                f"--baseline-value {text}: expected {' or '.join(_BASELINES)}, = and a number"
+            )
+        given[name] = number
+    return given
+
+
+def provenance(command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What only the command line knows about a run: arguments as passed, and the commit."""
+    from nla_audit.report.record import commit  # noqa: PLC0415  (asks git; keeps --help fast)
+
+    return {
+        "written_by": f"nla-audit {command}",
+        "arguments": {name: _plain(value) for name, value in sorted(arguments.items())},
+        "commit": commit(),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -1,0 +1,218 @@
+"""Read a table of activations: the vectors, and the keys that completions carry on.
+
+The columns are those of the training Parquets that nanoNLA publishes (FIELD_NOTES §2): raw
+vectors in ``activation_vector``, ``doc_id``, ``activation_layer``, ``n_raw_tokens`` and
+``detokenized_text_truncated``; ``idx``, ``position`` and ``source_text`` go before the latter
+two where a table has them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from nla_audit.errors import UserError
+from nla_audit.nla.fve import unusable
+from nla_audit.schema import count, shown
+
+VECTOR_COLUMN = "activation_vector"
+LAYER_COLUMN = "activation_layer"
+
+_POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
+#: Rows converted at once: lists of float64 take several times the room of the array they become.
+_CHUNK_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Activations:
+    """``n`` activations in the order of their file.
+
+    Attributes:
+        keys: ``idx`` (Int64 or String; the row's number where the table has none), ``doc_id``
+            (String), ``position`` (Int64, 0-based place of the token in its document),
+            ``source_text`` (String, ends at that token); the last three null where unknown.
+        vectors: ``[n, d_model]`` float32, raw.
+        problems: row → why it cannot be explained or scored (zero vector, not finite).
+        layer: the layer K they were taken from, where the table says so.
+        path: the file.
+        sha256: of the file's bytes.
+    """
+
+    keys: pl.DataFrame
+    vectors: npt.NDArray[np.float32]
+    problems: dict[int, str]
+    layer: int | None
+    path: str
+    sha256: str
+
+    def usable_rows(self) -> list[int]:
+        """The rows without a problem, in order."""
+        return [row for row in range(len(self.vectors)) if row not in self.problems]
+
+    def describe_problems(self, limit: int = 5) -> str | None:
+        """One sentence that names the first unusable rows, ``None`` if there are none."""
+        if not self.problems:
+            return None
+        idx = self.keys["idx"]
+        named = [
+            f"row {row} (idx {shown(idx[row])}): {reason}"
+            for row, reason in list(self.problems.items())[:limit]
+        ]
+        more = len(self.problems) - len(named)
+        return (
+            f"{self.path}: {count(len(self.problems), 'activation')} left out: "
+            + "; ".join(named)
+            + (f"; and {more:,} more" if more else "")
+        )
+
+
+def read_activations(path: str | Path) -> Activations:
+    """Read a Parquet file of activations.
+
+    Raises:
+        UserError: no such file, not Parquet, no rows, no column of vectors, vectors of different
+            widths, repeated ``idx``, or activations of several layers.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"{path}: no such file: name a Parquet file of activations")
+    try:
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        lazy = pl.scan_parquet(file, glob=False)
+        schema = lazy.collect_schema()
+        _check_vector_column(schema, str(path))
+        keys = _keys(lazy, schema)
+        vectors = _vectors(lazy, keys.height, schema[VECTOR_COLUMN], str(path))
+        layer = _layer(lazy, schema, str(path))
+    except _POLARS_ERRORS as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise UserError(f"{path}: not a whole Parquet file ({reason}): write it again") from None
+    _check_unique(keys, str(path))
+    problems = {row: reason for row, reason in enumerate(unusable(vectors)) if reason is not None}
+    return Activations(keys, vectors, problems, layer, str(path), digest)
+
+
+def _check_vector_column(schema: pl.Schema, path: str) -> None:
+    if VECTOR_COLUMN not in schema:
+        names = schema.names()
+        near = get_close_matches(VECTOR_COLUMN, names, n=1, cutoff=0.5)
+        hint = (
+            f'rename "{near[0]}" to "{VECTOR_COLUMN}"'
+            if near
+            else f"the columns there are: {', '.join(names[:12]) or 'none'}"
+        )
+        raise UserError(f'{path}: column "{VECTOR_COLUMN}" is missing: {hint}')
+    dtype = schema[VECTOR_COLUMN]
+    inner = dtype.inner if isinstance(dtype, pl.List | pl.Array) else None
+    if inner is None or not inner.is_numeric():
+        raise UserError(
+            f'{path}: column "{VECTOR_COLUMN}" holds {dtype}: write a list of numbers in each row'
+        )
+
+
+def _keys(lazy: pl.LazyFrame, schema: pl.Schema) -> pl.DataFrame:
+    """The columns that identify a row, under their usual names."""
+    missing = pl.lit(None)
+    position = missing
+    if "position" in schema:
+        position = pl.col("position")
+    elif "n_raw_tokens" in schema:
+        position = pl.col("n_raw_tokens").cast(pl.Int64) - 1
+    text = next((n for n in ("source_text", "detokenized_text_truncated") if n in schema), None)
+    idx = pl.col("idx") if "idx" in schema else pl.int_range(pl.len(), dtype=pl.Int64).alias("idx")
+    if "idx" in schema and schema["idx"] != pl.String:
+        idx = idx.cast(pl.Int64)
+    return (
+        lazy.select(
+            idx,
+            (pl.col("doc_id") if "doc_id" in schema else missing).cast(pl.String).alias("doc_id"),
+            position.cast(pl.Int64).alias("position"),
+            (pl.col(text) if text else missing).cast(pl.String).alias("source_text"),
+            _row=pl.int_range(pl.len()),
+        )
+        .collect()
+        .drop("_row")
+    )
+
+
+def _vectors(
+    lazy: pl.LazyFrame, rows: int, dtype: pl.DataType, path: str
+) -> npt.NDArray[np.float32]:
+    """``[rows, d_model]``; a missing vector becomes NaN, which is reported like any other NaN."""
+    if rows == 0:
+        raise UserError(f"{path}: the table has no rows: extract activations again")
+    as_list = pl.col(VECTOR_COLUMN)
+    if isinstance(dtype, pl.Array):
+        as_list = as_list.arr.to_list()
+    out: npt.NDArray[np.float32] | None = None
+    for start in range(0, rows, _CHUNK_ROWS):
+        column = (
+            lazy.select(as_list.cast(pl.List(pl.Float32), strict=False))
+            .slice(start, _CHUNK_ROWS)
+            .collect()
+            .to_series()
+        )
+        lengths = column.list.len()
+        if out is None:
+            width = int(lengths.drop_nulls().first() or 0)  # type: ignore[arg-type]
+            if width == 0:
+                raise UserError(f"{path}: row 0 holds no vector: extract activations again")
+            out = np.full((rows, width), np.nan, dtype=np.float32)
+        _check_widths(lengths, out.shape[1], start, path)
+        present = column.is_not_null().to_numpy()
+        values = column.drop_nulls().explode().to_numpy().astype(np.float32, copy=False)
+        out[start : start + len(column)][present] = values.reshape(-1, out.shape[1])
+    assert out is not None
+    return out
+
+
+def _check_widths(lengths: pl.Series, width: int, start: int, path: str) -> None:
+    wrong = (lengths != width).fill_null(False)
+    if wrong.any():
+        row = int(wrong.arg_max() or 0)
+        raise UserError(
+            f"{path}: row {start + row} holds {lengths[row]} numbers where others hold {width}: "
+            "extract the activations of one model and layer only"
+        )
+
+
+def _layer(lazy: pl.LazyFrame, schema: pl.Schema, path: str) -> int | None:
+    if LAYER_COLUMN not in schema:
+        return None
+    layers = lazy.select(pl.col(LAYER_COLUMN).drop_nulls().unique().sort()).collect().to_series()
+    if len(layers) > 1:
+        raise UserError(
+            f'{path}: column "{LAYER_COLUMN}" names several layers '
+            f"({', '.join(map(str, layers.head(5).to_list()))}): keep the rows of one"
+        )
+    return int(layers[0]) if len(layers) else None
+
+
+def _check_unique(keys: pl.DataFrame, path: str) -> None:
+    missing = keys["idx"].is_null()
+    if missing.any():
+        raise UserError(f'{path}: row {missing.arg_max()}: column "idx" is empty: number it')
+    repeated = ~keys["idx"].is_first_distinct()
+    if repeated.any():
+        row = int(repeated.arg_max() or 0)
+        raise UserError(
+            f'{path}: row {row}: column "idx" repeats {shown(keys["idx"][row])}: '
+            "give each activation its own"
+        )
+
+
+def rows_by_idx(activations: Activations, idx: Sequence[object]) -> list[int | None]:
+    """The row of each of ``idx`` in ``activations``, ``None`` where it has none.
+
+    Compared as text: one table may hold numbers where another holds the same numbers as text.
+    """
+    places = {str(value).strip(): row for row, value in enumerate(activations.keys["idx"])}
+    return [places.get(str(value).strip()) for value in idx]

@@ -1,0 +1,88 @@
+"""Find the few parts of a transformers model that an NLA needs, in any decoder.
+
+Text-only models, multimodal wrappers (whose text decoder and config are nested) and the older
+naming schemes differ only in attribute names; they are all listed here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from nla_audit.errors import UserError
+
+_BLOCK_LISTS = ("layers", "h", "blocks")
+_FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
+_INNER_MODELS = ("model", "language_model", "text_model", "transformer", "gpt_neox", "decoder")
+
+
+def text_config(config: Any) -> Any:
+    """The config of the text decoder: ``config`` itself, or the nested one of a wrapper."""
+    return config.get_text_config(decoder=True)
+
+
+def hidden_size(config: Any) -> int:
+    """Width of the residual stream."""
+    return int(text_config(config).hidden_size)
+
+
+def number_of_blocks(config: Any) -> int:
+    """How many decoder blocks the config describes."""
+    return int(text_config(config).num_hidden_layers)
+
+
+def keep_first_blocks(config: Any, blocks: int) -> None:
+    """Shorten ``config`` in place, so that only the first ``blocks`` blocks are built and read.
+
+    Every per-block list of the config is shortened with it (transformers refuses a config whose
+    ``layer_types`` has another length than its number of blocks).
+
+    Raises:
+        UserError: the model has fewer blocks than that.
+    """
+    inner = text_config(config)
+    available = number_of_blocks(config)
+    if blocks > available:
+        raise UserError(
+            f"the AR needs {blocks} blocks but its base model has only {available}; "
+            "name the base model it was trained on"
+        )
+    for name, value in list(vars(inner).items()):
+        if isinstance(value, list) and len(value) == available:
+            setattr(inner, name, value[:blocks])
+    inner.num_hidden_layers = blocks
+
+
+def decoder_of(model: nn.Module) -> nn.Module:
+    """The text decoder inside ``model``: the module that holds the blocks and the final norm."""
+    module = model
+    for _ in range(6):
+        if any(isinstance(getattr(module, name, None), nn.ModuleList) for name in _BLOCK_LISTS):
+            return module
+        # A wrapper's `model` holds vision tower and language model; only the latter has blocks.
+        inner = [getattr(module, name, None) for name in ("language_model", *_INNER_MODELS)]
+        following = next((child for child in inner if isinstance(child, nn.Module)), None)
+        if following is None:
+            break
+        module = following
+    raise UserError(
+        f"no decoder blocks found in {type(model).__name__}; only decoder language models work"
+    )
+
+
+def blocks_of(decoder: nn.Module) -> nn.ModuleList:
+    """The decoder's list of blocks."""
+    for name in _BLOCK_LISTS:
+        blocks = getattr(decoder, name, None)
+        if isinstance(blocks, nn.ModuleList):
+            return blocks
+    raise UserError(f"no decoder blocks found in {type(decoder).__name__}")
+
+
+def final_norm_name(decoder: nn.Module) -> str:
+    """Attribute name of the norm behind the last block."""
+    for name in _FINAL_NORMS:
+        if isinstance(getattr(decoder, name, None), nn.Module):
+            return name
+    raise UserError(f"no final norm found in {type(decoder).__name__}")

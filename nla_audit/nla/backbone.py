@@ -1,0 +1,177 @@
+"""The language model under a half of a pair, as transformers loads it.
+
+Safetensors only, and no code of strangers unless asked for; errors of transformers become one line.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+
+from nla_audit.errors import UserError
+from nla_audit.nla.check import check_all_loaded
+from nla_audit.nla.refusal import Refuse
+
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where weights go and in which precision.
+
+    Attributes:
+        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` (as saved).
+        device: e.g. ``cpu`` or ``cuda:0``; by default a GPU where there is one.
+        device_map: passed to transformers instead of a device, to spread a large model.
+        load_in_4bit: quantise the base with bitsandbytes (NF4), as nano's QLoRA runs did.
+        trust_remote_code: run model code that comes with a checkpoint. Never by default.
+    """
+
+    dtype: str = "auto"
+    device: str | None = None
+    device_map: str | None = None
+    load_in_4bit: bool = False
+    trust_remote_code: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments for ``from_pretrained``.
+
+        Raises:
+            UserError: an unknown dtype, or 4-bit without bitsandbytes.
+        """
+        if self.dtype != "auto" and self.dtype not in _DTYPES:
+            raise UserError(f"dtype {self.dtype!r}: expected auto, {', '.join(_DTYPES)}")
+        options: dict[str, Any] = {
+            "dtype": _DTYPES.get(self.dtype, "auto"),
+            "use_safetensors": True,
+            "trust_remote_code": self.trust_remote_code,
+        }
+        if self.device_map is not None:
+            options["device_map"] = self.device_map
+        if self.load_in_4bit:
+            options["quantization_config"] = _four_bit()
+        return options
+
+    def place(self, model: Any) -> Any:
+        """Move a loaded model to its device, ready for inference."""
+        model.eval()
+        if self.device_map is not None or self.load_in_4bit:
+            return model
+        default = "cuda" if torch.cuda.is_available() else "cpu"
+        return model.to(self.device or default)
+
+
+def read_config(folder: Path, placement: Placement) -> Any:
+    """The model's config.
+
+    Raises:
+        UserError: transformers cannot read it.
+    """
+    from transformers import AutoConfig  # noqa: PLC0415
+
+    try:
+        return AutoConfig.from_pretrained(
+            str(folder), trust_remote_code=placement.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder}: transformers cannot read config.json: {first_line(error)}"
+        ) from None
+
+
+def read_causal_lm(
+    folder: Path,
+    config: Any,
+    placement: Placement,
+    *,
+    role: Literal["av", "ar"],
+    refuse: Refuse,
+) -> Any:
+    """The model with its output matrix, as ``config`` describes it.
+
+    Args:
+        role: an AR may lack weights that it does not use.
+        refuse: told of weights that are in no file.
+
+    Raises:
+        UserError: transformers cannot load it.
+    """
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    try:
+        # The type that transformers declares does not know of the second value.
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder), config=config, output_loading_info=True, **placement.options()
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder}: transformers cannot load it: {first_line(error)}") from None
+    model, loading = loaded
+    check_all_loaded(model, loading["missing_keys"], folder, role=role, refuse=refuse)
+    return model
+
+
+def read_tokenizer(folder: Path, placement: Placement) -> Any:
+    """The tokenizer in ``folder``.
+
+    Raises:
+        UserError: there is none that works.
+    """
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    try:
+        return AutoTokenizer.from_pretrained(
+            str(folder), trust_remote_code=placement.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: no usable tokenizer: {first_line(error)}") from None
+
+
+def _four_bit() -> Any:
+    from importlib.util import find_spec  # noqa: PLC0415
+
+    if find_spec("bitsandbytes") is None:
+        raise UserError("4-bit loading needs bitsandbytes: pip install bitsandbytes")
+    from transformers import BitsAndBytesConfig  # noqa: PLC0415
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message."""
+    return str(error).strip().split("\n", 1)[0]
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers from listing the weights of blocks that we leave out on purpose.
+
+    Its progress bars, two for each pair, would break into those of the commands.
+    """
+    from transformers.utils import logging as transformers_logging  # noqa: PLC0415
+
+    logger = logging.getLogger("transformers")
+    level, had_bars = logger.level, transformers_logging.is_progress_bar_enabled()
+    logger.setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if had_bars:
+            transformers_logging.enable_progress_bar()

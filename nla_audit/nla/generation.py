@@ -1,0 +1,176 @@
+"""The decode loop: one prompt for all rows, one injected vector for each.
+
+All rows have the same prompt, so no row is ever padded: the part before the marker is computed
+once and its cache repeated, rows run in step, and finished rows leave the batch.
+
+Sampling inverts the cumulative distribution with one uniform number per row and token, drawn
+from the row's own generator. What a row says therefore does not depend on which rows share its
+batch, up to rounding in the model itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nla_audit.nla.cache import RowCache, cache_from, prefix_cache
+from nla_audit.nla.injection import Injection, injecting
+from nla_audit.nla.prompts import AvPrompt
+
+#: Marks "no token here" in padded arrays. No tokenizer has it, so padding can never be taken
+#: for an end token.
+NO_TOKEN = -1
+
+#: Rows leave the batch once this share of it has finished; dropping them copies the cache, so
+#: doing it for every single row costs more than it saves.
+_FINISHED_SHARE = 1 / 16
+
+#: Sampling turns logits into cumulative float64 probabilities in slices of at most this many.
+_SAMPLING_SLICE = 2**25
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a batch of rows generated.
+
+    Attributes:
+        token_ids: ``[n, longest]`` int64, :data:`NO_TOKEN` behind each row's last token.
+        log_probs: ``[n, longest]`` float32, log-probability of each token under the distribution
+            it was sampled from (greedy: under temperature 1); NaN behind the last token.
+        lengths: ``[n]`` tokens, up to and including the first end token.
+        ended: ``[n]`` whether an end token was produced (``False``: the cap was hit).
+    """
+
+    token_ids: npt.NDArray[np.int64]
+    log_probs: npt.NDArray[np.float32]
+    lengths: npt.NDArray[np.int64]
+    ended: npt.NDArray[np.bool_]
+
+
+def uniforms(seed: int, row_keys: Sequence[int], draws: int) -> torch.Tensor:
+    """``[rows, draws]`` float64 in [0, 1), each row from a generator of its own.
+
+    ``row_keys`` identify rows wherever they stand: the same key gives the same numbers.
+    """
+    rows = [np.random.default_rng([seed, key]).random(draws) for key in row_keys]
+    return torch.from_numpy(np.stack(rows))
+
+
+@torch.inference_mode()
+def first_logits(
+    model: Any, prompt: AvPrompt, injection: Injection, activations: torch.Tensor
+) -> torch.Tensor:
+    """Logits ``[n, vocabulary]`` at the first generated position, for ``[n, d_model]``."""
+    return _prefill(model, prompt, injection, activations, new_tokens=0)[0]
+
+
+def _prefill(
+    model: Any, prompt: AvPrompt, injection: Injection, activations: torch.Tensor, new_tokens: int
+) -> tuple[torch.Tensor, RowCache]:
+    device = model.get_input_embeddings().weight.device
+    ids = torch.tensor(prompt.ids, device=device)
+    prefix = prefix_cache(model, model.config, ids[: prompt.marker])
+    rows = len(activations)
+    cache = cache_from(prefix, model.config, rows, capacity=len(ids) + new_tokens)
+    rest = ids[prompt.marker :].expand(rows, -1)
+    with injecting(model, injection, activations, column=0):
+        output = model(input_ids=rest, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return output.logits[:, -1], cache
+
+
+@torch.inference_mode()
+def generate(
+    model: Any,
+    prompt: AvPrompt,
+    injection: Injection,
+    activations: torch.Tensor,
+    *,
+    end_ids: frozenset[int],
+    max_new_tokens: int,
+    temperature: float,
+    draws: torch.Tensor | None,
+) -> Generated:
+    """Generate for one batch.
+
+    Args:
+        activations: ``[n, d_model]``.
+        end_ids: all tokens that end an answer.
+        temperature: 0 takes the likeliest token; otherwise logits are divided by it. Nothing
+            else (top-p, top-k, penalties) is ever applied, whatever a generation config says.
+        draws: ``[n, max_new_tokens]`` uniform numbers, needed unless temperature is 0.
+    """
+    rows = len(activations)
+    logits, cache = _prefill(model, prompt, injection, activations, max_new_tokens)
+    device = logits.device
+    draws = draws.to(device) if draws is not None else None
+    ends = torch.tensor(sorted(end_ids), device=device)
+    token_ids = torch.full((rows, max_new_tokens), NO_TOKEN, dtype=torch.int64, device=device)
+    log_probs = torch.full((rows, max_new_tokens), torch.nan, device=device)
+    # `active` are the rows still in the batch, `is_running` which of those have not ended.
+    active = torch.arange(rows, device=device)
+    is_running = torch.ones(rows, dtype=torch.bool, device=device)
+    for step in range(max_new_tokens):
+        tokens, chosen = _choose(
+            logits, temperature, None if draws is None else draws[active, step]
+        )
+        writing = active[is_running]
+        token_ids[writing, step] = tokens[is_running]
+        log_probs[writing, step] = chosen[is_running]
+        is_running &= ~torch.isin(tokens, ends)
+        running = int(is_running.sum())
+        if running == 0 or step + 1 == max_new_tokens:
+            break
+        if len(active) - running >= max(1, _FINISHED_SHARE * len(active)):
+            kept = is_running.nonzero().squeeze(1)
+            cache.keep_rows(kept)
+            active, tokens, is_running = active[kept], tokens[kept], is_running[kept]
+        output = model(input_ids=tokens[:, None], past_key_values=cache, use_cache=True)
+        logits = output.logits[:, -1]
+    return _collect(token_ids, log_probs, ends)
+
+
+def _choose(
+    logits: torch.Tensor, temperature: float, draws: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens ``[rows]`` and their log-probabilities ``[rows]``."""
+    scaled = logits.float() if temperature == 0 else logits.float() / temperature
+    if temperature == 0:
+        tokens = scaled.argmax(dim=-1)
+    else:
+        assert draws is not None
+        rows = max(1, _SAMPLING_SLICE // scaled.shape[-1])
+        tokens = torch.cat(
+            [
+                _invert(part, part_draws)
+                for part, part_draws in zip(scaled.split(rows), draws.split(rows), strict=True)
+            ]
+        )
+    chosen = scaled.gather(1, tokens[:, None]).squeeze(1) - scaled.logsumexp(dim=-1)
+    return tokens, chosen
+
+
+def _invert(logits: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
+    """The first token whose cumulative probability exceeds the draw."""
+    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
+    # The sum of the probabilities is 1 only up to rounding.
+    targets = (draws * cumulative[:, -1]).unsqueeze(1)
+    tokens = torch.searchsorted(cumulative, targets, right=True).squeeze(1)
+    return tokens.clamp_max(logits.shape[-1] - 1)
+
+
+def _collect(token_ids: torch.Tensor, log_probs: torch.Tensor, ends: torch.Tensor) -> Generated:
+    is_token = token_ids != NO_TOKEN
+    lengths = is_token.sum(dim=1)
+    longest = int(lengths.max())
+    last = token_ids.gather(1, (lengths - 1)[:, None]).squeeze(1)
+    return Generated(
+        token_ids=token_ids[:, :longest].cpu().numpy(),
+        log_probs=log_probs[:, :longest].cpu().numpy(),
+        lengths=lengths.cpu().numpy(),
+        ended=torch.isin(last, ends).cpu().numpy(),
+    )

@@ -1,0 +1,139 @@
+"""Put an activation into the AV's forward pass, at the marker token.
+
+Two ways are in use (FIELD_NOTES §2):
+
+- *replacement* (the release): the marker's embedding is replaced by the vector, rescaled to
+  ``injection_scale``;
+- *norm-matched addition* (nanoNLA and the sweep): at the output of decoder block 1,
+  ``h′ = h + ‖h‖ · v / ‖v‖``. No file says so; a sidecar without ``injection_scale`` is the only
+  sign, so a user can override it.
+
+Both are forward hooks on real modules of the model. The embedding is therefore whatever the
+model's own embedding module returns (Gemma multiplies by √d there), and models that refuse
+``inputs_embeds`` work as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from nla_audit.errors import UserError
+from nla_audit.nla.architecture import blocks_of, decoder_of
+from nla_audit.nla.sidecar import Sidecar
+
+#: The block whose output nanoNLA adds to (FIELD_NOTES §2).
+DEFAULT_ADDITION_BLOCK = 1
+
+_SMALLEST_NORM = 1e-12
+
+
+@dataclass(frozen=True)
+class Injection:
+    """How a vector enters the AV.
+
+    Attributes:
+        kind: ``"replace"`` the marker's embedding, or ``"add"`` at the output of a block.
+        scale: for replacement, the L2 norm to rescale to; ``None`` injects the raw vector.
+        block: for addition, the index of the block.
+    """
+
+    kind: Literal["replace", "add"]
+    scale: float | None = None
+    block: int | None = None
+
+    def __str__(self) -> str:
+        if self.kind == "add":
+            return f"add:{self.block}"
+        return f"replace:{'raw' if self.scale is None else format(self.scale, 'g')}"
+
+
+def injection_of(sidecar: Sidecar) -> Injection:
+    """What the sidecar says, or implies by saying nothing."""
+    if sidecar.injection_text is not None:
+        return parse_injection(sidecar.injection_text)
+    if sidecar.inject_unscaled:
+        return Injection("replace", scale=None)
+    if sidecar.injection_scale is not None:
+        return Injection("replace", scale=sidecar.injection_scale)
+    return Injection("add", block=DEFAULT_ADDITION_BLOCK)
+
+
+def parse_injection(text: str) -> Injection:
+    """Read a user's override: ``replace:150``, ``replace:raw`` or ``add:1``.
+
+    Raises:
+        UserError: anything else.
+    """
+    kind, _, value = text.partition(":")
+    if kind == "replace" and value == "raw":
+        return Injection("replace", scale=None)
+    try:
+        if kind == "replace" and float(value) > 0:
+            return Injection("replace", scale=float(value))
+        if kind == "add" and int(value) >= 0:
+            return Injection("add", block=int(value))
+    except ValueError:
+        pass
+    raise UserError(f"injection {text!r}: expected replace:SCALE, replace:raw or add:BLOCK")
+
+
+@contextmanager
+def injecting(
+    model: nn.Module, injection: Injection, activations: torch.Tensor, column: int
+) -> Iterator[None]:
+    """Inject ``activations`` at ``column`` of every forward pass inside the ``with``.
+
+    Args:
+        model: the causal language model.
+        injection: how.
+        activations: ``[batch, d_model]``, one for each row of the forward pass.
+        column: position of the marker within the tokens of the forward pass.
+
+    Raises:
+        UserError: the model has no such block.
+    """
+    module = _module(model, injection)
+
+    def hook(_module: nn.Module, _arguments: Any, output: Any) -> Any:
+        hidden = output[0] if isinstance(output, tuple) else output
+        vectors = activations.to(device=hidden.device)
+        changed = hidden.clone()
+        changed[:, column] = _injected(hidden[:, column], vectors, injection)
+        return (changed, *output[1:]) if isinstance(output, tuple) else changed
+
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _module(model: nn.Module, injection: Injection) -> nn.Module:
+    if injection.kind == "replace":
+        return model.get_input_embeddings()  # type: ignore[operator]
+    blocks = blocks_of(decoder_of(model))
+    block = DEFAULT_ADDITION_BLOCK if injection.block is None else injection.block
+    if block >= len(blocks):
+        raise UserError(f"injection at block {block}: the AV has only {len(blocks)} blocks")
+    return blocks[block]
+
+
+def _injected(
+    hidden: torch.Tensor, activations: torch.Tensor, injection: Injection
+) -> torch.Tensor:
+    """The marker's hidden state ``[batch, d_model]`` after injection, norms taken in float32."""
+    vectors = activations.float()
+    if injection.kind == "replace" and injection.scale is None:
+        return vectors.to(hidden.dtype)
+    directions = vectors / vectors.norm(dim=-1, keepdim=True).clamp_min(_SMALLEST_NORM)
+    if injection.kind == "replace":
+        assert injection.scale is not None
+        return (directions * injection.scale).to(hidden.dtype)
+    norms = hidden.float().norm(dim=-1, keepdim=True)
+    return (hidden.float() + norms * directions).to(hidden.dtype)

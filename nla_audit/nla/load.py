@@ -1,0 +1,377 @@
+"""Load a pair from any published format: ``load(av=…, ar=…) → Pair``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from nla_audit.errors import UserError
+from nla_audit.nla.architecture import keep_first_blocks, number_of_blocks
+from nla_audit.nla.backbone import (
+    Placement,
+    first_line,
+    quiet_transformers,
+    read_causal_lm,
+    read_config,
+    read_tokenizer,
+)
+from nla_audit.nla.batching import Notice
+from nla_audit.nla.check import (
+    check_ar_layer,
+    check_head,
+    check_injection,
+    check_role,
+    check_weights,
+    check_width,
+)
+from nla_audit.nla.formats import (
+    AR_LORA_FILE,
+    HEAD_FILE,
+    ArLora,
+    Checkpoint,
+    neighbour,
+    recognise,
+)
+from nla_audit.nla.health import head_health
+from nla_audit.nla.hub import local_folder
+from nla_audit.nla.injection import Injection, injection_of
+from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.refusal import Refuse, refuse_wrong, refusing
+from nla_audit.nla.sidecar import Sidecar
+from nla_audit.nla.verbalizer import Verbalizer
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two halves; either may be missing where only one was asked for."""
+
+    verbalizer: Verbalizer | None
+    reconstructor: Reconstructor | None
+
+
+def load(
+    av: str | Path | None = None,
+    ar: str | Path | None = None,
+    *,
+    adapter: str | Path | None = None,
+    base: str | Path | None = None,
+    sidecar: str | Path | None = None,
+    injection: Injection | None = None,
+    placement: Placement | None = None,
+    force: bool = False,
+    notice: Notice = warnings.warn,
+) -> Pair:
+    """Load an AV, an AR, or both.
+
+    Args:
+        av: full checkpoint or PEFT adapter: a folder or ``owner/name[@revision][/subfolder]``.
+        ar: full checkpoint with ``value_head.safetensors``, or an AR-LoRA.
+        adapter: a PEFT adapter on top of ``av`` (one of a sweep's λ's).
+        base: the model that adapters sit on. Needed where neither a neighbouring folder nor the
+            sidecar tells.
+        sidecar: a sidecar file, where a checkpoint has none or the wrong one.
+        injection: overrides what the sidecar says or implies.
+        placement: dtype and device.
+        force: go on where a check says that something cannot be right.
+        notice: told what was forced, and other things worth knowing.
+
+    Raises:
+        UserError: whatever keeps a half from being loaded, or what :mod:`nla_audit.nla.check`
+            says cannot be right, in one line.
+    """
+    if av is None and ar is None:
+        raise UserError("nothing to load: name an AV, an AR, or both")
+    place = placement or Placement()
+    sidecar_path = Path(sidecar) if sidecar is not None else None
+    refuse = refusing(force=force, notice=notice)
+    av_checkpoint = _recognised(av, sidecar_path, "av", refuse) if av is not None else None
+    ar_checkpoint = _recognised(ar, sidecar_path, "ar", refuse) if ar is not None else None
+    with quiet_transformers():
+        return Pair(
+            verbalizer=(
+                _load_av(av_checkpoint, adapter, base, injection, placement=place, refuse=refuse)
+                if av_checkpoint
+                else None
+            ),
+            reconstructor=(
+                _load_ar(
+                    ar_checkpoint,
+                    av_checkpoint,
+                    base,
+                    placement=place,
+                    refuse=refuse,
+                    notice=notice,
+                )
+                if ar_checkpoint
+                else None
+            ),
+        )
+
+
+def load_first_blocks(
+    folder: Path, *, layer_index: int, placement: Placement | None = None
+) -> tuple[Any, Any]:
+    """A language model up to and including block ``layer_index``, and its tokenizer.
+
+    Raises:
+        UserError: it has no such block, or it cannot be loaded.
+    """
+    place = placement or Placement()
+    config = read_config(folder, place)
+    available = number_of_blocks(config)
+    if not 0 <= layer_index < available:
+        raise UserError(f"{folder}: no layer {layer_index}: its layers are 0 to {available - 1}")
+    keep_first_blocks(config, layer_index + 1)
+    with quiet_transformers():
+        model = place.place(read_causal_lm(folder, config, place, role="ar", refuse=refuse_wrong))
+        return model, read_tokenizer(folder, place)
+
+
+def _recognised(
+    reference: str | Path, sidecar: Path | None, role: str, refuse: Refuse
+) -> Checkpoint:
+    checkpoint = recognise(local_folder(reference), sidecar=sidecar)
+    check_role(checkpoint, role, refuse)
+    return checkpoint
+
+
+def _load_av(
+    checkpoint: Checkpoint,
+    adapter: str | Path | None,
+    base: str | Path | None,
+    injection: Injection | None,
+    *,
+    placement: Placement,
+    refuse: Refuse,
+) -> Verbalizer:
+    adapters = [checkpoint.path] if checkpoint.layout == "adapter" else []
+    folder = checkpoint.path
+    if checkpoint.layout == "adapter":
+        folder = base_of(checkpoint, base)
+    if adapter is not None:
+        adapters.append(_adapter_folder(adapter))
+    sidecar = _sidecar_of(checkpoint, folder)
+    injection = injection if injection is not None else injection_of(sidecar)
+    config = read_config(folder, placement)
+    check_width(sidecar, config, checkpoint.path)
+    check_injection(injection, config, checkpoint.path)
+    model = read_causal_lm(folder, config, placement, role="av", refuse=refuse)
+    tokenizer = read_tokenizer(checkpoint.path if checkpoint.has_tokenizer else folder, placement)
+    if adapters:
+        model = _with_adapters(model, adapters)
+    check_weights(model.named_parameters(), checkpoint.path, refuse)
+    name = Path(adapter).name if adapter is not None else checkpoint.path.name
+    return Verbalizer(
+        placement.place(model),
+        tokenizer,
+        sidecar,
+        injection=injection,
+        name=name,
+        files=[checkpoint.path, folder, *adapters, sidecar.path],
+        refuse=refuse,
+    )
+
+
+def _with_adapters(model: Any, adapters: Sequence[Path]) -> Any:
+    """``model`` with the LoRA layers of all ``adapters`` injected and active."""
+    from peft import PeftModel  # noqa: PLC0415  (slow to import, and not every AV needs it)
+
+    names = [f"adapter_{number}" for number in range(len(adapters))]
+    try:
+        wrapped = PeftModel.from_pretrained(model, str(adapters[0]), adapter_name=names[0])
+        for name, path in zip(names[1:], adapters[1:], strict=True):
+            wrapped.load_adapter(str(path), adapter_name=name)
+        wrapped.base_model.set_adapter(names)  # type: ignore[operator]
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(
+            f"{adapters[-1]}: the adapter does not fit its base ({first_line(error)}); name the "
+            "model it was trained on with --base"
+        ) from None
+    # The LoRA layers now sit inside the model itself; the wrapper adds nothing we need.
+    return wrapped.get_base_model()
+
+
+def _load_ar(
+    checkpoint: Checkpoint,
+    av: Checkpoint | None,
+    base: str | Path | None,
+    *,
+    placement: Placement,
+    refuse: Refuse,
+    notice: Notice,
+) -> Reconstructor:
+    if checkpoint.layout == "adapter":
+        raise UserError(
+            f"{checkpoint.path}: a PEFT adapter without a head is no AR; "
+            "an AR-LoRA has ar_lora_value_head.safetensors and ar_meta.json"
+        )
+    lora = checkpoint.ar_lora
+    if lora is None and not (checkpoint.path / HEAD_FILE).is_file():
+        raise UserError(f"{checkpoint.path}: no {HEAD_FILE} here; without its head it is no AR")
+    folder = checkpoint.path if lora is None else base_of_ar(checkpoint, av, base)
+    sidecar = _sidecar_of(checkpoint, folder)
+    config = read_config(folder, placement)
+    check_width(sidecar, config, checkpoint.path)
+    if lora is not None:
+        keep_first_blocks(config, lora.blocks)
+    check_ar_layer(sidecar, number_of_blocks(config), checkpoint.path, refuse)
+    keeps_norm = lora is not None and not lora.final_norm_stripped
+    loaded = read_causal_lm(
+        folder,
+        config,
+        placement,
+        role="av" if keeps_norm else "ar",  # an AR that keeps its norm needs it loaded
+        refuse=refuse,
+    )
+    model = placement.place(loaded)
+    if lora is None:
+        head = _one_tensor(checkpoint.path / HEAD_FILE)
+    else:
+        head = _add_ar_lora(model, lora, checkpoint.path / AR_LORA_FILE)
+    check_head(head, checkpoint.path, refuse)
+    check_weights(model.named_parameters(), checkpoint.path, refuse)
+    if (oddity := head_health(head).oddity()) is not None:
+        notice(f"{checkpoint.path}: {oddity}")
+    return Reconstructor(
+        model,
+        head,
+        read_tokenizer(checkpoint.path if checkpoint.has_tokenizer else folder, placement),
+        sidecar,
+        keep_final_norm=keeps_norm,
+        name=checkpoint.path.name,
+        files=[checkpoint.path, folder, sidecar.path],
+        refuse=refuse,
+    )
+
+
+def base_of(checkpoint: Checkpoint, base: str | Path | None) -> Path:
+    """The folder of the model an AV adapter sits on.
+
+    In order: what the caller names; the path in the adapter, if it exists here; a neighbouring
+    folder of that name (the path is usually one on the machine of training); the sidecar's base,
+    if it has that name too (an adapter on a merged AV must not land on the bare base); the
+    adapter's own entry, if it is a name on the Hub.
+
+    Raises:
+        UserError: none of these.
+    """
+    if base is not None:
+        return local_folder(base)
+    named = checkpoint.base_named
+    stated = checkpoint.sidecar.base_model if checkpoint.sidecar else None
+    if named is not None:
+        if Path(named).is_dir():
+            return Path(named)
+        beside = neighbour(checkpoint.path, Path(named).name)
+        if beside is not None:
+            return beside
+        if stated is not None and Path(stated).name.lower() == Path(named).name.lower():
+            return local_folder(stated)
+        if not Path(named).is_absolute() and named.count("/") == 1:
+            return local_folder(named)
+    raise UserError(
+        f"{checkpoint.path}: the adapter sits on {named or 'an unnamed model'}, which is not here; "
+        "say with --base where that model is"
+    )
+
+
+def base_of_ar(checkpoint: Checkpoint, av: Checkpoint | None, base: str | Path | None) -> Path:
+    """The folder of the bare model an AR-LoRA sits on; ``ar_meta.json`` does not name it."""
+    if base is not None:
+        return local_folder(base)
+    beside = neighbour(checkpoint.path, "base")
+    if beside is not None:
+        return beside
+    if checkpoint.sidecar is not None and checkpoint.sidecar.base_model is not None:
+        return local_folder(checkpoint.sidecar.base_model)
+    if av is not None and av.layout == "adapter":
+        candidate = base_of(av, None)
+        # A base that has a sidecar of its own is a merged AV, not the bare model.
+        if recognise(candidate).role is None:
+            return candidate
+    raise UserError(f"{checkpoint.path}: say with --base which model this AR-LoRA sits on")
+
+
+def _adapter_folder(adapter: str | Path) -> Path:
+    folder = local_folder(adapter)
+    if recognise(folder).layout != "adapter":
+        raise UserError(f"{folder}: not a PEFT adapter (no adapter_config.json)")
+    return folder
+
+
+def _sidecar_of(checkpoint: Checkpoint, base: Path) -> Sidecar:
+    found = checkpoint.sidecar or recognise(base).sidecar
+    if found is None:
+        raise UserError(
+            f"{checkpoint.path}: no nla_meta.yaml here, above, or with its base; "
+            "name one with --sidecar"
+        )
+    return found
+
+
+def _one_tensor(path: Path) -> torch.Tensor:
+    tensors = read_tensors(path)
+    if "weight" not in tensors:
+        raise UserError(f"{path}: no tensor called weight, found {sorted(tensors)[:5]}")
+    return tensors["weight"]
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file.
+
+    Raises:
+        UserError: missing or damaged.
+    """
+    try:
+        return load_file(str(path))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot read ({first_line(error)})") from None
+
+
+def _add_ar_lora(model: Any, lora: ArLora, path: Path) -> torch.Tensor:
+    """Inject the LoRA layers, load their tensors by full module name; returns the head."""
+    from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415
+
+    config = LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]
+        use_rslora=True,
+        target_modules=list(lora.target_modules),
+        task_type="CAUSAL_LM",
+    )
+    inject_adapter_in_model(config, model)
+    tensors = read_tensors(path)
+    head = tensors.pop("value_head.weight", None)
+    if head is None:
+        raise UserError(f"{path}: no value_head.weight in it")
+    parameters = dict(model.named_parameters())
+    given = {name.removeprefix("backbone."): tensor for name, tensor in tensors.items()}
+    unknown = sorted(given.keys() - parameters.keys())
+    missing = sorted(
+        name
+        for name in parameters.keys() - given.keys()
+        if ".lora_A." in name or ".lora_B." in name
+    )
+    if unknown or missing:
+        problem = f"unknown {unknown[0]}" if unknown else f"missing {missing[0]}"
+        raise UserError(
+            f"{path}: {len(unknown)} tensors fit nowhere and {len(missing)} are missing "
+            f"({problem}); it was made for another base or another ar_meta.json"
+        )
+    with torch.no_grad():
+        for name, tensor in given.items():
+            if parameters[name].shape != tensor.shape:
+                raise UserError(
+                    f"{path}: {name} has shape {list(tensor.shape)}, "
+                    f"the base needs {list(parameters[name].shape)}"
+                )
+            parameters[name].copy_(tensor)
+    model.eval()
+    return head

@@ -1,0 +1,64 @@
+"""The first tokens of a text, as text: what a reader has after so many tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nla_audit.errors import UserError
+
+_BATCH = 4096
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """The beginnings of one text.
+
+    Attributes:
+        texts: one for each length asked for; the whole text where it is no longer than that.
+        tokens: of the whole text.
+    """
+
+    texts: tuple[str, ...]
+    tokens: int
+
+
+def prefixes_of(tokenizer: Any, texts: Sequence[str], lengths: Sequence[int]) -> list[Prefixes]:
+    """Cut each text after its first ``lengths`` tokens.
+
+    Cut in the text at the end of a token, never decoded from ids: what remains is exactly a part
+    of the text, and a character of several tokens is never split. White space at the cut goes,
+    as it does at the end of an explanation.
+
+    Args:
+        tokenizer: counts the tokens; special tokens are not counted.
+        lengths: in tokens, 0 or more.
+
+    Raises:
+        UserError: a tokenizer that does not know where in a text its tokens are.
+    """
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"{tokenizer.name_or_path}: prefixes need a tokenizer with a tokenizer.json, which "
+            "knows where in a text each token is"
+        )
+    cut: list[Prefixes] = []
+    for start in range(0, len(texts), _BATCH):
+        batch = list(texts[start : start + _BATCH])
+        encoded = tokenizer(batch, add_special_tokens=False, return_offsets_mapping=True)
+        cut += [
+            Prefixes(
+                tuple(_first(text, spans, length) for length in lengths),
+                len(spans),
+            )
+            for text, spans in zip(batch, encoded["offset_mapping"], strict=True)
+        ]
+    return cut
+
+
+def _first(text: str, spans: Sequence[tuple[int, int]], length: int) -> str:
+    if length >= len(spans):
+        return text
+    end = spans[length - 1][1] if length else 0
+    return text[:end].strip()

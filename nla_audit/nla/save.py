@@ -1,0 +1,192 @@
+"""Write a pair in the layout of the release, which plain transformers loads as well.
+
+``av/`` is a full checkpoint with tokenizer and ``nla_meta.yaml``; ``ar/`` is the truncated
+checkpoint with ``value_head.safetensors`` beside it. Folders are written under a temporary name
+and renamed, so that half a checkpoint never looks whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import nn
+
+from nla_audit.errors import UserError
+from nla_audit.nla.formats import HEAD_FILE
+from nla_audit.nla.injection import Injection
+from nla_audit.nla.prompts import ar_prompt_ids, chat_ids, token_ids
+from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.sidecar import SCHEMA_VERSION, SIDECAR_NAME, Sidecar, parse_sidecar
+from nla_audit.nla.verbalizer import Verbalizer
+
+
+def new_sidecar(
+    tokenizer: Any,
+    *,
+    role: Literal["av", "ar"],
+    d_model: int,
+    layer_index: int,
+    injection_char: str,
+    injection: Injection,
+    av_template: str,
+    ar_template: str,
+    base_model: str,
+    stage: str,
+    mse_scale: float | None = None,
+    ar_trained_in_rl: bool | None = None,
+) -> Sidecar:
+    """A model sidecar with its token ids pinned from ``tokenizer``.
+
+    Args:
+        injection_char: the marker; must be a single token.
+        mse_scale: norm for the MSE; ``None`` here is the usual √d_model.
+
+    Raises:
+        UserError: the marker is not one token, or does not occur once inside the prompt.
+    """
+    marker = token_ids(tokenizer, injection_char, special_tokens=False)
+    ids = chat_ids(tokenizer, av_template.format(injection_char=injection_char))
+    if len(marker) != 1 or ids.count(marker[0]) != 1:
+        raise UserError(
+            f"marker {injection_char!r}: must be one token that occurs once in the AV prompt, "
+            f"is {marker}, which occurs {[ids.count(token) for token in marker]} times"
+        )
+    place = ids.index(marker[0])
+    return parse_sidecar(
+        {
+            "kind": "nla_model",
+            "schema_version": SCHEMA_VERSION,
+            "role": role,
+            "stage": stage,
+            "base_checkpoint": base_model,
+            "d_model": d_model,
+            "extraction_layer_index": layer_index,
+            "ar_trained_in_rl": ar_trained_in_rl,
+            "extraction": {
+                "injection": str(injection),
+                "injection_scale": injection.scale if injection.kind == "replace" else None,
+                "mse_scale": "sqrt_d_model" if mse_scale is None else mse_scale,
+            },
+            "tokens": {
+                "injection_char": injection_char,
+                "injection_token_id": marker[0],
+                "injection_left_neighbor_id": ids[place - 1],
+                "injection_right_neighbor_id": ids[place + 1],
+                "critic_suffix_ids": _suffix(tokenizer, ar_template),
+            },
+            "prompt_templates": {"av": av_template, "ar": ar_template},
+        },
+        Path(SIDECAR_NAME),
+    )
+
+
+def save_av(verbalizer: Verbalizer, folder: Path) -> None:
+    """Write an AV as a full checkpoint; LoRA layers are merged into its weights.
+
+    Raises:
+        UserError: ``folder`` exists already or cannot be written.
+    """
+    fields = _model_fields(verbalizer.sidecar, "av", verbalizer.d_model)
+    extraction = {**fields.get("extraction", {}), "injection": str(verbalizer.injection)}
+    if verbalizer.injection.kind == "replace":
+        extraction["injection_scale"] = verbalizer.injection.scale or "raw"
+    with _whole_folder(folder) as partial:
+        _save_model(verbalizer.model, partial)
+        verbalizer.tokenizer.save_pretrained(partial)
+        _write_yaml(partial / SIDECAR_NAME, {**fields, "extraction": extraction})
+
+
+def save_ar(reconstructor: Reconstructor, folder: Path) -> None:
+    """Write an AR as a truncated checkpoint and its head; LoRA layers are merged.
+
+    Raises:
+        UserError: ``folder`` exists already or cannot be written, or the AR keeps its final
+            norm, which the release's layout has no way to say.
+    """
+    if reconstructor.keeps_final_norm:
+        raise UserError(
+            f"{reconstructor.name}: keeps its final norm, which the release's layout cannot say; "
+            "publish the AR-LoRA as it is"
+        )
+    fields = _model_fields(reconstructor.sidecar, "ar", reconstructor.d_model)
+    fields["extraction_layer_index"] = reconstructor.layer_index
+    with _whole_folder(folder) as partial, reconstructor.with_final_norm():
+        _save_model(reconstructor.model, partial)
+        reconstructor.tokenizer.save_pretrained(partial)
+        head = reconstructor.head.detach().cpu().to(reconstructor.model.dtype).contiguous()
+        save_file({"weight": head}, str(partial / HEAD_FILE))
+        _write_yaml(partial / SIDECAR_NAME, fields)
+
+
+def merged_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The model's weights with active LoRA layers added in, under their names without PEFT."""
+    from peft.tuners.lora import LoraLayer  # noqa: PLC0415
+
+    state = dict(model.state_dict())
+    for name, module in model.named_modules():
+        if not isinstance(module, LoraLayer):
+            continue
+        inside = [key for key in state if key.startswith(f"{name}.")]
+        tensors = {key.removeprefix(f"{name}."): state.pop(key) for key in inside}
+        for key, tensor in tensors.items():
+            if not key.startswith("base_layer."):
+                continue
+            whole = tensor
+            if key == "base_layer.weight":
+                for adapter in module.active_adapters:
+                    if adapter in module.lora_A:
+                        # Every layer type defines it; the common base class does not declare it.
+                        delta: torch.Tensor = module.get_delta_weight(adapter)  # type: ignore[attr-defined]
+                        whole = whole + delta.to(whole)
+            state[f"{name}.{key.removeprefix('base_layer.')}"] = whole
+    return state
+
+
+def _save_model(model: Any, folder: Path) -> None:
+    model.save_pretrained(folder, state_dict=merged_state(model), safe_serialization=True)
+
+
+def _model_fields(sidecar: Sidecar, role: str, d_model: int) -> dict[str, Any]:
+    """The sidecar's own fields as a model sidecar of this role."""
+    fields = dict(sidecar.raw)
+    fields.update(kind="nla_model", schema_version=SCHEMA_VERSION, role=role, d_model=d_model)
+    if sidecar.layer_index is not None:
+        fields["extraction_layer_index"] = sidecar.layer_index
+    fields["prompt_templates"] = {"av": sidecar.av_template, "ar": sidecar.ar_template}
+    return fields
+
+
+def _suffix(tokenizer: Any, ar_template: str) -> list[int]:
+    """The tokens that end every AR prompt: what two prompts with different texts share."""
+    first, second = ar_prompt_ids(tokenizer, ar_template, ["one text", "another, of 7 words"])
+    shared = 0
+    while first[-1 - shared] == second[-1 - shared]:
+        shared += 1
+    return first[len(first) - shared :]
+
+
+def _write_yaml(path: Path, fields: dict[str, Any]) -> None:
+    path.write_text(yaml.safe_dump(fields, allow_unicode=True, sort_keys=False), encoding="utf-8")
+
+
+@contextmanager
+def _whole_folder(folder: Path) -> Iterator[Path]:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: exists already; name another folder")
+    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        partial.rename(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write ({error.strerror or error})") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,128 @@
+"""Long work in pieces that survive a kill: each piece is a Parquet file, written whole or not.
+
+The pieces lie in a folder of their own beside the output, whose name holds a hash of everything
+that changes the answer. A run with the same hash goes on where the last one stopped; a run with
+another one starts afresh. That a folder exists proves nothing; what it is called does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from nla_audit.errors import UserError
+
+#: Told of progress: the stage in words, units done (those of a former run included), all units.
+Progress = Callable[[str, int, int], None]
+
+_DIGITS = 16
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """A :data:`Progress` that tells nobody."""
+
+
+def digest_of(settings: Mapping[str, Any]) -> str:
+    """SHA-256 of ``settings`` as JSON with sorted keys."""
+    text = json.dumps(settings, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Shards:
+    """The finished pieces of one run.
+
+    Args:
+        out: the output file of the run.
+        key: hash of all that changes the answer (:func:`digest_of`).
+
+    Raises:
+        UserError: the folder beside ``out`` cannot be made.
+    """
+
+    def __init__(self, out: Path, key: str) -> None:
+        self.folder = out.parent / f".{out.name}.parts-{key[:_DIGITS]}"
+        with writing(out):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self.folder.glob("*.partial-*"):
+            leftover.unlink(missing_ok=True)
+
+    def others(self) -> list[Path]:
+        """Folders of unfinished runs with other settings for the same output."""
+        stem = self.folder.name[:-_DIGITS]
+        return sorted(
+            entry
+            for entry in self.folder.parent.iterdir()
+            if entry.name.startswith(stem) and entry != self.folder
+        )
+
+    def get(self, stage: str, number: int) -> pl.DataFrame | None:
+        """A finished piece, ``None`` if there is none that can be read."""
+        path = self._path(stage, number)
+        if not path.is_file():
+            return None
+        try:
+            return pl.read_parquet(path, glob=False)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
+            return None  # a crash of the machine can leave a renamed file empty
+
+    def put(self, stage: str, number: int, piece: pl.DataFrame) -> None:
+        """Keep a finished piece."""
+        write_parquet(piece, self._path(stage, number))
+
+    def remove(self) -> None:
+        """Delete all pieces: the output is written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, stage: str, number: int) -> Path:
+        return self.folder / f"{stage}-{number:06d}.parquet"
+
+
+def write_parquet(frame: pl.DataFrame, path: Path) -> None:
+    """Write ``frame`` under a temporary name and rename it.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with replacing(path) as partial:
+        frame.write_parquet(partial)
+
+
+def write_json(value: Mapping[str, Any], path: Path) -> None:
+    """Write ``value`` as indented JSON under a temporary name and rename it.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    with replacing(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well."""
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    with writing(path):
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a full disk, a missing permission and the like into a :class:`UserError`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot write {path}: {reason}; choose another --out") from None

@@ -1,0 +1,226 @@
+"""The AV: activations in, explanations out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nla_audit.errors import UserError
+from nla_audit.nla import generation
+from nla_audit.nla.architecture import hidden_size
+from nla_audit.nla.batching import Notice, halving
+from nla_audit.nla.generation import NO_TOKEN, Generated
+from nla_audit.nla.injection import Injection, injecting, injection_of
+from nla_audit.nla.prompts import (
+    av_prompt,
+    cjk_share,
+    content_tokens,
+    end_token_ids,
+    read_explanation,
+)
+from nla_audit.nla.refusal import Refuse, refuse_wrong
+from nla_audit.nla.sidecar import Sidecar
+
+DEFAULT_MAX_NEW_TOKENS = 160
+DEFAULT_BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Explanations:
+    """What the AV said about ``n`` activations.
+
+    Attributes:
+        responses: the whole answers, special tokens left out.
+        explanations: the text between the tags, stripped; ``""`` where it is empty, ``None``
+            where the answer failed (no closed tags, or the token cap was hit).
+        generated: token ids, log-probabilities, true lengths.
+        cjk: ``[n]`` share of CJK characters in the response.
+    """
+
+    responses: list[str]
+    explanations: list[str | None]
+    generated: Generated
+    cjk: npt.NDArray[np.float64]
+
+
+class Verbalizer:
+    """An AV with its prompt and its way of injection.
+
+    Args:
+        model: a causal language model of transformers (with LoRA layers injected or not).
+        tokenizer: its tokenizer.
+        sidecar: prompt template and pinned tokens; checked against the tokenizer.
+        injection: overrides what the sidecar says.
+        name: what messages and tables call it.
+        files: the folders and files it was loaded from, for records.
+        refuse: what to do where the prompt cannot be that of training.
+
+    Raises:
+        UserError: the prompt cannot be what the AV was trained with.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        sidecar: Sidecar,
+        *,
+        injection: Injection | None = None,
+        name: str = "av",
+        files: Sequence[Path] = (),
+        refuse: Refuse = refuse_wrong,
+    ) -> None:
+        self.files = tuple(files)
+        self.model = model
+        self.tokenizer = tokenizer
+        self.sidecar = sidecar
+        self.injection = injection if injection is not None else injection_of(sidecar)
+        self.name = name
+        self.prompt = av_prompt(tokenizer, sidecar, refuse=refuse)
+        self.end_ids = end_token_ids(tokenizer, model)
+        self.d_model = hidden_size(model.config)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the prompt's tokens go."""
+        return self.model.get_input_embeddings().weight.device
+
+    @contextmanager
+    def injecting(self, activations: torch.Tensor, *, column: int | None = None) -> Iterator[None]:
+        """Inject ``[batch, d_model]`` into forward passes of :attr:`model` inside the ``with``.
+
+        ``column`` is the marker's place in the tokens passed; by default its place in the whole
+        prompt. Gradients flow. For training; generation does this by itself.
+        """
+        place = self.prompt.marker if column is None else column
+        with injecting(self.model, self.injection, activations, place):
+            yield
+
+    def first_logits(self, activations: npt.ArrayLike) -> torch.Tensor:
+        """Logits ``[n, vocabulary]`` of the first token, for ``[n, d_model]``."""
+        vectors = self._vectors(activations)
+        return generation.first_logits(self.model, self.prompt, self.injection, vectors)
+
+    def generate(
+        self,
+        activations: npt.ArrayLike,
+        *,
+        max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+        temperature: float = 1.0,
+        seed: int = 0,
+        row_keys: Sequence[int] | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        notice: Notice = warnings.warn,
+    ) -> Explanations:
+        """Explain ``[n, d_model]`` activations.
+
+        Args:
+            max_new_tokens: cap on a response; a response that hits it has failed.
+            temperature: 0 is greedy; 1 samples from the model's own distribution.
+            seed: with ``row_keys`` decides all sampling.
+            row_keys: ``[n]`` whole numbers that identify the rows; the same key and seed give the
+                same draws whatever the batch size and order. By default the row's position.
+            batch_size: rows at once; halved, with a notice, where memory runs out.
+            notice: called with a sentence when that happens.
+
+        Raises:
+            UserError: activations of the wrong width, or rows that are zero or not finite (the
+                first one is named); a cap or batch size below 1.
+        """
+        if max_new_tokens < 1 or batch_size < 1 or temperature < 0:
+            raise UserError("max_new_tokens and batch_size must be at least 1, temperature ≥ 0")
+        vectors = self._vectors(activations)
+        keys = list(range(len(vectors))) if row_keys is None else list(row_keys)
+        if len(keys) != len(vectors):
+            raise UserError(f"{len(keys)} row keys for {len(vectors)} activations")
+
+        def explain(rows: Sequence[int]) -> Generated:
+            draws = None
+            if temperature > 0:
+                draws = generation.uniforms(seed, [keys[row] for row in rows], max_new_tokens)
+            return generation.generate(
+                self.model,
+                self.prompt,
+                self.injection,
+                vectors[list(rows)],
+                end_ids=self.end_ids,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                draws=draws,
+            )
+
+        parts: list[Generated] = []
+        for start in range(0, len(vectors), batch_size):
+            rows = range(start, min(start + batch_size, len(vectors)))
+            parts.extend(halving(rows, explain, notice))
+        return self.read(_joined(parts))
+
+    def read(self, generated: Generated) -> Explanations:
+        """Turn token ids into responses and explanations."""
+        rows = [tokens[tokens != NO_TOKEN].tolist() for tokens in generated.token_ids]
+        responses = self.tokenizer.batch_decode(rows, skip_special_tokens=True) if rows else []
+        return Explanations(
+            responses=responses,
+            explanations=[
+                read_explanation(response, ended=bool(ended))
+                for response, ended in zip(responses, generated.ended, strict=True)
+            ],
+            generated=generated,
+            cjk=np.array([cjk_share(response) for response in responses], dtype=np.float64),
+        )
+
+    def content_tokens(self, said: Explanations) -> list[int | None]:
+        """``[n]`` tokens that hold each explanation, ``None`` where it failed.
+
+        The rest of the true length is tags and end token.
+        """
+        return [
+            None if text is None else content_tokens(self.tokenizer, ids[:length].tolist(), text)
+            for ids, length, text in zip(
+                said.generated.token_ids, said.generated.lengths, said.explanations, strict=True
+            )
+        ]
+
+    def _vectors(self, activations: npt.ArrayLike) -> torch.Tensor:
+        """``[n, d_model]`` float32 on the model's device, checked."""
+        rows = np.asarray(activations, dtype=np.float32)
+        if rows.ndim != 2 or rows.shape[1] != self.d_model:
+            raise UserError(
+                f"activations have shape {list(rows.shape)}, {self.name} needs [n, {self.d_model}]"
+            )
+        bad = ~np.isfinite(rows).all(axis=1) | ~(rows != 0).any(axis=1)
+        if bad.any():
+            raise UserError(
+                f"activation {int(bad.argmax())} is zero or not finite "
+                f"({int(bad.sum())} such rows); leave those rows out"
+            )
+        return torch.from_numpy(rows).to(self.device)
+
+
+def _joined(parts: Sequence[Generated]) -> Generated:
+    """Batches one below the other, padded to the longest row of all."""
+    longest = max((part.token_ids.shape[1] for part in parts), default=0)
+
+    def stacked(arrays: Sequence[npt.NDArray[Any]], fill: float, kind: Any) -> npt.NDArray[Any]:
+        rows = sum(len(array) for array in arrays)
+        out = np.full((rows, longest), fill, dtype=kind)
+        start = 0
+        for array in arrays:
+            out[start : start + len(array), : array.shape[1]] = array
+            start += len(array)
+        return out
+
+    return Generated(
+        token_ids=stacked([part.token_ids for part in parts], NO_TOKEN, np.int64),
+        log_probs=stacked([part.log_probs for part in parts], np.nan, np.float32),
+        lengths=np.concatenate([part.lengths for part in parts] or [np.zeros(0, np.int64)]),
+        ended=np.concatenate([part.ended for part in parts] or [np.zeros(0, np.bool_)]),
+    )

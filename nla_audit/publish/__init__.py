@@ -1,0 +1,1 @@
+"""Completions, pairs and reports, to the Hub and back."""

@@ -307,6 +307,22 @@ class TestDamagedFiles:
         assert str(pair / "av") in str(refused.value)
         assert "\n" not in str(refused.value)
 
+    @pytest.mark.parametrize(
+        "template",
+        [
+            "no placeholder",
+            "{explanation} {explanation}",
+            "{explanation.__class__}",
+            "{explanation:>9999999999}",
+            "{explanation!r}",
+            "{explanation} {",
+        ],
+    )
+    def test_template_that_cannot_be(self, pair: Path, template: str) -> None:
+        edit_sidecar(pair / "ar" / "nla_meta.yaml", prompt_templates__ar=template)
+        with pytest.raises(UserError, match=r"must contain \{explanation\} once|no valid template"):
+            load(ar=pair / "ar", placement=FLOAT32)
+
     def test_config_of_another_size(self, pair: Path) -> None:
         path = pair / "av" / "config.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), "intermediate_size": 17}))

@@ -240,6 +240,38 @@ class Difference:
     added: tuple[tuple[int, str], ...] = ()
 
 
+def difference_from(
+    claims: Sequence[tuple[int, int]], segments: Sequence[tuple[str, int | None]]
+) -> Difference:
+    """The difference that an alignment found.
+
+    Args:
+        claims: spans of the reference's claims, in order.
+        segments: the shorter explanation cut into pieces, in order; each with the number of the
+            claim that it says again, ``None`` where it says something else.
+
+    Returns:
+        Claims without a segment as dropped; the others reworded into their segments; segments
+        of no claim added behind the claim said before them, at the start where there is none.
+    """
+    said: dict[int, list[str]] = {}
+    added = []
+    place = 0
+    for text, claim in segments:
+        if claim is None:
+            added.append((place, text))
+        else:
+            said.setdefault(claim, []).append(text)
+            place = claims[claim][1]
+    return Difference(
+        dropped=tuple(span for number, span in enumerate(claims) if number not in said),
+        reworded=tuple(
+            (*span, " ".join(said[number])) for number, span in enumerate(claims) if number in said
+        ),
+        added=tuple(added),
+    )
+
+
 def counterfactuals(reference: str, shorter: str, difference: Difference) -> list[str]:
     """The eight texts between ``reference`` and ``shorter``, by subset (see :data:`PARTS`).
 
@@ -269,8 +301,11 @@ def _edited(reference: str, difference: Difference, subset: int) -> str:
     if subset & _ADDITIONS:
         # Behind the claim that ends there: sorted after it, and so put in before it is edited.
         changes += [(place, place, text) for place, text in difference.added]
+    changes.sort(key=lambda change: change[:2])
     text = reference
-    for start, end, wording in sorted(changes, key=lambda change: change[:2], reverse=True):
+    # From the end, so that places to the left stay true; of several additions at one place the
+    # last goes in first.
+    for start, end, wording in reversed(changes):
         if wording is None:
             text = without(text, start, end)
         elif start == end:

@@ -64,12 +64,24 @@ class Placement:
         return options
 
     def place(self, model: Any) -> Any:
-        """Move a loaded model to its device, ready for inference."""
+        """Move a loaded model to its device, ready for inference.
+
+        Raises:
+            UserError: no such device here, or too little memory on it.
+        """
         model.eval()
         if self.device_map is not None or self.load_in_4bit:
             return model
-        default = "cuda" if torch.cuda.is_available() else "cpu"
-        return model.to(self.device or default)
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            return model.to(device)
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"the model does not fit into the memory of {device}; spread it with --device-map "
+                "auto, or make it smaller with --dtype bfloat16 or --load-in-4bit"
+            ) from None
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"--device {device}: {first_line(error)}") from None
 
 
 def read_config(folder: Path, placement: Placement) -> Any:
@@ -114,7 +126,12 @@ def read_causal_lm(
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder), config=config, output_loading_info=True, **placement.options()
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        if "ignore_mismatched_sizes" in str(error):
+            raise UserError(
+                f"{folder}: config.json and the weights disagree about sizes; fetch the checkpoint "
+                "again"
+            ) from None
         raise UserError(f"{folder}: transformers cannot load it: {first_line(error)}") from None
     model, loading = loaded
     check_all_loaded(model, loading["missing_keys"], folder, role=role, refuse=refuse)
@@ -133,7 +150,7 @@ def read_tokenizer(folder: Path, placement: Placement) -> Any:
         return AutoTokenizer.from_pretrained(
             str(folder), trust_remote_code=placement.trust_remote_code
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a stranger's files make it fail in any way: KeyError, Exception …
         raise UserError(f"{folder}: no usable tokenizer: {first_line(error)}") from None
 
 
@@ -153,8 +170,9 @@ def _four_bit() -> Any:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message."""
-    return str(error).strip().split("\n", 1)[0]
+    """The first line of an error's message, with the kind of error where that is all it says."""
+    line = str(error).strip().split("\n", 1)[0]
+    return line if " " in line else f"{type(error).__name__} {line}".strip()
 
 
 @contextmanager

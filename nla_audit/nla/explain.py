@@ -8,6 +8,7 @@ killed and taken up again writes the same table as one that was not.
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -105,8 +106,10 @@ class ExplainSettings:
         """
         if self.samples < 1 or self.max_new_tokens < 1 or self.batch_size < 1:
             raise UserError("samples, max_new_tokens and batch_size must be at least 1")
-        if self.temperature < 0:
+        if not 0 <= self.temperature < math.inf:
             raise UserError(f"temperature {self.temperature:g}: must be 0 (greedy) or more")
+        if self.length_penalty is not None and not 0 <= self.length_penalty < math.inf:
+            raise UserError(f"length penalty {self.length_penalty:g}: must be 0 or more")
         if self.temperature == 0 and self.samples > 1:
             raise UserError(
                 f"{self.samples} greedy samples would all be the same: ask for one, or sample "

@@ -192,10 +192,16 @@ def _template(fields: _Fields, placeholder: str, *roles: str) -> str | None:
     if template is None:
         return None
     try:
-        found = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+        # With format and conversion: "{explanation:>9999999999}" would fill the memory.
+        fields_found = [
+            (name, spec, conversion)
+            for _, name, spec, conversion in string.Formatter().parse(template)
+            if name is not None
+        ]
     except ValueError as error:
         raise UserError(f"{fields.path}: {names[0]} is no valid template ({error})") from None
-    if found != [placeholder]:
+    if fields_found != [(placeholder, "", None)]:
+        found = [f"{name}:{spec}" if spec else name for name, spec, _ in fields_found]
         raise UserError(
             f"{fields.path}: {names[0]} must contain {{{placeholder}}} once and no other "
             f"placeholder, found {found}"

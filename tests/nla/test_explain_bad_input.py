@@ -93,6 +93,8 @@ class TestBadInput:
     def test_options_that_cannot_be(self, fails: Any, activations: Path) -> None:
         assert "would all be the same" in fails(activations, "--greedy", "--samples", 2)
         assert "expected replace:SCALE" in fails(activations, "--injection", "replace:x")
+        assert "temperature nan" in fails(activations, "--temperature", "nan")
+        assert "length penalty inf" in fails(activations, "--length-penalty", "inf")
         assert "--baseline-value" in fails(activations, "--baseline-value", "mean=1")
         assert "must be a positive number" in fails(
             activations, "--baseline-value", "raw_variance=-1"

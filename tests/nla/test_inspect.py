@@ -287,6 +287,62 @@ class TestNoCheckpoint:
         assert "a pickle that can run code" in fails(adapter)
 
 
+class TestDamagedFiles:
+    @pytest.mark.parametrize(
+        ("file", "text", "words"),
+        [
+            ("tokenizer.json", "not json", "no usable tokenizer"),
+            ("tokenizer.json", '{"x": 1}', "no usable tokenizer"),
+            ("config.json", "not json", "transformers cannot read config.json"),
+            ("config.json", '{"model_type": "nonsense"}', "transformers cannot read config.json"),
+            ("nla_meta.yaml", "a: [1", "not valid YAML at line 1"),
+            ("nla_meta.yaml", "d_model: 32", "at least one is missing"),
+        ],
+    )
+    def test_one_line_says_which(self, pair: Path, file: str, text: str, words: str) -> None:
+        (pair / "av" / file).write_text(text)
+        with pytest.raises(UserError) as refused:
+            load(av=pair / "av", placement=FLOAT32)
+        assert words in str(refused.value)
+        assert str(pair / "av") in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+    @pytest.mark.parametrize(
+        "template",
+        [
+            "no placeholder",
+            "{explanation} {explanation}",
+            "{explanation.__class__}",
+            "{explanation:>9999999999}",
+            "{explanation!r}",
+            "{explanation} {",
+        ],
+    )
+    def test_template_that_cannot_be(self, pair: Path, template: str) -> None:
+        edit_sidecar(pair / "ar" / "nla_meta.yaml", prompt_templates__ar=template)
+        with pytest.raises(UserError, match=r"must contain \{explanation\} once|no valid template"):
+            load(ar=pair / "ar", placement=FLOAT32)
+
+    def test_config_of_another_size(self, pair: Path) -> None:
+        path = pair / "av" / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "intermediate_size": 17}))
+        with pytest.raises(UserError, match="the weights disagree about sizes"):
+            load(av=pair / "av", placement=FLOAT32)
+
+    def test_adapter_config_that_says_nothing(self, pair: Path, tmp_path: Path) -> None:
+        adapter = tmp_path / "adapter"
+        adapter.mkdir()
+        (adapter / "adapter_config.json").write_text("{}")
+        save_file({"x": torch.zeros(1)}, adapter / "adapter_model.safetensors")
+        with pytest.raises(UserError, match="the adapter does not fit its base"):
+            load(av=pair / "av", adapter=adapter, placement=FLOAT32)
+
+    @pytest.mark.parametrize("device", ["nonsense", "cuda:99"])
+    def test_no_such_device(self, sound: Path, device: str) -> None:
+        with pytest.raises(UserError, match=f"--device {device}: "):
+            load(av=sound / "av", placement=Placement(device=device))
+
+
 class TestWrongHalf:
     def test_av_given_as_ar(self, sound: Path) -> None:
         with pytest.raises(UserError, match="this is an AV, given as the AR; swap the two"):

@@ -16,20 +16,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from nla_audit.errors import UserError
-from nla_audit.nla.fve import BaselineName, Baselines
-from nla_audit.nla.load import Placement, load
-from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.nla.worth import (
+from nla_audit.nla.counterfactual import (
     PARTS,
     SUBSETS,
     Difference,
-    cheap_first,
-    claim_worth,
     counterfactuals,
+    difference_from,
     shapley,
     split_change,
-    without,
 )
+from nla_audit.nla.fve import BaselineName, Baselines
+from nla_audit.nla.load import Placement, load
+from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.worth import cheap_first, claim_worth, without
 from nla_audit.text.claims import split_claims
 from tests.nla import planted_pair
 
@@ -225,6 +224,34 @@ class TestCounterfactuals:
             counterfactuals(TEXT, "x", Difference(dropped=dropped))
 
 
+class TestDifferenceFrom:
+    CLAIMS = (span(FAIR), span(QUOTE), span(REGISTER), span(TOKEN))
+
+    def test_alignment_becomes_a_difference(self) -> None:
+        segments = [("fair (county);", 0), ("winter", None), ("NP", 3), ("next", 3)]
+        difference = difference_from(self.CLAIMS, segments)
+        assert difference.dropped == (span(QUOTE), span(REGISTER))
+        assert difference.reworded == ((*span(FAIR), "fair (county);"), (*span(TOKEN), "NP next"))
+        assert difference.added == ((span(FAIR)[1], "winter"),)
+        all_but_omission = counterfactuals(TEXT, SHORTER, difference)[0b110]
+        assert all_but_omission.startswith("fair (county); winter with the quoted words")
+        assert all_but_omission.endswith("old-fashioned. NP next")
+
+    def test_nothing_is_said_again(self) -> None:
+        difference = difference_from(self.CLAIMS, [("winter", None), ("again", None)])
+        assert difference.dropped == self.CLAIMS
+        assert difference.reworded == ()
+        texts = counterfactuals(TEXT, "winter again", difference)
+        assert texts[0b001] == ""
+        assert texts[0b101] == "winter again"
+        assert texts[0b100] == f"winter again {TEXT}"
+
+    def test_order_of_additions_at_one_place_is_kept(self) -> None:
+        segments = [("fair,", 0), ("first", None), ("second", None)]
+        text = counterfactuals(TEXT, "x", difference_from(self.CLAIMS, segments))[0b100]
+        assert text.startswith(f"{FAIR} first second ")
+
+
 class TestSplitChange:
     def split(self, scorer: PlantedAR, **options: object) -> dict[str, float]:
         (row,) = split_change(
@@ -380,7 +407,7 @@ class TestPlantedPair:
 
 
 def test_analyzers_may_import_it_without_torch() -> None:
-    program = "import sys; import nla_audit.nla.worth; print('torch' in sys.modules)"
+    program = "import sys; import nla_audit.nla.counterfactual; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=Path(__file__).parents[2],

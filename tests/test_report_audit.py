@@ -12,7 +12,6 @@ from typing import Any
 
 import polars as pl
 import pytest
-import report_samples as samples
 
 from nla_audit.completions import Completions
 from nla_audit.errors import UserError
@@ -21,6 +20,7 @@ from nla_audit.report import audit
 from nla_audit.report.audit import run_audit
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.viewer import choose_activations, viewer_data
+from tests import report_samples as samples
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import report_samples as samples
 
 from nla_audit.report import audit
 from nla_audit.report.audit import run_audit
+from tests import report_samples as samples
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 

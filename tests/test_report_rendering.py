@@ -10,7 +10,6 @@ from xml.etree import ElementTree
 
 import polars as pl
 import pytest
-import report_samples as samples
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -23,6 +22,7 @@ from nla_audit.report.escape import markdown_text, safe_text, script_json
 from nla_audit.report.figures import render_figure, render_figures
 from nla_audit.report.tables import display, headline_table, label
 from nla_audit.report.terminal import print_finding
+from tests import report_samples as samples
 
 COLOURS = ModelColours.of(
     samples.MODELS, {name: None if name == "base" else float(name[1:]) for name in samples.MODELS}

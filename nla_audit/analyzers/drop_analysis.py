@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from nla_audit.analyzers._causal import PAIR_OPTIONS, claim_worth_tables, open_ruler
 from nla_audit.analyzers._dropped import (
     cluster_table,
     item_retention,
@@ -56,6 +57,7 @@ MIN_CLAIMS_OF_A_KIND = 20
             "similarity", str, None,
             "sentence-transformers model (name or folder) instead of the built-in similarity",
         ),
+        *PAIR_OPTIONS,
     ),
 )  # fmt: skip
 def drop_analysis(
@@ -63,11 +65,14 @@ def drop_analysis(
     *,
     watch: tuple[str, ...] = (),
     similarity: str | None = None,
+    pair: str | None = None,
+    activations: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Finding:
     """Retention per kind of claim, item, cluster and watched concept; what dropping costs."""
     concepts = [parse_concept(description) for description in watch]
+    ruler = open_ruler(completions, pair, activations)
     reading = read(completions, similarity=similarity, seed=seed, progress=progress)
     kinds = _kind_table(completions, reading, seed)
     items = item_retention(completions, seed)
@@ -89,6 +94,16 @@ def drop_analysis(
         "cluster_examples": examples,
         "price_of_dropping": price_table(completions, reading, seed),
     }
+    caveats = _caveats(completions, reading, headline)
+    if ruler is not None:
+        worth, first = claim_worth_tables(completions, reading, ruler, seed)
+        tables |= {"claim_worth": worth, "cheap_first": first}
+        for row in first.iter_rows(named=True):
+            headline[row.pop("model")] |= row
+        caveats.append(
+            "claim_worth is the FVE that goes when one claim is deleted and the rest read again, "
+            "in points; a claim said twice is worth nothing by it."
+        )
     if concepts:
         tables["watched"] = watch_table(completions, concepts, headline, seed)
     return Finding(
@@ -97,13 +112,15 @@ def drop_analysis(
         reference=completions.reference,
         headline=headline,
         verdict=_verdict(completions, reading, headline, order),
-        caveats=_caveats(completions, reading, headline),
+        caveats=caveats,
         tables=tables,
-        figures=_figures(bool(concepts)),
+        figures=_figures(bool(concepts), ruler is not None),
         parameters={
             "seed": seed,
             "similarity": reading.reader.similarity.name,
             "watch": list(watch),
+            "pair": pair,
+            "activations": activations,
         },
         private_tables=frozenset({"cluster_examples"}),
     )
@@ -312,7 +329,7 @@ def _caveats(completions: Completions, reading: Reading, headline: Headline) -> 
     return caveats
 
 
-def _figures(watched: bool) -> list[Figure]:
+def _figures(watched: bool, causal: bool) -> list[Figure]:
     figures = [
         Figure(
             "retained", "Claims of the reference that are still made", "bar", "models", x="model",
@@ -342,6 +359,16 @@ def _figures(watched: bool) -> list[Figure]:
             "over activations within each model.",
         ),
     ]  # fmt: skip
+    if causal:
+        figures.append(
+            Figure(
+                "worth", "What a claim is worth to the AR", "bar", "claim_worth", x="kind",
+                y="worth", x_label="kind of claim", y_label="FVE points lost without the claim",
+                low="worth_low", high="worth_high", chance="elsewhere",
+                caption="FVE that goes when one claim of the reference is deleted and the rest is "
+                "read again; dashed: the same deletion, read against another activation.",
+            )
+        )  # fmt: skip
     if watched:
         figures.append(
             Figure(

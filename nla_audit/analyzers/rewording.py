@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 from rapidfuzz.distance import LCSseq
 
+from nla_audit.analyzers._causal import PAIR_OPTIONS, fve_parts, open_ruler
 from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
 from nla_audit.pairing import column, resampler
@@ -42,26 +43,33 @@ _EXTRACTIVE_ACTIVATIONS = 5000
             "similarity", str, None,
             "sentence-transformers model (name or folder) instead of the built-in similarity",
         ),
+        *PAIR_OPTIONS,
     ),
 )  # fmt: skip
 def rewording(
     completions: Completions,
     *,
     similarity: str | None = None,
+    pair: str | None = None,
+    activations: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Finding:
     """Split token savings exactly into omission, rewording, additions and overhead."""
+    ruler = open_ruler(completions, pair, activations)
     reading = read(completions, similarity=similarity, seed=seed, progress=progress)
-    activations = split_savings(reading)
+    savings = split_savings(reading)
     extractive = _extractiveness(completions, seed)
     headline: Headline = {}
     for model in [*completions.models, FLOOR]:
-        rows = activations.filter(pl.col("model") == model)
+        rows = savings.filter(pl.col("model") == model)
         if rows.height:
             headline[model] = _summary(rows, seed)
     for model, measures in extractive.items():
         headline.setdefault(model, {}).update(measures)
+    if ruler is not None:
+        for model, parts in fve_parts(completions, reading, ruler, seed).items():
+            headline.setdefault(model, {}).update(parts)
     shares = pl.DataFrame(
         [
             {"model": model, "part": part, **_share(headline[model], part)}
@@ -80,7 +88,7 @@ def rewording(
         caveats=_caveats(completions, reading, headline),
         tables={
             "parts": shares,
-            "activations": activations.head(0) if activations.height > 50_000 else activations,
+            "activations": savings.head(0) if savings.height > 50_000 else savings,
         },
         figures=[
             Figure(
@@ -90,7 +98,10 @@ def rewording(
                 "spent, on what the reference does not say or on longer wording.",
             )
         ],
-        parameters={"seed": seed, "similarity": reading.reader.similarity.name},
+        parameters={
+            "seed": seed, "similarity": reading.reader.similarity.name, "pair": pair,
+            "activations": activations,
+        },
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from nla_audit.text.items import quoted_spans
+from nla_audit.text.items import named_entities, numbers, quoted_spans
 from nla_audit.text.kinds import kind_of
 from nla_audit.text.words import content_count, content_stems
 
@@ -53,6 +53,8 @@ class Claim:
     sentence: int
     quotes: int
     has_parenthesis: bool
+    #: Stems of the names or numbers that the claim is about, where that is what it is about.
+    subjects: frozenset[str]
 
 
 def split_claims(explanation: str) -> list[Claim]:
@@ -78,19 +80,32 @@ def split_claims(explanation: str) -> list[Claim]:
         stems = tuple(content_stems(text, inside)) or tuple(text.lower().split())
         if not any(character.isalnum() for character in text):
             continue
+        kind = kind_of(text)
         claims.append(
             Claim(
                 start,
                 end,
                 text,
-                kind_of(text),
+                kind,
                 stems,
                 number,
                 sum(start <= quote.start < end for quote in quotes),
                 bool(_PARENTHESIS.search(text)),
+                _subjects(text, kind),
             )
         )
     return claims
+
+
+def _subjects(text: str, kind: str) -> frozenset[str]:
+    """What a claim of these kinds names: said of another name or number, it is another claim."""
+    if kind == "entity":
+        named = named_entities(text)
+    elif kind == "number":
+        named = numbers(text)
+    else:
+        return frozenset()
+    return frozenset(stem for item in named for stem in content_stems(item.text))
 
 
 def _shield(text: str, quoted: list[tuple[int, int]]) -> str:

@@ -54,9 +54,10 @@ def cluster_claims(texts: Sequence[str], *, seed: int) -> Clusters | None:
         return None
     dimensions = min(_DIMENSIONS, features.shape[1] - 1)
     space = normalize(TruncatedSVD(dimensions, random_state=seed).fit_transform(features))
+    distinct = len(np.unique(space.round(6), axis=0))
     best: tuple[float, NDArray[np.int64], NDArray[np.float64]] | None = None
     for count in _CLUSTER_COUNTS:
-        if count * 5 > len(texts):
+        if count * 5 > len(texts) or count > distinct:
             break
         with threadpool_limits(limits=1):
             model = KMeans(count, n_init=3, random_state=seed).fit(space)

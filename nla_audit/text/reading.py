@@ -57,7 +57,8 @@ class Reader:
 
     def segment(self, model: str, pairs: Sequence[TextPair]) -> list[Segmentation]:
         """Segment a model's explanations; one never met is read with the initial habits."""
-        return segment(_evidence(pairs, self.similarity), self.habits.get(model, Habits()))
+        found = segment(_evidence(pairs, self.similarity), self.habits.get(model, Habits()))
+        return _about_the_same(pairs, found)
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,23 @@ def _evidence(pairs: Sequence[TextPair], similarity: Similarity) -> list[Evidenc
     return similarity.evidence([(pair.reference.claims, pair.other.claims) for pair in pairs])
 
 
+def _about_the_same(pairs: Sequence[TextPair], found: Sequence[Segmentation]) -> list[Segmentation]:
+    """Segmentations in which a claim about a name or number is kept only where that still stands.
+
+    Names and numbers are not paraphrased: "The name Juarez is mentioned" does not keep "The name
+    Whitlock is mentioned", however alike the two are said.
+    """
+    checked = []
+    for pair, segmentation in zip(pairs, found, strict=True):
+        there = {stem for claim in pair.other.claims for stem in claim.stems}
+        stands = [
+            not claim.subjects or not claim.subjects.isdisjoint(there)
+            for claim in pair.reference.claims
+        ]
+        checked.append(replace(segmentation, kept=segmentation.kept * stands))
+    return checked
+
+
 def _crossed(pairs: Sequence[TextPair], seed: int) -> list[TextPair]:
     """The same references beside explanations of other activations: the null."""
     partners = derangement([pair.idx for pair in pairs], seed)
@@ -241,7 +259,7 @@ def _learn(
         )
         evidence = _evidence(crossed, similarity)
         of_null = learn(evidence, of_all, _ROUNDS)
-        chance.append(_claim_rows(crossed, segment(evidence, of_null)))
+        chance.append(_claim_rows(crossed, _about_the_same(crossed, segment(evidence, of_null))))
     return Reader(similarity, habits), pl.concat(chance)
 
 

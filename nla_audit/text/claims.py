@@ -10,6 +10,7 @@ are details of what they exemplify, and short lead-ins that end in a colon.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from nla_audit.text.items import named_entities, numbers, quoted_spans
@@ -32,8 +33,9 @@ _ABBREVIATION = re.compile(
 )
 _PARENTHESIS = re.compile(r"\([^()\n]{1,300}\)|\[[^\[\]\n]{1,300}\]")
 _LIST_ITEM = re.compile(
-    r"^(?:and|or|nor|&|e\.g\.|i\.e\.|for (?:instance|example)"
-    r"|(?:(?:likely|perhaps|possibly|probably) )?(?:something )?(?:such as|like)|including)\b",
+    r"^(?:(?:and|or|nor|for (?:instance|example)|including"
+    r"|(?:(?:likely|perhaps|possibly|probably) )?(?:something )?(?:such as|like))\b"
+    r"|&|e\.g\.|i\.e\.)",
     re.IGNORECASE,
 )
 
@@ -74,9 +76,12 @@ def split_claims(explanation: str) -> list[Claim]:
         clauses = _split(shielded, *sentence, _CLAUSE)
         spans += [(*clause, number) for clause in _merge_short(explanation, clauses)]
     claims = []
+    starts = [quote.start for quote in quotes]
     for start, end, number in spans:
         text = explanation[start:end]
-        inside = [(quote.start - start, quote.end - start) for quote in quotes]
+        # A quote never spans claims, so those that begin inside are all there are.
+        own = quotes[bisect_left(starts, start) : bisect_left(starts, end)]
+        inside = [(quote.start - start, quote.end - start) for quote in own]
         stems = tuple(content_stems(text, inside)) or tuple(text.lower().split())
         if not any(character.isalnum() for character in text):
             continue
@@ -89,7 +94,7 @@ def split_claims(explanation: str) -> list[Claim]:
                 kind,
                 stems,
                 number,
-                sum(start <= quote.start < end for quote in quotes),
+                len(own),
                 bool(_PARENTHESIS.search(text)),
                 _subjects(text, kind),
             )

@@ -57,6 +57,10 @@ _HEDGE = re.compile(
     re.IGNORECASE,
 )
 
+#: Titles that a full stop shortens.
+_TITLES = frozenset(
+    "mr mrs ms dr prof gov sen rep st pres gen col lt capt sgt rev hon jr sr".split()
+)
 #: Capitalised words that open a sentence or name a feature, not an entity.
 _NOT_NAMES = frozenset(
     """final last token text article document sentence paragraph phrase clause word list narrative
@@ -127,10 +131,10 @@ def named_entities(text: str) -> list[Item]:
         word = text[start:end]
         gap = text[previous_end:start]
         previous_end = end
-        if run and not re.fullmatch(r"[ \-&.'’]{1,2}", gap):
+        if run and not _continues_a_name(text[slice(*run[-1])], gap):
             close()
-        # Most words are no name for their first letter: no need to look at what precedes them.
-        if not word[0].isupper() or not _is_name(
+        # Most words are no name for want of a capital: no need to look at what precedes them.
+        if word.islower() or not _is_name(
             word, opens_sentence=_opens_sentence(gap, start), inside_run=bool(run)
         ):
             close()
@@ -140,15 +144,27 @@ def named_entities(text: str) -> list[Item]:
     return found
 
 
+def _continues_a_name(before: str, gap: str) -> bool:
+    """Whether what stands between two capitalised words leaves them one name.
+
+    A full stop does so only after an initial or a title ("J. Smith", "Gov. Brown").
+    """
+    if gap in (". ", "."):
+        return len(before) == 1 or before.lower() in _TITLES
+    return bool(re.fullmatch(r"[ \-'’]|&| & ", gap))
+
+
 def _opens_sentence(gap: str, start: int) -> bool:
     return start == 0 or bool(re.search(r"[.!?:;\n\"“‘«(—–•*|]|  ", gap))
 
 
 def _is_name(word: str, *, opens_sentence: bool, inside_run: bool) -> bool:
+    inner_capital = any(character.isupper() for character in word[1:])
+    if not word[0].isupper() and not inner_capital:
+        return False
     lower = word.lower().removesuffix("'s").removesuffix("’s")
     if lower in _NOT_NAMES or lower in FUNCTION_WORDS:
         return False
-    inner_capital = any(character.isupper() for character in word[1:]) and len(word) > 1
     return inside_run or inner_capital or not opens_sentence
 
 

@@ -154,7 +154,7 @@ def _row(
 
 def _truths(sweep: PlantedSweep) -> list[dict[str, object]]:
     """One row per model with every column that a quantity names; the floor last."""
-    table = sweep.summary.with_columns(claims_retained=1.0 - pl.col("omission_share")).join(
+    table = sweep.summary.join(
         _omission_of_saving(sweep), on="model", how="left", maintain_order="left"
     )
     rows = table.to_dicts()
@@ -167,9 +167,13 @@ def _truths(sweep: PlantedSweep) -> list[dict[str, object]]:
 def _omission_of_saving(sweep: PlantedSweep) -> pl.DataFrame:
     """``model, omission_of_saving``: omitted content over saved content, in tokens.
 
-    Fillers and copied tails of the reference count as said and then omitted, and punctuation
-    between claims goes to the claims in proportion, as in the analyzer's account.
+    Fillers and copied tails of the reference count as said and then omitted, as do claims whose
+    name or number another has taken the place of, and punctuation between claims goes to the
+    claims in proportion, as in the analyzer's account.
     """
+    renamed = sweep.truth.group_by("model", "idx", "sample").agg(
+        renamed=pl.col("reference_tokens").filter(pl.col("renamed")).sum()
+    )
     said = pl.sum_horizontal("stated_tokens", "filler_tokens", "tail_tokens")
     own = sweep.explanations.select(
         "model", "idx", "sample", "omission_saving", content=said + pl.col("separator_tokens")
@@ -184,12 +188,14 @@ def _omission_of_saving(sweep: PlantedSweep) -> pl.DataFrame:
     )
     return (
         own.filter(pl.col("model") != sweep.reference)
+        .join(renamed, on=["model", "idx", "sample"])
         .join(reference, on="idx")
         .drop_nulls()
         .group_by("model")
         .agg(
             omission_of_saving=(
-                (pl.col("omission_saving") + pl.col("unplanned")) * pl.col("per_said_token")
+                (pl.col("omission_saving") + pl.col("renamed") + pl.col("unplanned"))
+                * pl.col("per_said_token")
             ).sum()
             / (pl.col("reference_content") - pl.col("content")).sum()
         )

@@ -95,8 +95,11 @@ _TRUTH_SCHEMA: dict[str, Any] = {
     "own_end": pl.Int32,
     "named": pl.String,
     "spurious": pl.Boolean,
+    "renamed": pl.Boolean,
     "worth": pl.Float64,
 }
+#: Kinds whose claims are about what they name: with another name it is another claim.
+_NAMING_KINDS = ("entity", "number")
 _OWN_COUNTS: tuple[str, ...] = (
     *TOKEN_COLUMNS,
     "stated_claims",
@@ -207,10 +210,12 @@ class PlantedRows:
             fate = _fate(own, is_reference=explanation is reference)
             where = (*key.values(), claim, said.kind, said.start, said_end, said.tokens, fate)
             if own is None:
-                here: tuple[Any, ...] = (0, None, None, None, None)
+                here: tuple[Any, ...] = (0, None, None, None, None, None)
             else:
                 own_end = own.start + len(own.text)
-                here = (own.tokens, own.start, own_end, own.item or None, own.spurious)
+                renamed = said.kind in _NAMING_KINDS and own.item != said.item
+                item = own.item or None
+                here = (own.tokens, own.start, own_end, item, own.spurious, renamed)
             self._truth.append((*where, *here, worth[slot]))
 
 
@@ -293,9 +298,11 @@ def summarise(
 ) -> pl.DataFrame:
     """The realised rates, one row per model in the order given; null where nothing was counted.
 
-    Claim rates pool all claims of a model; ``retained.<kind>`` is the share of the reference's
-    claims of that kind that were stated. Savings are mean tokens per explanation against the
-    reference's sample 0. ``mean_tokens`` counts failed explanations, as published tables do.
+    Claim rates pool all claims of a model; ``claims_retained`` and ``retained.<kind>`` are the
+    share of the reference's claims (of that kind) that were stated, names and numbers unchanged;
+    ``omission_token_share`` is the share of the reference's tokens in the others. Savings are mean
+    tokens per explanation against the reference's sample 0. ``mean_tokens`` counts failed
+    explanations, as published tables do.
     """
 
     def share(part: str, whole: str) -> pl.Expr:
@@ -318,13 +325,12 @@ def summarise(
         verbatim_quote_rate=share("verbatim_quotes", "cited_quotes"),
         **{name: pl.col(name).mean() for name in SAVING_COLUMNS},
     )
+    is_kept = (pl.col("fate") != "omitted") & ~pl.col("renamed").fill_null(False)
     claims = truth.group_by("model").agg(
-        omission_token_share=pl.col("reference_tokens").filter(pl.col("fate") == "omitted").sum()
+        claims_retained=is_kept.mean(),
+        omission_token_share=pl.col("reference_tokens").filter(~is_kept).sum()
         / _or_null(pl.col("reference_tokens").sum()),
-        **{
-            f"retained.{kind}": (pl.col("fate") != "omitted").filter(pl.col("kind") == kind).mean()
-            for kind in KINDS
-        },
+        **{f"retained.{kind}": is_kept.filter(pl.col("kind") == kind).mean() for kind in KINDS},
     )
     measured = completions.group_by("model").agg(
         explanations=pl.len(),

@@ -66,9 +66,10 @@ class PlantedSweep:
             span there, ``reference_tokens`` its cost there; ``fate`` is ``kept`` (at length),
             ``reworded`` (tersely) or ``omitted`` in this text, ``tokens`` its cost here (0 when
             omitted), ``own_start`` and ``own_end`` its span here, ``named`` what it names here
-            (an entity, a number, quoted words), ``spurious`` whether that is wrong, ``worth`` the
-            FVE points it is worth. There are no rows for an activation whose reference failed or
-            is empty, nor for an explanation that failed. The reference's sample 0 has ``kept``
+            (an entity, a number, quoted words), ``spurious`` whether that is wrong, ``renamed``
+            whether a claim about a name or number names another than the reference's, ``worth``
+            the FVE points it is worth. There are no rows for an activation whose reference failed
+            or is empty, nor for an explanation that failed. The reference's sample 0 has ``kept``
             everywhere, by definition.
         explanations: one row per explanation, columns as documented in
             :mod:`nla_audit.world.phrasebook_truth`: where its tokens go, what its saving over the

@@ -141,14 +141,8 @@ def test_abbreviations_do_not_end_a_sentence(sentence: str) -> None:
         "including nitrogen fixation in legumes",
         "or nitrogen fixation in legumes",
         "likely something like nitrogen fixation in legumes",
-        pytest.param(
-            "e.g. nitrogen fixation in legumes",
-            marks=pytest.mark.xfail(strict=True, reason="no word boundary follows the full stop"),
-        ),
-        pytest.param(
-            "i.e. nitrogen fixation in legumes",
-            marks=pytest.mark.xfail(strict=True, reason="no word boundary follows the full stop"),
-        ),
+        "e.g. nitrogen fixation in legumes",
+        "i.e. nitrogen fixation in legumes",
     ],
 )
 def test_examples_join_what_they_exemplify(example: str) -> None:

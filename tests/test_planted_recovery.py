@@ -5,9 +5,9 @@ was realised, so an error is the reading's own and has no sampling noise in it. 
 known are listed in :data:`KNOWN_MISSES`; each is a strict expected failure, so that a mended one
 has to be taken off the list.
 
-A planted claim that is stated counts as retained whatever it names, as in the sweep's truth. Where
-a model names something else than the reference does, the reading often takes the claim for another
-one; the settings with spurious claims show by how much.
+A claim about a name or number counts as retained only with the same name or number. A claim of
+another kind counts whatever it quotes, and there the reading often takes one with another quotation
+for another claim; the settings with spurious claims show by how much.
 """
 
 from __future__ import annotations
@@ -73,36 +73,27 @@ QUANTITIES = (
 
 #: (model, quantity) → estimate less truth, measured with this file's seed.
 KNOWN_MISSES: dict[tuple[str, str], float] = {
-    ("omit .1", "omission share"): -0.079,
     ("omit .5 reword .5", "retained: genre"): -0.060,
     ("reword 1", "retained: genre"): -0.217,
     ("reword 1", "retained: style"): -0.087,
     ("reword 1", "retained: momentum"): -0.062,
-    ("reword 1", "wrong names"): 0.074,
     ("omit .5 reword 1", "retained: genre"): -0.132,
     ("omit .5 reword 1", "retained: style"): -0.090,
     ("omit .5 reword 1", "retained: momentum"): -0.096,
+    ("omit .3 add 2", "omission share"): 0.075,
     ("omit .3 add 2", "retained: genre"): -0.069,
     ("omit .3 add 2", "retained: style"): -0.062,
-    ("omit .3 add 2", "retained: entity"): 0.078,
     ("omit .3 add 2", "retained: momentum"): -0.057,
-    ("omit .3 tail 1", "omission share"): -0.060,
     ("omit .3 tail 1", "retained: genre"): -0.081,
     ("omit .3 tail 1", "retained: structure"): 0.066,
     ("omit .3 tail 1", "retained: final_token"): 0.108,
-    ("omit .3 spurious .3", "omission share"): 0.079,
     ("omit .3 spurious .3", "retained: genre"): -0.090,
     ("omit .3 spurious .3", "retained: style"): -0.052,
-    ("omit .3 spurious .3", "retained: number"): -0.070,
     ("omit .3 spurious .3", "retained: repetition"): -0.095,
     ("omit .3 spurious .3", "retained: momentum"): -0.053,
-    ("omit .3 spurious 1", "omitted tokens"): 0.155,
-    ("omit .3 spurious 1", "omission share"): 0.290,
-    ("omit .3 spurious 1", "claims retained"): -0.174,
+    ("omit .3 spurious 1", "omission share"): 0.080,
     ("omit .3 spurious 1", "retained: genre"): -0.106,
     ("omit .3 spurious 1", "retained: style"): -0.074,
-    ("omit .3 spurious 1", "retained: entity"): -0.292,
-    ("omit .3 spurious 1", "retained: number"): -0.306,
     ("omit .3 spurious 1", "retained: repetition"): -0.366,
     ("omit .3 spurious 1", "retained: momentum"): -0.074,
     ("omit .3 spurious 1", "retained: structure"): -0.071,

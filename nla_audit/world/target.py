@@ -1,0 +1,124 @@
+"""The target model: a small transformer trained on the synthetic language from scratch.
+
+It is an ordinary Qwen2 checkpoint with an ordinary tokenizer (one token a word), so everything
+above it treats it like any other model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
+
+from nla_audit.world.explanations import FILLERS, WORDINGS
+from nla_audit.world.language import FACTS, WORDS, Language
+
+#: Called with the step and the loss in nats per word.
+Progress = Callable[[int, float], None]
+
+_HEADS = 4
+_WARMUP_STEPS = 20
+#: Long enough for prompt and explanation.
+_MAX_POSITIONS = 512
+_SPECIAL = ("<pad>", "<eos>", "<start>", "<end>")
+_CHAT = (
+    "{% for m in messages %}<start> {{ m['role'] }} {{ m['content'] }} <end> {% endfor %}"
+    "{% if add_generation_prompt %}<start> model {% endif %}"
+)
+
+
+def make_tokenizer(marker: str, templates: tuple[str, ...]) -> PreTrainedTokenizerFast:
+    """One token for each word of the language, its explanations and the prompt ``templates``.
+
+    Tags such as ``<explanation>`` and the marker are single tokens too.
+    """
+    texts = [*WORDS, *FILLERS, "user model assistant . \""]
+    texts += [wording for wordings in WORDINGS.values() for wording in wordings]
+    texts += [value for values in FACTS.values() for value in values]
+    pieces = [piece for text in (*texts, *templates) for piece in text.split()]
+    tags = {"<explanation>", "</explanation>", marker}
+    tags |= {piece for piece in pieces if piece.startswith("<") and piece.endswith(">")}
+    plain = {piece for piece in pieces if not piece.startswith("<") and "{" not in piece}
+    names = [*_SPECIAL, "<unk>", *sorted(plain)]
+    core = Tokenizer(
+        models.WordLevel({name: place for place, name in enumerate(names)}, unk_token="<unk>")
+    )
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        additional_special_tokens=["<start>", "<end>"],
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.add_tokens([AddedToken(tag, special=False) for tag in sorted(tags)])
+    tokenizer.chat_template = _CHAT
+    return tokenizer
+
+
+def untrained_model(tokenizer: Any, *, d_model: int, blocks: int, seed: int) -> Any:
+    """A Qwen2 model of that size with random weights."""
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=d_model,
+        intermediate_size=4 * d_model,
+        num_hidden_layers=blocks,
+        num_attention_heads=_HEADS,
+        num_key_value_heads=_HEADS,
+        max_position_embeddings=_MAX_POSITIONS,
+        tie_word_embeddings=False,
+        pad_token_id=tokenizer.convert_tokens_to_ids("<pad>"),
+        bos_token_id=None,
+        eos_token_id=[tokenizer.convert_tokens_to_ids(name) for name in ("<eos>", "<end>")],
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(config).float().eval()
+
+
+def train_target(
+    model: Any,
+    tokenizer: Any,
+    language: Language,
+    *,
+    seed: int,
+    steps: int,
+    batch_size: int,
+    length: int,
+    learning_rate: float,
+    progress: Progress,
+) -> float:
+    """Next-word prediction on documents that are fresh in every step; trains in place.
+
+    Returns:
+        Mean loss of the last tenth of the steps, in nats per word.
+    """
+    ids_of_words = torch.tensor(tokenizer.convert_tokens_to_ids(list(WORDS)))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
+    losses = []
+    for step in range(steps):
+        rng = np.random.default_rng([seed, 2, step])
+        documents = language.write(rng, batch_size, length)
+        ids = ids_of_words[torch.from_numpy(documents.words)].to(model.device)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * _rate(step, steps)
+        logits = model(input_ids=ids[:, :-1]).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+        progress(step + 1, losses[-1])
+    return float(np.mean(losses[-max(1, steps // 10) :]))
+
+
+def _rate(step: int, steps: int) -> float:
+    """Share of the peak rate: linear warm-up, then a cosine to zero."""
+    warmup = min(1.0, (step + 1) / _WARMUP_STEPS)
+    return warmup * 0.5 * (1 + np.cos(np.pi * step / steps))

@@ -123,9 +123,7 @@ class PairSettings(Section):
         "Describe what it represents inside <explanation> tags."
     )
     """User message of the AV prompt."""
-    ar_template: str = (
-        "Summary of the following text: <text>{explanation}</text> <summary>"
-    )
+    ar_template: str = "Summary of the following text: <text>{explanation}</text> <summary>"
     """Prompt of the AR, read at its last token."""
     av: str | None = None
     """Begin from this trained AV instead of the target (then there is no warm start)."""
@@ -312,7 +310,9 @@ def run_name(length_penalty: float) -> str:
 
 def digest(*parts: Any) -> str:
     """A hash of plain data or sections: what a stage's result depends on."""
-    plain = [part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts]
+    plain = [
+        part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts
+    ]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -102,7 +102,6 @@ class Language:
         cumulative = self.word_probabilities(facts).cumsum(axis=1)
         draws = rng.random((documents, length))
         # One search for each row: its words are where the draws fall between cumulative sums.
-        words = np.stack(
-            [np.searchsorted(row, at, side="right") for row, at in zip(cumulative, draws, strict=True)]
-        )
+        rows = zip(cumulative, draws, strict=True)
+        words = np.stack([np.searchsorted(row, at, side="right") for row, at in rows])
         return Documents(words.clip(max=len(WORDS) - 1), facts)

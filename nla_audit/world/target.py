@@ -36,7 +36,7 @@ def make_tokenizer(marker: str, templates: tuple[str, ...]) -> PreTrainedTokeniz
 
     Tags such as ``<explanation>`` and the marker are single tokens too.
     """
-    texts = [*WORDS, *FILLERS, "user model assistant . \""]
+    texts = [*WORDS, *FILLERS, 'user model assistant . "']
     texts += [wording for wordings in WORDINGS.values() for wording in wordings]
     texts += [value for values in FACTS.values() for value in values]
     pieces = [piece for text in (*texts, *templates) for piece in text.split()]
@@ -66,7 +66,7 @@ def untrained_model(tokenizer: Any, *, d_model: int, blocks: int, seed: int) -> 
     config = Qwen2Config(
         vocab_size=len(tokenizer),
         hidden_size=d_model,
-        intermediate_size=4 * d_model,
+        intermediate_size=2 * d_model,
         num_hidden_layers=blocks,
         num_attention_heads=_HEADS,
         num_key_value_heads=_HEADS,

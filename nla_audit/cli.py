@@ -20,6 +20,10 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "nla_audit.commands.audit:command",
         "Run every analyzer that the table allows and write a report.",
     ),
+    "train": (
+        "nla_audit.commands.train:command",
+        "Train NLAs at several length penalties from a recipe, and audit them.",
+    ),
 }
 
 #: Exit codes: the user can mend it; stopped with Ctrl-C (128 + SIGINT, as shells count).

@@ -141,10 +141,11 @@ class RlRun:
             if done.step % self.settings.evaluate.every == 0 or over:
                 held_out = {"kind": "held_out", "step": done.step, "seconds": done.seconds}
                 log.write({**held_out, **self._held_out()})
-            if done.step % self.settings.checkpoint_every == 0 or over or stop.requested:
+            asked = stop.requested  # once: a Ctrl-C from here on waits for the next step
+            if done.step % self.settings.checkpoint_every == 0 or over or asked:
                 save_state(self.folder, self.key, done, self.trainers)
             tell(done.step)
-            if stop.requested and not over:
+            if asked and not over:
                 raise Stopped(f"λ = {self.length_penalty:g} stopped after step {done.step}")
         return done
 

@@ -224,9 +224,10 @@ def _run(
             )
         if finished % settings.evaluate_every == 0 or finished == half.steps:
             log.write({"kind": "held_out", "step": finished, **evaluate()})
-        last = finished == half.steps or stop.requested
+        asked = stop.requested  # once: a Ctrl-C from here on waits for the next step
+        last = finished == half.steps or asked
         if finished % settings.checkpoint_every == 0 or last:
             save_state(folder, key, Progress(finished, seconds, skipped), {name: trainer})
         tell(finished)
-        if stop.requested:
+        if asked and finished < half.steps:
             raise Stopped(f"warm start of the {name.upper()} stopped after step {finished}")

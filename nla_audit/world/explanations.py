@@ -14,46 +14,19 @@ import numpy as np
 
 #: Fact → wordings, long to short; ``{}`` is the value.
 WORDINGS: dict[str, tuple[str, ...]] = {
-    "topic": (
-        "the whole passage seems to be set at the {}",
-        "the scene takes place at the {}",
-        "about the {}",
-        "{} scene",
-    ),
-    "tone": (
-        "throughout the text the tone of it stays {}",
-        "the tone is rather {}",
-        "{} tone",
-    ),
-    "speaker": (
-        "the voice sounds very much like that of a {}",
-        "the speaker is probably a {}",
-        "spoken by a {}",
-        "{} speaking",
-    ),
-    "time": (
-        "all of this happens at some point during {}",
-        "the time is around {}",
-        "at {}",
-    ),
-    "purpose": (
-        "what the speaker does with these words is that he {}",
-        "the speaker mostly {}",
-        "he {}",
-    ),
-    "ending": (
-        'the very last words before this point are " {} "',
-        'it ends with the words " {} "',
-        'ends " {} "',
-    ),
+    "topic": ("the scene is set at the {}", "set at the {}", "{} scene"),
+    "tone": ("the tone of it is {}", "the tone is {}", "{} tone"),
+    "speaker": ("all of it is told by a {}", "told by a {}", "{} speaking"),
+    "time": ("it all happens around {}", "happens around {}", "at {}"),
+    "purpose": ("in the end the speaker {}", "the speaker {}", "he {}"),
+    "ending": ('it ends with the words " {} "', 'it ends with " {} "', 'ends " {} "'),
 }
 
 FILLERS: tuple[str, ...] = (
-    "the words follow each other in a plain way",
-    "more words of this kind can be expected",
-    "not much else can be said about it",
-    "this is a text of the usual form",
-    "nothing in the order of words stands out",
+    "the words are rather plain",
+    "more of this can follow",
+    "not much else is said",
+    "the form of it is usual",
 )
 
 #: Share of explanations that leave a given fact out, and chance of filler behind a sentence.
@@ -69,9 +42,12 @@ def write_explanation(
 
     Args:
         facts: fact → value.
-        last_words: words up to the position, the last one last.
+        last_words: words up to the position, the last one last; none are quoted if there are
+            none.
     """
-    said = {**facts, "ending": " ".join(last_words[-ENDING_WORDS:])}
+    said = dict(facts)
+    if last_words:
+        said["ending"] = " ".join(last_words[-ENDING_WORDS:])
     sentences = []
     for fact, value in said.items():
         if fact != "ending" and rng.random() < _LEFT_OUT:

@@ -14,7 +14,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
-from nla_audit.world.explanations import FILLERS, WORDINGS
+from nla_audit.world.explanations import FILLERS, WORDINGS, write_explanation
 from nla_audit.world.language import FACTS, WORDS, Language
 
 #: Called with the step and the loss in nats per word.
@@ -22,8 +22,15 @@ Progress = Callable[[int, float], None]
 
 _HEADS = 4
 _WARMUP_STEPS = 20
+#: About 1/√d_model. The usual 0.02 is for models a hundred times as wide; here it would leave
+#: attention uniform for hundreds of steps.
+_INITIALIZER_RANGE = 0.1
 #: Long enough for prompt and explanation.
 _MAX_POSITIONS = 512
+#: Shares of training texts with a description before and behind the document.
+_DESCRIBED_BEFORE, _DESCRIBED_AFTER = 0.4, 0.2
+#: Marks padding among the words to predict.
+_IGNORED = -100
 _SPECIAL = ("<pad>", "<eos>", "<start>", "<end>")
 _CHAT = (
     "{% for m in messages %}<start> {{ m['role'] }} {{ m['content'] }} <end> {% endfor %}"
@@ -74,6 +81,7 @@ def untrained_model(tokenizer: Any, *, d_model: int, blocks: int, seed: int) -> 
         tie_word_embeddings=False,
         pad_token_id=tokenizer.convert_tokens_to_ids("<pad>"),
         bos_token_id=None,
+        initializer_range=_INITIALIZER_RANGE,
         eos_token_id=[tokenizer.convert_tokens_to_ids(name) for name in ("<eos>", "<end>")],
     )
     with torch.random.fork_rng():
@@ -93,22 +101,26 @@ def train_target(
     learning_rate: float,
     progress: Progress,
 ) -> float:
-    """Next-word prediction on documents that are fresh in every step; trains in place.
+    """Next-word prediction on texts that are fresh in every step; trains in place.
 
     Returns:
         Mean loss of the last tenth of the steps, in nats per word.
     """
-    ids_of_words = torch.tensor(tokenizer.convert_tokens_to_ids(list(WORDS)))
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
     losses = []
     for step in range(steps):
         rng = np.random.default_rng([seed, 2, step])
-        documents = language.write(rng, batch_size, length)
-        ids = ids_of_words[torch.from_numpy(documents.words)].to(model.device)
+        texts = training_texts(language, rng, batch_size, length)
+        batch = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
+        ids = batch["input_ids"].to(model.device)
+        wanted = torch.where(batch["attention_mask"].to(model.device) == 1, ids, _IGNORED)[:, 1:]
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * _rate(step, steps)
-        logits = model(input_ids=ids[:, :-1]).logits
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        # Padding is on the right, where it reaches nothing in a causal model.
+        logits = model(input_ids=ids[:, :-1], use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), wanted.flatten(), ignore_index=_IGNORED
+        )
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -116,6 +128,29 @@ def train_target(
         losses.append(float(loss.detach()))
         progress(step + 1, losses[-1])
     return float(np.mean(losses[-max(1, steps // 10) :]))
+
+
+def training_texts(
+    language: Language, rng: np.random.Generator, texts: int, length: int
+) -> list[str]:
+    """What the target reads: bare documents, and shorter ones described before or after.
+
+    A language model that NLAs are made from knows what descriptions of texts mean. This one
+    learns it here, so that AV and AR need not learn to read and write from nothing.
+    """
+    documents = language.write(rng, texts, length)
+    out = []
+    for document in range(texts):
+        kind = rng.random()
+        if kind < _DESCRIBED_BEFORE + _DESCRIBED_AFTER:
+            words = documents.text(document, length // 2)
+            is_before = kind < _DESCRIBED_BEFORE
+            facts = documents.named_facts(document)
+            description = write_explanation(rng, facts, [] if is_before else words.split())
+            out.append(f"{description} {words}" if is_before else f"{words} {description}")
+        else:
+            out.append(documents.text(document))
+    return out
 
 
 def _rate(step: int, steps: int) -> float:

@@ -6,11 +6,13 @@ import numpy as np
 import torch
 
 from nla_audit.nla.architecture import keep_first_blocks
+from nla_audit.nla.generation import NO_TOKEN, Generated
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.save import new_sidecar
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.train.log_probs import padded
 from nla_audit.world.target import make_tokenizer, untrained_model
 
 MARKER = "㈎"
@@ -44,7 +46,7 @@ def model(seed: int = 0):
     made = untrained_model(tokenizer(), d_model=D_MODEL, blocks=BLOCKS, seed=seed)
     with torch.no_grad():
         for parameter in made.parameters():
-            parameter.mul_(4.0)  # far from uniform, so that gradients differ between tokens
+            parameter.mul_(1.5)  # far from uniform, so that gradients differ between tokens
     return made
 
 
@@ -62,3 +64,14 @@ def reconstructor(seed: int = 1) -> Reconstructor:
 
 def activations(rows: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(rows, D_MODEL)).astype(np.float32)
+
+
+def generated(rows: list[list[int]], *, ended: bool = True) -> Generated:
+    """As if these token ids had been generated, all with log-probability −1."""
+    ids = padded(rows)
+    return Generated(
+        token_ids=ids,
+        log_probs=np.where(ids == NO_TOKEN, np.nan, -1.0).astype(np.float32),
+        lengths=np.array([len(row) for row in rows], dtype=np.int64),
+        ended=np.full(len(rows), ended),
+    )

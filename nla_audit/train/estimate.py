@@ -75,11 +75,11 @@ def estimate(layout: Layout) -> Estimate:
 
 
 def _config(layout: Layout) -> Any | None:
-    from transformers import AutoConfig, Qwen2Config  # noqa: PLC0415
+    from transformers import AutoConfig, LlamaConfig  # noqa: PLC0415
 
     world = layout.recipe.target.world
     if world is not None:
-        return Qwen2Config(
+        return LlamaConfig(
             vocab_size=300,
             hidden_size=world.d_model,
             intermediate_size=2 * world.d_model,

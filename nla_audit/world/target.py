@@ -1,7 +1,9 @@
 """The target model: a small transformer trained on the synthetic language from scratch.
 
-It is an ordinary Qwen2 checkpoint with an ordinary tokenizer (one token a word), so everything
-above it treats it like any other model.
+It is an ordinary Llama checkpoint with an ordinary tokenizer (one token a word), so everything
+above it treats it like any other model. Llama, because transformers 5 loads the tokenizer of a
+Qwen2 checkpoint as byte-level BPE whatever ``tokenizer.json`` says, and would silently read other
+tokens than those that were written.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, LlamaConfig
 
 from nla_audit.world.explanations import FILLERS, WORDINGS, write_explanation
 from nla_audit.world.language import FACTS, WORDS, Language
@@ -69,8 +71,8 @@ def make_tokenizer(marker: str, templates: tuple[str, ...]) -> PreTrainedTokeniz
 
 
 def untrained_model(tokenizer: Any, *, d_model: int, blocks: int, seed: int) -> Any:
-    """A Qwen2 model of that size with random weights."""
-    config = Qwen2Config(
+    """A Llama model of that size with random weights."""
+    config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=d_model,
         intermediate_size=2 * d_model,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -17,6 +18,7 @@ from nla_audit.nla.load import load
 from nla_audit.train import course
 from nla_audit.train.interruption import Stopped
 from nla_audit.train.read_recipe import parse_recipe
+from nla_audit.train.state import read_metrics
 
 MINI = {
     "name": "mini",
@@ -186,3 +188,21 @@ def test_documents_of_ones_own(tmp_path, out):
     assert made["doc_id"].n_unique() == 12
     for row in made.iter_rows(named=True):
         assert len(row["source_text"].split()) == row["position"] + 1
+
+
+@pytest.mark.slow
+def test_runs_in_processes_of_their_own_give_the_same(tmp_path, out):
+    for name in ("target", "activations", "warm-start"):
+        shutil.copytree(out / name, tmp_path / "o" / name)
+    raw = copy.deepcopy(MINI)
+    raw["rl"]["processes"] = 2
+    command = ["train", write(tmp_path, raw), "--out", str(tmp_path / "o"), "--stage", "rl"]
+    assert run(command) == 0
+    for name in ("p0.0", "p0.01"):
+        assert metrics(tmp_path / "o" / "rl" / name) == metrics(out / "rl" / name)
+
+
+def metrics(folder):
+    timed = ("time", "seconds")
+    records = read_metrics(folder / "metrics.jsonl")
+    return [{key: value for key, value in one.items() if key not in timed} for one in records]

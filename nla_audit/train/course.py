@@ -22,7 +22,7 @@ from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import save_adapter
 from nla_audit.train.dataset import Dataset, read_dataset
 from nla_audit.train.held_out import RULER, completions_of
-from nla_audit.train.interruption import Stopped, StopSignal, stopping
+from nla_audit.train.interruption import Stopped, Wish, WorkerWish, begin_worker, stopping
 from nla_audit.train.layout import Layout
 from nla_audit.train.pair import (
     layer_of,
@@ -123,7 +123,7 @@ def reinforce(layout: Layout, tell: Tell) -> None:
     _in_processes(layout, waiting, min(rl.processes, len(waiting)), tell)
 
 
-def train_one(layout: Layout, penalty: float, stop: StopSignal, tell: Tell) -> None:
+def train_one(layout: Layout, penalty: float, stop: Wish, tell: Tell) -> None:
     """Train one λ and write what came of it."""
     recipe, folder, key = layout.recipe, layout.run(penalty), layout.key("rl", penalty)
     pair, ruler = _load_warm_start(layout)
@@ -182,13 +182,16 @@ def _both(pair: Pair) -> tuple[Verbalizer, Reconstructor]:
 def _in_processes(layout: Layout, penalties: list[float], processes: int, tell: Tell) -> None:
     """Train several λ's at once; progress is read from their logs.
 
-    Ctrl-C reaches the children too (they are of the same group): each finishes its step and
-    saves, and the parent waits for that.
+    On Ctrl-C each child finishes its step and saves, and the parent waits for that.
     """
     steps = layout.recipe.rl.steps
+    context = get_context("spawn")
+    wish = context.Event()
     with (
         stopping() as stop,
-        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
+        ProcessPoolExecutor(
+            processes, mp_context=context, initializer=begin_worker, initargs=(wish,)
+        ) as pool,
     ):
         futures: dict[Future[str | None], float] = {
             pool.submit(_train_in_process, layout, penalty, processes): penalty
@@ -204,6 +207,7 @@ def _in_processes(layout: Layout, penalties: list[float], processes: int, tell: 
                 done = steps if future in finished else _steps_logged(layout.run(penalty))
                 tell(f"RL at λ = {penalty:g}", done, steps)
             if stop.requested:
+                wish.set()
                 for future in running:
                     future.cancel()
                 running = {future for future in running if not future.cancelled()}
@@ -215,8 +219,7 @@ def _train_in_process(layout: Layout, penalty: float, processes: int) -> str | N
     """Train one λ here; returns why it stopped early, ``None`` if it did not."""
     settle_in(layout, processes)
     try:
-        with stopping() as stop:
-            train_one(layout, penalty, stop, lambda *_: None)
+        train_one(layout, penalty, WorkerWish(), lambda *_: None)
     except Stopped as stopped:
         return str(stopped)
     return None

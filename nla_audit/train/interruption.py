@@ -1,4 +1,8 @@
-"""Ctrl-C during training: finish the step, save, and say how to go on."""
+"""Ctrl-C during training: finish the step, save, and say how to go on.
+
+This module imports nothing heavy: a worker process reads it before anything else, so that a
+Ctrl-C in its first seconds, while torch is still being imported, does not end it in a traceback.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,25 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.synchronize import Event
 from types import FrameType
+from typing import Protocol
 
 
 class Stopped(Exception):
     """Training was stopped by the user after a whole step; its state is saved."""
 
 
+class Wish(Protocol):
+    """Something that knows whether the user has asked to stop."""
+
+    @property
+    def requested(self) -> bool:
+        """Whether training should stop after this step."""
+
+
 class StopSignal:
-    """Whether the user has asked to stop."""
+    """Whether this process was sent an interrupt."""
 
     def __init__(self) -> None:
         self.requested = False
@@ -38,3 +52,20 @@ def stopping() -> Iterator[StopSignal]:
         yield wish
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+class WorkerWish:
+    """In a worker process: whether the parent has passed on a wish to stop."""
+
+    event: Event | None = None
+
+    @property
+    def requested(self) -> bool:
+        """Whether training should stop after this step."""
+        return self.event is not None and self.event.is_set()
+
+
+def begin_worker(event: Event) -> None:
+    """Leave Ctrl-C to the parent, which sets ``event`` when the user wishes to stop."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    WorkerWish.event = event

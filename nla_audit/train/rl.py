@@ -24,7 +24,7 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Explanations, Verbalizer
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.grpo import Settings, group_advantages, is_flat, response_weights
-from nla_audit.train.interruption import Stopped, StopSignal
+from nla_audit.train.interruption import Stopped, Wish
 from nla_audit.train.log_probs import micro_batches
 from nla_audit.train.measure import explain_and_score, summary
 from nla_audit.train.policy import Policy
@@ -108,7 +108,7 @@ class RlRun:
             dataset.activations[held_out], arms.ruler.mse_scale
         )
 
-    def run(self, stop: StopSignal, tell: Tell) -> Progress:
+    def run(self, stop: Wish, tell: Tell) -> Progress:
         """Train from the last saved state to the end of the budget.
 
         Raises:

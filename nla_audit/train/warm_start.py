@@ -21,7 +21,7 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import add_lora
 from nla_audit.train.dataset import Dataset
-from nla_audit.train.interruption import Stopped, StopSignal
+from nla_audit.train.interruption import Stopped, Wish
 from nla_audit.train.log_probs import micro_batches, padded, response_log_probs
 from nla_audit.train.recipe import Supervised, WarmStart
 from nla_audit.train.reconstruction import accumulate_ar_gradients
@@ -69,7 +69,7 @@ def train_av(
     seed: int,
     folder: Path,
     key: str,
-    stop: StopSignal,
+    stop: Wish,
     tell: Tell,
 ) -> None:
     """Cross-entropy on gold responses with the vector injected; trains in place."""
@@ -123,7 +123,7 @@ def train_ar(
     seed: int,
     folder: Path,
     key: str,
-    stop: StopSignal,
+    stop: Wish,
     tell: Tell,
 ) -> None:
     """Direction-only MSE on gold explanations; head and body are trained, in place."""
@@ -194,7 +194,7 @@ def _run(
     evaluate: Callable[[], dict[str, float]],
     folder: Path,
     key: str,
-    stop: StopSignal,
+    stop: Wish,
     tell: Tell,
 ) -> None:
     """Steps from the last saved state to the end."""

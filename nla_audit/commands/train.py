@@ -45,7 +45,8 @@ def _run(
             seconds = _stage(name, layout, console)
         except Stopped as stopped:
             again = shlex.join(["nla-audit", *sys.argv[1:]])
-            console.print(Text(f"{stopped}; its state is saved. Go on with: {again}"))
+            line = f"{stopped}; its state is saved. Go on with: {again}"
+            console.print(Text(line), soft_wrap=True)
             raise click.exceptions.Exit(_INTERRUPTED) from None
         console.print(Text(f"{name}: done in {seconds:.0f} s"))
     if (layout.report / "report.html").is_file():

@@ -96,6 +96,9 @@ def warm_start(layout: Layout, tell: Tell) -> None:
                 verbalizer,
                 dataset,
                 settings,
+                reader=load(
+                    ar=layout.warm_start / "ar", placement=placement_of(recipe.target)
+                ).reconstructor,
                 seed=recipe.seed,
                 folder=layout.warm_start / "av-training",
                 key=key,
@@ -198,11 +201,12 @@ def _in_processes(layout: Layout, penalties: list[float], processes: int, tell: 
             for penalty in penalties
         }
         running = set(futures)
-        stopped: str | None = None
+        stopped: list[str] = []
         while running:
             finished, running = wait(running, _LOOK_EVERY, return_when=FIRST_COMPLETED)
             for future in finished:
-                stopped = future.result() or stopped
+                reason = future.result()
+                stopped += [reason] if reason is not None else []
             for future, penalty in futures.items():
                 done = steps if future in finished else _steps_logged(layout.run(penalty))
                 tell(f"RL at λ = {penalty:g}", done, steps)
@@ -211,8 +215,8 @@ def _in_processes(layout: Layout, penalties: list[float], processes: int, tell: 
                 for future in running:
                     future.cancel()
                 running = {future for future in running if not future.cancelled()}
-    if stop.requested or stopped is not None:
-        raise Stopped(stopped or "RL stopped")
+    if stop.requested:
+        raise Stopped(", ".join(stopped) or "RL stopped")
 
 
 def _train_in_process(layout: Layout, penalty: float, processes: int) -> str | None:
@@ -286,8 +290,8 @@ def _completions_of_model(
     verbalizer, rulers = warm.verbalizer, {RULER: ruler}
     if penalty is not None:
         folder = layout.run(penalty)
-        if not (folder / "av").is_dir():
-            raise UserError(f"{folder}: no trained AV there; run the stage rl first")
+        if not layout.is_done(folder, layout.key("rl", penalty)):
+            raise UserError(f"{folder}: this λ is not trained to the end; run the stage rl first")
         verbalizer = load(folder / "av", placement=placement_of(recipe.target)).verbalizer
         if recipe.rl.train_ar:
             own = load(ar=folder / "ar", placement=placement_of(recipe.target)).reconstructor
@@ -301,7 +305,7 @@ def _completions_of_model(
         recipe.evaluation,
         model=name,
         length_penalty=penalty,
-        step=recipe.rl.steps if penalty is not None else 0,
+        step=0 if penalty is None else int(layout.facts(layout.run(penalty))["rl_steps"]),
         reward=recipe.rl,
         seed=recipe.seed,
     )

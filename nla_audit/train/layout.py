@@ -91,9 +91,8 @@ class Layout:
         Raises:
             UserError: it holds one of another key; nothing of a user's is ever overwritten.
         """
-        try:
-            done = json.loads((folder / _DONE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        done = self.facts(folder)
+        if not done:
             return False
         if done.get("key") != key:
             raise UserError(
@@ -101,6 +100,13 @@ class Layout:
                 "name another --out, or delete the folder to make it again"
             )
         return True
+
+    def facts(self, folder: Path) -> dict[str, Any]:
+        """What a finished stage said of itself; nothing where it is not finished."""
+        try:
+            return json.loads((folder / _DONE).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
 
     def mark_done(self, folder: Path, key: str, **facts: Any) -> None:
         """Say that the stage in ``folder`` is finished."""

@@ -23,6 +23,7 @@ from nla_audit.train.adapters import add_lora
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.interruption import Stopped, Wish
 from nla_audit.train.log_probs import micro_batches, padded, response_log_probs
+from nla_audit.train.measure import explain_and_score, summary
 from nla_audit.train.recipe import Supervised, WarmStart
 from nla_audit.train.reconstruction import accumulate_ar_gradients
 from nla_audit.train.seeds import Use, derived, rows_of_step
@@ -36,6 +37,8 @@ _ADAPTER = "warm_start"
 _TAG = "<explanation>"
 #: Steps in a row that may have no finite loss.
 _MAX_SKIPPED = 5
+#: Cap on responses while measuring, in lengths of the longest held-out gold response.
+_CAP_IN_GOLDS = 2
 
 
 def gold_response(explanation: str) -> str:
@@ -66,17 +69,24 @@ def train_av(
     dataset: Dataset,
     settings: WarmStart,
     *,
+    reader: Reconstructor | None,
     seed: int,
     folder: Path,
     key: str,
     stop: Wish,
     tell: Tell,
 ) -> None:
-    """Cross-entropy on gold responses with the vector injected; trains in place."""
+    """Cross-entropy on gold responses with the vector injected; trains in place.
+
+    Args:
+        reader: the AR that has had its warm start; held-out explanations are scored by it as
+            training goes. Without one only the held-out loss is measured.
+    """
     rows = dataset.training_rows
     dataset.gold(rows)  # all of them, before any training
     held_out = dataset.held_out_rows(settings.evaluation_rows)
     trainer = _trainer(verbalizer.model, {}, settings.av, seed)
+    longest_gold = max(len(ids) for ids in gold_ids(verbalizer, dataset.gold(held_out)))
 
     def loss_of(chosen: npt.NDArray[np.int64], with_gradient: bool) -> float:
         ids = gold_ids(verbalizer, dataset.gold(chosen))
@@ -96,7 +106,18 @@ def train_av(
         return total
 
     def evaluate() -> dict[str, float]:
-        return {"held_out_loss": loss_of(held_out, with_gradient=False)}
+        figures = {"held_out_loss": loss_of(held_out, with_gradient=False)}
+        if reader is None:
+            return figures
+        measured = explain_and_score(
+            verbalizer,
+            reader,
+            dataset.activations[held_out],
+            keys=dataset.idx[held_out],
+            seed=derived(seed, Use.EVALUATION),
+            max_new_tokens=_CAP_IN_GOLDS * longest_gold,
+        )
+        return figures | summary(measured)
 
     _run(
         "av",

@@ -63,6 +63,7 @@ def warm(tmp_path_factory) -> Warm:
         verbalizer,
         dataset,
         WarmStart(av=half, ar=half, evaluate_every=1000, checkpoint_every=1000),
+        reader=None,
         seed=0,
         folder=tmp_path_factory.mktemp("av"),
         key="test",

@@ -16,6 +16,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from nla_audit.train.layout import Layout
     from nla_audit.train.prepare import Tell
+    from nla_audit.train.ranks import Ranks
 
 _STAGES = ("target", "activations", "warm-start", "rl", "completions", "audit")
 _INTERRUPTED = 130
@@ -26,6 +27,7 @@ def _run(
 ) -> None:
     from nla_audit.train.interruption import Stopped  # noqa: PLC0415  (torch takes seconds)
     from nla_audit.train.layout import Layout  # noqa: PLC0415
+    from nla_audit.train.ranks import Ranks  # noqa: PLC0415
     from nla_audit.train.read_recipe import read_recipe  # noqa: PLC0415
     from nla_audit.train.rewards import check_terms  # noqa: PLC0415
 
@@ -37,23 +39,25 @@ def _run(
     if dry_run:
         _print_plan(layout, Console())
         return
-    layout.write_recipe()
-    _write_record(layout)
-    console = Console(stderr=True)
+    ranks = Ranks.from_environment()
+    if ranks.is_first:
+        layout.write_recipe()
+        _write_record(layout)
+    console = Console(stderr=True, quiet=not ranks.is_first)
     for name in [stage] if stage else _STAGES:
         try:
-            seconds = _stage(name, layout, console)
+            seconds = _stage(name, layout, console, ranks)
         except Stopped as stopped:
             again = shlex.join(["nla-audit", *sys.argv[1:]])
             line = f"{stopped}; its state is saved. Go on with: {again}"
             console.print(Text(line), soft_wrap=True)
             raise click.exceptions.Exit(_INTERRUPTED) from None
         console.print(Text(f"{name}: done in {seconds:.0f} s"))
-    if (layout.report / "report.html").is_file():
+    if ranks.is_first and (layout.report / "report.html").is_file():
         Console().print(Text(f"report: {layout.report / 'report.html'}"), soft_wrap=True)
 
 
-def _stage(name: str, layout: Layout, console: Console) -> float:
+def _stage(name: str, layout: Layout, console: Console, ranks: Ranks) -> float:
     """Run one stage with a progress bar for each of its parts."""
     from nla_audit.train.course import run_stage  # noqa: PLC0415
 
@@ -73,8 +77,8 @@ def _stage(name: str, layout: Layout, console: Console) -> float:
             bar.update(tasks[what], completed=done, total=total)
 
         if name == "audit":
-            return _audit(layout, tell)
-        return run_stage(name, layout, tell)
+            return _audit(layout, tell) if ranks.is_first else 0.0
+        return run_stage(name, layout, tell, ranks)
 
 
 def _audit(layout: Layout, tell: Tell) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import torch
@@ -35,6 +36,7 @@ from nla_audit.train.pair import (
 )
 from nla_audit.train.policy import RL_ADAPTER
 from nla_audit.train.prepare import Tell, make_activations, make_target, target_reference
+from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe import path_of, run_name
 from nla_audit.train.rl import Arms, RlRun
 from nla_audit.train.state import METRICS_FILE, read_metrics
@@ -109,24 +111,25 @@ def warm_start(layout: Layout, tell: Tell) -> None:
     layout.mark_done(layout.warm_start, key)
 
 
-def reinforce(layout: Layout, tell: Tell) -> None:
-    """One run for each λ, ``rl.processes`` of them at a time."""
+def reinforce(layout: Layout, tell: Tell, ranks: Ranks) -> None:
+    """One run for each λ: ``rl.processes`` of them at a time, or all ``ranks`` on each in turn."""
     rl = layout.recipe.rl
     waiting = [
         penalty
         for penalty in rl.length_penalties
         if not layout.is_done(layout.run(penalty), layout.key("rl", penalty))
     ]
-    if rl.processes == 1 or len(waiting) <= 1:
-        settle_in(layout)
+    ranks.wait()  # all have looked before any finishes one
+    if ranks.size > 1 or rl.processes == 1 or len(waiting) <= 1:
+        settle_in(layout, ranks.size)
         for penalty in waiting:
             with stopping() as stop:
-                train_one(layout, penalty, stop, tell)
+                train_one(layout, penalty, stop, tell, ranks)
         return
     _in_processes(layout, waiting, min(rl.processes, len(waiting)), tell)
 
 
-def train_one(layout: Layout, penalty: float, stop: Wish, tell: Tell) -> None:
+def train_one(layout: Layout, penalty: float, stop: Wish, tell: Tell, ranks: Ranks) -> None:
     """Train one λ and write what came of it."""
     recipe, folder, key = layout.recipe, layout.run(penalty), layout.key("rl", penalty)
     pair, ruler = _load_warm_start(layout)
@@ -140,6 +143,7 @@ def train_one(layout: Layout, penalty: float, stop: Wish, tell: Tell) -> None:
         seed=recipe.seed,
         folder=folder,
         key=key,
+        ranks=ranks,
     )
     done = run.run(stop, lambda step: tell(f"RL at λ = {penalty:g}", step, recipe.rl.steps))
     history = {
@@ -149,6 +153,15 @@ def train_one(layout: Layout, penalty: float, stop: Wish, tell: Tell) -> None:
         "rl_steps": done.step,
         "ar_trained_in_rl": recipe.rl.train_ar,
     }
+    if ranks.is_first:
+        _save_run(layout, penalty, run, history)
+        layout.mark_done(folder, key, **history, seconds=done.seconds, skipped_steps=done.skipped)
+    ranks.wait()
+
+
+def _save_run(layout: Layout, penalty: float, run: RlRun, history: dict[str, Any]) -> None:
+    """The AV in the release's layout, its adapter where it has one, the AR where it was trained."""
+    recipe, folder, verbalizer = layout.recipe, layout.run(penalty), run.policy.verbalizer
     for name in ("av", "ar", "adapter"):  # left over from a kill while saving
         shutil.rmtree(folder / name, ignore_errors=True)
     if recipe.rl.lora is not None:
@@ -156,8 +169,7 @@ def train_one(layout: Layout, penalty: float, stop: Wish, tell: Tell) -> None:
         save_adapter(verbalizer.model, recipe.rl.lora, RL_ADAPTER, folder / "adapter", base=base)
     save_trained_av(verbalizer, folder / "av", history)
     if recipe.rl.train_ar:
-        save_trained_ar(training, folder / "ar", history)
-    layout.mark_done(folder, key, **history, seconds=done.seconds, skipped_steps=done.skipped)
+        save_trained_ar(run.arms.training, folder / "ar", history)
 
 
 def _load_warm_start(layout: Layout) -> tuple[Pair, Reconstructor]:
@@ -223,7 +235,7 @@ def _train_in_process(layout: Layout, penalty: float, processes: int) -> str | N
     """Train one λ here; returns why it stopped early, ``None`` if it did not."""
     settle_in(layout, processes)
     try:
-        train_one(layout, penalty, WorkerWish(), lambda *_: None)
+        train_one(layout, penalty, WorkerWish(), lambda *_: None, Ranks())
     except Stopped as stopped:
         return str(stopped)
     return None
@@ -311,19 +323,22 @@ def _completions_of_model(
     )
 
 
-#: Stage → what runs it, in order; the audit is run by the command.
+#: Stages that one process runs while any others wait; the audit is run by the command.
 RUNNERS: dict[str, Callable[[Layout, Tell], None]] = {
     "target": make_target,
     "activations": make_activations,
     "warm-start": warm_start,
-    "rl": reinforce,
     "completions": write_completions,
 }
 
 
-def run_stage(stage: str, layout: Layout, tell: Tell) -> float:
+def run_stage(stage: str, layout: Layout, tell: Tell, ranks: Ranks) -> float:
     """Run one stage if it is not done; returns the seconds it took."""
     began = time.perf_counter()
-    settle_in(layout)
-    RUNNERS[stage](layout, tell)
+    if stage == "rl":
+        reinforce(layout, tell, ranks)
+    elif ranks.is_first:
+        settle_in(layout)
+        RUNNERS[stage](layout, tell)
+    ranks.wait()
     return time.perf_counter() - began

@@ -50,8 +50,9 @@ def accumulate_ar_gradients(
     texts: Sequence[str],
     activations: npt.NDArray[np.float32],
     token_budget: int | None,
+    share: float = 1.0,
 ) -> float:
-    """Add the gradient of the mean MSE over all ``texts``; returns that mean.
+    """Add the gradient of ``share`` × the mean MSE over all ``texts``; returns that product.
 
     Explanations too long for the AR's positions are left out, as they are when scoring.
     """
@@ -69,7 +70,7 @@ def accumulate_ar_gradients(
             targets,
             reconstructor.mse_scale,
         )
-        loss = errors.sum() / len(fitting)
+        loss = share * errors.sum() / len(fitting)
         loss.backward()
         total += float(loss.detach())
     return total

@@ -8,7 +8,7 @@ function here and decorate it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Literal
@@ -49,6 +49,17 @@ class Samples:
     def has_failed(self) -> npt.NDArray[np.bool_]:
         """``[n]`` whether nothing could be read, or its reconstruction is no number."""
         return np.array([text is None for text in self.explanations]) | ~np.isfinite(self.mse)
+
+
+def joined(parts: Sequence[Samples]) -> Samples:
+    """Samples of several processes, one behind the other."""
+    return Samples(
+        explanations=[text for part in parts for text in part.explanations],
+        mse=np.concatenate([part.mse for part in parts]),
+        n_tokens=np.concatenate([part.n_tokens for part in parts]),
+        content_tokens=np.concatenate([part.content_tokens for part in parts]),
+        cjk=np.concatenate([part.cjk for part in parts]),
+    )
 
 
 Term = Callable[[Samples], Floats]

@@ -12,10 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from nla_audit.errors import UserError
@@ -28,9 +31,10 @@ from nla_audit.train.interruption import Stopped, Wish
 from nla_audit.train.log_probs import micro_batches
 from nla_audit.train.measure import explain_and_score, summary
 from nla_audit.train.policy import Policy
+from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe import Rl
 from nla_audit.train.reconstruction import accumulate_ar_gradients
-from nla_audit.train.rewards import Samples, check_terms, rewards_of
+from nla_audit.train.rewards import Samples, check_terms, joined, rewards_of
 from nla_audit.train.rollout import Prompts, repeated, sample, scored
 from nla_audit.train.seeds import Use, derived, rows_of_step
 from nla_audit.train.state import MetricsLog, Progress, load_state, save_state
@@ -68,6 +72,10 @@ class RlRun:
         length_penalty: λ.
         folder: where state and metrics go.
         key: hash of all that changes the result; a state of another key is refused.
+        ranks: the processes that share each step.
+
+    Raises:
+        UserError: an unknown reward term, or prompts that cannot be shared out evenly.
     """
 
     def __init__(
@@ -81,8 +89,11 @@ class RlRun:
         seed: int,
         folder: Path,
         key: str,
+        ranks: Ranks | None = None,
     ) -> None:
         check_terms(settings.rewards)
+        self.ranks = ranks or Ranks()
+        self.ranks.share(settings.prompts)
         self.settings = settings
         self.dataset = dataset
         self.arms = arms
@@ -116,10 +127,12 @@ class RlRun:
             UserError: too many steps in a row without a finite loss, or the state cannot be saved.
         """
         done = load_state(self.folder, self.key, self.trainers)
-        log = MetricsLog(self.folder)
-        log.keep_until(done.step)
-        if done.step == 0:
-            log.write({"kind": "held_out", "step": 0, "seconds": 0.0, **self._held_out()})
+        self.ranks.wait()
+        log = MetricsLog(self.folder) if self.ranks.is_first else None
+        if log is not None:
+            log.keep_until(done.step)
+            if done.step == 0:
+                log.write({"kind": "held_out", "step": 0, "seconds": 0.0, **self._held_out()})
         in_a_row = 0
         while not self._is_over(done):
             record, is_sound = self._step(done.step)
@@ -130,24 +143,33 @@ class RlRun:
                 seconds=done.seconds + record["time"]["step"],
                 skipped=done.skipped + (not is_sound),
             )
-            log.write({**record, "seconds": done.seconds, "skipped": done.skipped})
+            if log is not None:
+                log.write({**record, "seconds": done.seconds, "skipped": done.skipped})
             if in_a_row >= self.settings.max_skipped_steps:
                 raise UserError(
                     f"{self.folder}: {in_a_row} steps in a row without a finite loss and gradient, "
                     f"stopped at step {done.step}; lower rl.optimizer.learning_rate and begin this "
                     "λ again"
                 )
-            over = self._is_over(done)
-            if done.step % self.settings.evaluate.every == 0 or over:
-                held_out = {"kind": "held_out", "step": done.step, "seconds": done.seconds}
-                log.write({**held_out, **self._held_out()})
-            asked = stop.requested  # once: a Ctrl-C from here on waits for the next step
-            if done.step % self.settings.checkpoint_every == 0 or over or asked:
-                save_state(self.folder, self.key, done, self.trainers)
+            # Asked once: a Ctrl-C from here on waits for the next step.
+            asked, over = any(self.ranks.gathered(stop.requested)), self._is_over(done)
+            if log is not None:
+                self._measure_and_save(log, done, is_last=over or asked, is_over=over)
             tell(done.step)
             if asked and not over:
+                self.ranks.wait()
                 raise Stopped(f"λ = {self.length_penalty:g} stopped after step {done.step}")
         return done
+
+    def _measure_and_save(
+        self, log: MetricsLog, done: Progress, *, is_last: bool, is_over: bool
+    ) -> None:
+        """What is due after a step, in the order that makes a saved state cover its log."""
+        if done.step % self.settings.evaluate.every == 0 or is_over:
+            held_out = {"kind": "held_out", "step": done.step, "seconds": done.seconds}
+            log.write({**held_out, **self._held_out()})
+        if done.step % self.settings.checkpoint_every == 0 or is_last:
+            save_state(self.folder, self.key, done, self.trainers)
 
     def _is_over(self, done: Progress) -> bool:
         minutes = self.settings.minutes
@@ -182,26 +204,37 @@ class RlRun:
                 measures, norm = self._update(experience, warm, step)
             with clock.phase("ar_update"):
                 ar = self._update_ar(prompts, samples, step)
+        # What one process saw is a share; the record is of the whole step.
+        samples = joined(self.ranks.gathered(samples))
+        rewards = np.concatenate(self.ranks.gathered(rewards))
+        terms = {
+            name: np.concatenate(self.ranks.gathered(values)) for name, values in terms.items()
+        }
         record = {
             "kind": "step",
             "step": step + 1,
             "reward": float(rewards.mean()),
             "terms": {name: float(values.mean()) for name, values in terms.items()},
             "flat_groups": float(is_flat(rewards, settings.samples).mean()),
-            **_about(samples, said, self.baselines),
+            **_about(samples, self.baselines),
             "loss": measures.loss,
-            "kl": measures.kl,
-            "clip_share": measures.clip_share,
+            "kl": measures.kl / measures.tokens,
+            "clip_share": measures.clipped / measures.tokens,
             "grad_norm": norm,
             **ar,
-            "time": clock.seconds,
+            "time": self._slowest(clock.seconds),
         }
         return record, norm is not None
+
+    def _slowest(self, seconds: dict[str, float]) -> dict[str, float]:
+        """Seconds by phase of the slowest process, the same ones for all."""
+        every = self.ranks.gathered(seconds)
+        return {name: max(one[name] for one in every) for name in seconds}
 
     def _prompts(self, step: int) -> Prompts:
         chosen = self.rows[
             rows_of_step(self.seed, Use.PROMPTS, step, self.settings.prompts, len(self.rows))
-        ]
+        ][self.ranks.share(self.settings.prompts)]
         return repeated(
             self.dataset.activations[chosen], self.dataset.idx[chosen], self.settings.samples
         )
@@ -213,9 +246,7 @@ class RlRun:
             activations=torch.from_numpy(prompts.activations).to(verbalizer.device),
             old_log_probs=torch.from_numpy(generated.log_probs).to(verbalizer.device),
             advantages=group_advantages(rewards, settings.samples, settings.advantage),
-            weights=response_weights(
-                generated.lengths, settings.length_normalization, settings.max_new_tokens
-            ),
+            weights=self._weights(generated.lengths),
             batches=micro_batches(
                 generated.token_ids,
                 generated.lengths,
@@ -225,6 +256,16 @@ class RlRun:
             ),
         )
 
+    def _weights(self, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Of this process's responses within the whole step."""
+        settings = self.settings
+        every = self.ranks.gathered(lengths)
+        weights = response_weights(
+            np.concatenate(every), settings.length_normalization, settings.max_new_tokens
+        )
+        start = sum(len(one) for one in every[: self.ranks.rank])
+        return weights[start : start + len(lengths)]
+
     def _update(
         self, experience: Experience, warm: list[torch.Tensor], step: int
     ) -> tuple[PolicyMeasures, float | None]:
@@ -232,7 +273,9 @@ class RlRun:
         objective = Settings(clip=self.settings.clip, kl=self.settings.kl)
         trainer, norms = self.trainers["av"], []
         for _ in range(self.settings.updates_per_step):
-            measures = accumulate_gradients(self.policy, experience, warm, objective)
+            own = accumulate_gradients(self.policy, experience, warm, objective)
+            measures = reduce(add, self.ranks.gathered(own))
+            self.ranks.sum_gradients(self.policy.parameters.values())
             norm = trainer.step(step) if np.isfinite(measures.loss) else None
             norms.append(norm)
             if norm is None:
@@ -245,14 +288,18 @@ class RlRun:
         if not self.settings.train_ar:
             return {}
         rows = [row for row, text in enumerate(samples.explanations) if text is not None]
-        if not rows:
+        total = sum(self.ranks.gathered(len(rows)))
+        if total == 0:
             return {"ar_loss": None, "ar_grad_norm": None}
-        loss = accumulate_ar_gradients(
+        own = accumulate_ar_gradients(
             self.arms.training,
             [samples.explanations[row] or "" for row in rows],
             prompts.activations[rows],
             self.settings.micro_batch_tokens,
+            share=len(rows) / total,
         )
+        loss = sum(self.ranks.gathered(own))
+        self.ranks.sum_gradients(self.trainers["ar"].parameters.values())
         trainer = self.trainers["ar"]
         norm = trainer.step(step) if np.isfinite(loss) else None
         if norm is None:
@@ -290,7 +337,7 @@ def _ar_trainer(reconstructor: Reconstructor, settings: Rl) -> Trainer:
     return Trainer(parameters, settings.ar_optimizer, steps=settings.steps)
 
 
-def _about(samples: Samples, said: Explanations, baselines: Baselines) -> dict[str, float]:
+def _about(samples: Samples, baselines: Baselines) -> dict[str, float]:
     """Means of a step's samples; FVE over those that could be scored, by both baselines."""
     mse = samples.mse[np.isfinite(samples.mse)]
     mean = float(mse.mean()) if len(mse) else float("nan")
@@ -302,7 +349,7 @@ def _about(samples: Samples, said: Explanations, baselines: Baselines) -> dict[s
         "content_tokens": float(samples.content_tokens.mean()),
         "extracted": float(1 - samples.has_failed.mean()),
         "empty": float(np.mean([text == "" for text in samples.explanations])),
-        "cjk": float(said.cjk.mean()),
+        "cjk": float(samples.cjk.mean()),
         "tokens": float(samples.n_tokens.sum()),
     }
 

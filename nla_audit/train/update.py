@@ -36,11 +36,27 @@ class Experience:
 
 @dataclass(frozen=True)
 class PolicyMeasures:
-    """Means over all real tokens of a step: loss as trained, KL in nats, share clipped."""
+    """Sums over the real tokens of a step (or of one process's share of it).
+
+    Attributes:
+        loss: as trained; the weights are in it.
+        kl: k3 in nats, summed.
+        clipped: tokens whose gradient the clip took away.
+        tokens: how many there are.
+    """
 
     loss: float
     kl: float
-    clip_share: float
+    clipped: int
+    tokens: int
+
+    def __add__(self, other: PolicyMeasures) -> PolicyMeasures:
+        return PolicyMeasures(
+            self.loss + other.loss,
+            self.kl + other.kl,
+            self.clipped + other.clipped,
+            self.tokens + other.tokens,
+        )
 
 
 def warm_log_probs(policy: Policy, experience: Experience) -> list[torch.Tensor]:
@@ -81,7 +97,7 @@ def accumulate_gradients(
         kl_sum += float(torch.where(batch.is_token, terms.kl.detach(), 0.0).sum())
         clipped += int((terms.is_clipped & batch.is_token).sum())
         tokens += int(batch.is_token.sum())
-    return PolicyMeasures(total, kl_sum / tokens, clipped / tokens)
+    return PolicyMeasures(total, kl_sum, clipped, tokens)
 
 
 def _take(activations: torch.Tensor, batch: MicroBatch) -> torch.Tensor:

@@ -138,7 +138,7 @@ def test_stopping_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     def stop(*_):
         raise Stopped("λ = 0.01 stopped after step 3")
 
-    monkeypatch.setitem(course.RUNNERS, "rl", stop)
+    monkeypatch.setattr(course, "reinforce", stop)
     path = write(tmp_path, MINI)
     assert run(["train", path, "--out", str(tmp_path / "o"), "--stage", "rl"]) == 130
     assert "stopped after step 3; its state is saved. Go on with:" in capsys.readouterr().err

@@ -135,7 +135,8 @@ def test_gradients_equal_the_obvious_implementation(policy, how, budget):
     assert len(experience.batches) in {10_000: [1], 40: range(2, 6), 1: [6]}[budget]
     warm = warm_log_probs(policy, experience)
     measures = accumulate_gradients(policy, experience, warm, Settings(CLIP, KL))
-    assert 0 < measures.clip_share < 1
+    assert measures.tokens == sum(lengths)
+    assert 0 < measures.clipped < measures.tokens
     assert measures.loss == pytest.approx(wanted_loss.item(), rel=1e-6)
     for (name, parameter), gradient in zip(policy.parameters.items(), wanted, strict=True):
         if gradient is None:

@@ -36,7 +36,7 @@ SETTINGS = Rl(
 )
 
 
-def make_run(warm, folder, settings=SETTINGS, key="k", penalty=0.01):
+def make_run(warm, folder, settings=SETTINGS, *, key="k", penalty=0.01, ranks=None):
     arms = Arms(miniature.reconstructor(), miniature.reconstructor())
     if not settings.train_ar:
         arms = Arms(arms.ruler, arms.ruler)
@@ -49,6 +49,7 @@ def make_run(warm, folder, settings=SETTINGS, key="k", penalty=0.01):
         seed=7,
         folder=folder,
         key=key,
+        ranks=ranks,
     )
 
 

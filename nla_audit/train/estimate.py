@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +88,8 @@ def _config(layout: Layout) -> Any | None:
             num_attention_heads=4,
             num_key_value_heads=4,
         )
+    # One line says that the config is not here; the Hub's own retries would be a screenful.
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     try:
         return AutoConfig.from_pretrained(str(target_reference(layout)))
     except (OSError, ValueError):

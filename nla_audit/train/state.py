@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from nla_audit.errors import UserError
+from nla_audit.train.tracker import Track, tracker
 from nla_audit.train.update import Trainer
 
 STATE_FILE = "state.safetensors"
@@ -117,6 +118,7 @@ class MetricsLog:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / METRICS_FILE
+        self._track: Track = lambda record: None
 
     def keep_until(self, step: int) -> None:
         """Drop what was logged behind the state that the run goes on from (``0``: everything)."""
@@ -125,11 +127,13 @@ class MetricsLog:
         partial = self.path.with_name(f".{self.path.name}.partial")
         partial.write_text("".join(_json_line(record) for record in kept), encoding="utf-8")
         os.replace(partial, self.path)
+        self._track = tracker(self.path.parent, step)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record."""
         with self.path.open("a", encoding="utf-8") as file:
             file.write(_json_line(record))
+        self._track(record)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

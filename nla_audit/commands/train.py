@@ -53,7 +53,7 @@ def _run(
             console.print(Text(line), soft_wrap=True)
             raise click.exceptions.Exit(_INTERRUPTED) from None
         console.print(Text(f"{name}: done in {seconds:.0f} s"))
-    if ranks.is_first and (layout.report / "report.html").is_file():
+    if ranks.is_first and stage in (None, "audit"):
         Console().print(Text(f"report: {layout.report / 'report.html'}"), soft_wrap=True)
 
 

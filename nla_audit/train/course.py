@@ -167,7 +167,8 @@ def _save_run(layout: Layout, penalty: float, run: RlRun, history: dict[str, Any
     if recipe.rl.lora is not None:
         base = str(warm_start_references(layout)[0])
         save_adapter(verbalizer.model, recipe.rl.lora, RL_ADAPTER, folder / "adapter", base=base)
-    save_trained_av(verbalizer, folder / "av", history)
+    if not recipe.target.load_in_4bit:
+        save_trained_av(verbalizer, folder / "av", history)
     if recipe.rl.train_ar:
         save_trained_ar(run.arms.training, folder / "ar", history)
 
@@ -177,7 +178,7 @@ def _load_warm_start(layout: Layout) -> tuple[Pair, Reconstructor]:
     av, ar = warm_start_references(layout)
     target = layout.recipe.target
     pair = Pair(
-        load(av, placement=placement_of(target, base_of_av=True)).verbalizer,
+        load(av, placement=placement_of(target, is_av_in_rl=True)).verbalizer,
         load(ar=ar, placement=placement_of(target)).reconstructor,
     )
     assert pair.reconstructor is not None
@@ -304,7 +305,14 @@ def _completions_of_model(
         folder = layout.run(penalty)
         if not layout.is_done(folder, layout.key("rl", penalty)):
             raise UserError(f"{folder}: this λ is not trained to the end; run the stage rl first")
-        verbalizer = load(folder / "av", placement=placement_of(recipe.target)).verbalizer
+        if (folder / "av").is_dir():
+            verbalizer = load(folder / "av", placement=placement_of(recipe.target)).verbalizer
+        else:
+            verbalizer = load(
+                warm_start_references(layout)[0],
+                adapter=folder / "adapter",
+                placement=placement_of(recipe.target, is_av_in_rl=True),
+            ).verbalizer
         if recipe.rl.train_ar:
             own = load(ar=folder / "ar", placement=placement_of(recipe.target)).reconstructor
             assert own is not None

@@ -24,9 +24,9 @@ from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.recipe import PairSettings, Target
 
 
-def placement_of(target: Target, *, base_of_av: bool = False) -> Placement:
-    """Where and in which precision a recipe wants its models."""
-    four_bit = target.load_in_4bit and base_of_av
+def placement_of(target: Target, *, is_av_in_rl: bool = False) -> Placement:
+    """Where and in which precision a recipe wants its models; only the AV in RL is quantised."""
+    four_bit = target.load_in_4bit and is_av_in_rl
     return Placement(dtype=target.dtype, device=target.device, load_in_4bit=four_bit)
 
 
@@ -93,7 +93,7 @@ def new_verbalizer(
     reference: str | Path, layer_index: int, target: Target, settings: PairSettings
 ) -> Verbalizer:
     """An AV that is still the target itself."""
-    model = load_language_model(reference, placement_of(target, base_of_av=True), None)
+    model = load_language_model(reference, placement_of(target), None)
     tokenizer = load_tokenizer(reference)
     sidecar = _sidecar(
         "av",

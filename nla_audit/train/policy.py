@@ -48,6 +48,8 @@ class Policy:
         if lora is not None:
             self.parameters = add_lora(verbalizer.model, lora, RL_ADAPTER, seed=seed)
         else:
+            # bf16 weights would lose updates this small.
+            verbalizer.model.float()
             self._warm = _frozen_copy(verbalizer)
             verbalizer.model.requires_grad_(True)
             self.parameters = dict(verbalizer.model.named_parameters())

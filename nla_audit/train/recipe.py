@@ -58,11 +58,13 @@ class Target(Section):
     """Extraction layer K: the activation is the output of block K. By default about two thirds
     of the depth."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of target, AV and AR. Sums, losses and optimisers stay in float32."""
+    """Precision of target, AV and AR. What is trained is float32 whatever this says: adapters, or
+    all weights where there are none. So are sums, losses and optimisers."""
     device: str | None = None
     """For example cpu or cuda:0; by default a GPU where there is one."""
     load_in_4bit: bool = False
-    """Quantise the base of the AV (needs bitsandbytes and a GPU; the AV must then be LoRA)."""
+    """Quantise the AV in RL (needs bitsandbytes, a GPU and rl.lora). Runs are then saved as
+    adapters only, because 4-bit weights cannot take them in."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Target:
@@ -300,6 +302,12 @@ class Recipe(Section):
     def _has_data(self) -> Recipe:
         if self.target.world is None and self.data.table is None and self.data.texts is None:
             raise ValueError("give data.table or data.texts: nothing to take activations from")
+        return self
+
+    @model_validator(mode="after")
+    def _four_bit_trains_adapters(self) -> Recipe:
+        if self.target.load_in_4bit and self.rl.lora is None:
+            raise ValueError("target.load_in_4bit needs rl.lora: 4-bit weights cannot be trained")
         return self
 
 

@@ -330,6 +330,7 @@ class RlRun:
 
 
 def _ar_trainer(reconstructor: Reconstructor, settings: Rl) -> Trainer:
+    reconstructor.model.float()  # bf16 weights would lose small updates
     reconstructor.model.requires_grad_(True)
     reconstructor.head.requires_grad_(True)
     parameters = dict(reconstructor.model.named_parameters())

@@ -198,6 +198,7 @@ def _trainer(model: Any, extra: dict[str, Any], settings: Supervised, seed: int)
     if settings.lora is not None:
         parameters = add_lora(model, settings.lora, _ADAPTER, seed=derived(seed, Use.ADAPTERS))
     else:
+        model.float()  # bf16 weights would lose small updates
         model.requires_grad_(True)
         parameters = dict(model.named_parameters())
     for parameter in extra.values():

@@ -66,6 +66,7 @@ def test_the_sweep_has_the_posts_settings():
         ("target.model", "Qwen/Qwen3-8B", "exactly one of target.model and target.world"),
         ("pair.av", "a/b", "belong together"),
         ("seed", "abc", "seed"),
+        ("target.load_in_4bit", True, "needs rl.lora"),
     ],
 )
 def test_what_is_wrong_is_one_line(path, value, message):

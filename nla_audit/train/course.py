@@ -27,7 +27,7 @@ from nla_audit.train.interruption import Stopped, Wish, WorkerWish, begin_worker
 from nla_audit.train.layout import Layout
 from nla_audit.train.pair import (
     layer_of,
-    load_language_model,
+    load_config,
     new_reconstructor,
     new_verbalizer,
     placement_of,
@@ -73,9 +73,7 @@ def warm_start(layout: Layout, tell: Tell) -> None:
         return
     dataset = read_dataset(layout.activations)
     reference = target_reference(layout)
-    probe = load_language_model(reference, placement_of(recipe.target), None)
-    layer_index = layer_of(recipe.target, probe)
-    del probe
+    layer_index = layer_of(recipe.target, load_config(reference))
     settings = recipe.warm_start
     history = {"stage": "warm_start", "seed": recipe.seed, "ar_trained_in_rl": False}
     with stopping() as stop:

@@ -36,13 +36,13 @@ def load_language_model(reference: str | Path, placement: Placement, blocks: int
     Raises:
         UserError: not found, or transformers cannot load it.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
     folder = local_folder(reference)
+    config = load_config(folder)
+    if blocks is not None:
+        keep_first_blocks(config, blocks)
     try:
-        config = AutoConfig.from_pretrained(str(folder))
-        if blocks is not None:
-            keep_first_blocks(config, blocks)
         with _quietly():
             model = AutoModelForCausalLM.from_pretrained(
                 str(folder), config=config, **placement.options()
@@ -51,6 +51,22 @@ def load_language_model(reference: str | Path, placement: Placement, blocks: int
         reason = str(error).strip().split("\n", 1)[0]
         raise UserError(f"{reference}: transformers cannot load it: {reason}") from None
     return placement.place(model)
+
+
+def load_config(reference: str | Path) -> Any:
+    """The config of a model; no weight is read.
+
+    Raises:
+        UserError: not found, or transformers cannot read it.
+    """
+    from transformers import AutoConfig  # noqa: PLC0415
+
+    folder = local_folder(reference)
+    try:
+        return AutoConfig.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise UserError(f"{reference}: transformers cannot read config.json: {reason}") from None
 
 
 def load_tokenizer(reference: str | Path) -> Any:
@@ -73,13 +89,13 @@ def default_layer(blocks: int) -> int:
     return min(blocks - 1, round(blocks * 2 / 3))
 
 
-def layer_of(target: Target, model: Any) -> int:
-    """The extraction layer of a recipe for this model.
+def layer_of(target: Target, config: Any) -> int:
+    """The extraction layer of a recipe for a model of this config.
 
     Raises:
         UserError: the model has no such block.
     """
-    blocks = number_of_blocks(model.config)
+    blocks = number_of_blocks(config)
     if target.layer_index is None:
         return default_layer(blocks)
     if target.layer_index >= blocks:

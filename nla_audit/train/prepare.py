@@ -173,7 +173,7 @@ def _extracted(
         model,
         token_ids,
         positions,
-        layer_of(target, model),
+        layer_of(target, model.config),
         lambda done, total: tell("activations", done, total),
     )
 

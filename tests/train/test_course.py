@@ -148,9 +148,8 @@ def test_a_layer_that_is_not_there():
     raw = copy.deepcopy(MINI)
     raw["target"]["layer_index"] = 2
     recipe = parse_recipe(raw, "x")
-    model = type("Model", (), {"config": _Config()})
     with pytest.raises(UserError, match="blocks 0 to 1"):
-        course.layer_of(recipe.target, model)
+        course.layer_of(recipe.target, _Config())
 
 
 class _Config:

@@ -112,11 +112,7 @@ def warm_start(layout: Layout, tell: Tell) -> None:
 def reinforce(layout: Layout, tell: Tell, ranks: Ranks) -> None:
     """One run for each λ: ``rl.processes`` of them at a time, or all ``ranks`` on each in turn."""
     rl = layout.recipe.rl
-    waiting = [
-        penalty
-        for penalty in rl.length_penalties
-        if not layout.is_done(layout.run(penalty), layout.key("rl", penalty))
-    ]
+    waiting = [penalty for penalty in rl.length_penalties if not layout.is_trained(penalty)]
     ranks.wait()  # all have looked before any finishes one
     if ranks.size > 1 or rl.processes == 1 or len(waiting) <= 1:
         settle_in(layout, ranks.size)
@@ -301,7 +297,7 @@ def _completions_of_model(
     verbalizer, rulers = warm.verbalizer, {RULER: ruler}
     if penalty is not None:
         folder = layout.run(penalty)
-        if not layout.is_done(folder, layout.key("rl", penalty)):
+        if not layout.is_trained(penalty):
             raise UserError(f"{folder}: this λ is not trained to the end; run the stage rl first")
         if (folder / "av").is_dir():
             verbalizer = load(folder / "av", placement=placement_of(recipe.target)).verbalizer

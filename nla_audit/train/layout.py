@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import yaml
 
 from nla_audit.errors import UserError
-from nla_audit.train.recipe import Recipe, digest, run_name
+from nla_audit.train.recipe import Recipe, Rl, digest, run_name
 
 Stage = Literal["target", "activations", "warm-start", "rl", "completions", "audit"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -81,9 +81,25 @@ class Layout:
             return digest(*parts)
         rl = _plain(recipe.rl.model_dump(mode="json"))
         penalties = rl.pop("length_penalties")
+        budget = [rl.pop("steps"), rl.pop("minutes")]
+        # Under a constant rate a longer run begins as the shorter one did, so it may go on from it.
+        rl["decays_over"] = budget if _decays(recipe.rl) else None
         if stage == "rl":
             return digest(*parts, rl, length_penalty)
-        return digest(*parts, rl, penalties, recipe.evaluation)
+        return digest(*parts, rl, budget, penalties, recipe.evaluation)
+
+    def is_trained(self, length_penalty: float) -> bool:
+        """Whether the run of this λ has had its whole budget of steps or time.
+
+        Raises:
+            UserError: as :meth:`is_done`.
+        """
+        folder, rl = self.run(length_penalty), self.recipe.rl
+        if not self.is_done(folder, self.key("rl", length_penalty)):
+            return False
+        facts = self.facts(folder)
+        in_time = rl.minutes is not None and facts["seconds"] >= 60 * rl.minutes
+        return in_time or facts["rl_steps"] >= rl.steps
 
     def is_done(self, folder: Path, key: str) -> bool:
         """Whether ``folder`` holds a finished stage of this ``key``.
@@ -132,6 +148,12 @@ def write_whole(path: Path, text: str) -> None:
         os.replace(partial, path)
     except OSError as error:
         raise UserError(f"{path}: cannot write ({error.strerror}); choose another --out") from None
+
+
+def _decays(rl: Rl) -> bool:
+    """Whether a rate depends on how many steps there will be."""
+    optimizers = [rl.optimizer, *([rl.ar_optimizer] if rl.train_ar else [])]
+    return any(one.schedule == "cosine" for one in optimizers)
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

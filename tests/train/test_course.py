@@ -17,6 +17,7 @@ from nla_audit.errors import UserError
 from nla_audit.nla.load import load
 from nla_audit.train import course
 from nla_audit.train.interruption import Stopped
+from nla_audit.train.layout import Layout
 from nla_audit.train.read_recipe import parse_recipe
 from nla_audit.train.state import read_metrics
 
@@ -205,3 +206,30 @@ def metrics(folder):
     timed = ("time", "seconds")
     records = read_metrics(folder / "metrics.jsonl")
     return [{key: value for key, value in one.items() if key not in timed} for one in records]
+
+
+def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path, out):
+    for name in ("target", "activations", "warm-start", "rl"):
+        shutil.copytree(out / name, tmp_path / "o" / name)
+    raw = copy.deepcopy(MINI)
+    raw["rl"]["steps"] = 4
+    common = ["train", write(tmp_path, raw), "--out"]
+    assert run([*common, str(tmp_path / "o"), "--stage", "rl"]) == 0
+    for name in ("target", "activations", "warm-start"):
+        shutil.copytree(out / name, tmp_path / "whole" / name)
+    assert run([*common, str(tmp_path / "whole"), "--stage", "rl"]) == 0
+    for name in ("p0.0", "p0.01"):
+        longer = tmp_path / "o" / "rl" / name
+        assert json.loads((longer / "done.json").read_text())["rl_steps"] == 4
+        assert metrics(longer) == metrics(tmp_path / "whole" / "rl" / name)
+
+
+def test_a_decaying_rate_makes_another_run_of_another_length(tmp_path):
+    def key(steps, schedule):
+        raw = copy.deepcopy(MINI)
+        raw["rl"]["steps"] = steps
+        raw["rl"]["optimizer"]["schedule"] = schedule
+        return Layout(parse_recipe(raw, "x"), tmp_path, tmp_path).key("rl", 0.0)
+
+    assert key(2, "constant") == key(4, "constant")
+    assert key(2, "cosine") != key(4, "cosine")

@@ -325,7 +325,8 @@ class RlRun:
                 self.dataset.activations[self.held_out],
                 baselines=self.baselines,
             )
-            figures["own_fve_raw_variance"] = float(np.nanmean(own.fve))
+            known = own.fve[np.isfinite(own.fve)]
+            figures["own_fve_raw_variance"] = float(known.mean()) if len(known) else float("nan")
         return figures
 
 

@@ -187,3 +187,21 @@ def test_length_penalty_shortens(warm, tmp_path):
     make_run(warm, tmp_path, settings, penalty=10.0).run(StopSignal(), lambda _: None)
     steps = [one for one in read_metrics(tmp_path / METRICS_FILE) if one["kind"] == "step"]
     assert np.mean([one["n_tokens"] for one in steps[-3:]]) < 0.7 * steps[0]["n_tokens"]
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_run_in_which_everything_fails_goes_on(warm, tmp_path):
+    """A cap of two tokens: no response can close its tags, all rewards are equal."""
+    settings = SETTINGS.model_copy(update={"max_new_tokens": 2, "steps": 2})
+    run = make_run(warm, tmp_path, settings)
+    before = [parameter.detach().clone() for parameter in run.policy.parameters.values()]
+    assert run.run(StopSignal(), lambda _: None).skipped == 0
+    records = read_metrics(tmp_path / METRICS_FILE)
+    steps = [one for one in records if one["kind"] == "step"]
+    assert [one["extracted"] for one in records] == [0.0] * len(records)
+    assert [one["flat_groups"] for one in steps] == [1.0, 1.0]
+    assert [one["mse"] for one in records] == [None] * len(records)
+    assert [one["terms"]["negative_mse"] for one in steps] == [-2.0, -2.0]
+    assert [one["ar_loss"] for one in steps] == [None, None]
+    for parameter, old in zip(run.policy.parameters.values(), before, strict=True):
+        assert torch.equal(parameter, old)

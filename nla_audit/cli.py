@@ -48,6 +48,14 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "nla_audit.commands.score:command",
         "Read the explanations of a table with any AR and score them.",
     ),
+    "train": (
+        "nla_audit.commands.train:command",
+        "Train NLAs at several length penalties from a recipe, and audit them.",
+    ),
+    "dynamics": (
+        "nla_audit.commands.dynamics:command",
+        "Compare RL runs: has the length settled, and who is ahead at equal time.",
+    ),
 }
 
 #: Exit codes: the user can mend it; stopped with Ctrl-C (128 + SIGINT, as shells count).

@@ -1,0 +1,187 @@
+"""``nla-audit train``: a whole course, or one stage of it, from a recipe."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from nla_audit.train.layout import Layout
+    from nla_audit.train.prepare import Tell
+    from nla_audit.train.ranks import Ranks
+
+_STAGES = ("target", "activations", "warm-start", "rl", "completions", "audit")
+_INTERRUPTED = 130
+
+
+def _run(
+    recipe_path: Path, out: Path | None, stage: str | None, seed: int | None, dry_run: bool
+) -> None:
+    from nla_audit.train.interruption import Stopped  # noqa: PLC0415  (torch takes seconds)
+    from nla_audit.train.layout import Layout  # noqa: PLC0415
+    from nla_audit.train.ranks import Ranks  # noqa: PLC0415
+    from nla_audit.train.read_recipe import read_recipe  # noqa: PLC0415
+    from nla_audit.train.rewards import check_terms  # noqa: PLC0415
+
+    recipe = read_recipe(recipe_path)
+    check_terms(recipe.rl.rewards)
+    if seed is not None:
+        recipe = recipe.model_copy(update={"seed": seed})
+    layout = Layout(recipe, recipe_path.parent.absolute(), out or Path("runs") / recipe.name)
+    if dry_run:
+        _print_plan(layout, Console())
+        return
+    ranks = Ranks.from_environment()
+    if ranks.is_first:
+        layout.write_recipe()
+        _write_record(layout)
+    console = Console(stderr=True, quiet=not ranks.is_first)
+    for name in [stage] if stage else _STAGES:
+        try:
+            seconds = _stage(name, layout, console, ranks)
+        except Stopped as stopped:
+            again = shlex.join(["nla-audit", *sys.argv[1:]])
+            line = f"{stopped}; its state is saved. Go on with: {again}"
+            console.print(Text(line), soft_wrap=True)
+            raise click.exceptions.Exit(_INTERRUPTED) from None
+        console.print(Text(f"{name}: done in {seconds:.0f} s"))
+    if ranks.is_first and stage in (None, "audit"):
+        Console().print(Text(f"report: {layout.report / 'report.html'}"), soft_wrap=True)
+
+
+def _stage(name: str, layout: Layout, console: Console, ranks: Ranks) -> float:
+    """Run one stage with a progress bar for each of its parts."""
+    from nla_audit.train.course import run_stage  # noqa: PLC0415
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        if name == "audit":
+            return _audit(layout, tell) if ranks.is_first else 0.0
+        return run_stage(name, layout, tell, ranks)
+
+
+def _audit(layout: Layout, tell: Tell) -> float:
+    """Audit the completions as ``nla-audit audit`` does."""
+    import time  # noqa: PLC0415
+
+    from nla_audit.completions import load  # noqa: PLC0415
+    from nla_audit.report.audit import run_audit  # noqa: PLC0415
+    from nla_audit.train.held_out import RULER  # noqa: PLC0415
+
+    began = time.perf_counter()
+    rl = layout.recipe.rl
+    how = "co-trained" if rl.train_ar else "frozen"
+    run_audit(
+        load([layout.completions], ar=RULER),
+        layout.report,
+        seed=layout.recipe.seed,
+        title=f"Audit of {layout.recipe.name} (AR {how} in RL)",
+        arguments={"recipe": layout.recipe.name, "ar": RULER, "ar_trained_in_rl": rl.train_ar},
+        progress=tell,
+    )
+    return time.perf_counter() - began
+
+
+def _write_record(layout: Layout) -> None:
+    """What ran: command, seed, versions, commit."""
+    import torch  # noqa: PLC0415
+    import transformers  # noqa: PLC0415
+
+    from nla_audit.report.record import commit, package_versions  # noqa: PLC0415
+    from nla_audit.train.layout import write_whole  # noqa: PLC0415
+
+    record = {
+        "arguments": sys.argv[1:],
+        "seed": layout.recipe.seed,
+        "versions": {
+            **package_versions(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+        "threads": torch.get_num_threads(),
+        "commit": commit(),
+    }
+    write_whole(layout.out / "record.json", json.dumps(record, indent=2) + "\n")
+
+
+def _print_plan(layout: Layout, console: Console) -> None:
+    """The resolved recipe as YAML, then what it will cost, as comments."""
+    import yaml  # noqa: PLC0415
+
+    from nla_audit.train.estimate import estimate  # noqa: PLC0415
+
+    plain = layout.recipe.model_dump(mode="json")
+    console.print(
+        yaml.safe_dump(plain, sort_keys=False, allow_unicode=True),
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+        end="",
+    )
+    cost = estimate(layout)
+    lines = [f"# output: {layout.out}"]
+    if cost.parameters is None:
+        lines.append("# memory: unknown (the target's config is not here)")
+    else:
+        lines += [
+            f"# target: {cost.parameters:,} parameters; RL trains {cost.trained_parameters:,}",
+            f"# memory: {cost.weights_gb:.2f} GB of weights, {cost.training_gb:.2f} GB of "
+            f"gradients and averages, {cost.logits_gb:.2f} GB of logits of a micro-batch",
+        ]
+    lines += [
+        f"# RL generates at most {cost.rl_tokens_at_most:,} tokens over all λ's",
+        f"# completions: at most {cost.completion_tokens_at_most:,} tokens",
+    ]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+command = click.Command(
+    "train",
+    callback=_run,
+    params=[
+        click.Argument(
+            ["recipe_path"], metavar="RECIPE", type=click.Path(path_type=Path, dir_okay=False)
+        ),
+        click.Option(
+            ["--out"],
+            type=click.Path(path_type=Path, file_okay=False),
+            metavar="DIR",
+            help="Where everything goes.  [default: runs/NAME]",
+        ),
+        click.Option(["--stage"], type=click.Choice(_STAGES), help="Run this stage only."),
+        click.Option(["--seed"], type=click.IntRange(min=0), help="Instead of the recipe's."),
+        click.Option(
+            ["--dry-run"],
+            is_flag=True,
+            help="Print the resolved recipe, an estimate of memory, and tokens to be generated.",
+        ),
+    ],
+    help=(
+        "Train NLAs from a recipe: activations, warm start, GRPO at each length penalty, "
+        "held-out completions, audit.\n\n"
+        "Stages that are done are not done again; a run that was stopped or killed goes on where "
+        "its last saved state is, with the same result.\n\n"
+        "\b\nExample:\n  nla-audit train recipes/tiny.yaml --out runs/tiny"
+    ),
+)

@@ -1,0 +1,1 @@
+"""From a language model to a sweep of NLAs: activations, warm start, GRPO, completions."""

@@ -1,0 +1,206 @@
+"""Activations with their sources and gold explanations: one table, split by document."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from nla_audit.errors import UserError
+
+#: Our column → the name published training tables give it (FIELD_NOTES §2).
+_PUBLISHED = {
+    "explanation": "response",
+    "source_text": "detokenized_text_truncated",
+    "position": "n_raw_tokens",
+}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """``n`` activations.
+
+    Attributes:
+        idx: ``[n]`` the key that rows are joined by.
+        activations: ``[n, d_model]`` float32, raw.
+        doc_ids: ``[n]``.
+        positions: ``[n]`` token of the document, ``None`` where unknown.
+        source_texts: ``[n]`` text up to and including that token, ``None`` where unknown.
+        explanations: ``[n]`` gold, ``None`` where there is none.
+        is_held_out: ``[n]`` whether the row's document is kept from all training.
+    """
+
+    idx: npt.NDArray[np.int64]
+    activations: npt.NDArray[np.float32]
+    doc_ids: list[str]
+    positions: list[int | None]
+    source_texts: list[str | None]
+    explanations: list[str | None]
+    is_held_out: npt.NDArray[np.bool_]
+
+    @property
+    def training_rows(self) -> npt.NDArray[np.int64]:
+        """Places of the rows to train on."""
+        return np.flatnonzero(~self.is_held_out)
+
+    def held_out_rows(self, limit: int | None = None) -> npt.NDArray[np.int64]:
+        """Places of held-out rows, at most ``limit``: spread over documents, always the same."""
+        rows = np.flatnonzero(self.is_held_out)
+        if limit is None or limit >= len(rows):
+            return rows
+        return rows[np.linspace(0, len(rows) - 1, limit).round().astype(np.int64)]
+
+    def gold(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> list[str]:
+        """Gold explanations of ``rows``.
+
+        Raises:
+            UserError: some row has none, or an empty one.
+        """
+        found = [self.explanations[row] for row in rows]
+        empty = [row for row, text in zip(rows, found, strict=True) if not (text or "").strip()]
+        if empty:
+            raise UserError(
+                f"{len(empty)} of {len(found)} rows have no gold explanation (the first is idx "
+                f"{self.idx[empty[0]]}); leave them out, or give data.labeler"
+            )
+        return [text for text in found if text is not None]
+
+
+def split_by_document(doc_ids: Sequence[str], share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Which rows are held out: all of a document or none of it.
+
+    The choice depends on the document's name and the seed alone, so rows can be added without
+    moving others. Row splits read 18 points too much (FIELD_NOTES §3).
+
+    Raises:
+        UserError: fewer than two documents.
+    """
+    names = sorted(set(doc_ids))
+    if len(names) < 2:
+        raise UserError(
+            f"{len(names)} document(s): a split by document needs at least two; give more texts "
+            "or a doc_id column that tells them apart"
+        )
+    ranked = sorted(names, key=lambda name: hashlib.sha256(f"{seed}/{name}".encode()).digest())
+    kept_out = set(ranked[: min(max(1, round(share * len(names))), len(names) - 1)])
+    return np.array([name in kept_out for name in doc_ids])
+
+
+def make_dataset(
+    activations: npt.NDArray[np.float32],
+    *,
+    doc_ids: Sequence[str],
+    positions: Sequence[int | None],
+    source_texts: Sequence[str | None],
+    explanations: Sequence[str | None],
+    held_out_share: float,
+    seed: int,
+) -> Dataset:
+    """Check and split.
+
+    Raises:
+        UserError: no rows, an activation that is zero or not finite, or fewer than two documents.
+    """
+    if len(activations) == 0:
+        raise UserError("no activations: the data is empty, or every document is too short")
+    bad = ~np.isfinite(activations).all(axis=1) | ~(activations != 0).any(axis=1)
+    if bad.any():
+        raise UserError(
+            f"{int(bad.sum())} activations are zero or not finite (the first is row "
+            f"{int(bad.argmax())}); leave them out"
+        )
+    return Dataset(
+        idx=np.arange(len(activations), dtype=np.int64),
+        activations=activations,
+        doc_ids=list(doc_ids),
+        positions=list(positions),
+        source_texts=list(source_texts),
+        explanations=list(explanations),
+        is_held_out=split_by_document(doc_ids, held_out_share, seed),
+    )
+
+
+def write_dataset(dataset: Dataset, path: Path) -> None:
+    """Write as Parquet, under a temporary name first."""
+    width = dataset.activations.shape[1]
+    frame = pl.DataFrame(
+        {
+            "idx": dataset.idx,
+            "doc_id": pl.Series(dataset.doc_ids, dtype=pl.String),
+            "position": pl.Series(dataset.positions, dtype=pl.Int64),
+            "source_text": pl.Series(dataset.source_texts, dtype=pl.String),
+            "explanation": pl.Series(dataset.explanations, dtype=pl.String),
+            "held_out": dataset.is_held_out,
+            "activation_vector": pl.Series(
+                dataset.activations, dtype=pl.Array(pl.Float32, width)
+            ).cast(pl.List(pl.Float32)),
+        }
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    frame.write_parquet(partial)
+    os.replace(partial, path)
+
+
+def read_dataset(path: Path) -> Dataset:
+    """Read what :func:`write_dataset` wrote."""
+    frame = pl.read_parquet(path)
+    return Dataset(
+        idx=frame["idx"].to_numpy().astype(np.int64),
+        activations=_vectors(frame, path),
+        doc_ids=frame["doc_id"].to_list(),
+        positions=frame["position"].to_list(),
+        source_texts=frame["source_text"].to_list(),
+        explanations=frame["explanation"].to_list(),
+        is_held_out=frame["held_out"].to_numpy().astype(np.bool_),
+    )
+
+
+def read_training_table(path: Path, *, held_out_share: float, seed: int) -> Dataset:
+    """Read a ready-made table, ours or as published (FIELD_NOTES §2), and split it.
+
+    Raises:
+        UserError: no such file, no Parquet, or no ``activation_vector`` or ``doc_id``.
+    """
+    try:
+        frame = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(f"{path}: cannot read as Parquet ({_line(error)})") from None
+    for needed in ("activation_vector", "doc_id"):
+        if needed not in frame.columns:
+            raise UserError(f"{path}: no column {needed}; it has {', '.join(frame.columns)}")
+
+    def column(name: str) -> list:
+        found = next((one for one in (name, _PUBLISHED[name]) if one in frame.columns), None)
+        return frame[found].to_list() if found else [None] * frame.height
+
+    return make_dataset(
+        _vectors(frame, path),
+        doc_ids=[str(name) for name in frame["doc_id"].to_list()],
+        positions=column("position"),
+        source_texts=column("source_text"),
+        explanations=column("explanation"),
+        held_out_share=held_out_share,
+        seed=seed,
+    )
+
+
+def _vectors(frame: pl.DataFrame, path: Path) -> npt.NDArray[np.float32]:
+    lists = frame["activation_vector"]
+    widths = lists.list.len().unique().to_list() if frame.height else []
+    if len(widths) > 1 or None in widths:
+        raise UserError(f"{path}: activation_vector has rows of different widths: {widths[:5]}")
+    if not widths:
+        return np.zeros((0, 0), dtype=np.float32)
+    flat = lists.explode().to_numpy()
+    return np.ascontiguousarray(flat.reshape(frame.height, widths[0]), dtype=np.float32)
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]

@@ -1,0 +1,120 @@
+"""What a recipe will cost, before anything is computed."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from nla_audit.train.layout import Layout
+from nla_audit.train.log_probs import TOKEN_BUDGETS
+from nla_audit.train.prepare import target_reference
+from nla_audit.train.recipe import Lora, Recipe
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
+#: AdamW keeps two float32 averages beside a float32 gradient.
+_TRAINED_BYTES = 12
+_FOUR_BIT_BYTES = 0.55
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of the RL stage, the one that costs.
+
+    Attributes:
+        parameters: of the target; ``None`` where its config cannot be read here.
+        trained_parameters: of the AV.
+        weights_gb: AV, its frozen copy (without LoRA), AR and ruler.
+        training_gb: gradients and optimiser averages.
+        logits_gb: logits of one micro-batch in float32, with their gradient: the largest
+            intermediate of small models with large vocabularies.
+        rl_tokens_at_most: tokens generated over all λ's if every response hit the cap.
+        completion_tokens_at_most: likewise for the held-out completions.
+    """
+
+    parameters: int | None
+    trained_parameters: int | None
+    weights_gb: float | None
+    training_gb: float | None
+    logits_gb: float | None
+    rl_tokens_at_most: int
+    completion_tokens_at_most: int
+
+
+def estimate(layout: Layout) -> Estimate:
+    """Sizes from the target's config, without loading a weight."""
+    recipe, rl = layout.recipe, layout.recipe.rl
+    runs = len(rl.length_penalties)
+    rl_tokens = runs * rl.steps * rl.prompts * rl.samples * rl.max_new_tokens
+    completion_tokens = (
+        (runs + 1) * recipe.evaluation.activations * recipe.evaluation.samples * rl.max_new_tokens
+    )
+    config = _config(layout)
+    if config is None:
+        return Estimate(None, None, None, None, None, rl_tokens, completion_tokens)
+    model = _empty_model(config)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    trained = parameters if rl.lora is None else _lora_parameters(model, rl.lora)
+    per_parameter = _BYTES[recipe.target.dtype]
+    av_bytes = _FOUR_BIT_BYTES if recipe.target.load_in_4bit else per_parameter
+    share_of_ar = _share_of_blocks(recipe, config)
+    ars = 2 if rl.train_ar else 1
+    copies = 2 if rl.lora is None else 1
+    weights = parameters * (copies * av_bytes + ars * share_of_ar * per_parameter)
+    ar_trained = parameters * share_of_ar if rl.train_ar else 0.0
+    budget = rl.micro_batch_tokens or TOKEN_BUDGETS["cuda"]
+    vocabulary = config.get_text_config(decoder=True).vocab_size
+    return Estimate(
+        parameters=parameters,
+        trained_parameters=trained,
+        weights_gb=weights / 1e9,
+        training_gb=_TRAINED_BYTES * (trained + ar_trained) / 1e9,
+        logits_gb=2 * 4 * budget * vocabulary / 1e9,
+        rl_tokens_at_most=rl_tokens,
+        completion_tokens_at_most=completion_tokens,
+    )
+
+
+def _config(layout: Layout) -> Any | None:
+    from transformers import AutoConfig, LlamaConfig  # noqa: PLC0415
+
+    world = layout.recipe.target.world
+    if world is not None:
+        return LlamaConfig(
+            vocab_size=300,
+            hidden_size=world.d_model,
+            intermediate_size=2 * world.d_model,
+            num_hidden_layers=world.blocks,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+        )
+    # One line says that the config is not here; the Hub's own retries would be a screenful.
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+    try:
+        return AutoConfig.from_pretrained(str(target_reference(layout)))
+    except (OSError, ValueError):
+        return None
+
+
+def _empty_model(config: Any) -> Any:
+    import torch  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def _lora_parameters(model: Any, lora: Lora) -> int:
+    from torch import nn  # noqa: PLC0415
+
+    return sum(
+        lora.rank * (module.in_features + module.out_features)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.rsplit(".", 1)[-1] in lora.target_modules
+    )
+
+
+def _share_of_blocks(recipe: Recipe, config: Any) -> float:
+    blocks = config.get_text_config(decoder=True).num_hidden_layers
+    layer = recipe.target.layer_index
+    return ((round(blocks * 2 / 3) if layer is None else layer) + 1) / blocks

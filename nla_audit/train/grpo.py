@@ -1,0 +1,126 @@
+"""The GRPO objective, as one function of log-probabilities.
+
+For response i of a group, with reward r_i and tokens t:
+
+- advantage  A_i = (r_i − mean of the group) / (std of the group + ε), or without the division;
+- ratio      ρ_it = exp(log π(t) − log π_old(t)), with π_old the distribution sampled from;
+- surrogate  s_it = min(ρ_it · A_i, clip(ρ_it, 1 − c, 1 + c) · A_i);
+- KL (k3)    k_it = exp(δ) − δ − 1 with δ = log π_warm(t) − log π(t), always ≥ 0;
+              its value estimates KL(π ‖ warm start), its gradient is that of KL(warm start ‖ π);
+- loss       Σ_i w_i Σ_t (β · k_it − s_it).
+
+``w_i`` is the length normalisation: ``sample`` is 1 / (n · length_i) as in the GRPO paper,
+``batch`` is 1 / Σ lengths, ``constant`` is 1 / (n · max_new_tokens), under which a response's
+weight does not depend on its length. The loss is a sum over responses with weights known before
+the first backward pass, so micro-batches of any division add up to exactly the same gradient.
+
+Sources: Shao et al. 2024 (GRPO, k3), Liu et al. 2025 (constant normalisation), Yu et al. 2025
+(normalisation over the batch).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+LengthNormalization = Literal["sample", "batch", "constant"]
+AdvantageKind = Literal["standardized", "centered"]
+
+Floats = npt.NDArray[np.float64]
+
+#: Keeps the division defined where all rewards of a group are equal (their advantage is 0).
+_STD_FLOOR = 1e-6
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Constants of the objective; see :class:`nla_audit.train.recipe.Rl`."""
+
+    clip: float
+    kl: float
+
+
+@dataclass(frozen=True)
+class TokenTerms:
+    """Per-token parts of the objective, each ``[n, tokens]``; meaningless where there is no token.
+
+    Attributes:
+        loss: β · k3 − surrogate.
+        kl: k3 estimate of KL to the warm start, in nats.
+        is_clipped: whether the clip took the gradient away.
+    """
+
+    loss: torch.Tensor
+    kl: torch.Tensor
+    is_clipped: torch.Tensor
+
+
+def group_advantages(rewards: Floats, group: int, kind: AdvantageKind) -> Floats:
+    """Advantages ``[n]`` of rewards ``[n]``, where each ``group`` neighbours share an activation.
+
+    A group whose rewards are all equal says nothing about what is better: its advantages are 0.
+    """
+    grouped = np.asarray(rewards, dtype=np.float64).reshape(-1, group)
+    centered = grouped - grouped.mean(axis=1, keepdims=True)
+    # The mean of equal numbers may differ from them in the last digit; equal is equal.
+    centered[is_flat(rewards, group)] = 0.0
+    if kind == "standardized":
+        centered = centered / (grouped.std(axis=1, keepdims=True) + _STD_FLOOR)
+    return centered.ravel()
+
+
+def is_flat(rewards: Floats, group: int) -> npt.NDArray[np.bool_]:
+    """``[groups]`` whether all rewards of a group are equal."""
+    grouped = np.asarray(rewards, dtype=np.float64).reshape(-1, group)
+    return np.asarray(grouped.max(axis=1) == grouped.min(axis=1))
+
+
+def response_weights(
+    lengths: npt.NDArray[np.int64], how: LengthNormalization, max_new_tokens: int
+) -> Floats:
+    """``w_i`` of each of ``[n]`` responses of the whole step; lengths are true lengths."""
+    counts = np.asarray(lengths, dtype=np.float64)
+    if how == "sample":
+        return 1.0 / (len(counts) * counts)
+    if how == "batch":
+        return np.full(len(counts), 1.0 / counts.sum())
+    return np.full(len(counts), 1.0 / (len(counts) * max_new_tokens))
+
+
+def token_terms(
+    log_probs: torch.Tensor,
+    old_log_probs: torch.Tensor,
+    warm_log_probs: torch.Tensor,
+    advantages: torch.Tensor,
+    settings: Settings,
+) -> TokenTerms:
+    """The objective at each token.
+
+    Args:
+        log_probs: ``[n, tokens]`` under the policy, with gradient.
+        old_log_probs: ``[n, tokens]`` recorded while sampling.
+        warm_log_probs: ``[n, tokens]`` under the warm start.
+        advantages: ``[n]``.
+    """
+    ratio = (log_probs - old_log_probs).exp()
+    advantage = advantages[:, None]
+    free = ratio * advantage
+    bounded = ratio.clamp(1 - settings.clip, 1 + settings.clip) * advantage
+    difference = warm_log_probs - log_probs
+    kl = difference.exp() - difference - 1
+    return TokenTerms(
+        loss=settings.kl * kl - torch.minimum(free, bounded),
+        kl=kl,
+        is_clipped=bounded < free,
+    )
+
+
+def weighted_loss(terms: TokenTerms, is_token: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Scalar Σ_i w_i Σ_t loss_it over real tokens; masks ``[n, tokens]``, weights ``[n]``."""
+    # `where`, not multiplication: a NaN behind a response's last token must not spread.
+    losses = torch.where(is_token, terms.loss, 0.0)
+    return (losses.sum(dim=1) * weights).sum()

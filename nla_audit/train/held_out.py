@@ -1,0 +1,96 @@
+"""Completions of held-out activations, in the columns that an audit reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import polars as pl
+
+from nla_audit.nla.fve import measure_baselines
+from nla_audit.nla.reconstructor import Reconstructor, Scores
+from nla_audit.nla.verbalizer import Explanations, Verbalizer
+from nla_audit.train.dataset import Dataset
+from nla_audit.train.measure import content_tokens
+from nla_audit.train.recipe import Evaluation, Rl
+from nla_audit.train.rewards import Samples, rewards_of
+from nla_audit.train.seeds import Use, derived
+
+#: Name of the ruler all models are read by: the AR of the warm start.
+RULER = "warm-start"
+
+
+def completions_of(
+    verbalizer: Verbalizer,
+    rulers: Mapping[str, Reconstructor],
+    dataset: Dataset,
+    settings: Evaluation,
+    *,
+    model: str,
+    length_penalty: float | None,
+    step: int,
+    reward: Rl,
+    seed: int,
+) -> pl.DataFrame:
+    """Rows of one model: ``samples`` explanations of each held-out activation by each ruler.
+
+    FVE is against the raw variance of the held-out activations. The seeds of the draws are the
+    same for every model, those of different samples are not.
+    """
+    rows = dataset.held_out_rows(settings.activations)
+    activations = dataset.activations[rows]
+    keys = dataset.idx[rows].tolist()
+    every = dataset.activations[dataset.held_out_rows()]
+    frames = []
+    for sample in range(settings.samples):
+        said = verbalizer.generate(
+            activations,
+            seed=derived(seed, Use.COMPLETIONS, sample),
+            row_keys=keys,
+            max_new_tokens=reward.max_new_tokens,
+        )
+        content = content_tokens(verbalizer.tokenizer, said)
+        for ruler, reconstructor in rulers.items():
+            baselines = measure_baselines(every, reconstructor.mse_scale)
+            scores = reconstructor.score(said.explanations, activations, baselines=baselines)
+            samples = Samples(
+                said.explanations, scores.mse, said.generated.lengths, content, said.cjk
+            )
+            total, _ = rewards_of(
+                samples,
+                reward.rewards,
+                length_penalty=length_penalty or 0.0,
+                length_counts=reward.length_counts,
+            )
+            frame = _frame(said, scores, content, total).with_columns(
+                model=pl.lit(model),
+                length_penalty=pl.lit(length_penalty, dtype=pl.Float64),
+                sample=pl.lit(sample, dtype=pl.Int64),
+                ar=pl.lit(ruler),
+                step=pl.lit(step, dtype=pl.Int64),
+                idx=pl.Series(keys, dtype=pl.Int64),
+                doc_id=pl.Series([dataset.doc_ids[row] for row in rows], dtype=pl.String),
+                position=pl.Series([dataset.positions[row] for row in rows], dtype=pl.Int64),
+                source_text=pl.Series([dataset.source_texts[row] for row in rows], dtype=pl.String),
+            )
+            frames.append(frame)
+    return pl.concat(frames)
+
+
+def _frame(
+    said: Explanations, scores: Scores, content: np.ndarray, reward: np.ndarray
+) -> pl.DataFrame:
+    """What a row is measured by; a failed explanation has no text, no MSE and no FVE."""
+    return pl.DataFrame(
+        {
+            "explanation": pl.Series(said.explanations, dtype=pl.String),
+            "n_tokens": said.generated.lengths,
+            "content_tokens": content.astype(np.float64),
+            "mse": scores.mse,
+            "nmse": 1 - scores.fve,
+            "fve": scores.fve,
+            "reward": reward,
+            "extracted": [text is not None for text in said.explanations],
+            "cjk": said.cjk,
+        }
+    ).with_columns(pl.col("mse", "nmse", "fve").fill_nan(None))

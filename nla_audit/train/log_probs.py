@@ -1,0 +1,97 @@
+"""Log-probabilities of given responses under an AV, with gradient, for any number at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nla_audit.nla.batching import by_token_budget
+from nla_audit.nla.generation import NO_TOKEN
+from nla_audit.nla.verbalizer import Verbalizer
+
+#: Tokens of a forward and backward pass, padding included, by type of device.
+TOKEN_BUDGETS = {"cpu": 4096, "cuda": 16384}
+_OTHER_TOKEN_BUDGET = 8192
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Some responses of a step.
+
+    Attributes:
+        rows: their places in the step.
+        token_ids: ``[rows, longest]`` int64, 0 behind each response's last token.
+        is_token: ``[rows, longest]``.
+    """
+
+    rows: npt.NDArray[np.int64]
+    token_ids: torch.Tensor
+    is_token: torch.Tensor
+
+
+def micro_batches(
+    responses: npt.NDArray[np.int64],
+    lengths: npt.NDArray[np.int64],
+    prompt_length: int,
+    budget: int | None,
+    device: torch.device,
+) -> list[MicroBatch]:
+    """Divide ``[n, longest]`` responses so that no pass holds more than ``budget`` tokens.
+
+    Responses of like length go together and padding is cut off; the prompt's tokens count.
+    """
+    limit = budget or TOKEN_BUDGETS.get(device.type, _OTHER_TOKEN_BUDGET)
+    groups = by_token_budget([int(length) + prompt_length for length in lengths], limit)
+    batches = []
+    for group in groups:
+        rows = np.array(sorted(group), dtype=np.int64)
+        ids = torch.from_numpy(responses[rows, : int(lengths[rows].max())])
+        is_token = ids != NO_TOKEN
+        batches.append(
+            MicroBatch(rows, torch.where(is_token, ids, 0).to(device), is_token.to(device))
+        )
+    return batches
+
+
+def padded(responses: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+    """``[n, longest]`` with ``NO_TOKEN`` behind each response."""
+    longest = max((len(ids) for ids in responses), default=0)
+    out = np.full((len(responses), longest), NO_TOKEN, dtype=np.int64)
+    for row, ids in enumerate(responses):
+        out[row, : len(ids)] = ids
+    return out
+
+
+def response_log_probs(
+    verbalizer: Verbalizer, activations: torch.Tensor, token_ids: torch.Tensor
+) -> torch.Tensor:
+    """Log-probability of each token of each response at temperature 1, ``[n, tokens]``.
+
+    All rows share the prompt and responses are padded on the right, where a causal model's
+    padding reaches nothing; so there is no attention mask and every position is exact.
+
+    Args:
+        activations: ``[n, d_model]``, injected at the marker.
+        token_ids: ``[n, tokens]``; any id where there is no token.
+    """
+    prompt = torch.tensor(verbalizer.prompt.ids, device=token_ids.device)
+    rows, tokens = token_ids.shape
+    # The last token is predicted but predicts nothing we need.
+    ids = torch.cat([prompt.expand(rows, -1), token_ids[:, :-1]], dim=1)
+    with verbalizer.injecting(activations):
+        logits = verbalizer.model(input_ids=ids, use_cache=False, logits_to_keep=tokens).logits
+    return selected_log_probs(logits, token_ids)
+
+
+def selected_log_probs(logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
+    """``[n, tokens]`` log-probabilities of ``token_ids`` under logits ``[n, tokens, vocabulary]``.
+
+    In float32 (float64 logits stay so).
+    """
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    chosen = wide.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
+    return chosen - wide.logsumexp(dim=-1)

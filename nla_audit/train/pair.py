@@ -1,0 +1,206 @@
+"""The pair at each stage: made from the target, loaded again, and written with its history."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+
+from nla_audit.errors import UserError
+from nla_audit.nla.architecture import hidden_size, keep_first_blocks, number_of_blocks
+from nla_audit.nla.hub import local_folder
+from nla_audit.nla.injection import parse_injection
+from nla_audit.nla.load import Placement
+from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.save import new_sidecar, save_ar, save_av
+from nla_audit.nla.sidecar import Sidecar, parse_sidecar
+from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.train.recipe import PairSettings, Target
+
+
+def placement_of(target: Target, *, is_av_in_rl: bool = False) -> Placement:
+    """Where and in which precision a recipe wants its models; only the AV in RL is quantised."""
+    four_bit = target.load_in_4bit and is_av_in_rl
+    return Placement(dtype=target.dtype, device=target.device, load_in_4bit=four_bit)
+
+
+def load_language_model(reference: str | Path, placement: Placement, blocks: int | None) -> Any:
+    """A causal language model, shortened to its first ``blocks`` blocks if given.
+
+    Raises:
+        UserError: not found, or transformers cannot load it.
+    """
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    folder = local_folder(reference)
+    config = load_config(folder)
+    if blocks is not None:
+        keep_first_blocks(config, blocks)
+    try:
+        with _quietly():
+            model = AutoModelForCausalLM.from_pretrained(
+                str(folder), config=config, **placement.options()
+            )
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise UserError(f"{reference}: transformers cannot load it: {reason}") from None
+    return placement.place(model)
+
+
+def load_config(reference: str | Path) -> Any:
+    """The config of a model; no weight is read.
+
+    Raises:
+        UserError: not found, or transformers cannot read it.
+    """
+    from transformers import AutoConfig  # noqa: PLC0415
+
+    folder = local_folder(reference)
+    try:
+        return AutoConfig.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise UserError(f"{reference}: transformers cannot read config.json: {reason}") from None
+
+
+def load_tokenizer(reference: str | Path) -> Any:
+    """The tokenizer of a model.
+
+    Raises:
+        UserError: there is none.
+    """
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    try:
+        return AutoTokenizer.from_pretrained(str(local_folder(reference)))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise UserError(f"{reference}: no usable tokenizer: {reason}") from None
+
+
+def default_layer(blocks: int) -> int:
+    """About two thirds of the depth, where published NLAs read (FIELD_NOTES §1)."""
+    return min(blocks - 1, round(blocks * 2 / 3))
+
+
+def layer_of(target: Target, config: Any) -> int:
+    """The extraction layer of a recipe for a model of this config.
+
+    Raises:
+        UserError: the model has no such block.
+    """
+    blocks = number_of_blocks(config)
+    if target.layer_index is None:
+        return default_layer(blocks)
+    if target.layer_index >= blocks:
+        raise UserError(
+            f"target.layer_index {target.layer_index}: the model has blocks 0 to {blocks - 1}"
+        )
+    return target.layer_index
+
+
+def new_verbalizer(
+    reference: str | Path, layer_index: int, target: Target, settings: PairSettings
+) -> Verbalizer:
+    """An AV that is still the target itself."""
+    model = load_language_model(reference, placement_of(target), None)
+    tokenizer = load_tokenizer(reference)
+    sidecar = _sidecar(
+        "av",
+        settings,
+        tokenizer=tokenizer,
+        model=model,
+        layer_index=layer_index,
+        base=str(reference),
+    )
+    return Verbalizer(model, tokenizer, sidecar, name="warm-start")
+
+
+def new_reconstructor(
+    reference: str | Path, layer_index: int, target: Target, settings: PairSettings
+) -> Reconstructor:
+    """An AR that is the target's first blocks with an identity head."""
+    model = load_language_model(reference, placement_of(target), layer_index + 1)
+    tokenizer = load_tokenizer(reference)
+    sidecar = _sidecar(
+        "ar",
+        settings,
+        tokenizer=tokenizer,
+        model=model,
+        layer_index=layer_index,
+        base=str(reference),
+    )
+    head = torch.eye(hidden_size(model.config))
+    return Reconstructor(model, head, tokenizer, sidecar, name="warm-start")
+
+
+def _sidecar(
+    role: Literal["av", "ar"],
+    settings: PairSettings,
+    *,
+    tokenizer: Any,
+    model: Any,
+    layer_index: int,
+    base: str,
+) -> Sidecar:
+    return new_sidecar(
+        tokenizer,
+        role=role,
+        d_model=hidden_size(model.config),
+        layer_index=layer_index,
+        injection_char=settings.marker,
+        injection=parse_injection(settings.injection),
+        av_template=settings.av_template,
+        ar_template=settings.ar_template,
+        base_model=base,
+        stage="warm_start",
+    )
+
+
+def save_trained_av(verbalizer: Verbalizer, folder: Path, history: dict[str, Any]) -> None:
+    """Write the AV in the release's layout with ``history`` (stage, λ, …) in its sidecar."""
+    verbalizer = _with_sidecar(verbalizer, history)
+    save_av(verbalizer, folder)
+
+
+def save_trained_ar(reconstructor: Reconstructor, folder: Path, history: dict[str, Any]) -> None:
+    """Write the AR in the release's layout with ``history`` in its sidecar."""
+    before = reconstructor.sidecar
+    reconstructor.sidecar = with_history(before, history)
+    try:
+        save_ar(reconstructor, folder)
+    finally:
+        reconstructor.sidecar = before
+
+
+def with_history(sidecar: Sidecar, history: dict[str, Any]) -> Sidecar:
+    """The sidecar with more said in it."""
+    return replace(parse_sidecar({**sidecar.raw, **history}, sidecar.path), role=sidecar.role)
+
+
+def _with_sidecar(verbalizer: Verbalizer, history: dict[str, Any]) -> Verbalizer:
+    return Verbalizer(
+        verbalizer.model,
+        verbalizer.tokenizer,
+        with_history(verbalizer.sidecar, history),
+        injection=verbalizer.injection,
+        name=verbalizer.name,
+    )
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep transformers from listing the weights of blocks that are left out on purpose."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

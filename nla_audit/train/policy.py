@@ -1,0 +1,90 @@
+"""The AV as a policy: what of it is trained, and the warm start it is anchored to."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.train.adapters import add_lora, without_adapter
+from nla_audit.train.log_probs import response_log_probs
+from nla_audit.train.recipe import Lora
+
+#: Name of the adapter that RL trains.
+RL_ADAPTER = "rl"
+
+
+class Policy:
+    """An AV in training.
+
+    The anchor is the AV *as it is given here*, the warm start: with LoRA it is the model with
+    only the new adapter switched off (an adapter that is the warm start itself stays on), without
+    LoRA it is a frozen copy.
+
+    Args:
+        verbalizer: the warm start; its model is changed in place.
+        lora: adapters to train, or ``None`` to train all weights.
+        seed: of the adapters' first values.
+        gradient_checkpointing: recompute activations in the backward pass.
+    """
+
+    def __init__(
+        self,
+        verbalizer: Verbalizer,
+        lora: Lora | None,
+        *,
+        seed: int,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        self.verbalizer = verbalizer
+        self.lora = lora
+        self._checkpointing = gradient_checkpointing
+        self._warm: Verbalizer | None = None
+        self.parameters: dict[str, nn.Parameter]
+        if lora is not None:
+            self.parameters = add_lora(verbalizer.model, lora, RL_ADAPTER, seed=seed)
+        else:
+            # bf16 weights would lose updates this small.
+            verbalizer.model.float()
+            self._warm = _frozen_copy(verbalizer)
+            verbalizer.model.requires_grad_(True)
+            self.parameters = dict(verbalizer.model.named_parameters())
+        if gradient_checkpointing:
+            verbalizer.model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def log_probs(self, activations: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
+        """Of the policy, with gradient; see :func:`response_log_probs`."""
+        with self._training_mode():
+            return response_log_probs(self.verbalizer, activations, token_ids)
+
+    @torch.no_grad()
+    def warm_log_probs(self, activations: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
+        """Of the warm start, without gradient."""
+        if self._warm is not None:
+            return response_log_probs(self._warm, activations, token_ids)
+        with without_adapter(self.verbalizer.model, RL_ADAPTER):
+            return response_log_probs(self.verbalizer, activations, token_ids)
+
+    @contextmanager
+    def _training_mode(self) -> Iterator[None]:
+        """transformers checkpoints gradients in training mode only; there is no dropout."""
+        self.verbalizer.model.train(self._checkpointing)
+        try:
+            yield
+        finally:
+            self.verbalizer.model.eval()
+
+
+def _frozen_copy(verbalizer: Verbalizer) -> Verbalizer:
+    model = copy.deepcopy(verbalizer.model).requires_grad_(False).eval()
+    return Verbalizer(
+        model,
+        verbalizer.tokenizer,
+        verbalizer.sidecar,
+        injection=verbalizer.injection,
+        name=f"{verbalizer.name} (anchor)",
+    )

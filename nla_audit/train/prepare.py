@@ -1,0 +1,208 @@
+"""The first two stages: a target model, and a table of its activations."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from nla_audit.errors import UserError
+from nla_audit.train.dataset import Dataset, make_dataset, read_training_table, write_dataset
+from nla_audit.train.extraction import extract
+from nla_audit.train.labeler import write_missing_gold
+from nla_audit.train.layout import Layout
+from nla_audit.train.pair import layer_of, load_language_model, load_tokenizer, placement_of
+from nla_audit.train.recipe import World, path_of
+from nla_audit.train.seeds import Use, derived, stream
+
+#: Called with what is being done, how much of it is done, and how much there is.
+Tell = Callable[[str, int, int], None]
+
+
+def target_reference(layout: Layout) -> str | Path:
+    """The target: the recipe's model, or the one trained on the recipe's world."""
+    model = layout.recipe.target.model
+    if model is None:
+        return layout.target / "model"
+    local = path_of(model, layout.folder)
+    return local if local.is_dir() else model
+
+
+def make_target(layout: Layout, tell: Tell) -> None:
+    """Train the target of a world; a model that exists needs nothing."""
+    world, key = layout.recipe.target.world, layout.key("target")
+    if world is None or layout.is_done(layout.target, key):
+        return
+    from nla_audit.world.language import Language  # noqa: PLC0415
+    from nla_audit.world.target import (  # noqa: PLC0415
+        make_tokenizer,
+        train_target,
+        untrained_model,
+    )
+
+    pair, seed = layout.recipe.pair, derived(layout.recipe.seed, Use.TARGET)
+    tokenizer = make_tokenizer(pair.marker, (pair.av_template, pair.ar_template))
+    model = untrained_model(tokenizer, d_model=world.d_model, blocks=world.blocks, seed=seed)
+    placement = placement_of(layout.recipe.target)
+    model = placement.place(model)
+    loss = train_target(
+        model,
+        tokenizer,
+        Language(seed, world.peakiness),
+        seed=seed,
+        steps=world.steps,
+        batch_size=world.batch_size,
+        length=world.words,
+        learning_rate=world.learning_rate,
+        progress=lambda step, _loss: tell("target", step, world.steps),
+    )
+    folder = layout.target / "model"
+    partial = layout.target / ".model.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    os.replace(partial, folder)
+    layout.mark_done(layout.target, key, nats_per_word=loss)
+
+
+def make_activations(layout: Layout, tell: Tell) -> None:
+    """The table of activations, from a world, from documents, or a ready-made table split."""
+    folder, key = layout.activations.parent, layout.key("activations")
+    if layout.is_done(folder, key):
+        return
+    recipe = layout.recipe
+    if recipe.target.world is not None and recipe.data.table is None and recipe.data.texts is None:
+        dataset = _from_world(layout, recipe.target.world, tell)
+    elif recipe.data.table is not None:
+        dataset = read_training_table(
+            path_of(recipe.data.table, layout.folder),
+            held_out_share=recipe.data.held_out_share,
+            seed=recipe.seed,
+        )
+    else:
+        dataset = _from_texts(layout, tell)
+    if recipe.data.labeler is not None:
+        dataset = write_missing_gold(dataset, recipe.data.labeler, folder / "gold-cache", tell)
+    write_dataset(dataset, layout.activations)
+    layout.mark_done(
+        folder,
+        key,
+        activations=len(dataset.idx),
+        documents=len(set(dataset.doc_ids)),
+        held_out=int(dataset.is_held_out.sum()),
+    )
+
+
+def _from_world(layout: Layout, world: World, tell: Tell) -> Dataset:
+    from nla_audit.world.corpus import make_corpus  # noqa: PLC0415
+    from nla_audit.world.language import Language  # noqa: PLC0415
+
+    recipe, data = layout.recipe, layout.recipe.data
+    tokenizer = load_tokenizer(layout.target / "model")
+    corpus = make_corpus(
+        Language(derived(recipe.seed, Use.TARGET), world.peakiness),
+        tokenizer,
+        stream(recipe.seed, Use.DOCUMENTS),
+        documents=world.documents,
+        words=world.words,
+        positions_per_document=data.positions_per_document,
+        first_position=data.first_position,
+    )
+    activations = _extracted(layout, corpus.token_ids, corpus.positions, tell)
+    facts = pl.DataFrame(corpus.facts).with_row_index("idx")
+    layout.activations.parent.mkdir(parents=True, exist_ok=True)
+    facts.write_parquet(layout.activations.with_name("facts.parquet"))
+    return make_dataset(
+        activations,
+        doc_ids=[f"document {document}" for document in corpus.document_of],
+        positions=[place for places in corpus.positions for place in places],
+        source_texts=corpus.source_texts,
+        explanations=corpus.explanations,
+        held_out_share=data.held_out_share,
+        seed=recipe.seed,
+    )
+
+
+def _from_texts(layout: Layout, tell: Tell) -> Dataset:
+    recipe, data = layout.recipe, layout.recipe.data
+    assert data.texts is not None
+    texts, names, gold = _read_texts(path_of(data.texts, layout.folder))
+    tokenizer = load_tokenizer(target_reference(layout))
+    rng = stream(recipe.seed, Use.POSITIONS)
+    token_ids, positions, kept = [], [], []
+    for number, text in enumerate(texts):
+        ids = list(tokenizer(text)["input_ids"])[: data.context_tokens]
+        if len(ids) <= data.first_position:
+            continue
+        available = np.arange(data.first_position, len(ids))
+        wanted = min(data.positions_per_document, len(available))
+        token_ids.append(ids)
+        positions.append(sorted(rng.choice(available, wanted, replace=False).tolist()))
+        kept.append(number)
+    if not kept:
+        raise UserError(
+            f"{data.texts}: no document has more than {data.first_position} tokens; "
+            "give longer texts or lower data.first_position"
+        )
+    places = [(row, place) for row, taken in enumerate(positions) for place in taken]
+    return make_dataset(
+        _extracted(layout, token_ids, positions, tell),
+        doc_ids=[names[kept[row]] for row, _ in places],
+        positions=[place for _, place in places],
+        source_texts=[
+            tokenizer.decode(token_ids[row][: place + 1], skip_special_tokens=True)
+            for row, place in places
+        ],
+        explanations=[gold[kept[row]] for row, _ in places],
+        held_out_share=data.held_out_share,
+        seed=recipe.seed,
+    )
+
+
+def _extracted(
+    layout: Layout, token_ids: list[list[int]], positions: list[list[int]], tell: Tell
+) -> np.ndarray:
+    target = layout.recipe.target
+    model = load_language_model(target_reference(layout), placement_of(target), None)
+    return extract(
+        model,
+        token_ids,
+        positions,
+        layer_of(target, model.config),
+        lambda done, total: tell("activations", done, total),
+    )
+
+
+def _read_texts(path: Path) -> tuple[list[str], list[str], list[str | None]]:
+    """Documents, their names, and their gold explanation where the file has a column for it.
+
+    A gold explanation is only meaningful with one position a document.
+    """
+    readers: dict[str, Callable[[Path], pl.DataFrame]] = {
+        ".parquet": pl.read_parquet,
+        ".jsonl": pl.read_ndjson,
+        ".csv": pl.read_csv,
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(f"{path}: data.texts must be a .parquet, .jsonl or .csv file")
+    try:
+        frame = reader(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise UserError(f"{path}: cannot read ({reason})") from None
+    if "text" not in frame.columns:
+        raise UserError(f"{path}: no column text; it has {', '.join(frame.columns)}")
+    texts = [text or "" for text in frame["text"].cast(pl.String).to_list()]
+    names = (
+        [str(name) for name in frame["doc_id"].to_list()]
+        if "doc_id" in frame.columns
+        else [f"row {number}" for number in range(len(texts))]
+    )
+    gold = frame["explanation"].to_list() if "explanation" in frame.columns else [None] * len(texts)
+    return texts, names, gold

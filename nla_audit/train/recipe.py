@@ -1,0 +1,330 @@
+"""A training run as a YAML file: every setting, with its meaning where it is declared.
+
+Unknown keys are errors, and so are values that cannot be meant. What a recipe leaves out has
+the default written here, and the resolved recipe is saved with every run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+Rate = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Penalty = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """A part of a recipe; it takes no key that is not declared."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class World(Section):
+    """The synthetic language and the small transformer that is trained on it from scratch."""
+
+    words: Positive = 40
+    """Words of a document."""
+    peakiness: Rate = 2.2
+    """Standard deviation of the logits a fact adds to its words: higher is easier to read off."""
+    d_model: Positive = 96
+    """Width of the residual stream; a multiple of 4 attention heads."""
+    blocks: Annotated[int, Field(ge=2)] = 4
+    """Decoder blocks."""
+    steps: Positive = 600
+    """Steps of training from scratch."""
+    batch_size: Positive = 48
+    """Documents of a step; every step has fresh ones."""
+    learning_rate: Rate = 3e-3
+    """Peak rate of AdamW, with a short warm-up and a cosine to zero."""
+    documents: Positive = 3000
+    """Documents written for activations (the target never trains on these)."""
+
+
+class Target(Section):
+    """The model whose activations are explained; AV and AR start as copies of it."""
+
+    model: str | None = None
+    """A causal language model: a folder, or owner/name on the Hub. Leave out for a world."""
+    world: World | None = None
+    """Train a small target from scratch instead."""
+    layer_index: NonNegative | None = None
+    """Extraction layer K: the activation is the output of block K. By default about two thirds
+    of the depth."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Precision of target, AV and AR. What is trained is float32 whatever this says: adapters, or
+    all weights where there are none. So are sums, losses and optimisers."""
+    device: str | None = None
+    """For example cpu or cuda:0; by default a GPU where there is one."""
+    load_in_4bit: bool = False
+    """Quantise the AV in RL (needs bitsandbytes, a GPU and rl.lora). Runs are then saved as
+    adapters only, because 4-bit weights cannot take them in."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Target:
+        if (self.model is None) == (self.world is None):
+            raise ValueError("give exactly one of target.model and target.world")
+        return self
+
+
+class Labeler(Section):
+    """A language model that writes gold explanations where the data has none."""
+
+    kind: Literal["openai", "transformers"] = "openai"
+    """An OpenAI-compatible endpoint, or a local transformers model."""
+    model: str
+    """Name the endpoint knows the model by, or a folder or owner/name."""
+    base_url: str = "http://localhost:8000/v1"
+    """Of the endpoint; its key is read from OPENAI_API_KEY."""
+    max_new_tokens: Positive = 200
+    """Cap on an explanation."""
+    workers: Positive = 8
+    """Requests at once."""
+    prompt: str = (
+        "Below is the beginning of a text, cut off at some token. Name the two or three features "
+        "of it that would best predict what comes next; the last must describe the very end of "
+        "the text. Plain sentences, no list, no preamble.\n\n{text}"
+    )
+    """What it is asked; {text} is the source up to the activation's token."""
+
+
+class Data(Section):
+    """Activations and the gold explanations of the warm start."""
+
+    table: str | None = None
+    """Ready-made Parquet: activation_vector, doc_id, and response (the gold explanation)."""
+    texts: str | None = None
+    """Documents to extract from: Parquet, JSONL or CSV with a text column (and doc_id)."""
+    positions_per_document: Positive = 4
+    """Activations taken from a document, at tokens drawn at random."""
+    first_position: NonNegative = 20
+    """Tokens before this one are never taken: too little has been read there."""
+    context_tokens: Positive = 512
+    """A document is cut after this many tokens."""
+    held_out_share: Share = 0.1
+    """Share of documents (never of rows) kept from all training."""
+    labeler: Labeler | None = None
+    """Writes gold explanations for rows without one."""
+
+
+class PairSettings(Section):
+    """The two prompts, the marker and how the vector enters."""
+
+    injection: str = "add:1"
+    """add:BLOCK (norm-matched addition, as the sweep) or replace:SCALE (as the release)."""
+    marker: str = "㈎"
+    """A single token at which the vector is injected."""
+    av_template: str = (
+        "Here is an activation vector of a language model: <concept>{injection_char}</concept>\n"
+        "Describe what it represents inside <explanation> tags."
+    )
+    """User message of the AV prompt."""
+    ar_template: str = "Summary of the following text: <text>{explanation}</text> <summary>"
+    """Prompt of the AR, read at its last token."""
+    av: str | None = None
+    """Begin from this trained AV instead of the target (then there is no warm start)."""
+    ar: str | None = None
+    """Begin from this trained AR."""
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> PairSettings:
+        if (self.av is None) != (self.ar is None):
+            raise ValueError("pair.av and pair.ar belong together: give both or neither")
+        return self
+
+
+class Lora(Section):
+    """Low-rank adapters, scaled by α/√r (rsLoRA)."""
+
+    rank: Positive = 16
+    """r."""
+    alpha: Rate = 16.0
+    """α."""
+    target_modules: tuple[str, ...] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
+    """Names of the linear layers that get one."""
+
+
+class Optimizer(Section):
+    """AdamW."""
+
+    learning_rate: Rate
+    """Peak rate."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """After the warm-up: stay, or follow a cosine to a tenth of the peak."""
+    warmup_steps: NonNegative = 10
+    """Steps over which the rate rises from zero."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled."""
+    max_grad_norm: Rate = 1.0
+    """Gradients are scaled down to this L2 norm."""
+
+
+class Supervised(Section):
+    """Warm start of one half."""
+
+    optimizer: Optimizer
+    """How it learns."""
+    steps: Positive = 1000
+    """Optimiser steps."""
+    batch_size: Positive = 64
+    """Rows of a step."""
+    lora: Lora | None = None
+    """Train adapters, merged at the end; without this section all weights are trained."""
+
+
+class WarmStart(Section):
+    """Supervised training of both halves on gold explanations."""
+
+    av: Supervised = Supervised(optimizer=Optimizer(learning_rate=3e-5))
+    """Cross-entropy on the gold response with the vector injected."""
+    ar: Supervised = Supervised(optimizer=Optimizer(learning_rate=3e-5))
+    """Direction-only MSE at the last token of the gold explanation; the head starts as identity."""
+    evaluate_every: Positive = 100
+    """Steps between measurements on held-out rows."""
+    evaluation_rows: Positive = 128
+    """Held-out rows of those measurements."""
+    checkpoint_every: Positive = 100
+    """Steps between saved states; after a kill the course goes on from the last."""
+
+
+class Evaluating(Section):
+    """Measurement during RL."""
+
+    every: Positive = 25
+    """Steps between measurements on held-out rows; also before the first and after the last."""
+    rows: Positive = 128
+    """Held-out rows of a measurement, the same ones for every λ."""
+
+
+class Rl(Section):
+    """GRPO, one run for each λ, all from the same warm start."""
+
+    length_penalties: Annotated[tuple[Penalty, ...], Field(min_length=1)] = (0.0,)
+    """λ of each run: reward lost per token."""
+    length_counts: Literal["generated", "content"] = "generated"
+    """Tokens up to and including the first end token, or those inside the tags only."""
+    rewards: dict[str, float] = {"negative_mse": 1.0}
+    """Reward terms by name with their weights; a weight of 0 only monitors. The length term is
+    λ's own and is not listed here."""
+    steps: NonNegative = 250
+    """Steps of each run."""
+    minutes: Rate | None = None
+    """Stop a run after this much training time instead, if it comes first: the fair comparison
+    where short explanations make cheap steps."""
+    prompts: Positive = 16
+    """Activations of a step."""
+    samples: Annotated[int, Field(ge=2)] = 16
+    """Explanations of each activation: the group whose mean reward is the baseline."""
+    max_new_tokens: Positive = 160
+    """Cap on a response; one that hits it has failed."""
+    clip: Rate = 0.2
+    """ε of the clipped ratio."""
+    kl: Annotated[float, Field(ge=0)] = 0.01
+    """β of the k3 estimate of KL to the warm start."""
+    advantage: Literal["standardized", "centered"] = "standardized"
+    """Reward minus the group's mean, divided by the group's standard deviation or not."""
+    length_normalization: Literal["sample", "batch", "constant"] = "sample"
+    """A response's token losses are averaged over its own tokens (GRPO), over all tokens of the
+    step, or divided by max_new_tokens."""
+    updates_per_step: Positive = 1
+    """Passes over the samples of a step; the clip only matters from the second one on."""
+    optimizer: Optimizer = Optimizer(learning_rate=1e-5, schedule="constant")
+    """Of the AV."""
+    lora: Lora | None = Lora()
+    """Adapters of the AV; null trains all weights against a frozen copy."""
+    train_ar: bool = False
+    """Co-train the AR on the explanations of the step. Recorded in every checkpoint."""
+    ar_optimizer: Optimizer = Optimizer(learning_rate=5e-5, schedule="constant")
+    """Of the AR, where it is trained."""
+    micro_batch_tokens: Positive | None = None
+    """Tokens, padding included, of a forward and backward pass. By default by device."""
+    generation_batch: Positive | None = None
+    """Samples generated at once; by default all of the step."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    evaluate: Evaluating = Evaluating()
+    """Held-out measurements."""
+    checkpoint_every: Positive = 25
+    """Steps between saved states."""
+    max_skipped_steps: Positive = 5
+    """Consecutive steps with a non-finite loss or gradient that are skipped before the run
+    stops."""
+    processes: Positive = 1
+    """Runs (λ's) trained at the same time, sharing the processor's cores."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Rl:
+        if len(set(self.length_penalties)) != len(self.length_penalties):
+            raise ValueError("rl.length_penalties names a λ twice; each run has its own folder")
+        return self
+
+
+class Evaluation(Section):
+    """Held-out completions of the warm start and of every λ, on the same activations."""
+
+    activations: Positive = 300
+    """Held-out activations."""
+    samples: Positive = 2
+    """Explanations of each by each model; the second shows the resampling floor."""
+
+
+class Recipe(Section):
+    """A whole course: target, activations, warm start, GRPO over λ, completions, audit."""
+
+    name: str
+    """What the run is called in reports."""
+    seed: NonNegative = 0
+    """Decides everything that is drawn."""
+    threads: Positive | None = None
+    """CPU threads in all; by default all cores."""
+    target: Target
+    """The model to explain."""
+    data: Data = Data()
+    """Activations and gold explanations."""
+    pair: PairSettings = PairSettings()
+    """AV and AR prompts and injection."""
+    warm_start: WarmStart = WarmStart()
+    """Supervised stage."""
+    rl: Rl = Rl()
+    """Reinforcement learning."""
+    evaluation: Evaluation = Evaluation()
+    """Held-out completions."""
+
+    @model_validator(mode="after")
+    def _has_data(self) -> Recipe:
+        if self.target.world is None and self.data.table is None and self.data.texts is None:
+            raise ValueError("give data.table or data.texts: nothing to take activations from")
+        return self
+
+    @model_validator(mode="after")
+    def _four_bit_trains_adapters(self) -> Recipe:
+        if self.target.load_in_4bit and self.rl.lora is None:
+            raise ValueError("target.load_in_4bit needs rl.lora: 4-bit weights cannot be trained")
+        return self
+
+
+def run_name(length_penalty: float) -> str:
+    """Folder and model name of a λ, as the field writes it: ``p0.006``."""
+    return f"p{length_penalty!r}"
+
+
+def digest(*parts: Any) -> str:
+    """A hash of plain data or sections: what a stage's result depends on."""
+    plain = [
+        part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts
+    ]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def path_of(reference: str, recipe_folder: Path) -> Path:
+    """A path in a recipe is relative to the recipe's folder."""
+    path = Path(reference).expanduser()
+    return path if path.is_absolute() else recipe_folder / path

@@ -1,0 +1,76 @@
+"""The AR with gradient: read explanations, predict activations, compare directions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nla_audit.nla.batching import by_token_budget
+from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.train.log_probs import TOKEN_BUDGETS
+
+
+def direction_mse(
+    predictions: torch.Tensor, targets: torch.Tensor, mse_scale: float | None
+) -> torch.Tensor:
+    """MSE ``[n]`` of ``[n, d_model]``, both scaled to norm ``mse_scale``, in float32.
+
+    ``None`` compares them as they are. At √d_model this is 2(1 − cos).
+    """
+    predicted, wanted = predictions.float(), targets.float()
+    if mse_scale is not None:
+        predicted = torch.nn.functional.normalize(predicted, dim=-1) * mse_scale
+        wanted = torch.nn.functional.normalize(wanted, dim=-1) * mse_scale
+    return ((predicted - wanted) ** 2).mean(dim=-1)
+
+
+def predict(reconstructor: Reconstructor, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Reconstructions ``[n, d_model]`` of AR prompts given as token ids, with gradient.
+
+    Padded on the right, where a causal model's padding reaches nothing; read at the last token.
+    """
+    device = reconstructor.device
+    longest = max(len(ids) for ids in prompts)
+    batch = torch.zeros((len(prompts), longest), dtype=torch.int64)
+    for row, ids in enumerate(prompts):
+        batch[row, : len(ids)] = torch.tensor(ids)
+    last = torch.tensor([len(ids) - 1 for ids in prompts], device=device)
+    hidden = reconstructor.decoder(
+        input_ids=batch.to(device), use_cache=False
+    ).last_hidden_state  # [n, longest, d_model]
+    final = hidden[torch.arange(len(prompts), device=device), last]
+    return final.float() @ reconstructor.head.T
+
+
+def accumulate_ar_gradients(
+    reconstructor: Reconstructor,
+    texts: Sequence[str],
+    activations: npt.NDArray[np.float32],
+    token_budget: int | None,
+    share: float = 1.0,
+) -> float:
+    """Add the gradient of ``share`` × the mean MSE over all ``texts``; returns that product.
+
+    Explanations too long for the AR's positions are left out, as they are when scoring.
+    """
+    prompts = reconstructor.prompt_ids(texts)
+    fitting = [row for row, ids in enumerate(prompts) if len(ids) <= reconstructor.longest_prompt]
+    if not fitting:
+        return 0.0
+    budget = token_budget or TOKEN_BUDGETS.get(reconstructor.device.type, 8192)
+    total = 0.0
+    for group in by_token_budget([len(prompts[row]) for row in fitting], budget):
+        rows = [fitting[place] for place in group]
+        targets = torch.from_numpy(activations[rows]).to(reconstructor.device)
+        errors = direction_mse(
+            predict(reconstructor, [prompts[row] for row in rows]),
+            targets,
+            reconstructor.mse_scale,
+        )
+        loss = share * errors.sum() / len(fitting)
+        loss.backward()
+        total += float(loss.detach())
+    return total

@@ -1,0 +1,140 @@
+"""What an explanation earns: small named terms, weighted and summed.
+
+A term is a function from the samples of a step to one number each. It is finite for every
+sample: a failed extraction has a value by rule, never a gap, so that failing cannot pay. A recipe
+gives the weights; a weight of 0 records a term without training on it. To add a term, write a
+function here and decorate it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from nla_audit.errors import UserError
+
+Floats = npt.NDArray[np.float64]
+
+#: MSE of a guess orthogonal to the target at norm √d; what a failed extraction counts as
+#: (FIELD_NOTES §3).
+FAILED_MSE = 2.0
+#: Keeps −log MSE finite at a perfect reconstruction.
+_SMALLEST_MSE = 1e-4
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of a step, each array ``[n]``.
+
+    Attributes:
+        explanations: text between the tags; ``""`` empty, ``None`` failed.
+        mse: of the reconstruction; NaN where failed.
+        n_tokens: generated tokens up to and including the first end token.
+        content_tokens: tokens of the explanation itself.
+        cjk: share of CJK characters in the response.
+    """
+
+    explanations: list[str | None]
+    mse: Floats
+    n_tokens: npt.NDArray[np.int64]
+    content_tokens: npt.NDArray[np.int64]
+    cjk: Floats
+
+    @property
+    def has_failed(self) -> npt.NDArray[np.bool_]:
+        """``[n]`` whether nothing could be read, or its reconstruction is no number."""
+        return np.array([text is None for text in self.explanations]) | ~np.isfinite(self.mse)
+
+
+def joined(parts: Sequence[Samples]) -> Samples:
+    """Samples of several processes, one behind the other."""
+    return Samples(
+        explanations=[text for part in parts for text in part.explanations],
+        mse=np.concatenate([part.mse for part in parts]),
+        n_tokens=np.concatenate([part.n_tokens for part in parts]),
+        content_tokens=np.concatenate([part.content_tokens for part in parts]),
+        cjk=np.concatenate([part.cjk for part in parts]),
+    )
+
+
+Term = Callable[[Samples], Floats]
+
+_TERMS: dict[str, Term] = {}
+
+
+def reward_term(function: Term) -> Term:
+    """Register a term under its function's name."""
+    _TERMS[function.__name__] = function
+    return function
+
+
+@reward_term
+def negative_mse(samples: Samples) -> Floats:
+    """−MSE of the reconstruction, in [−4, 0]; −2 where failed."""
+    return -np.where(samples.has_failed, FAILED_MSE, samples.mse)
+
+
+@reward_term
+def negative_log_mse(samples: Samples) -> Floats:
+    """−log MSE (natural), which pays as much for halving a small error as a large one."""
+    return -np.log(np.maximum(np.where(samples.has_failed, FAILED_MSE, samples.mse), _SMALLEST_MSE))
+
+
+@reward_term
+def failed(samples: Samples) -> Floats:
+    """1 where extraction failed; weigh it negatively for a penalty beyond the lost MSE."""
+    return samples.has_failed.astype(np.float64)
+
+
+@reward_term
+def cjk(samples: Samples) -> Floats:
+    """Share of CJK characters; an AV that describes its marker has many."""
+    return samples.cjk.astype(np.float64)
+
+
+@reward_term
+def repeated_words(samples: Samples) -> Floats:
+    """Share of an explanation's words that occurred in it before; 0 where empty or failed."""
+    out = np.zeros(len(samples.explanations))
+    for row, text in enumerate(samples.explanations):
+        words = (text or "").split()
+        if words:
+            out[row] = 1 - len(set(words)) / len(words)
+    return out
+
+
+def counted_length(samples: Samples, counts: Literal["generated", "content"]) -> Floats:
+    """The length λ multiplies: true tokens, never the padded length of the batch."""
+    chosen = samples.n_tokens if counts == "generated" else samples.content_tokens
+    return chosen.astype(np.float64)
+
+
+def rewards_of(
+    samples: Samples,
+    weights: Mapping[str, float],
+    *,
+    length_penalty: float,
+    length_counts: Literal["generated", "content"],
+) -> tuple[Floats, dict[str, Floats]]:
+    """Total reward ``[n]`` and each weighted term ``[n]``, λ's as ``length``."""
+    terms = {name: weight * _TERMS[name](samples) for name, weight in weights.items()}
+    terms["length"] = -length_penalty * counted_length(samples, length_counts)
+    return np.sum(list(terms.values()), axis=0), terms
+
+
+def check_terms(weights: Mapping[str, float]) -> None:
+    """Check that every term exists.
+
+    Raises:
+        UserError: one does not; the nearest is suggested.
+    """
+    for name in weights:
+        if name not in _TERMS:
+            near = get_close_matches(name, _TERMS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_TERMS)}"
+            raise UserError(f"rl.rewards: no reward term {name}; {hint}")

@@ -1,0 +1,378 @@
+"""GRPO for one λ: sample, score, update, measure, save; and again.
+
+A step reads from top to bottom in :meth:`RlRun._step`. Everything random in it is drawn from the
+seed and the step's number, so a run that was killed goes on from its last state to exactly the
+metrics it would have had. The draws do not depend on λ: runs of a sweep see the same activations
+in the same order, with the same random numbers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nla_audit.errors import UserError
+from nla_audit.nla.fve import Baselines, measure_baselines
+from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.verbalizer import Explanations, Verbalizer
+from nla_audit.train.dataset import Dataset
+from nla_audit.train.grpo import Settings, group_advantages, is_flat, response_weights
+from nla_audit.train.interruption import Stopped, Wish
+from nla_audit.train.log_probs import micro_batches
+from nla_audit.train.measure import explain_and_score, summary
+from nla_audit.train.policy import Policy
+from nla_audit.train.ranks import Ranks
+from nla_audit.train.recipe import Rl
+from nla_audit.train.reconstruction import accumulate_ar_gradients
+from nla_audit.train.rewards import Samples, check_terms, joined, rewards_of
+from nla_audit.train.rollout import Prompts, repeated, sample, scored
+from nla_audit.train.seeds import Use, derived, rows_of_step
+from nla_audit.train.state import MetricsLog, Progress, load_state, save_state
+from nla_audit.train.update import (
+    Experience,
+    PolicyMeasures,
+    Trainer,
+    accumulate_gradients,
+    warm_log_probs,
+)
+
+#: Called with steps done.
+Tell = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Who reads explanations.
+
+    Attributes:
+        training: the AR whose reconstructions are rewarded; trained along if the recipe says so.
+        ruler: the warm-start AR, never trained: held-out figures of all λ's are by it.
+    """
+
+    training: Reconstructor
+    ruler: Reconstructor
+
+
+class RlRun:
+    """One λ.
+
+    Args:
+        verbalizer: the warm-started AV; changed in place.
+        arms: the ARs.
+        length_penalty: λ.
+        folder: where state and metrics go.
+        key: hash of all that changes the result; a state of another key is refused.
+        ranks: the processes that share each step.
+
+    Raises:
+        UserError: an unknown reward term, or prompts that cannot be shared out evenly.
+    """
+
+    def __init__(
+        self,
+        verbalizer: Verbalizer,
+        arms: Arms,
+        dataset: Dataset,
+        settings: Rl,
+        *,
+        length_penalty: float,
+        seed: int,
+        folder: Path,
+        key: str,
+        ranks: Ranks | None = None,
+    ) -> None:
+        check_terms(settings.rewards)
+        self.ranks = ranks or Ranks()
+        self.ranks.share(settings.prompts)
+        self.settings = settings
+        self.dataset = dataset
+        self.arms = arms
+        self.length_penalty = length_penalty
+        self.seed = seed
+        self.folder = folder
+        self.key = key
+        self.policy = Policy(
+            verbalizer,
+            settings.lora,
+            seed=derived(seed, Use.ADAPTERS),
+            gradient_checkpointing=settings.gradient_checkpointing,
+        )
+        self.trainers = {
+            "av": Trainer(self.policy.parameters, settings.optimizer, steps=settings.steps)
+        }
+        if settings.train_ar:
+            self.trainers["ar"] = _ar_trainer(arms.training, settings)
+        self.rows = dataset.training_rows
+        held_out = dataset.held_out_rows()
+        self.held_out = dataset.held_out_rows(settings.evaluate.rows)
+        self.baselines: Baselines = measure_baselines(
+            dataset.activations[held_out], arms.ruler.mse_scale
+        )
+
+    def run(self, stop: Wish, tell: Tell) -> Progress:
+        """Train from the last saved state to the end of the budget.
+
+        Raises:
+            Stopped: the user asked to; the state is saved.
+            UserError: too many steps in a row without a finite loss, or the state cannot be saved.
+        """
+        done = load_state(self.folder, self.key, self.trainers)
+        self.ranks.wait()
+        log = MetricsLog(self.folder) if self.ranks.is_first else None
+        if log is not None:
+            log.keep_until(done.step)
+            if done.step == 0:
+                log.write({"kind": "held_out", "step": 0, "seconds": 0.0, **self._held_out()})
+        in_a_row = 0
+        while not self._is_over(done):
+            record, is_sound = self._step(done.step)
+            in_a_row = 0 if is_sound else in_a_row + 1
+            done = replace(
+                done,
+                step=done.step + 1,
+                seconds=done.seconds + record["time"]["step"],
+                skipped=done.skipped + (not is_sound),
+            )
+            if log is not None:
+                log.write({**record, "seconds": done.seconds, "skipped": done.skipped})
+            if in_a_row >= self.settings.max_skipped_steps:
+                raise UserError(
+                    f"{self.folder}: {in_a_row} steps in a row without a finite loss and gradient, "
+                    f"stopped at step {done.step}; lower rl.optimizer.learning_rate and begin this "
+                    "λ again"
+                )
+            # Asked once: a Ctrl-C from here on waits for the next step.
+            asked, over = any(self.ranks.gathered(stop.requested)), self._is_over(done)
+            if log is not None:
+                self._measure_and_save(log, done, is_last=over or asked, is_over=over)
+            tell(done.step)
+            if asked and not over:
+                self.ranks.wait()
+                raise Stopped(f"λ = {self.length_penalty:g} stopped after step {done.step}")
+        return done
+
+    def _measure_and_save(
+        self, log: MetricsLog, done: Progress, *, is_last: bool, is_over: bool
+    ) -> None:
+        """What is due after a step, in the order that makes a saved state cover its log."""
+        if done.step % self.settings.evaluate.every == 0 or is_over:
+            held_out = {"kind": "held_out", "step": done.step, "seconds": done.seconds}
+            log.write({**held_out, **self._held_out()})
+        if done.step % self.settings.checkpoint_every == 0 or is_last:
+            save_state(self.folder, self.key, done, self.trainers)
+
+    def _is_over(self, done: Progress) -> bool:
+        minutes = self.settings.minutes
+        out_of_time = minutes is not None and done.seconds >= 60 * minutes
+        return done.step >= self.settings.steps or out_of_time
+
+    def _step(self, step: int) -> tuple[dict[str, Any], bool]:
+        """One step; returns its record, and whether it changed the policy."""
+        settings, clock = self.settings, _Clock(self.policy.verbalizer.device)
+        with clock.phase("step"):
+            prompts = self._prompts(step)
+            with clock.phase("generate"):
+                said = sample(
+                    self.policy.verbalizer,
+                    prompts,
+                    seed=derived(self.seed, Use.SAMPLING, step),
+                    max_new_tokens=settings.max_new_tokens,
+                    generation_batch=settings.generation_batch,
+                )
+            with clock.phase("score"):
+                samples = scored(self.arms.training, prompts, said, self.policy.verbalizer)
+            rewards, terms = rewards_of(
+                samples,
+                settings.rewards,
+                length_penalty=self.length_penalty,
+                length_counts=settings.length_counts,
+            )
+            experience = self._experience(prompts, said, rewards)
+            with clock.phase("reference"):
+                warm = warm_log_probs(self.policy, experience)
+            with clock.phase("update"):
+                measures, norm = self._update(experience, warm, step)
+            with clock.phase("ar_update"):
+                ar = self._update_ar(prompts, samples, step)
+        # What one process saw is a share; the record is of the whole step.
+        samples = joined(self.ranks.gathered(samples))
+        rewards = np.concatenate(self.ranks.gathered(rewards))
+        terms = {
+            name: np.concatenate(self.ranks.gathered(values)) for name, values in terms.items()
+        }
+        record = {
+            "kind": "step",
+            "step": step + 1,
+            "reward": float(rewards.mean()),
+            "terms": {name: float(values.mean()) for name, values in terms.items()},
+            "flat_groups": float(is_flat(rewards, settings.samples).mean()),
+            **_about(samples, self.baselines),
+            "loss": measures.loss,
+            "kl": measures.kl / measures.tokens,
+            "clip_share": measures.clipped / measures.tokens,
+            "grad_norm": norm,
+            **ar,
+            "time": self._slowest(clock.seconds),
+        }
+        return record, norm is not None
+
+    def _slowest(self, seconds: dict[str, float]) -> dict[str, float]:
+        """Seconds by phase of the slowest process, the same ones for all."""
+        every = self.ranks.gathered(seconds)
+        return {name: max(one[name] for one in every) for name in seconds}
+
+    def _prompts(self, step: int) -> Prompts:
+        chosen = self.rows[
+            rows_of_step(self.seed, Use.PROMPTS, step, self.settings.prompts, len(self.rows))
+        ][self.ranks.share(self.settings.prompts)]
+        return repeated(
+            self.dataset.activations[chosen], self.dataset.idx[chosen], self.settings.samples
+        )
+
+    def _experience(self, prompts: Prompts, said: Explanations, rewards: np.ndarray) -> Experience:
+        generated, settings = said.generated, self.settings
+        verbalizer = self.policy.verbalizer
+        return Experience(
+            activations=torch.from_numpy(prompts.activations).to(verbalizer.device),
+            old_log_probs=torch.from_numpy(generated.log_probs).to(verbalizer.device),
+            advantages=group_advantages(rewards, settings.samples, settings.advantage),
+            weights=self._weights(generated.lengths),
+            batches=micro_batches(
+                generated.token_ids,
+                generated.lengths,
+                len(verbalizer.prompt.ids),
+                settings.micro_batch_tokens,
+                verbalizer.device,
+            ),
+        )
+
+    def _weights(self, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Of this process's responses within the whole step."""
+        settings = self.settings
+        every = self.ranks.gathered(lengths)
+        weights = response_weights(
+            np.concatenate(every), settings.length_normalization, settings.max_new_tokens
+        )
+        start = sum(len(one) for one in every[: self.ranks.rank])
+        return weights[start : start + len(lengths)]
+
+    def _update(
+        self, experience: Experience, warm: list[torch.Tensor], step: int
+    ) -> tuple[PolicyMeasures, float | None]:
+        """The optimiser's passes; the measures are those of the last, the norm of the first."""
+        objective = Settings(clip=self.settings.clip, kl=self.settings.kl)
+        trainer, norms = self.trainers["av"], []
+        for _ in range(self.settings.updates_per_step):
+            own = accumulate_gradients(self.policy, experience, warm, objective)
+            measures = reduce(add, self.ranks.gathered(own))
+            self.ranks.sum_gradients(self.policy.parameters.values())
+            norm = trainer.step(step) if np.isfinite(measures.loss) else None
+            norms.append(norm)
+            if norm is None:
+                trainer.zero_grad()
+                break
+        return measures, None if None in norms else norms[0]
+
+    def _update_ar(self, prompts: Prompts, samples: Samples, step: int) -> dict[str, Any]:
+        """One step of the AR on the explanations it has just read, where it is trained."""
+        if not self.settings.train_ar:
+            return {}
+        rows = [row for row, text in enumerate(samples.explanations) if text is not None]
+        total = sum(self.ranks.gathered(len(rows)))
+        if total == 0:
+            return {"ar_loss": None, "ar_grad_norm": None}
+        own = accumulate_ar_gradients(
+            self.arms.training,
+            [samples.explanations[row] or "" for row in rows],
+            prompts.activations[rows],
+            self.settings.micro_batch_tokens,
+            share=len(rows) / total,
+        )
+        loss = sum(self.ranks.gathered(own))
+        self.ranks.sum_gradients(self.trainers["ar"].parameters.values())
+        trainer = self.trainers["ar"]
+        norm = trainer.step(step) if np.isfinite(loss) else None
+        if norm is None:
+            trainer.zero_grad()
+        return {"ar_loss": loss, "ar_grad_norm": norm}
+
+    def _held_out(self) -> dict[str, Any]:
+        """Held-out figures by the ruler, and by the trained AR where it differs."""
+        verbalizer, keys = self.policy.verbalizer, self.dataset.idx[self.held_out]
+        measured = explain_and_score(
+            verbalizer,
+            self.arms.ruler,
+            self.dataset.activations[self.held_out],
+            keys=keys,
+            seed=derived(self.seed, Use.EVALUATION),
+            max_new_tokens=self.settings.max_new_tokens,
+            baselines=self.baselines,
+        )
+        figures: dict[str, Any] = summary(measured)
+        if self.settings.train_ar:
+            own = self.arms.training.score(
+                measured.explanations.explanations,
+                self.dataset.activations[self.held_out],
+                baselines=self.baselines,
+            )
+            known = own.fve[np.isfinite(own.fve)]
+            figures["own_fve_raw_variance"] = float(known.mean()) if len(known) else float("nan")
+        return figures
+
+
+def _ar_trainer(reconstructor: Reconstructor, settings: Rl) -> Trainer:
+    reconstructor.model.float()  # bf16 weights would lose small updates
+    reconstructor.model.requires_grad_(True)
+    reconstructor.head.requires_grad_(True)
+    parameters = dict(reconstructor.model.named_parameters())
+    parameters["value_head.weight"] = reconstructor.head
+    return Trainer(parameters, settings.ar_optimizer, steps=settings.steps)
+
+
+def _about(samples: Samples, baselines: Baselines) -> dict[str, float]:
+    """Means of a step's samples; FVE over those that could be scored, by both baselines."""
+    mse = samples.mse[np.isfinite(samples.mse)]
+    mean = float(mse.mean()) if len(mse) else float("nan")
+    return {
+        "mse": mean,
+        "fve_raw_variance": 1 - mean / baselines.raw_variance,
+        "fve_mean_normalized": 1 - mean / baselines.mean_normalized,
+        "n_tokens": float(samples.n_tokens.mean()),
+        "content_tokens": float(samples.content_tokens.mean()),
+        "extracted": float(1 - samples.has_failed.mean()),
+        "empty": float(np.mean([text == "" for text in samples.explanations])),
+        "cjk": float(samples.cjk.mean()),
+        "tokens": float(samples.n_tokens.sum()),
+    }
+
+
+class _Clock:
+    """Seconds by phase; waits for the GPU, whose work runs behind Python's."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time the block as ``name``."""
+        began = self._now()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + self._now() - began
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()

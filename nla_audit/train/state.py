@@ -1,0 +1,160 @@
+"""State of a run on disk, from which it goes on exactly, and its log of metrics.
+
+Everything random is drawn from a generator made of the seed and the step, so weights, optimiser
+averages and the number of the step are all there is to save. The state is one safetensors file,
+written under another name and then renamed: a full disk or a kill leaves the previous one whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from nla_audit.errors import UserError
+from nla_audit.train.tracker import Track, tracker
+from nla_audit.train.update import Trainer
+
+STATE_FILE = "state.safetensors"
+METRICS_FILE = "metrics.jsonl"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: steps finished, and training seconds they took."""
+
+    step: int = 0
+    seconds: float = 0.0
+    skipped: int = 0
+
+
+def save_state(folder: Path, key: str, progress: Progress, trainers: Mapping[str, Trainer]) -> None:
+    """Save weights and optimiser averages of all ``trainers`` after ``progress.step`` steps.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; the previous state is intact.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for part, trainer in trainers.items():
+        for name, parameter in trainer.parameters.items():
+            tensors[f"{part}/{name}/weight"] = parameter.detach().cpu().contiguous()
+            for field, value in trainer.optimizer.state.get(parameter, {}).items():
+                tensors[f"{part}/{name}/{field}"] = value.detach().cpu().contiguous()
+    metadata = {
+        "key": key,
+        "step": str(progress.step),
+        "seconds": repr(progress.seconds),
+        "skipped": str(progress.skipped),
+    }
+    path = folder / STATE_FILE
+    partial = folder / f".{STATE_FILE}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, str(partial), metadata=metadata)
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise UserError(
+            f"{path}: cannot save ({str(error).splitlines()[0]}); the previous state is intact, "
+            "free some space and run the same command again"
+        ) from None
+
+
+def load_state(folder: Path, key: str, trainers: Mapping[str, Trainer]) -> Progress:
+    """Restore ``trainers`` from the last state, if there is one of this ``key``.
+
+    Raises:
+        UserError: the state is damaged, or was made by other settings.
+    """
+    path = folder / STATE_FILE
+    if not path.is_file():
+        return Progress()
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata()
+            if metadata["key"] != key:
+                raise UserError(
+                    f"{path}: made by another recipe; name another --out, or delete the folder"
+                )
+            names = set(file.keys())
+            for part, trainer in trainers.items():
+                _restore(file, names, part, trainer)
+    except (SafetensorError, OSError, KeyError) as error:
+        raise UserError(f"{path}: damaged ({error}); delete it to begin this run again") from None
+    return Progress(
+        int(metadata["step"]), float(metadata["seconds"]), int(metadata.get("skipped", 0))
+    )
+
+
+def _restore(file: Any, names: set[str], part: str, trainer: Trainer) -> None:
+    for name, parameter in trainer.parameters.items():
+        with torch.no_grad():
+            parameter.copy_(file.get_tensor(f"{part}/{name}/weight"))
+        state = {}
+        for field in ("step", "exp_avg", "exp_avg_sq"):
+            key = f"{part}/{name}/{field}"
+            if key in names:
+                value = file.get_tensor(key)
+                # AdamW keeps its count of steps on the CPU.
+                state[field] = value if field == "step" else value.to(parameter.device)
+        if state:
+            trainer.optimizer.state[parameter] = state
+
+
+class MetricsLog:
+    """One JSON object a line, each with its ``step`` and ``kind``; appended as training goes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / METRICS_FILE
+        self._track: Track = lambda record: None
+
+    def keep_until(self, step: int) -> None:
+        """Drop what was logged behind the state that the run goes on from (``0``: everything)."""
+        kept = [record for record in read_metrics(self.path) if record["step"] <= step and step > 0]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_name(f".{self.path.name}.partial")
+        partial.write_text("".join(_json_line(record) for record in kept), encoding="utf-8")
+        os.replace(partial, self.path)
+        self._track = tracker(self.path.parent, step)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one record."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(_json_line(record))
+        self._track(record)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All whole records of a log; a line cut off by a kill is left out. Empty if there is none."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with suppress(json.JSONDecodeError):
+            records.append(json.loads(line))
+    return records
+
+
+def _json_line(record: Mapping[str, Any]) -> str:
+    return json.dumps(_finite(record), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: what is not known is null."""
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, float | np.floating):
+        return float(value) if np.isfinite(value) else None
+    return value

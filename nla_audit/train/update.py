@@ -1,0 +1,172 @@
+"""One optimiser step: gradients accumulated over micro-batches, guarded, then applied."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from nla_audit.train.grpo import Floats, Settings, token_terms, weighted_loss
+from nla_audit.train.log_probs import MicroBatch
+from nla_audit.train.policy import Policy
+from nla_audit.train.recipe import Optimizer
+
+
+@dataclass(frozen=True)
+class Experience:
+    """What a step sampled and what it was worth.
+
+    Attributes:
+        activations: ``[n, d_model]`` injected into each response's prompt.
+        old_log_probs: ``[n, longest]``, recorded while sampling; NaN behind the last token.
+        advantages: ``[n]``.
+        weights: ``[n]``, of the length normalisation.
+        batches: the responses, divided.
+    """
+
+    activations: torch.Tensor
+    old_log_probs: torch.Tensor
+    advantages: Floats
+    weights: Floats
+    batches: Sequence[MicroBatch]
+
+
+@dataclass(frozen=True)
+class PolicyMeasures:
+    """Sums over the real tokens of a step (or of one process's share of it).
+
+    Attributes:
+        loss: as trained; the weights are in it.
+        kl: k3 in nats, summed.
+        clipped: tokens whose gradient the clip took away.
+        tokens: how many there are.
+    """
+
+    loss: float
+    kl: float
+    clipped: int
+    tokens: int
+
+    def __add__(self, other: PolicyMeasures) -> PolicyMeasures:
+        return PolicyMeasures(
+            self.loss + other.loss,
+            self.kl + other.kl,
+            self.clipped + other.clipped,
+            self.tokens + other.tokens,
+        )
+
+
+def warm_log_probs(policy: Policy, experience: Experience) -> list[torch.Tensor]:
+    """The reference pass, in the same micro-batches as the update."""
+    return [
+        policy.warm_log_probs(_take(experience.activations, batch), batch.token_ids)
+        for batch in experience.batches
+    ]
+
+
+def accumulate_gradients(
+    policy: Policy,
+    experience: Experience,
+    warm: Sequence[torch.Tensor],
+    settings: Settings,
+) -> PolicyMeasures:
+    """Add the gradient of the whole step's loss to ``policy.parameters``.
+
+    The same for any division into micro-batches, because each response's weight is known before.
+    """
+    total, kl_sum, clipped, tokens = 0.0, 0.0, 0, 0
+    for batch, warm_log_prob in zip(experience.batches, warm, strict=True):
+        log_probs = policy.log_probs(_take(experience.activations, batch), batch.token_ids)
+        longest = batch.token_ids.shape[1]
+        old = experience.old_log_probs[torch.from_numpy(batch.rows), :longest].to(log_probs)
+        terms = token_terms(
+            log_probs,
+            # Behind the last token: any number, so that no NaN gets into the gradient.
+            torch.where(batch.is_token, old, log_probs.detach()),
+            warm_log_prob,
+            torch.from_numpy(experience.advantages[batch.rows]).to(log_probs),
+            settings,
+        )
+        weights = torch.from_numpy(experience.weights[batch.rows]).to(log_probs)
+        loss = weighted_loss(terms, batch.is_token, weights)
+        loss.backward()
+        total += float(loss.detach())
+        kl_sum += float(torch.where(batch.is_token, terms.kl.detach(), 0.0).sum())
+        clipped += int((terms.is_clipped & batch.is_token).sum())
+        tokens += int(batch.is_token.sum())
+    return PolicyMeasures(total, kl_sum, clipped, tokens)
+
+
+def _take(activations: torch.Tensor, batch: MicroBatch) -> torch.Tensor:
+    return activations[torch.from_numpy(batch.rows)]
+
+
+class Trainer:
+    """AdamW with a schedule, clipping, and the guard against non-finite gradients.
+
+    One degenerate prediction can give an infinite gradient, and one optimiser step with it ruins
+    every weight and the optimiser's own averages (FIELD_NOTES §3). So gradients are checked
+    before the step; a step that has any that is not finite changes nothing.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], settings: Optimizer, *, steps: int
+    ) -> None:
+        self.parameters = dict(parameters)
+        self.settings = settings
+        self.steps = steps
+        self.optimizer = torch.optim.AdamW(
+            list(self.parameters.values()),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+        )
+
+    def zero_grad(self) -> None:
+        """Forget gradients."""
+        self.optimizer.zero_grad()
+
+    def step(self, number: int) -> float | None:
+        """Apply the accumulated gradients as step ``number`` (from 0).
+
+        Returns:
+            The gradient's L2 norm before clipping; ``None`` where it is not finite, and then
+            nothing has changed.
+        """
+        norm = gradient_norm(self.parameters.values())
+        if not np.isfinite(norm):
+            self.zero_grad()
+            return None
+        if norm > self.settings.max_grad_norm:
+            scale = self.settings.max_grad_norm / norm
+            for parameter in self.parameters.values():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(scale)
+        rate = learning_rate(self.settings, number, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.zero_grad()
+        return norm
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:
+    """L2 norm of all gradients together, in float64 sums of float32 norms."""
+    norms = [
+        torch.linalg.vector_norm(parameter.grad.float())
+        for parameter in parameters
+        if parameter.grad is not None
+    ]
+    return float(torch.linalg.vector_norm(torch.stack(norms).double())) if norms else 0.0
+
+
+def learning_rate(settings: Optimizer, step: int, steps: int) -> float:
+    """Rate of step ``step`` (from 0) of ``steps``."""
+    rate = settings.learning_rate
+    if step < settings.warmup_steps:
+        rate *= (step + 1) / (settings.warmup_steps + 1)
+    if settings.schedule == "cosine":
+        rate *= 0.1 + 0.9 * 0.5 * (1 + float(np.cos(np.pi * min(step, steps) / max(1, steps))))
+    return rate

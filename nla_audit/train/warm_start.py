@@ -1,0 +1,255 @@
+"""The warm start: both halves learn from gold explanations.
+
+The AV learns to write a gold response with the vector injected (cross-entropy); the AR learns to
+predict the vector from the gold explanation, comparing directions only.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nla_audit.errors import UserError
+from nla_audit.nla.fve import measure_baselines, squared_error
+from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.train.adapters import add_lora
+from nla_audit.train.dataset import Dataset
+from nla_audit.train.interruption import Stopped, Wish
+from nla_audit.train.log_probs import micro_batches, padded, response_log_probs
+from nla_audit.train.measure import explain_and_score, summary
+from nla_audit.train.recipe import Supervised, WarmStart
+from nla_audit.train.reconstruction import accumulate_ar_gradients
+from nla_audit.train.seeds import Use, derived, rows_of_step
+from nla_audit.train.state import MetricsLog, Progress, load_state, save_state
+from nla_audit.train.update import Trainer
+
+#: Called with steps done.
+Tell = Callable[[int], None]
+
+_ADAPTER = "warm_start"
+_TAG = "<explanation>"
+#: Steps in a row that may have no finite loss.
+_MAX_SKIPPED = 5
+#: Cap on responses while measuring, in lengths of the longest held-out gold response.
+_CAP_IN_GOLDS = 2
+
+
+def gold_response(explanation: str) -> str:
+    """The response the AV learns: the explanation between its tags, as is if it has them."""
+    return explanation if _TAG in explanation else f"{_TAG}{explanation}</explanation>"
+
+
+def gold_ids(verbalizer: Verbalizer, explanations: list[str]) -> list[list[int]]:
+    """Token ids of gold responses, end token included."""
+    end = verbalizer.tokenizer.eos_token_id
+    if end not in verbalizer.end_ids:
+        end = min(verbalizer.end_ids)
+    texts = [gold_response(text) for text in explanations]
+    encoded = verbalizer.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return [[*ids, end] for ids in encoded]
+
+
+def plain_gold(explanation: str) -> str:
+    """The text between the tags of a gold explanation, stripped: what the AR reads."""
+    text = explanation
+    if _TAG in text:
+        text = text.split(_TAG, 1)[1].split("</explanation>", 1)[0]
+    return text.strip()
+
+
+def train_av(
+    verbalizer: Verbalizer,
+    dataset: Dataset,
+    settings: WarmStart,
+    *,
+    reader: Reconstructor | None,
+    seed: int,
+    folder: Path,
+    key: str,
+    stop: Wish,
+    tell: Tell,
+) -> None:
+    """Cross-entropy on gold responses with the vector injected; trains in place.
+
+    Args:
+        reader: the AR that has had its warm start; held-out explanations are scored by it as
+            training goes. Without one only the held-out loss is measured.
+    """
+    rows = dataset.training_rows
+    dataset.gold(rows)  # all of them, before any training
+    held_out = dataset.held_out_rows(settings.evaluation_rows)
+    trainer = _trainer(verbalizer.model, {}, settings.av, seed)
+    longest_gold = max(len(ids) for ids in gold_ids(verbalizer, dataset.gold(held_out)))
+
+    def loss_of(chosen: npt.NDArray[np.int64], with_gradient: bool) -> float:
+        ids = gold_ids(verbalizer, dataset.gold(chosen))
+        lengths = np.array([len(one) for one in ids], dtype=np.int64)
+        vectors = torch.from_numpy(dataset.activations[chosen])
+        device = verbalizer.device
+        total = 0.0
+        prompt = len(verbalizer.prompt.ids)
+        with torch.set_grad_enabled(with_gradient):
+            for batch in micro_batches(padded(ids), lengths, prompt, None, device):
+                here = vectors[torch.from_numpy(batch.rows)].to(device)
+                log_probs = response_log_probs(verbalizer, here, batch.token_ids)
+                loss = -torch.where(batch.is_token, log_probs, 0.0).sum() / int(lengths.sum())
+                if with_gradient:
+                    loss.backward()
+                total += float(loss.detach())
+        return total
+
+    def evaluate() -> dict[str, float]:
+        figures = {"held_out_loss": loss_of(held_out, with_gradient=False)}
+        if reader is None:
+            return figures
+        measured = explain_and_score(
+            verbalizer,
+            reader,
+            dataset.activations[held_out],
+            keys=dataset.idx[held_out],
+            seed=derived(seed, Use.EVALUATION),
+            max_new_tokens=_CAP_IN_GOLDS * longest_gold,
+        )
+        return figures | summary(measured)
+
+    _run(
+        "av",
+        trainer,
+        settings,
+        settings.av,
+        loss_of_step=lambda step: loss_of(
+            rows[rows_of_step(seed, Use.AV_WARM_START, step, settings.av.batch_size, len(rows))],
+            with_gradient=True,
+        ),
+        evaluate=evaluate,
+        folder=folder,
+        key=key,
+        stop=stop,
+        tell=tell,
+    )
+
+
+def train_ar(
+    reconstructor: Reconstructor,
+    dataset: Dataset,
+    settings: WarmStart,
+    *,
+    seed: int,
+    folder: Path,
+    key: str,
+    stop: Wish,
+    tell: Tell,
+) -> None:
+    """Direction-only MSE on gold explanations; head and body are trained, in place."""
+    rows = dataset.training_rows
+    dataset.gold(rows)
+    held_out = dataset.held_out_rows(settings.evaluation_rows)
+    trainer = _trainer(
+        reconstructor.model, {"value_head.weight": reconstructor.head}, settings.ar, seed
+    )
+    targets = dataset.activations[held_out]
+    baselines = measure_baselines(
+        dataset.activations[dataset.held_out_rows()], reconstructor.mse_scale
+    )
+
+    def loss_of(step: int) -> float:
+        chosen = rows[
+            rows_of_step(seed, Use.AR_WARM_START, step, settings.ar.batch_size, len(rows))
+        ]
+        texts = [plain_gold(text) for text in dataset.gold(chosen)]
+        return accumulate_ar_gradients(reconstructor, texts, dataset.activations[chosen], None)
+
+    def evaluate() -> dict[str, float]:
+        texts = [plain_gold(text) for text in dataset.gold(held_out)]
+        predictions = reconstructor.reconstruct(texts)
+        mse, _ = squared_error(predictions, targets, reconstructor.mse_scale)
+        # The text of another activation: what gold earns by its form alone.
+        shifted = np.roll(targets, 1, axis=0)
+        chance, _ = squared_error(predictions, shifted, reconstructor.mse_scale)
+        return {
+            "held_out_mse": float(mse.mean()),
+            "fve_raw_variance": 1 - float(mse.mean()) / baselines.raw_variance,
+            "fve_mean_normalized": 1 - float(mse.mean()) / baselines.mean_normalized,
+            "fve_of_other_text": 1 - float(chance.mean()) / baselines.raw_variance,
+        }
+
+    _run(
+        "ar",
+        trainer,
+        settings,
+        settings.ar,
+        loss_of_step=loss_of,
+        evaluate=evaluate,
+        folder=folder,
+        key=key,
+        stop=stop,
+        tell=tell,
+    )
+
+
+def _trainer(model: Any, extra: dict[str, Any], settings: Supervised, seed: int) -> Trainer:
+    if settings.lora is not None:
+        parameters = add_lora(model, settings.lora, _ADAPTER, seed=derived(seed, Use.ADAPTERS))
+    else:
+        model.float()  # bf16 weights would lose small updates
+        model.requires_grad_(True)
+        parameters = dict(model.named_parameters())
+    for parameter in extra.values():
+        parameter.requires_grad_(True)
+    return Trainer({**parameters, **extra}, settings.optimizer, steps=settings.steps)
+
+
+def _run(
+    name: str,
+    trainer: Trainer,
+    settings: WarmStart,
+    half: Supervised,
+    *,
+    loss_of_step: Callable[[int], float],
+    evaluate: Callable[[], dict[str, float]],
+    folder: Path,
+    key: str,
+    stop: Wish,
+    tell: Tell,
+) -> None:
+    """Steps from the last saved state to the end."""
+    done = load_state(folder, key, {name: trainer})
+    log = MetricsLog(folder)
+    log.keep_until(done.step)
+    seconds, skipped, in_a_row = done.seconds, done.skipped, 0
+    for step in range(done.step, half.steps):
+        began = time.perf_counter()
+        loss = loss_of_step(step)
+        norm = trainer.step(step) if np.isfinite(loss) else None
+        if norm is None:
+            trainer.zero_grad()
+            skipped += 1
+            in_a_row += 1
+        else:
+            in_a_row = 0
+        seconds += time.perf_counter() - began
+        finished = step + 1
+        log.write(
+            {"kind": "step", "step": finished, "loss": loss, "grad_norm": norm, "skipped": skipped}
+        )
+        if in_a_row >= _MAX_SKIPPED:
+            raise UserError(
+                f"warm start of the {name.upper()}: {in_a_row} steps in a row without a finite "
+                f"loss, stopped at step {finished}; lower warm_start.{name}.optimizer.learning_rate"
+            )
+        if finished % settings.evaluate_every == 0 or finished == half.steps:
+            log.write({"kind": "held_out", "step": finished, **evaluate()})
+        asked = stop.requested  # once: a Ctrl-C from here on waits for the next step
+        last = finished == half.steps or asked
+        if finished % settings.checkpoint_every == 0 or last:
+            save_state(folder, key, Progress(finished, seconds, skipped), {name: trainer})
+        tell(finished)
+        if asked and finished < half.steps:
+            raise Stopped(f"warm start of the {name.upper()} stopped after step {finished}")

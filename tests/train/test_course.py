@@ -1,0 +1,235 @@
+"""A whole course in miniature, through the command line."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from nla_audit.cli import run
+from nla_audit.completions import load as load_completions
+from nla_audit.errors import UserError
+from nla_audit.nla.load import load
+from nla_audit.train import course
+from nla_audit.train.interruption import Stopped
+from nla_audit.train.layout import Layout
+from nla_audit.train.read_recipe import parse_recipe
+from nla_audit.train.state import read_metrics
+
+MINI = {
+    "name": "mini",
+    "threads": 1,
+    "target": {
+        "world": {"steps": 5, "documents": 30, "d_model": 16, "blocks": 2, "batch_size": 8},
+        "layer_index": 1,
+    },
+    "pair": {
+        "injection": "replace:4",
+        "av_template": "describe <concept> {injection_char} </concept>",
+        "ar_template": "summary <text> {explanation} </text> <summary>",
+    },
+    "warm_start": {
+        "av": {"steps": 40, "batch_size": 16, "optimizer": {"learning_rate": 2.0e-2}},
+        "ar": {
+            "steps": 5,
+            "batch_size": 16,
+            "optimizer": {"learning_rate": 1.0e-3},
+            "lora": {"rank": 2, "alpha": 4},
+        },
+        "evaluate_every": 5,
+    },
+    "rl": {
+        "length_penalties": [0.0, 0.01],
+        "steps": 2,
+        "prompts": 3,
+        "samples": 4,
+        "max_new_tokens": 70,
+        "lora": {"rank": 2, "alpha": 4},
+        "optimizer": {"learning_rate": 1.0e-2, "schedule": "constant", "warmup_steps": 0},
+        "train_ar": True,
+        "evaluate": {"every": 2, "rows": 6},
+    },
+    "evaluation": {"activations": 10, "samples": 2},
+}
+
+
+def write(folder, raw):
+    path = folder / "mini.yaml"
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("course")
+    assert run(["train", write(folder, MINI), "--out", str(folder / "out")]) == 0
+    return folder / "out"
+
+
+def test_completions_are_what_an_audit_reads(out):
+    table = pl.read_parquet(out / "completions" / "completions.parquet")
+    assert table.height == 3 * 10 * 2 + 2 * 10 * 2  # warm start by one ruler, λ's by two
+    completions = load_completions([out / "completions" / "completions.parquet"], ar="warm-start")
+    assert completions.models == ("warm-start", "p0.0", "p0.01")
+    assert completions.reference == "p0.0"
+    assert completions.length_penalties == {"warm-start": None, "p0.0": 0.0, "p0.01": 0.01}
+    per_model = completions.rows.group_by("model").agg(
+        pl.col("idx").n_unique(), pl.col("sample").n_unique()
+    )
+    assert per_model["idx"].to_list() == [10] * 3
+    assert per_model["sample"].to_list() == [2] * 3
+    assert completions.rows["doc_id"].null_count() == 0
+    read = completions.rows.filter(pl.col("extracted"))
+    assert read.height > 0
+    fixed = read["n_tokens"] - read["content_tokens"]
+    assert (fixed >= 3).all()
+    failed = completions.rows.filter(~pl.col("extracted"))
+    assert failed["fve"].null_count() == failed.height
+
+
+def test_held_out_documents_are_in_no_training_row(out):
+    data = pl.read_parquet(out / "activations" / "activations.parquet")
+    held_out = set(data.filter(pl.col("held_out"))["doc_id"])
+    assert held_out.isdisjoint(data.filter(~pl.col("held_out"))["doc_id"])
+    table = pl.read_parquet(out / "completions" / "completions.parquet")
+    assert set(table["doc_id"]) <= held_out
+
+
+def test_whether_the_ar_was_trained_is_on_record_everywhere(out):
+    # Fails with: "ar_trained_in_rl" left out of the history.
+    for folder in (out / "rl" / "p0.01" / "av", out / "rl" / "p0.01" / "ar"):
+        meta = yaml.safe_load((folder / "nla_meta.yaml").read_text(encoding="utf-8"))
+        assert meta["ar_trained_in_rl"] is True
+        assert meta["length_penalty"] == 0.01
+        assert meta["stage"] == "rl"
+    warm = yaml.safe_load((out / "warm-start" / "av" / "nla_meta.yaml").read_text("utf-8"))
+    assert warm["ar_trained_in_rl"] is False
+    for done in (out / "rl" / "p0.0" / "done.json", out / "completions" / "done.json"):
+        assert json.loads(done.read_text())["ar_trained_in_rl"] is True
+    assert "AR co-trained" in (out / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_adapter_on_the_warm_start_is_the_merged_checkpoint(out):
+    vectors = np.random.default_rng(0).normal(size=(3, 16)).astype(np.float32)
+    merged = load(out / "rl" / "p0.01" / "av").verbalizer
+    adapted = load(out / "warm-start" / "av", adapter=out / "rl" / "p0.01" / "adapter").verbalizer
+    start = load(out / "warm-start" / "av").verbalizer
+    logits = [one.first_logits(vectors) for one in (merged, adapted, start)]
+    assert (logits[0] - logits[1]).abs().max() < 1e-4
+    assert (logits[0] - logits[2]).abs().max() > 1e-3
+
+
+def test_done_stages_are_left_alone_and_other_settings_refused(out, tmp_path, capsys):
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    for stage in ("target", "activations", "warm-start", "rl", "completions"):
+        assert run(["train", write(tmp_path, MINI), "--out", str(out), "--stage", stage]) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")} == before
+    other = copy.deepcopy(MINI)
+    other["rl"]["kl"] = 0.5
+    assert run(["train", write(tmp_path, other), "--out", str(out), "--stage", "rl"]) == 2
+    assert "made by another recipe" in capsys.readouterr().err
+
+
+def test_stopping_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    def stop(*_):
+        raise Stopped("λ = 0.01 stopped after step 3")
+
+    monkeypatch.setattr(course, "reinforce", stop)
+    path = write(tmp_path, MINI)
+    assert run(["train", path, "--out", str(tmp_path / "o"), "--stage", "rl"]) == 130
+    assert "stopped after step 3; its state is saved. Go on with:" in capsys.readouterr().err
+
+
+def test_a_layer_that_is_not_there():
+    raw = copy.deepcopy(MINI)
+    raw["target"]["layer_index"] = 2
+    recipe = parse_recipe(raw, "x")
+    with pytest.raises(UserError, match="blocks 0 to 1"):
+        course.layer_of(recipe.target, _Config())
+
+
+class _Config:
+    num_hidden_layers = 2
+
+    def get_text_config(self, decoder):
+        return self
+
+
+def test_no_gold_at_all(tmp_path, capsys, out):
+    data = pl.read_parquet(out / "activations" / "activations.parquet")
+    data.with_columns(explanation=pl.lit("")).write_parquet(tmp_path / "t.parquet")
+    raw = copy.deepcopy(MINI)
+    raw["target"] = {"model": str(out / "target" / "model"), "layer_index": 1}
+    raw["data"] = {"table": "t.parquet"}
+    path = write(tmp_path, raw)
+    common = ["train", path, "--out", str(tmp_path / "o"), "--stage"]
+    assert run([*common, "activations"]) == 0
+    assert run([*common, "warm-start"]) == 2
+    assert "have no gold explanation" in capsys.readouterr().err
+
+
+def test_documents_of_ones_own(tmp_path, out):
+    """A model from a folder and documents from a file instead of a world."""
+    texts = pl.read_parquet(out / "activations" / "activations.parquet")["source_text"].to_list()
+    pl.DataFrame({"text": texts[:12]}).write_ndjson(tmp_path / "texts.jsonl")
+    raw = copy.deepcopy(MINI)
+    raw["target"] = {"model": str(out / "target" / "model"), "layer_index": 1}
+    raw["data"] = {"texts": "texts.jsonl", "positions_per_document": 2, "first_position": 5}
+    path = write(tmp_path, raw)
+    command = ["train", path, "--out", str(tmp_path / "o"), "--stage", "activations"]
+    assert run(command) == 0
+    made = pl.read_parquet(tmp_path / "o" / "activations" / "activations.parquet")
+    assert made.height == 24
+    assert made["doc_id"].n_unique() == 12
+    for row in made.iter_rows(named=True):
+        assert len(row["source_text"].split()) == row["position"] + 1
+
+
+@pytest.mark.slow
+def test_runs_in_processes_of_their_own_give_the_same(tmp_path, out):
+    for name in ("target", "activations", "warm-start"):
+        shutil.copytree(out / name, tmp_path / "o" / name)
+    raw = copy.deepcopy(MINI)
+    raw["rl"]["processes"] = 2
+    command = ["train", write(tmp_path, raw), "--out", str(tmp_path / "o"), "--stage", "rl"]
+    assert run(command) == 0
+    for name in ("p0.0", "p0.01"):
+        assert metrics(tmp_path / "o" / "rl" / name) == metrics(out / "rl" / name)
+
+
+def metrics(folder):
+    timed = ("time", "seconds")
+    records = read_metrics(folder / "metrics.jsonl")
+    return [{key: value for key, value in one.items() if key not in timed} for one in records]
+
+
+def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path, out):
+    for name in ("target", "activations", "warm-start", "rl"):
+        shutil.copytree(out / name, tmp_path / "o" / name)
+    raw = copy.deepcopy(MINI)
+    raw["rl"]["steps"] = 4
+    common = ["train", write(tmp_path, raw), "--out"]
+    assert run([*common, str(tmp_path / "o"), "--stage", "rl"]) == 0
+    for name in ("target", "activations", "warm-start"):
+        shutil.copytree(out / name, tmp_path / "whole" / name)
+    assert run([*common, str(tmp_path / "whole"), "--stage", "rl"]) == 0
+    for name in ("p0.0", "p0.01"):
+        longer = tmp_path / "o" / "rl" / name
+        assert json.loads((longer / "done.json").read_text())["rl_steps"] == 4
+        assert metrics(longer) == metrics(tmp_path / "whole" / "rl" / name)
+
+
+def test_a_decaying_rate_makes_another_run_of_another_length(tmp_path):
+    def key(steps, schedule):
+        raw = copy.deepcopy(MINI)
+        raw["rl"]["steps"] = steps
+        raw["rl"]["optimizer"]["schedule"] = schedule
+        return Layout(parse_recipe(raw, "x"), tmp_path, tmp_path).key("rl", 0.0)
+
+    assert key(2, "constant") == key(4, "constant")
+    assert key(2, "cosine") != key(4, "cosine")

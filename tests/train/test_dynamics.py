@@ -1,0 +1,86 @@
+"""Comparing runs by their logs."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from nla_audit.cli import run
+from nla_audit.train.dynamics import _slope
+
+
+def write_run(folder, lengths, *, seconds_per_step=1.0, fve=0.5):
+    folder.mkdir(parents=True)
+    lines = [{"kind": "held_out", "step": 0, "seconds": 0.0, "fve_raw_variance": 0.0}]
+    for step, length in enumerate(lengths, 1):
+        seconds = step * seconds_per_step
+        common = {"step": step, "seconds": seconds, "content_tokens": float(length)}
+        lines.append({"kind": "step", **common, "kl": None, "extracted": 1.0, "cjk": 0.0})
+        if step % 10 == 0:
+            held = {"fve_raw_variance": fve, "fve_mean_normalized": fve + 0.1, "extracted": 1.0}
+            lines.append({"kind": "held_out", **common, **held})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def course(tmp_path):
+    rng = np.random.default_rng(0)
+    flat = 40 + rng.normal(0, 0.3, 90)
+    falling = 40 - 0.2 * np.arange(90) + rng.normal(0, 0.3, 90)
+    write_run(tmp_path / "rl" / "p0.0", flat)
+    write_run(tmp_path / "rl" / "p0.01", falling, seconds_per_step=0.5, fve=0.4)
+    write_run(tmp_path / "rl" / "p0.1", rng.normal(40, 8, 60))
+    (tmp_path / "warm-start" / "av").mkdir(parents=True)
+    (tmp_path / "warm-start" / "av" / "metrics.jsonl").write_text("{}\n")
+    return tmp_path
+
+
+def test_plateaus_and_comparisons(course, capsys):
+    assert run(["dynamics", str(course), "--json", "--out", str(course / "d.svg")]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    by_name = {one["run"]: one for one in answer["plateaus"]}
+    assert list(by_name) == ["p0.0", "p0.01", "p0.1"]
+    assert by_name["p0.0"]["verdict"] == "settled"
+    assert by_name["p0.01"]["verdict"] == "still falling"
+    assert by_name["p0.01"]["low"] < -0.2 < by_name["p0.01"]["high"] < 0
+    assert by_name["p0.1"]["verdict"].startswith("not decided")
+    assert answer["equal_steps"]["step"] == 60
+    assert answer["equal_seconds"]["seconds"] == 45.0
+    reached = {row["run"]: row["step"] for row in answer["equal_seconds"]["runs"]}
+    assert reached == {"p0.0": 40, "p0.01": 90, "p0.1": 40}
+    assert (course / "d.svg").read_text().startswith("<?xml")
+
+
+def test_the_interval_covers_the_slope_about_as_often_as_it_says():
+    covered = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        noise = rng.normal(0, 1, 40)
+        for at in range(1, 40):  # neighbouring steps share weights
+            noise[at] += 0.5 * noise[at - 1]
+        _, low, high = _slope(0.05 * np.arange(40) + noise, seed)
+        covered += low <= 0.05 <= high
+    assert covered / 200 > 0.8  # blocks of a short tail are somewhat too narrow, known of them
+
+
+def test_words_for_people(course, capsys):
+    assert run(["dynamics", str(course / "rl" / "p0.0"), str(course / "rl" / "p0.01")]) == 0
+    out = capsys.readouterr().out
+    assert "p0.01: length still falling" in out
+    assert "At step 90" in out
+
+
+@pytest.mark.parametrize("text", ["", '{"kind": "step", "step": 1\n'])
+def test_logs_that_cannot_be_read(tmp_path, capsys, text):
+    folder = tmp_path / "p0.0"
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text(text)
+    assert run(["dynamics", str(folder)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_folder_without_runs(tmp_path, capsys):
+    assert run(["dynamics", str(tmp_path)]) == 2
+    assert "no metrics.jsonl" in capsys.readouterr().err

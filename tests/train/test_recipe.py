@@ -1,0 +1,137 @@
+"""Recipes: what is shipped is valid, what is wrong is said in one line."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from nla_audit.cli import run
+from nla_audit.errors import UserError
+from nla_audit.model_names import length_penalty_of
+from nla_audit.train.read_recipe import parse_recipe, read_recipe
+from nla_audit.train.recipe import Recipe, run_name
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+TINY = yaml.safe_load((RECIPES / "tiny.yaml").read_text(encoding="utf-8"))
+
+
+def changed(path: str, value: object) -> dict:
+    raw = copy.deepcopy(TINY)
+    *sections, name = path.split(".")
+    inner = raw
+    for section in sections:
+        inner = inner.setdefault(section, {})
+    inner[name] = value
+    return raw
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid(path):
+    recipe = read_recipe(path)
+    assert recipe.name == path.stem
+    assert 0.0 in recipe.rl.length_penalties
+    # What is printed as the resolved recipe is a recipe, and the same one.
+    assert parse_recipe(recipe.model_dump(mode="json"), "resolved") == recipe
+
+
+def test_the_sweep_has_the_posts_settings():
+    rl = read_recipe(RECIPES / "qwen3-8b-length-sweep.yaml").rl
+    assert rl.length_penalties == (0.0, 0.001, 0.002, 0.006, 0.015, 0.03)
+    assert (rl.steps, rl.max_new_tokens, rl.kl, rl.optimizer.learning_rate) == (
+        250,
+        160,
+        0.01,
+        1e-5,
+    )
+    assert rl.lora is not None
+    assert rl.lora.rank == 16
+    assert not rl.train_ar
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("rl.length_penaltys", [0.1], "unknown key rl.length_penaltys; did you mean length_pen"),
+        ("warm_start.av.stepz", 3, "unknown key warm_start.av.stepz; did you mean steps?"),
+        ("rl.lora", {"rnk": 3}, "unknown key rl.lora.rnk; did you mean rank?"),
+        ("rl.length_penalties", [-0.1], "greater than or equal to 0, found -0.1"),
+        ("rl.length_penalties", [float("nan")], "rl.length_penalties.0"),
+        ("rl.length_penalties", [0.1, 0.1], "names a λ twice"),
+        ("rl.length_penalties", [], "rl.length_penalties"),
+        ("rl.samples", 1, "rl.samples"),
+        ("target.model", "Qwen/Qwen3-8B", "exactly one of target.model and target.world"),
+        ("pair.av", "a/b", "belong together"),
+        ("seed", "abc", "seed"),
+        ("target.load_in_4bit", True, "needs rl.lora"),
+    ],
+)
+def test_what_is_wrong_is_one_line(path, value, message):
+    with pytest.raises(UserError) as caught:
+        parse_recipe(changed(path, value), "x.yaml")
+    text = str(caught.value)
+    assert text.startswith("x.yaml: ")
+    assert message in text
+    assert "\n" not in text
+
+
+def test_data_is_needed_without_a_world():
+    raw = copy.deepcopy(TINY)
+    raw["target"] = {"model": "somewhere/model"}
+    with pytest.raises(UserError, match=r"data\.table or data\.texts"):
+        parse_recipe(raw, "x.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [", "not valid YAML at line"), ("- 1", "expected a mapping"), ("", "expected a mapping")],
+)
+def test_broken_files(tmp_path, text, message, capsys):
+    path = tmp_path / "r.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert run(["train", str(path), "--dry-run"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_unknown_reward_terms_suggest_the_nearest(tmp_path, capsys):
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(changed("rl.rewards", {"negative_mes": 1.0})), encoding="utf-8")
+    assert run(["train", str(path), "--dry-run"]) == 2
+    assert "did you mean negative_mse?" in capsys.readouterr().err
+
+
+def test_dry_run_prints_recipe_memory_and_tokens(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(["train", str(RECIPES / "tiny.yaml"), "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert yaml.safe_load(out) == read_recipe(RECIPES / "tiny.yaml").model_dump(mode="json")
+    rl = read_recipe(RECIPES / "tiny.yaml").rl
+    tokens = len(rl.length_penalties) * rl.steps * rl.prompts * rl.samples * rl.max_new_tokens
+    assert f"{tokens:,} tokens" in out
+    assert "# memory:" in out
+    assert not any(tmp_path.iterdir())
+
+
+def test_every_field_is_documented_where_it_is_declared():
+    seen: set[type[BaseModel]] = set()
+
+    def check(section: type[BaseModel]) -> None:
+        if section in seen:
+            return
+        seen.add(section)
+        for name, field in section.model_fields.items():
+            assert field.description, f"{section.__name__}.{name}"
+            for kind in [field.annotation, *getattr(field.annotation, "__args__", ())]:
+                if isinstance(kind, type) and issubclass(kind, BaseModel):
+                    check(kind)
+
+    check(Recipe)
+    assert len(seen) > 8
+
+
+def test_run_names_are_those_the_audit_reads():
+    for penalty in (0.0, 0.001, 0.03, 1e-5, 2.5):
+        assert length_penalty_of(run_name(penalty)) == penalty

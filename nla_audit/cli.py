@@ -44,6 +44,10 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "nla_audit.commands.score:command",
         "Read the explanations of a table with any AR and score them.",
     ),
+    "demo": (
+        "nla_audit.commands.demo:command",
+        "Audit a planted sweep, and show the truth beside the estimate.",
+    ),
 }
 
 #: Exit codes: the user can mend it; stopped with Ctrl-C (128 + SIGINT, as shells count).

@@ -7,7 +7,7 @@ generators, and the same seed and table give the same interval.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -37,6 +37,22 @@ class Interval:
         """Whether the interval is known and does not contain ``level``."""
         return bool(self.low > level or self.high < level)
 
+    def widened(self, error: float, lowest: float = -np.inf, highest: float = np.inf) -> Interval:
+        """The interval with an independent error of measurement added, in quadrature.
+
+        Args:
+            error: standard deviation of the measurement's own error, which resampling activations
+                cannot show because it is common to all of them.
+            lowest: smallest possible value.
+            highest: largest possible value.
+        """
+        reach = 1.96 * error
+        return replace(
+            self,
+            low=max(self.value - float(np.hypot(self.value - self.low, reach)), lowest),
+            high=min(self.value + float(np.hypot(self.high - self.value, reach)), highest),
+        )
+
     def entries(self, name: str) -> dict[str, float | None]:
         """``{name, name_low, name_high}`` for a headline or a table row; NaN becomes ``None``."""
         numbers = {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}
@@ -48,20 +64,29 @@ class Interval:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+#: Draws held in memory at once.
+_DRAWN_TOGETHER = 1 << 20
+
+
 @lru_cache(maxsize=4)
-def _draw_counts(n_clusters: int, replicates: int, seed: int) -> NDArray[np.float32]:
+def _draw_counts(n_clusters: int, replicates: int, seed: int) -> Floats:
     """How often each cluster is drawn in each bootstrap replicate, `[replicates, n_clusters]`."""
     generator = np.random.default_rng([seed, n_clusters])
-    counts = np.empty((replicates, n_clusters), dtype=np.float32)
-    for replicate in range(replicates):
-        drawn = generator.integers(0, n_clusters, n_clusters, dtype=np.int32)
-        counts[replicate] = np.bincount(drawn, minlength=n_clusters)
+    # In the type of the sums they multiply: a smaller one would be converted at every use.
+    counts = np.empty((replicates, n_clusters))
+    together = max(1, _DRAWN_TOGETHER // n_clusters)
+    for first in range(0, replicates, together):
+        number = min(together, replicates - first)
+        drawn = generator.integers(0, n_clusters, (number, n_clusters))
+        drawn += n_clusters * np.arange(number)[:, None]
+        drawn_counts = np.bincount(drawn.ravel(), minlength=number * n_clusters)
+        counts[first : first + number] = drawn_counts.reshape(number, n_clusters)
     return counts
 
 
 #: Above this many clusters the bootstrap distribution of a mean is normal to within its Monte
 #: Carlo error, and the cluster sandwich formula gives the same interval in linear memory.
-_LARGE = 20_000
+_LARGE = 5_000
 
 
 class Resampler:
@@ -115,7 +140,8 @@ class Resampler:
             return Interval(value, value - 1.96 * error, value + 1.96 * error, n, missing)
         counts = _draw_counts(self.n_clusters, self._replicates, self._seed)
         with np.errstate(invalid="ignore", divide="ignore"):
-            draws = (counts @ top_sums) / (counts @ bottom_sums)
+            drawn = counts @ np.column_stack([top_sums, bottom_sums])
+            draws = drawn[:, 0] / drawn[:, 1]
         low, high = _percentile_limits(draws)
         return Interval(value, low, high, n, missing)
 

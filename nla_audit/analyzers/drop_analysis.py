@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._dropped import (
@@ -13,10 +14,17 @@ from nla_audit.analyzers._dropped import (
 from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
 from nla_audit.pairing import column, resampler
-from nla_audit.stats import Interval
+from nla_audit.stats import Interval, chance_corrected
 from nla_audit.text.concepts import parse_concept
 from nla_audit.text.kinds import KIND_NAMES, KINDS
-from nla_audit.text.reading import FLOOR, Progress, Reading, read
+from nla_audit.text.reading import (
+    FLOOR,
+    KIND_READING_ERROR,
+    READING_ERROR,
+    Progress,
+    Reading,
+    read,
+)
 
 QUESTION = "What do explanations stop saying as the length penalty grows, and what does that cost?"
 #: A kind with fewer reference claims than this in the table gets no rate.
@@ -37,6 +45,7 @@ MIN_CLAIMS_OF_A_KIND = 20
     "second sample (the resampling floor)",
     high_means="claims_retained near 1: nearly everything the reference says is still said",
     example="nla-audit drop-analysis completions.parquet --watch 'eval=evaluation|being tested'",
+    order=20,
     options=(
         Option(
             "watch", str, (),
@@ -91,14 +100,22 @@ def drop_analysis(
         caveats=_caveats(completions, reading, headline),
         tables=tables,
         figures=_figures(bool(concepts)),
-        parameters={"seed": seed, "similarity": reading.similarity, "watch": list(watch)},
+        parameters={
+            "seed": seed,
+            "similarity": reading.reader.similarity.name,
+            "watch": list(watch),
+        },
         private_tables=frozenset({"cluster_examples"}),
     )
 
 
-def _rate(rows: pl.DataFrame, seed: int) -> Interval:
-    """Mean ``kept`` over claims, resampled by activation."""
-    return resampler(rows, seed).mean(column(rows, "kept"))
+def _rate(rows: pl.DataFrame, seed: int, error: float = READING_ERROR) -> Interval:
+    """Mean ``kept`` over claims, resampled by activation, with the reading's own error added."""
+    return resampler(rows, seed).mean(column(rows, "kept")).widened(error, 0.0, 1.0)
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else value
 
 
 def _kind_table(completions: Completions, reading: Reading, seed: int) -> pl.DataFrame:
@@ -113,21 +130,23 @@ def _kind_table(completions: Completions, reading: Reading, seed: int) -> pl.Dat
             of_kind = own.filter(pl.col("kind") == kind)
             if of_kind.height < MIN_CLAIMS_OF_A_KIND:
                 continue
-            by_chance = chance.filter(pl.col("kind") == kind)["kept"].mean()
+            rate = _rate(of_kind, seed, KIND_READING_ERROR)
+            by_chance = _rate(chance.filter(pl.col("kind") == kind), seed).value
             rows.append(
                 {
                     "model": model,
                     "length_penalty": completions.length_penalties.get(model),
                     "kind": kind,
                     "claims": of_kind.height,
-                    **_rate(of_kind, seed).entries("retained"),
-                    "chance": by_chance,
+                    **rate.entries("retained"),
+                    "chance": _known(by_chance),
+                    "beyond_chance": _known(float(chance_corrected(rate.value, by_chance))),
                 }
             )
     schema = {
         "model": pl.String, "length_penalty": pl.Float64, "kind": pl.String, "claims": pl.Int64,
         "retained": pl.Float64, "retained_low": pl.Float64, "retained_high": pl.Float64,
-        "chance": pl.Float64,
+        "chance": pl.Float64, "beyond_chance": pl.Float64,
     }  # fmt: skip
     return pl.DataFrame(rows, schema=schema)
 
@@ -145,15 +164,19 @@ def _headline(
         if own.height == 0:
             continue
         summary: dict[str, float | None] = {"n_claims": float(own.height)}
-        summary |= _rate(own, seed).entries("claims_retained")
+        rate = _rate(own, seed)
+        summary |= rate.entries("claims_retained")
         chance = reading.chance.filter(pl.col("model") == model)
-        summary |= _rate(chance, seed).entries("chance_match")
+        by_chance = _rate(chance, seed)
+        summary |= by_chance.entries("chance_match")
+        beyond = float(chance_corrected(rate.value, by_chance.value))
+        summary["retained_beyond_chance"] = _known(beyond)
         explanations = reading.explanations.filter(pl.col("model") == model)
         added = resampler(explanations, seed).ratio(
             column(explanations, "tokens_model") - column(explanations, "supported_tokens"),
             column(explanations, "tokens_model"),
         )
-        summary |= added.entries("added_share")
+        summary |= added.widened(READING_ERROR, 0.0, 1.0).entries("added_share")
         for row in kinds.filter(pl.col("model") == model).iter_rows(named=True):
             name = f"retained.{row['kind']}"
             summary |= {
@@ -264,6 +287,11 @@ def _percent(summary: dict[str, float | None]) -> str:
 
 def _caveats(completions: Completions, reading: Reading, headline: Headline) -> list[str]:
     caveats = list(completions.notes)
+    if reading.activations_read < reading.activations:
+        caveats.append(
+            f"Claims were read in {reading.activations_read:,} of {reading.activations:,} "
+            "activations, drawn at random."
+        )
     if not reading.has_floor:
         caveats.append(
             "The table has one sample per activation, so the resampling floor is unknown: two "
@@ -277,8 +305,9 @@ def _caveats(completions: Completions, reading: Reading, headline: Headline) -> 
         "entity or number."
     )
     caveats.append(
-        f"Claims are matched with the {reading.similarity}; retention is calibrated so that "
-        "another activation's explanation counts as keeping nothing."
+        f"Claims are read with a {reading.reader.similarity.name}. chance_match is what the same "
+        "reading finds in another activation's explanation, where set phrases and common genres "
+        "agree by chance; intervals include the reading's own error on planted truth."
     )
     return caveats
 

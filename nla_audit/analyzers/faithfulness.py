@@ -16,6 +16,19 @@ QUESTION = "Do shorter explanations make fewer claims that the source does not s
 #: Sources that never exceed this many characters, all near one length, look cut to their tail.
 _CUT_LENGTH = 400
 
+#: Rows kept as Python objects before they become a frame, which takes a tenth of the memory.
+_ROWS_PER_FRAME = 20_000
+_COUNTED = ("quotes", "citations", "predictions", "names", "numbers", "hedges", "items")
+_CHECKED = ("citations", "predictions", "names", "numbers")
+_MEASURES = {
+    "model": pl.String, "idx": pl.Int64, "doc_id": pl.String,
+    **dict.fromkeys(_COUNTED, pl.Float64),
+    **{f"checked_{name}": pl.Float64 for name in (*_CHECKED, "items")},
+    **{f"held_{name}": pl.Float64 for name in _CHECKED},
+    **{f"held_{name}_by_chance": pl.Float64 for name in _CHECKED},
+    "unsupported": pl.Float64,
+}  # fmt: skip
+
 
 @analyzer(
     name="faithfulness",
@@ -27,6 +40,7 @@ _CUT_LENGTH = 400
     high_means="verbatim_quote_rate near 1: what is quoted as standing in the source does; "
     "unsupported_name_rate near 1: nearly every name given is absent from the source",
     example="nla-audit faithfulness completions.parquet",
+    order=50,
 )
 def faithfulness(completions: Completions, *, seed: int = 0) -> Finding:
     """Quotes, names and numbers checked against the source, per explanation and per item."""
@@ -79,17 +93,20 @@ class _Source:
     """A source text, normalised once for many look-ups."""
 
     def __init__(self, text: str):
-        self._words = set(words(text))
-        self._joined = " " + " ".join(words(text)) + " "
+        self._joined = f" {' '.join(words(text))} "
 
     def holds(self, span: str) -> bool:
-        """Whether the words of ``span`` stand in the source in this order, as whole words.
+        """Whether the words of ``span`` (from :func:`_spoken`) stand here in this order, whole.
 
-        Case, punctuation and white space do not count. A span without any word is held by every
-        source.
+        A span without any word is held by every source.
         """
-        spoken = words(span)
-        return not spoken or f" {' '.join(spoken)} " in self._joined
+        return span in self._joined
+
+
+def _spoken(span: str) -> str:
+    """The words of ``span`` as :class:`_Source` holds them: no case, punctuation, white space."""
+    joined = " ".join(words(span))
+    return f" {joined} " if joined else ""
 
 
 def _measure(completions: Completions, seed: int) -> pl.DataFrame:
@@ -100,8 +117,9 @@ def _measure(completions: Completions, seed: int) -> pl.DataFrame:
         .agg(pl.col("source_text").sort().first())
         .iter_rows()
     }
-    rows: list[dict] = []
+    measured: list[pl.DataFrame] = []
     for model in completions.models:
+        rows: list[dict] = []
         own = completions.of(model).filter(pl.col("explanation").is_not_null())
         keys = own["idx"].to_list()
         known = [place for place, idx in enumerate(keys) if idx in sources]
@@ -115,6 +133,9 @@ def _measure(completions: Completions, seed: int) -> pl.DataFrame:
         for place, text in enumerate(own["explanation"]):
             idx = keys[place]
             other = sources.get(other_key.get(place, -1))
+            if len(rows) == _ROWS_PER_FRAME:
+                measured.append(pl.DataFrame(rows, schema=_MEASURES))
+                rows.clear()
             rows.append(
                 {
                     "model": model,
@@ -123,17 +144,8 @@ def _measure(completions: Completions, seed: int) -> pl.DataFrame:
                     **_check(text, sources.get(idx), other),
                 }
             )
-    counts = ("quotes", "citations", "predictions", "names", "numbers", "hedges", "items")
-    checked = ("citations", "predictions", "names", "numbers")
-    schema = {
-        "model": pl.String, "idx": pl.Int64, "doc_id": pl.String,
-        **dict.fromkeys(counts, pl.Float64),
-        **{f"checked_{name}": pl.Float64 for name in (*checked, "items")},
-        **{f"held_{name}": pl.Float64 for name in checked},
-        **{f"held_{name}_by_chance": pl.Float64 for name in checked},
-        "unsupported": pl.Float64,
-    }  # fmt: skip
-    return pl.DataFrame(rows, schema=schema)
+        measured.append(pl.DataFrame(rows, schema=_MEASURES))
+    return pl.concat(measured)
 
 
 def _check(text: str, source: _Source | None, other: _Source | None) -> dict[str, float]:
@@ -149,6 +161,7 @@ def _check(text: str, source: _Source | None, other: _Source | None) -> dict[str
         else:
             hedges += 1
     distinct = {name: sorted(set(spans)) for name, spans in found.items()}
+    spoken = {name: [_spoken(span) for span in spans] for name, spans in distinct.items()}
     row = {name: float(len(spans)) for name, spans in distinct.items()}
     row["quotes"] = row["citations"] + row["predictions"]
     row["hedges"] = float(hedges)
@@ -156,7 +169,7 @@ def _check(text: str, source: _Source | None, other: _Source | None) -> dict[str
     row["items"] = sum(row[name] for name in asserted)
     if source is None:
         return row
-    for name, spans in distinct.items():
+    for name, spans in spoken.items():
         row[f"checked_{name}"] = row[name]
         row[f"held_{name}"] = float(sum(source.holds(span) for span in spans))
         if other is not None:

@@ -35,6 +35,7 @@ _KNEE_REPLICATES = 400
     high_means="fve_change above 0: the model reconstructs better than the reference; "
     "token_saving near 1: almost nothing of the reference's length is left",
     example="nla-audit frontier completions.parquet --reference p0.0",
+    order=10,
 )
 def frontier(completions: Completions, *, seed: int = 0) -> Finding:
     """Tokens and FVE per model, paired changes, the Pareto front, prices and the knee."""
@@ -60,7 +61,12 @@ def frontier(completions: Completions, *, seed: int = 0) -> Finding:
     prices = _prices(completions, means, seed)
     order = {model: number for number, model in enumerate(completions.models)}
     models = pl.DataFrame(rows, infer_schema_length=None).with_columns(
-        pl.col("model").is_in(front).alias("on_pareto_front")
+        pl.col("model").is_in(front).alias("on_pareto_front"),
+        # A model without RL is no point of the sweep: no line leads through it.
+        pl.when(pl.col("length_penalty").is_null())
+        .then(pl.lit("without RL"))
+        .otherwise(pl.lit("length penalty sweep"))
+        .alias("course"),
     )
     return Finding(
         analyzer="frontier",
@@ -89,7 +95,8 @@ def _summary(completions: Completions, model: str, seed: int) -> dict[str, float
     rows = completions.of(model)
     draw = resampler(rows, seed)
     failed = rows["explanation"].is_null()
-    empty = (rows["explanation"].str.strip_chars() == "").fill_null(False)
+    # Whether a failed one would have been empty is not known, so it has no part in that rate.
+    empty = (rows["explanation"].str.strip_chars() == "").cast(pl.Float64).fill_null(np.nan)
     summary: dict[str, float | None] = {"n": float(rows.height)}
     summary |= draw.mean(column(rows, "n_tokens")).entries("mean_tokens")
     summary |= draw.mean(column(rows, "content_tokens")).entries("mean_content_tokens")
@@ -99,7 +106,7 @@ def _summary(completions: Completions, model: str, seed: int) -> dict[str, float
     summary |= draw.quantile(column(rows, "fve"), 0.5).entries("fve_median")
     summary["fve_missing"] = float(fve.missing)
     summary |= draw.mean(1.0 - failed.cast(pl.Float64).to_numpy()).entries("extraction_rate")
-    summary |= draw.mean(empty.cast(pl.Float64).to_numpy()).entries("empty_rate")
+    summary |= draw.mean(empty.to_numpy()).entries("empty_rate")
     summary |= draw.mean(column(rows, "cjk")).entries("cjk_share")
     pairs = paired(completions, model, ["n_tokens", "fve"])
     draw = resampler(pairs, seed)
@@ -277,15 +284,27 @@ def _verdict(
             "activations could explain."
         )
     shorter.sort(key=lambda row: row["token_saving"])
-    free = [row for row in shorter if (row["fve_change_high"] or -1.0) >= 0]
-    costly = [row for row in shorter if (row["fve_change_high"] or 0.0) < 0]
+    known = [row for row in shorter if row["fve_change_high"] is not None]
+    free = [row for row in known if row["fve_change_high"] >= 0]
+    costly = [row for row in known if row["fve_change_high"] < 0]
     parts = []
+    if not known:
+        row = shorter[-1]
+        parts.append(
+            f"{row['model']} saves {row['token_saving']:.0%} of {completions.reference}'s tokens; "
+            "what that costs is not known, since no FVE can be compared."
+        )
     if free:
         row = free[-1]
         parts.append(
             f"{row['model']} saves {row['token_saving']:.0%} of {completions.reference}'s tokens "
-            f"with no FVE loss that the paired interval shows ({_signed(row, 'fve_change')}; a "
-            f"loss of {max(0.0, -row['fve_change_low']):.3f} is not excluded)."
+            + (
+                f"and gains FVE ({_signed(row, 'fve_change')})."
+                if row["fve_change_low"] > 0
+                else f"with no FVE loss that the paired interval shows "
+                f"({_signed(row, 'fve_change')}; a loss of {-row['fve_change_low']:.3f} is not "
+                "excluded)."
+            )
         )
     if costly:
         first, last = costly[0], costly[-1]
@@ -341,7 +360,7 @@ def _figures() -> list[Figure]:
         Figure(
             "tradeoff", "Length against FVE", "line", "models", x="mean_tokens", y="fve_mean",
             x_label="mean tokens of an explanation", y_label="mean FVE",
-            low="fve_mean_low", high="fve_mean_high", label="model",
+            low="fve_mean_low", high="fve_mean_high", label="model", group="course",
             caption="Mean FVE of each model against its mean length, with 95 % intervals over "
             "activations.",
         ),

@@ -10,7 +10,7 @@ from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
 from nla_audit.pairing import column, resampler
 from nla_audit.stats import derangement
-from nla_audit.text.reading import FLOOR, Progress, Reading, read
+from nla_audit.text.reading import FLOOR, READING_ERROR, Progress, Reading, read
 from nla_audit.text.words import content_stems
 
 QUESTION = (
@@ -36,6 +36,7 @@ _EXTRACTIVE_ACTIVATIONS = 5000
     high_means="omission_share near 1: savings come from saying less; rewording_share near 1: the "
     "same is said in fewer tokens",
     example="nla-audit rewording completions.parquet --reference p0.0",
+    order=30,
     options=(
         Option(
             "similarity", str, None,
@@ -89,7 +90,7 @@ def rewording(
                 "spent, on what the reference does not say or on longer wording.",
             )
         ],
-        parameters={"seed": seed, "similarity": reading.similarity},
+        parameters={"seed": seed, "similarity": reading.reader.similarity.name},
     )  # fmt: skip
 
 
@@ -115,7 +116,8 @@ def split_savings(reading: Reading) -> pl.DataFrame:
         .alias(f"{part}_share")
         for part in PARTS
     ]
-    return parts.select("model", "idx", "sample", "saving", *PARTS, *shares)
+    keys = ("model", "idx", "sample", "tokens_reference", "tokens_model")
+    return parts.select(*keys, "saving", *PARTS, *shares)
 
 
 def _summary(rows: pl.DataFrame, seed: int) -> dict[str, float | None]:
@@ -123,11 +125,22 @@ def _summary(rows: pl.DataFrame, seed: int) -> dict[str, float | None]:
     saving = column(rows, "saving")
     summary: dict[str, float | None] = {"n": float(rows.height)}
     summary |= draw.mean(saving).entries("saving_tokens")
+    omission_error = READING_ERROR * float(column(rows, "tokens_reference").mean())
+    addition_error = READING_ERROR * float(column(rows, "tokens_model").mean())
+    # What is read wrongly as said or not said is missing from the rewording, or too much there.
+    errors = {
+        "omission": omission_error,
+        "addition": addition_error,
+        "rewording": float(np.hypot(omission_error, addition_error)),
+        "overhead": 0.0,
+    }
     for part in PARTS:
         values = column(rows, part)
-        summary |= draw.mean(values).entries(f"{part}_tokens")
+        summary |= draw.mean(values).widened(errors[part]).entries(f"{part}_tokens")
         if abs(saving.sum()) > 1e-9:
-            summary |= draw.ratio(values, saving).entries(f"{part}_share")
+            share = draw.ratio(values, saving)
+            error = errors[part] / abs(float(saving.mean()))
+            summary |= share.widened(error).entries(f"{part}_share")
         else:
             summary[f"{part}_share"] = None
     return summary
@@ -158,11 +171,10 @@ def _extractiveness(completions: Completions, seed: int) -> dict[str, dict[str, 
         generator = np.random.default_rng([seed, 3])
         activations = generator.choice(activations, _EXTRACTIVE_ACTIVATIONS, replace=False)
         rows = rows.filter(pl.col("idx").is_in(activations.tolist()))
+    first = rows.filter(pl.col("model") == completions.reference).sort("idx", "sample")
     reference = {
         idx: content_stems(text)
-        for idx, text in rows.filter(
-            (pl.col("model") == completions.reference) & (pl.col("sample") == rows["sample"].min())
-        )
+        for idx, text in first.unique("idx", keep="first", maintain_order=True)
         .select("idx", "explanation")
         .iter_rows()
     }
@@ -262,6 +274,11 @@ def _percent(summary: dict[str, float | None], part: str) -> str:
 
 def _caveats(completions: Completions, reading: Reading, headline: Headline) -> list[str]:
     caveats = list(completions.notes)
+    if reading.activations_read < reading.activations:
+        caveats.append(
+            f"Claims were read in {reading.activations_read:,} of {reading.activations:,} "
+            "activations, drawn at random."
+        )
     if not reading.has_floor:
         caveats.append(
             "The table has one sample per activation, so the resampling floor is unknown: some of "

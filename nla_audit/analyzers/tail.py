@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
+
 import numpy as np
 import polars as pl
 
@@ -23,8 +26,22 @@ _HEADLINE_WINDOW = 10
 _LONGEST = 40
 #: A run of this many words that occurs twice in an explanation counts as repeating itself.
 _REPEATED_RUN = 4
+#: Only the tail of a source is ever compared, so a long one need not be split whole.
+_TAIL_CHARACTERS = 2_000
+#: Rows kept as Python objects before they become a frame, which takes a tenth of the memory.
+_ROWS_PER_FRAME = 20_000
 #: Other activations' tails that each explanation meets for the chance level.
 _NULL_PARTNERS = 5
+
+_MEASURES = {
+    "model": pl.String, "idx": pl.Int64, "failed": pl.Boolean, "empty": pl.Boolean,
+    "repeats_itself": pl.Boolean, "run": pl.Float64, "run_by_chance": pl.Float64,
+    "exact": pl.Float64, "exact_by_chance": pl.Float64, "final": pl.Float64,
+    "final_by_chance": pl.Float64, "whole": pl.Float64, "position": pl.Float64,
+    "words": pl.Float64,
+    **{f"last_{n}": pl.Float64 for n in _WINDOWS},
+    **{f"last_{n}_by_chance": pl.Float64 for n in _WINDOWS},
+}  # fmt: skip
 
 
 @analyzer(
@@ -37,6 +54,7 @@ _NULL_PARTNERS = 5
     high_means=f"exact_tail_rate near 1: nearly every explanation holds the last "
     f"{EXACT_TAIL_WORDS} words of its input in order",
     example="nla-audit tail completions.parquet",
+    order=40,
 )
 def tail(completions: Completions, *, seed: int = 0) -> Finding:
     """Repetition of the input's tail against chance, and inside explanations."""
@@ -90,13 +108,21 @@ def tail(completions: Completions, *, seed: int = 0) -> Finding:
     )  # fmt: skip
 
 
+class _Tail:
+    """The last words of a source, prepared for many comparisons."""
+
+    def __init__(self, text: str):
+        self.words = [sys.intern(word) for word in words(text[-_TAIL_CHARACTERS:])[-_LONGEST:]]
+        self.windows = [frozenset(self.words[-window:]) for window in _WINDOWS]
+
+
 def suffix_run(explanation: list[str], source: list[str]) -> tuple[int, int]:
     """Longest suffix of ``source`` that stands in ``explanation`` as one run.
 
     Returns:
         Its length in words and where it begins (0 and −1 when even the last word is missing).
     """
-    if not source:
+    if not source or source[-1] not in explanation:
         return 0, -1
     best, place = 0, -1
     for end, word in enumerate(explanation):
@@ -116,11 +142,12 @@ def suffix_run(explanation: list[str], source: list[str]) -> tuple[int, int]:
 
 def _measure(completions: Completions, seed: int) -> pl.DataFrame:
     """One row per explanation: what of its own and of other inputs' tails it holds."""
-    sources = _source_words(completions)
-    rows: list[dict] = []
+    tails = _tails(completions)
+    measured: list[pl.DataFrame] = []
     for model in completions.models:
+        rows: list[dict] = []
         own = completions.of(model)
-        known = [idx in sources for idx in own["idx"]]
+        known = [idx in tails for idx in own["idx"]]
         keys = own["idx"].to_list()
         with_source = [place for place, is_known in enumerate(known) if is_known]
         labels = clusters(own)[with_source] if with_source else np.zeros(0)
@@ -137,36 +164,30 @@ def _measure(completions: Completions, seed: int) -> pl.DataFrame:
                 row["repeats_itself"] = _repeats_itself(spoken)
             if text is not None and known[place]:
                 others = [
-                    sources[keys[with_source[draw[place_in_partners[place]]]]]
+                    tails[keys[with_source[draw[place_in_partners[place]]]]]
                     for draw in partners
                     if draw[place_in_partners[place]] >= 0
                 ]
-                row |= _against(spoken, sources[idx], others)
+                row |= _against(spoken, tails[idx], others)
             rows.append(row)
-    schema = {
-        "model": pl.String, "idx": pl.Int64, "failed": pl.Boolean, "empty": pl.Boolean,
-        "repeats_itself": pl.Boolean, "run": pl.Float64, "run_by_chance": pl.Float64,
-        "exact": pl.Float64, "exact_by_chance": pl.Float64, "final": pl.Float64,
-        "final_by_chance": pl.Float64, "whole": pl.Float64, "position": pl.Float64,
-        "words": pl.Float64,
-        **{f"last_{n}": pl.Float64 for n in _WINDOWS},
-        **{f"last_{n}_by_chance": pl.Float64 for n in _WINDOWS},
-    }  # fmt: skip
-    return pl.DataFrame(rows, schema=schema)
+            if len(rows) == _ROWS_PER_FRAME:
+                measured.append(pl.DataFrame(rows, schema=_MEASURES))
+                rows.clear()
+        measured.append(pl.DataFrame(rows, schema=_MEASURES))
+    return pl.concat(measured)
 
 
-def _source_words(completions: Completions) -> dict[int, list[str]]:
+def _tails(completions: Completions) -> dict[int, _Tail]:
     known = (
         completions.rows.filter(pl.col("source_text").is_not_null())
         .group_by("idx")
         .agg(pl.col("source_text").sort().first())
     )
-    # Only the tail is ever compared: long sources need not be split whole.
-    return {idx: words(text[-2000:]) for idx, text in known.iter_rows() if text.strip()}
+    return {idx: _Tail(text) for idx, text in known.iter_rows() if text.strip()}
 
 
-def _against(spoken: list[str], source: list[str], others: list[list[str]]) -> dict[str, float]:
-    run, place = suffix_run(spoken, source)
+def _against(spoken: list[str], source: _Tail, others: list[_Tail]) -> dict[str, float]:
+    run, place = suffix_run(spoken, source.words)
     measured: dict[str, float] = {
         "run": run,
         "exact": float(run >= EXACT_TAIL_WORDS),
@@ -176,23 +197,23 @@ def _against(spoken: list[str], source: list[str], others: list[list[str]]) -> d
     }
     if run >= EXACT_TAIL_WORDS and len(spoken) > run:
         measured["position"] = place / (len(spoken) - run)
-    for window in _WINDOWS:
-        measured[f"last_{window}"] = _from_window(spoken, source, window)
+    counts = Counter(spoken)
+    for window, recent in zip(_WINDOWS, source.windows, strict=True):
+        measured[f"last_{window}"] = float(_spoken_of(counts, recent))
     if others:
-        runs = [suffix_run(spoken, other)[0] for other in others]
-        measured["run_by_chance"] = float(np.mean(runs))
-        measured["exact_by_chance"] = float(np.mean([r >= EXACT_TAIL_WORDS for r in runs]))
-        measured["final_by_chance"] = float(np.mean([r >= 1 for r in runs]))
-        for window in _WINDOWS:
-            measured[f"last_{window}_by_chance"] = float(
-                np.mean([_from_window(spoken, other, window) for other in others])
-            )
+        runs = [suffix_run(spoken, other.words)[0] for other in others]
+        measured["run_by_chance"] = sum(runs) / len(runs)
+        measured["exact_by_chance"] = sum(r >= EXACT_TAIL_WORDS for r in runs) / len(runs)
+        measured["final_by_chance"] = sum(r >= 1 for r in runs) / len(runs)
+        for number, window in enumerate(_WINDOWS):
+            spoken_by_chance = [_spoken_of(counts, other.windows[number]) for other in others]
+            measured[f"last_{window}_by_chance"] = sum(spoken_by_chance) / len(others)
     return measured
 
 
-def _from_window(spoken: list[str], source: list[str], window: int) -> float:
-    recent = set(source[-window:])
-    return float(sum(word in recent for word in spoken))
+def _spoken_of(counts: Counter[str], recent: frozenset[str]) -> int:
+    """How many of an explanation's words, repeats included, are among ``recent``."""
+    return sum(counts[word] for word in counts.keys() & recent)
 
 
 def _repeats_itself(spoken: list[str]) -> bool:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 #: Layout of ``findings.json``; raised when a reader of it would have to change.
 FINDINGS_VERSION = 1
-_FATES_MODULE = "nla_audit.text.fates"
 
 
 @dataclass(frozen=True)
@@ -165,12 +163,10 @@ def _document(
     )
 
 
-def _fate_spans(completions: Completions, activations: list[int], seed: int) -> pl.DataFrame | None:
+def _fate_spans(completions: Completions, activations: list[int], seed: int) -> pl.DataFrame:
     """What happened to each claim of the activations that the viewer shows."""
-    if find_spec(_FATES_MODULE) is None:
-        return None
-    shown = replace(completions, rows=completions.rows.filter(pl.col("idx").is_in(activations)))
-    spans: pl.DataFrame = import_module(_FATES_MODULE).fate_spans(shown, seed=seed)
+    fates = import_module("nla_audit.text.fates")  # compiles much that --help has no need of
+    spans: pl.DataFrame = fates.fate_spans(completions, activations, seed=seed)
     return spans
 
 

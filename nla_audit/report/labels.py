@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 
@@ -21,14 +23,21 @@ _OFFSETS = (
     (-11, -16, "right", "top"),
 )
 _POINT_RADIUS = 4.0
+#: Distance in pixels between the boxes that stand for a line; smaller than any label.
+_BOX_STEP = 4.0
 #: More labels than this cannot be told apart; the table holds them.
 _MOST_LABELS = 40
 
 
-def place_labels(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+def place_labels(
+    axes: Axes,
+    points: Sequence[tuple[float, float, str]],
+    lines: Sequence[np.ndarray] = (),
+) -> None:
     """Write each ``(x, y, text)`` at the first free place around its point.
 
-    A label for which no place is free is left out: the figure's table names every point.
+    ``lines`` are drawn polylines, ``[points, 2]`` in data units, that no label may cross. A label
+    for which no place is free is left out: the figure's table names every point.
     """
     figure = axes.get_figure()
     assert figure is not None
@@ -37,8 +46,10 @@ def place_labels(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None
     pixels = [axes.transData.transform((x, y)) for x, y, _ in points]
     radius = _POINT_RADIUS * to_pixels
     taken = [Bbox.from_extents(x - radius, y - radius, x + radius, y + radius) for x, y in pixels]
+    own_boxes = taken[:_MOST_LABELS]
+    taken += [box for line in lines for box in _boxes_along(axes.transData.transform(line))]
     inside = axes.get_window_extent()
-    for (x, y, text), own in zip(points[:_MOST_LABELS], taken[:_MOST_LABELS], strict=True):
+    for (x, y, text), own in zip(points[:_MOST_LABELS], own_boxes, strict=True):
         for right, up, horizontal, vertical in _OFFSETS:
             note = axes.annotate(
                 text,
@@ -58,6 +69,18 @@ def place_labels(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None
                 taken.append(extent)
                 break
             note.remove()
+
+
+def _boxes_along(pixels: np.ndarray) -> Iterator[Bbox]:
+    """Small boxes that cover a polyline, ``[points, 2]`` in pixels."""
+    for start, end in pairwise(pixels):
+        if not np.isfinite([start, end]).all():
+            continue
+        count = int(np.hypot(*(end - start)) / _BOX_STEP) + 1
+        # The ends belong to the points themselves, next to which their own label stands.
+        for share in np.arange(1, count) / count:
+            x, y = start + share * (end - start)
+            yield Bbox.from_extents(x - 1, y - 1, x + 1, y + 1)
 
 
 def _within(extent: Bbox, inside: Bbox) -> bool:

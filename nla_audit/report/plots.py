@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.
 _CHANCE: dict[str, Any] = {"color": "#8a3b3b", "linestyle": (0, (3, 2)), "linewidth": 1.1}
 _CHANCE_NAME = "chance"
 _LONGEST_LABEL = 28
+#: Characters of an axis label that fit beside the height of a figure.
+_LABEL_LINE = 42
 #: More bands than this blend into mud; whiskers stay readable.
 _MOST_BANDS = 3
 
@@ -69,9 +72,18 @@ def _error(frame: pl.DataFrame, figure: Figure) -> np.ndarray | None:
     return np.clip(ends, 0, None)
 
 
+def _whiskers(axes: Axes, x: np.ndarray, frame: pl.DataFrame, figure: Figure) -> None:
+    """Intervals on bars: dark with a white edge, so that they show on every colour."""
+    if figure.low is None or figure.high is None:
+        return
+    low, high = _column(frame, figure.low), _column(frame, figure.high)
+    axes.vlines(x, low, high, color="white", linewidth=3.0)
+    axes.vlines(x, low, high, color="#222222", linewidth=1.2)
+
+
 def _finish(axes: Axes, figure: Figure) -> None:
     axes.set_xlabel(figure.x_label)
-    axes.set_ylabel(figure.y_label)
+    axes.set_ylabel(fill(figure.y_label, _LABEL_LINE))
     if figure.percent and figure.kind != "heatmap":
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol="%"))
 
@@ -134,6 +146,7 @@ def line(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours)
     place = {name: position for position, name in enumerate(names)}
     groups = _groups(frame, figure, colours)
     points: list[tuple[float, float, str]] = []
+    drawn: list[np.ndarray] = []
     for position, (group, part) in enumerate(groups):
         xs = [float(x) if is_numeric else float(place[x]) for x in part[figure.x].to_list()]
         order = np.argsort(xs, kind="stable")
@@ -164,13 +177,18 @@ def line(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours)
         if figure.label:
             texts = part[figure.label].to_list()
             points += [(x[i], y[i], short(texts[j])) for i, j in enumerate(order)]
+            drawn.append(np.column_stack([x, y]))
+            for i, j in enumerate(order):
+                own = colours.get(texts[j])
+                if own is not None:
+                    axes.plot(x[i], y[i], color=own, marker="o", markersize=6, zorder=3)
     if not is_numeric:
         _name_positions(axes, names, colours)
     elif figure.log_x:
         _scale_x(axes, [float(x) for x in frame[figure.x].to_list()])
     _finish(axes, figure)
     _legend(axes)
-    place_labels(axes, points)
+    place_labels(axes, points, drawn)
 
 
 def bar(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours) -> None:
@@ -191,9 +209,8 @@ def bar(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours) 
             width * 0.94,
             color=colour,
             label=None if group is None else named(group, colours),
-            yerr=_error(part, figure),
-            error_kw={"ecolor": "#333333", "elinewidth": 1.0, "capsize": 2},
         )
+        _whiskers(axes, x, part, figure)
         if figure.chance:
             level = _column(part, figure.chance)
             # White below the dashes, or they would be lost on a dark bar.

@@ -3,7 +3,8 @@
 An explanation falls into paragraphs (a line break, or the two spaces that a published table left
 of one), sentences and clauses. Punctuation inside a quoted span or a parenthesis never splits. A
 piece with fewer than ``MIN_CONTENT_WORDS`` content words cannot be matched by its words and joins
-its neighbour in the same sentence, so that "e.g." lists stay with what they exemplify.
+its neighbour in the same sentence; so do examples ("for instance …", "e.g. …", list items), which
+are details of what they exemplify, and short lead-ins that end in a colon.
 """
 
 from __future__ import annotations
@@ -13,14 +14,13 @@ from dataclasses import dataclass
 
 from nla_audit.text.items import quoted_spans
 from nla_audit.text.kinds import kind_of
-from nla_audit.text.words import content_stems, words
+from nla_audit.text.words import content_count, content_stems
 
 #: A clause shorter than this is no claim of its own (unless it is a whole paragraph or sentence):
 #: one or two words match by chance far too often.
 MIN_CONTENT_WORDS = 3
-
-#: Running English text is about 40 % function words; below this share it is telegraphic.
-TELEGRAPHIC_SHARE = 0.15
+#: A lead-in up to this long ("Genre and domain:") says nothing without what its colon introduces.
+MAX_LEAD_IN_WORDS = 4
 
 _PARAGRAPH = re.compile(r"\s*\n\s*|\s{2,}|\s*[•▪‣]\s*")
 _SENTENCE = re.compile(r"(?<=[.!?;。！？；])[\"”’')\]]*\s+(?=\S)|(?<=[。！？；])")
@@ -31,7 +31,11 @@ _ABBREVIATION = re.compile(
     re.IGNORECASE,
 )
 _PARENTHESIS = re.compile(r"\([^()\n]{1,300}\)|\[[^\[\]\n]{1,300}\]")
-_LIST_ITEM = re.compile(r"^(?:and|or|nor|&|e\.g\.|i\.e\.|such as|like|including)\b", re.IGNORECASE)
+_LIST_ITEM = re.compile(
+    r"^(?:and|or|nor|&|e\.g\.|i\.e\.|for (?:instance|example)"
+    r"|(?:(?:likely|perhaps|possibly|probably) )?(?:something )?(?:such as|like)|including)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +53,6 @@ class Claim:
     sentence: int
     quotes: int
     has_parenthesis: bool
-    #: How many claims it may run together: short clauses joined, or telegraphic text.
-    parts: int
 
 
 def split_claims(explanation: str) -> list[Claim]:
@@ -60,7 +62,7 @@ def split_claims(explanation: str) -> list[Claim]:
     """
     quotes = quoted_spans(explanation)
     shielded = _shield(explanation, [(quote.start, quote.end) for quote in quotes])
-    spans: list[tuple[int, int, int, int]] = []
+    spans: list[tuple[int, int, int]] = []
     sentences = [
         sentence
         for paragraph in _split(shielded, 0, len(shielded), _PARAGRAPH)
@@ -70,7 +72,7 @@ def split_claims(explanation: str) -> list[Claim]:
         clauses = _split(shielded, *sentence, _CLAUSE)
         spans += [(*clause, number) for clause in _merge_short(explanation, clauses)]
     claims = []
-    for start, end, pieces, number in spans:
+    for start, end, number in spans:
         text = explanation[start:end]
         inside = [(quote.start - start, quote.end - start) for quote in quotes]
         stems = tuple(content_stems(text, inside)) or tuple(text.lower().split())
@@ -86,18 +88,9 @@ def split_claims(explanation: str) -> list[Claim]:
                 number,
                 sum(start <= quote.start < end for quote in quotes),
                 bool(_PARENTHESIS.search(text)),
-                max(pieces, _telegraphic_parts(text, len(stems))),
             )
         )
     return claims
-
-
-def _telegraphic_parts(text: str, content_words: int) -> int:
-    """1 for ordinary prose; in telegraphic text one part for every few content words."""
-    share_of_function_words = 1 - content_words / max(len(words(text)), 1)
-    if share_of_function_words > TELEGRAPHIC_SHARE:
-        return 1
-    return max(1, round(content_words / MIN_CONTENT_WORDS))
 
 
 def _shield(text: str, quoted: list[tuple[int, int]]) -> str:
@@ -144,23 +137,22 @@ def _sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
     return joined
 
 
-def _merge_short(text: str, clauses: list[tuple[int, int]]) -> list[tuple[int, int, int]]:
-    """Join list items and clauses too short to stand alone to the clause before (or after).
-
-    Returns:
-        Start, end and number of pieces joined.
-    """
-    merged: list[tuple[int, int, int]] = []
+def _merge_short(text: str, clauses: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join list items and clauses too short to stand alone to the clause before (or after)."""
+    merged: list[tuple[int, int]] = []
     lengths: list[int] = []
     for start, end in clauses:
         piece = text[start:end]
-        length = len(content_stems(piece))
-        short = length < MIN_CONTENT_WORDS or _LIST_ITEM.match(piece)
-        if merged and (short or lengths[-1] < MIN_CONTENT_WORDS):
-            first, _, pieces = merged[-1]
-            merged[-1] = (first, end, pieces + (length > 0))
+        length = content_count(piece)
+        if merged and (
+            length < MIN_CONTENT_WORDS
+            or lengths[-1] < MIN_CONTENT_WORDS
+            or _LIST_ITEM.match(piece)
+            or (lengths[-1] <= MAX_LEAD_IN_WORDS and text[merged[-1][1] - 1] in ":：")
+        ):
+            merged[-1] = (merged[-1][0], end)
             lengths[-1] += length
         else:
-            merged.append((start, end, 1))
+            merged.append((start, end))
             lengths.append(length)
     return merged

@@ -43,6 +43,7 @@ def cluster_claims(texts: Sequence[str], *, seed: int) -> Clusters | None:
     from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
     from sklearn.metrics import silhouette_score  # noqa: PLC0415
     from sklearn.preprocessing import normalize  # noqa: PLC0415
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
     vectorizer = TfidfVectorizer(analyzer=content_stems, sublinear_tf=True, min_df=3)
     try:
@@ -57,7 +58,8 @@ def cluster_claims(texts: Sequence[str], *, seed: int) -> Clusters | None:
     for count in _CLUSTER_COUNTS:
         if count * 5 > len(texts):
             break
-        model = KMeans(count, n_init=3, random_state=seed).fit(space)
+        with threadpool_limits(limits=1):
+            model = KMeans(count, n_init=3, random_state=seed).fit(space)
         if len(np.unique(model.labels_)) < 2:
             continue
         quality = float(

@@ -129,7 +129,10 @@ def named_entities(text: str) -> list[Item]:
         previous_end = end
         if run and not re.fullmatch(r"[ \-&.'’]{1,2}", gap):
             close()
-        if not _is_name(word, opens_sentence=_opens_sentence(gap, start), inside_run=bool(run)):
+        # Most words are no name for their first letter: no need to look at what precedes them.
+        if not word[0].isupper() or not _is_name(
+            word, opens_sentence=_opens_sentence(gap, start), inside_run=bool(run)
+        ):
             close()
             continue
         run.append((start, end))
@@ -142,8 +145,6 @@ def _opens_sentence(gap: str, start: int) -> bool:
 
 
 def _is_name(word: str, *, opens_sentence: bool, inside_run: bool) -> bool:
-    if not word[0].isupper():
-        return False
     lower = word.lower().removesuffix("'s").removesuffix("’s")
     if lower in _NOT_NAMES or lower in FUNCTION_WORDS:
         return False

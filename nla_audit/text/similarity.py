@@ -1,98 +1,114 @@
-"""Similarity between claims, behind one small interface.
+"""Similarity between explanations, behind one small interface.
 
-A similarity answers in *evidence*: how much better a claim of one explanation is accounted for by
-a claim of another than by chance, in nats, up to a scale that the alignment calibrates against
-the null. Zero is "no evidence". The default is fitted on the table itself and needs no download.
+A similarity says how many times likelier each part of an explanation is beside a claim of the
+reference than anywhere (see :class:`~nla_audit.text.segmentation.Evidence`); the segmentation
+makes probabilities of it. The default is fitted on the table itself and needs no download.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from nla_audit.errors import UserError
-from nla_audit.text.alignment import (
-    TEMPERATURE,
-    Order,
-    measure_order,
-    mutual_posterior,
-)
 from nla_audit.text.claims import Claim
+from nla_audit.text.segmentation import (
+    CLAUSE,
+    SENTENCE,
+    START,
+    WORD,
+    Counts,
+    Evidence,
+    Habits,
+    batches,
+    segment_and_count,
+)
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 #: Two explanations of one activation: the reference's claims and another's.
 ParallelTexts = tuple[Sequence[Claim], Sequence[Claim]]
 
 
 class Similarity(Protocol):
-    """What an alignment needs to know of a similarity."""
+    """What a reading needs to know of a similarity."""
 
     name: str
 
-    def fit(self, parallel: Sequence[ParallelTexts]) -> None:
-        """Learn from explanations of the same activations (may do nothing)."""
+    def fit(self, parallel: Sequence[ParallelTexts]) -> Habits:
+        """Learn from explanations of the same activations (may do nothing).
 
-    def evidence(
-        self, reference: Sequence[Claim], others: Sequence[Sequence[Claim]]
-    ) -> list[Floats]:
-        """For each other explanation, evidence `[its claims, reference claims]`."""
+        Returns:
+            Habits of all models together, from which each one's own are learnt.
+        """
+
+    def evidence(self, pairs: Sequence[ParallelTexts]) -> list[Evidence]:
+        """Evidence for each pair of a reference and another explanation."""
 
 
 class TranslationSimilarity:
-    """A translation language model whose dictionary is learnt from the table.
+    """A dictionary learnt from the table.
 
-    How well claim *r* accounts for the words of claim *c* is a mixture over the words of *r*
-    (Berger & Lafferty 1999, "Information retrieval as statistical translation"): a word is
-    accounted for by itself, by a word of like spelling (same beginning, shared letter triples),
-    or by a word that stands for it in other explanations of the same activations. The last are
-    learnt by expectation maximisation as in IBM model 1 (Brown et al. 1993), with the claims'
-    alignment as a second hidden variable.
+    A word of an explanation is accounted for by a claim of the reference as a mixture over the
+    claim's words (Berger & Lafferty 1999, "Information retrieval as statistical translation"):
+    by the same word, by one of like spelling, or by a word that stands for it in other
+    explanations of the same activations. The last are learnt by expectation maximisation (Brown
+    et al. 1993), the segmentation of the explanations being the hidden variable.
     """
 
-    name = "table-fitted translation model"
+    name = "dictionary fitted on the table"
 
-    #: Mixture weight of the background distribution: half, so that a single unaccounted word
-    #: costs no more than log 2 and telegraphic claims are not ruined by one new word.
-    background = 0.5
-    #: Weights of literal (same or like-spelled) and learnt translation. Their sum is near one.
-    literal_weight = 0.6
-    learnt_weight = 0.35
+    #: Weights of the same (or like-spelled) word and of learnt ones; their sum is one.
+    literal_weight = 0.3
+    learnt_weight = 0.7
     #: Letter-triple overlap (Jaccard) below which two spellings are unrelated.
-    min_spelling_overlap = 0.3
-    #: Words that translate to only one word in expectation this often or less are noise.
-    min_expected_count = 1.0
+    min_spelling_overlap = 0.4
+    #: Word pairs that are expected this rarely in the whole table are noise.
+    min_expected_count = 0.2
     #: Pseudo-count with which a word's translations are shrunk towards none.
-    shrinkage = 3.0
+    shrinkage = 0.5
+    #: A word that its claim does not account for is still taken to stand for one of its words
+    #: with this probability, or no new translation could ever be learnt.
+    curiosity = 0.02
 
-    def __init__(self, iterations: int = 4):
+    def __init__(self, iterations: int = 8):
         self.iterations = iterations
         self._ids: dict[str, int] = {}
-        self._log_share = np.zeros(0)
+        self._share = np.ones(1)
         self._affinity = sparse.csr_matrix((0, 0))
+        self._place = np.zeros(0, dtype=np.int64)
 
     # -- fitting ------------------------------------------------------------------------------
 
-    def fit(self, parallel: Sequence[ParallelTexts]) -> None:
+    def fit(self, parallel: Sequence[ParallelTexts]) -> Habits:
         """Learn the dictionary from pairs of explanations of the same activation."""
         counts: Counter[str] = Counter()
-        for reference, other in parallel:
-            for claim in (*reference, *other):
-                counts.update(claim.stems)
+        for pair in parallel:
+            for text in pair:
+                for claim in text:
+                    counts.update(claim.stems)
         vocabulary = sorted(counts)
         self._ids = {word: number for number, word in enumerate(vocabulary)}
         frequency = np.array([counts[word] + 1.0 for word in vocabulary] or [1.0])
         self._share = frequency / frequency.sum()
-        literal = self._spelling(vocabulary)
-        self._affinity = (self.literal_weight * literal).tocsr()
-        order = Order(None)
+        self._place = np.full(len(vocabulary), -1)
+        literal = self.literal_weight * self._spelling(vocabulary)
+        self._affinity = literal.tocsr()
+        usable = [
+            (_Words.of(reference, self._ids), _Words.of(other, self._ids))
+            for reference, other in parallel
+        ]
+        usable = [pair for pair in usable if len(pair[0].ids) and len(pair[1].ids)]
+        habits = Habits()
         for _ in range(self.iterations):
-            learnt, order = self._expected_translations(parallel, len(vocabulary), order)
-            self._affinity = (self.literal_weight * literal + self.learnt_weight * learnt).tocsr()
+            learnt, habits = self._expected_translations(usable, len(vocabulary), habits)
+            self._affinity = (literal + self.learnt_weight * learnt).tocsr()
+        return habits
 
     def _spelling(self, vocabulary: Sequence[str]) -> sparse.csr_matrix:
         """1 for a word itself, up to ½ for words that begin alike and share letter triples."""
@@ -114,182 +130,161 @@ class TranslationSimilarity:
         return sparse.csr_matrix((values, (rows, columns)), shape=(size, size))
 
     def _expected_translations(
-        self, parallel: Sequence[ParallelTexts], size: int, order: Order
-    ) -> tuple[sparse.csr_matrix, Order]:
+        self, usable: Sequence[tuple[_Words, _Words]], size: int, habits: Habits
+    ) -> tuple[sparse.csr_matrix, Habits]:
         """One expectation step over all pairs.
 
         Returns:
-            `[reference word, other word]` probabilities beyond chance, and how far claims kept
-            their order under the dictionary so far.
+            `[reference word, other word]` probabilities beyond chance, and the habits learnt.
         """
-        rows, columns, values, blocks = [], [], [], []
-        smoothing = 0.02
-        for reference, other in parallel:
-            if not reference or not other:
-                continue
-            words = _Concatenated(reference, self._ids)
-            theirs = _Concatenated(other, self._ids)
-            affinity = self._affinity[words.ids][:, theirs.ids].toarray()
-            evidence = self._evidence_from(affinity, words, theirs)
-            blocks.append(evidence)
-            near = order.log_prior(*evidence.shape)
-            claims = mutual_posterior(TEMPERATURE * evidence + near)
-            per_claim = np.add.reduceat(affinity, words.starts, axis=0)
-            length_of_claim = words.lengths[words.claim][:, None]
-            share = (affinity + smoothing / length_of_claim) / (
-                per_claim[words.claim] + 2 * smoothing
+        keys, values = [], []
+        counts = Counts()
+        for numbers in batches([(len(o.ids), len(r.lengths)) for r, o in usable]):
+            pairs = [usable[number] for number in numbers]
+            affinities = [self._affinities(reference, other) for reference, other in pairs]
+            segmentations, counted = segment_and_count(
+                [
+                    self._evidence(affinity, reference, other)
+                    for affinity, (reference, other) in zip(affinities, pairs, strict=True)
+                ],
+                habits,
             )
-            expected = share * claims[np.ix_(theirs.claim, words.claim)].T
-            kept = expected > 0.01
-            where_row, where_column = np.nonzero(kept)
-            rows.append(words.ids[where_row])
-            columns.append(theirs.ids[where_column])
-            values.append(expected[kept])
-        if not rows:
-            return sparse.csr_matrix((size, size)), order
-        counts = sparse.coo_matrix(
-            (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))),
-            shape=(size, size),
-        ).tocsr()
-        total = counts.sum()
+            counts.add(counted)
+            for affinity, (reference, other), segmentation in zip(
+                affinities, pairs, segmentations, strict=True
+            ):
+                length = reference.lengths[reference.owners][:, None]
+                whole = np.add.reduceat(affinity, reference.starts, axis=0)[reference.owners]
+                share = (affinity + self.curiosity / length) / (whole + 2 * self.curiosity)
+                expected = share * segmentation.units.T[reference.owners]
+                row, column = np.nonzero(expected > 0.01)
+                ours, theirs = reference.ids[row], other.ids[column]
+                # Either may stand for the other, which doubles what is known of rare words.
+                keys += [ours * size + theirs, theirs * size + ours]
+                values += [expected[row, column]] * 2
+        if not keys:
+            return sparse.csr_matrix((size, size)), habits
+        return self._beyond_chance(np.concatenate(keys), np.concatenate(values), size), (
+            counts.improve(habits)
+        )
+
+    def _beyond_chance(self, keys: Integers, values: Floats, size: int) -> sparse.csr_matrix:
+        counts = sparse.coo_matrix((values, np.divmod(keys, size)), shape=(size, size)).tocsr()
         by_word = np.asarray(counts.sum(axis=1)).ravel()
         by_translation = np.asarray(counts.sum(axis=0)).ravel()
         pairs = counts.tocoo()
-        beyond_chance = (
-            pairs.data / (by_word[pairs.row] + self.shrinkage) - by_translation[pairs.col] / total
+        beyond = (
+            pairs.data / (by_word[pairs.row] + self.shrinkage)
+            - by_translation[pairs.col] / counts.sum()
         )
-        kept = (pairs.data > self.min_expected_count) & (beyond_chance > 0.01)
-        learnt = sparse.csr_matrix(
-            (beyond_chance[kept], (pairs.row[kept], pairs.col[kept])), shape=(size, size)
+        kept = (pairs.data > self.min_expected_count) & (beyond > 0.01)
+        return sparse.csr_matrix(
+            (beyond[kept], (pairs.row[kept], pairs.col[kept])), shape=(size, size)
         )
-        return learnt, measure_order(blocks)
 
     # -- use ----------------------------------------------------------------------------------
 
-    def evidence(
-        self, reference: Sequence[Claim], others: Sequence[Sequence[Claim]]
-    ) -> list[Floats]:
-        """Log-likelihood ratio against the background, `[claims of the other, of reference]`."""
-        every = [claim for other in others for claim in other]
-        if not reference or not every:
-            return [np.zeros((len(other), len(reference))) for other in others]
-        words = _Concatenated(reference, self._ids)
-        theirs = _Concatenated(every, self._ids)
-        whole = self._evidence_from(self._affinities(words, theirs), words, theirs)
-        ends = np.cumsum([len(other) for other in others])
-        return [whole[end - len(other) : end] for other, end in zip(others, ends, strict=True)]
-
-    def _affinities(self, words: _Concatenated, theirs: _Concatenated) -> Floats:
-        """`[reference words, their words]`; a word that the fit never saw matches only itself."""
-        known_rows, known_columns = words.ids >= 0, theirs.ids >= 0
-        affinity = np.zeros((len(words.ids), len(theirs.ids)))
-        if known_rows.any() and known_columns.any():
-            unique, inverse = np.unique(theirs.ids[known_columns], return_inverse=True)
-            block = self._affinity[words.ids[known_rows]][:, unique].toarray()
-            affinity[np.ix_(known_rows, known_columns)] = block[:, inverse]
-        if not known_rows.all() and not known_columns.all():
-            for row in np.flatnonzero(~known_rows):
-                same = np.array([word == words.stems[row] for word in theirs.stems])
-                affinity[row, same] = self.literal_weight
-        return affinity
-
-    def _evidence_from(
-        self, affinity: Floats, words: _Concatenated, theirs: _Concatenated
-    ) -> Floats:
-        part_length = words.lengths / words.parts
-        accounted = np.add.reduceat(affinity, words.starts, axis=0) / part_length[:, None]
-        rarest = self._share.min()
-        share = np.where(theirs.ids >= 0, self._share[theirs.ids], rarest)
-        ratio = np.log((1 - self.background) * accounted / share + self.background)
-        favourable = np.add.reduceat(np.maximum(ratio, 0.0), theirs.starts, axis=1)
-        against = np.add.reduceat(np.minimum(ratio, 0.0), theirs.starts, axis=1)
-        number_against = np.add.reduceat((ratio < 0).astype(np.float64), theirs.starts, axis=1)
-        # Words of a claim's other parts speak neither for nor against this reference claim.
-        excused = theirs.lengths * (1 - 1 / theirs.parts)
-        counted = np.maximum(number_against - excused, 0.0) / np.maximum(number_against, 1.0)
-        return np.asarray(favourable + counted * against).T
-
-
-class EmbeddingSimilarity:
-    """Cosine similarity of any sentence-transformers model, by name or folder.
-
-    Cosines are put on a common scale by the null: the evidence is the number of standard
-    deviations by which a cosine exceeds those between explanations of different activations.
-    """
-
-    def __init__(self, model: str):
-        try:
-            from sentence_transformers import SentenceTransformer  # noqa: PLC0415
-        except ImportError as error:
-            raise UserError(
-                "--similarity needs sentence-transformers: pip install 'nla-audit[embeddings]', "
-                "or leave the option out to use the built-in similarity"
-            ) from error
-        try:
-            self._model = SentenceTransformer(model, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot load the similarity model '{model}': {error}") from error
-        self.name = model
-        self._mean, self._deviation = 0.0, 1.0
-        self._cache: dict[str, Floats] = {}
-
-    def fit(self, parallel: Sequence[ParallelTexts]) -> None:
-        """Measure the cosines between claims of different activations."""
-        references = [reference for reference, _ in parallel if reference]
-        others = [other for _, other in parallel if other]
-        cosines = [
-            (self._embed(other) @ self._embed(reference).T).ravel()
-            for reference, other in zip(references, [*others[1:], *others[:1]], strict=False)
-        ]
-        if cosines:
-            values = np.concatenate(cosines)
-            self._mean, self._deviation = float(values.mean()), float(values.std()) or 1.0
-
-    def evidence(
-        self, reference: Sequence[Claim], others: Sequence[Sequence[Claim]]
-    ) -> list[Floats]:
-        """Standardised cosines, `[claims of the other, claims of the reference]`."""
-        ours = self._embed(reference) if reference else None
+    def evidence(self, pairs: Sequence[ParallelTexts]) -> list[Evidence]:
+        """Each word's probability under each claim of the reference over its share anywhere."""
+        words: dict[int, _Words] = {}
         found = []
-        for other in others:
-            if ours is None or not other:
-                found.append(np.zeros((len(other), len(reference))))
-            else:
-                found.append((self._embed(other) @ ours.T - self._mean) / self._deviation)
+        for reference, other in pairs:
+            if id(reference) not in words:  # one reference stands beside every model's text
+                words[id(reference)] = _Words.of(reference, self._ids)
+            ours, theirs = words[id(reference)], _Words.of(other, self._ids)
+            found.append(self._evidence(self._affinities(ours, theirs), ours, theirs))
         return found
 
-    def _embed(self, claims: Sequence[Claim]) -> Floats:
-        missing = sorted({claim.text for claim in claims} - self._cache.keys())
-        if missing:
-            if len(self._cache) > 200_000:
-                self._cache.clear()
-                missing = sorted({claim.text for claim in claims})
-            vectors = self._model.encode(
-                missing, normalize_embeddings=True, show_progress_bar=False
+    def _affinities(self, ours: _Words, theirs: _Words) -> Floats:
+        """`[reference words, their words]`; a word that the fit never saw matches only itself."""
+        affinity = np.zeros((len(ours.ids), len(theirs.ids)))
+        if affinity.size == 0:
+            return affinity
+        # Gathered from the sparse matrix by hand: slicing one so often would take longer than
+        # all else.
+        known = np.flatnonzero(ours.ids >= 0)
+        start, end = (self._affinity.indptr[ours.ids[known] + shift] for shift in (0, 1))
+        lengths = end - start
+        rows = np.repeat(known, lengths)
+        cells = np.arange(lengths.sum()) + np.repeat(start - np.cumsum(lengths) + lengths, lengths)
+        self._place[theirs.unique] = np.arange(len(theirs.unique))
+        columns = self._place[self._affinity.indices[cells]]
+        self._place[theirs.unique] = -1
+        met = columns >= 0
+        distinct = np.zeros((len(ours.ids), len(theirs.unique)))
+        distinct[rows[met], columns[met]] = self._affinity.data[cells[met]]
+        affinity[:, theirs.ids >= 0] = distinct[:, theirs.inverse]
+        for row in np.flatnonzero(ours.ids < 0):
+            same = [word == ours.stems[row] for word in theirs.stems]
+            affinity[row, same] = self.literal_weight
+        return affinity
+
+    def _evidence(self, affinity: Floats, ours: _Words, theirs: _Words) -> Evidence:
+        if affinity.size == 0:
+            ratio = np.zeros((len(theirs.ids), len(ours.lengths)))
+        else:
+            accounted = np.add.reduceat(affinity, ours.starts, axis=0) / ours.lengths[:, None]
+            share = np.where(theirs.ids >= 0, self._share[theirs.ids], self._share.min())
+            ratio = (accounted / share).T
+        return Evidence(ratio, theirs.breaks, theirs.owners, ours.sentences)
+
+
+@dataclass(frozen=True)
+class _Words:
+    """The words of an explanation's claims in one row."""
+
+    stems: list[str]
+    ids: Integers  #: in the vocabulary; −1 for words the fit never saw
+    unique: Integers  #: the distinct ids, those of unseen words left out
+    inverse: Integers  #: where each seen word stands among them
+    lengths: Floats  #: words of each claim
+    starts: Integers  #: where each claim begins
+    owners: Integers  #: the claim of each word
+    breaks: Integers  #: what lies before each word
+    sentences: Integers  #: the sentence of each claim
+
+    @classmethod
+    def of(cls, claims: Sequence[Claim], ids: dict[str, int]) -> _Words:
+        """The words of some claims, numbered by a vocabulary."""
+        stems = [word for claim in claims for word in claim.stems]
+        lengths = np.array([len(claim.stems) for claim in claims], dtype=np.int64)
+        numbers = np.array([ids.get(word, -1) for word in stems], dtype=np.int64)
+        unique, inverse = np.unique(numbers[numbers >= 0], return_inverse=True)
+        return cls(
+            stems=stems,
+            ids=numbers,
+            unique=unique,
+            inverse=inverse,
+            lengths=lengths.astype(np.float64),
+            starts=np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64),
+            owners=np.repeat(np.arange(len(claims)), lengths),
+            breaks=breaks_between(claims, lengths),
+            sentences=np.array([claim.sentence for claim in claims], dtype=np.int64),
+        )
+
+
+def breaks_between(claims: Sequence[Claim], units: Integers) -> Integers:
+    """What lies before each unit of an explanation whose claims have ``units`` units each."""
+    breaks = np.full(int(units.sum()), WORD, dtype=np.int64)
+    place, sentence = 0, None
+    for claim, length in zip(claims, units, strict=True):
+        if length:
+            breaks[place] = (
+                START if sentence is None else CLAUSE if claim.sentence == sentence else SENTENCE
             )
-            self._cache.update(zip(missing, np.asarray(vectors, dtype=np.float64), strict=True))
-        return np.stack([self._cache[claim.text] for claim in claims])
+            place, sentence = place + length, claim.sentence
+    return breaks
+
+
+def _triples(word: str) -> frozenset[str]:
+    framed = f"^{word}$"
+    return frozenset(framed[place : place + 3] for place in range(len(framed) - 2))
 
 
 def similarity_named(name: str | None) -> Similarity:
     """The built-in similarity for ``None`` or ``"table"``, else a sentence-transformers model."""
     if name in (None, "table"):
         return TranslationSimilarity()
+    from nla_audit.text.embeddings import EmbeddingSimilarity  # noqa: PLC0415  (imports torch)
+
     return EmbeddingSimilarity(name)
-
-
-class _Concatenated:
-    """The words of several claims in one row, with where each claim begins."""
-
-    def __init__(self, claims: Sequence[Claim], ids: dict[str, int]):
-        self.stems = [word for claim in claims for word in claim.stems]
-        self.ids = np.array([ids.get(word, -1) for word in self.stems], dtype=np.int64)
-        self.lengths = np.array([len(claim.stems) for claim in claims], dtype=np.float64)
-        self.parts = np.array([claim.parts for claim in claims], dtype=np.float64)
-        self.starts = np.concatenate([[0], np.cumsum(self.lengths[:-1])]).astype(np.int64)
-        self.claim = np.repeat(np.arange(len(claims)), self.lengths.astype(np.int64))
-
-
-def _triples(word: str) -> frozenset[str]:
-    framed = f"^{word}$"
-    return frozenset(framed[place : place + 3] for place in range(len(framed) - 2))

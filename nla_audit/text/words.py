@@ -55,13 +55,18 @@ def content_stems(text: str, quoted: Sequence[tuple[int, int]] = ()) -> list[str
     so that it matches only where it is quoted too.
     """
     stems = []
-    for start, end in word_spans(text):
-        word = text[start:end].lower().replace("’", "'")
+    for match in _WORD.finditer(text):
+        word = match.group().lower().replace("’", "'")
         if word not in FUNCTION_WORDS:
             stems.append(stem(word))
-        elif any(first <= start < last for first, last in quoted):
+        elif any(first <= match.start() < last for first, last in quoted):
             stems.append(f'"{word}')
     return stems
+
+
+def content_count(text: str) -> int:
+    """Number of content words of ``text``."""
+    return sum(word not in FUNCTION_WORDS for word in words(text))
 
 
 def piece_count(text: str) -> int:
@@ -71,10 +76,6 @@ def piece_count(text: str) -> int:
     (punctuation, symbol) one piece. Only *ratios* of it are used: to spread an explanation's
     known token count over its claims.
     """
-    pieces = 0
-    covered = 0
-    for start, end in word_spans(text):
-        pieces += (end - start + 7) // 8
-        covered += end - start
-    visible = sum(not character.isspace() for character in text)
-    return pieces + visible - covered
+    lengths = [len(match.group()) for match in _WORD.finditer(text)]
+    visible = sum(map(len, text.split()))
+    return sum((length + 7) // 8 for length in lengths) + visible - sum(lengths)

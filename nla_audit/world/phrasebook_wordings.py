@@ -40,7 +40,7 @@ WORDINGS: dict[str, Wordings] = {
             "The domain is {topic} and the document appears to be: {value}",
             "{value}, a genre here devoted to {topic}",
             "Genre and domain are plain: {value} concerned with {topic}",
-            "The whole text belongs to one genre, {value} about {topic}",
+            "The whole text belongs to the genre of {value} about {topic}",
         ),
         short=(
             "{value} about {topic}",

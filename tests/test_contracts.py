@@ -1,0 +1,303 @@
+"""What every analyzer keeps to, whatever its question: found by the registry, tested alike."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from nla_audit import cli
+from nla_audit.commands.listing import analyzer_names
+from nla_audit.completions import from_frame
+from nla_audit.errors import UserError
+from nla_audit.findings import Finding, registry
+from nla_audit.stats import MIN_CLUSTERS
+from nla_audit.world.planted import PlantedModel, plant
+
+#: The metrics by which findings are quoted; other programs read them by these names.
+HEADLINE = {
+    "frontier": (
+        "mean_tokens mean_content_tokens mean_overhead_tokens fve_mean fve_median extraction_rate "
+        "empty_rate token_saving fve_change"
+    ),
+    "drop-analysis": "claims_retained chance_match",
+    "rewording": "saving_tokens omission_share rewording_share addition_share overhead_share",
+    "tail": (
+        "exact_tail_rate tail_word_share final_token_rate chance_exact_tail_rate "
+        "self_repetition_rate rows_with_source"
+    ),
+    "faithfulness": (
+        "quotes_per_explanation verbatim_quote_rate unsupported_name_rate unsupported_number_rate"
+    ),
+}
+ANALYZERS = sorted(analyzer_names())
+MODELS = (
+    PlantedModel("base", None, omit=0.1, spurious=0.2, filler=0.3),
+    PlantedModel("p0.0", 0.0, spurious=0.2, fail=0.05),
+    PlantedModel("p0.03", 0.03, omit=0.7, reword=0.8, tail_copy=0.3, empty=0.1),
+)
+each_analyzer = pytest.mark.parametrize("name", ANALYZERS)
+
+
+@pytest.fixture(scope="module")
+def sweep() -> pl.DataFrame:
+    """Three models × twelve activations × two samples."""
+    planted = plant(MODELS, activations=12, seed=8, samples=2, reference="p0.0")
+    return planted.completions
+
+
+@pytest.fixture(scope="module")
+def whole(sweep: pl.DataFrame) -> dict[str, Finding]:
+    """Every analyzer's finding on the whole sweep."""
+    return {name: run(name, sweep) for name in ANALYZERS}
+
+
+def run(name: str, table: pl.DataFrame, seed: int = 0) -> Finding:
+    return registry()[name].run(from_frame(table), seed=seed)
+
+
+def plain(finding: Finding) -> dict:
+    """The finding as a stranger's program reads it: through strict JSON."""
+    parsed: dict = json.loads(finding.to_json())
+    return parsed
+
+
+def check_shape(finding: Finding, name: str) -> None:
+    """What holds for any finding, however little the table allows to say."""
+    data = plain(finding)
+    assert data["analyzer"] == name
+    assert data["question"].endswith("?")
+    assert data["verdict"].strip()
+    for caveat in data["caveats"]:
+        assert caveat.strip()
+    for figure in finding.figures:
+        used = (figure.x, figure.y, figure.low, figure.high, figure.group, figure.label)
+        columns = set(finding.tables[figure.table].columns)
+        if finding.tables[figure.table].height:
+            assert {column for column in used if column} <= columns, figure.name
+    assert finding.private_tables <= set(finding.tables)
+    for summary in data["headline"].values():
+        for metric, value in summary.items():
+            assert value is None or math.isfinite(value)
+            if value is not None and f"{metric}_low" in summary:
+                low, high = summary[f"{metric}_low"], summary[f"{metric}_high"]
+                assert (low is None) == (high is None)
+                assert low is None or low <= high, metric
+
+
+def intervals(finding: Finding) -> list[str]:
+    """Names of the interval ends that the headline gives."""
+    return [
+        f"{model}: {metric}"
+        for model, summary in finding.headline.items()
+        for metric, value in summary.items()
+        if metric.endswith(("_low", "_high")) and value is not None
+    ]
+
+
+def test_every_listed_analyzer_is_registered_under_its_name() -> None:
+    assert sorted(set(registry()) & set(ANALYZERS)) == ANALYZERS
+    assert set(HEADLINE) <= set(ANALYZERS)
+
+
+@each_analyzer
+def test_card_says_everything(name: str) -> None:
+    card = registry()[name]
+    assert card.question.endswith("?")
+    assert card.example.startswith(f"nla-audit {name} ")
+    for text in (card.unit, card.control, card.high_means):
+        assert text.strip()
+    assert {"model", "idx", "explanation"} <= set(card.reads)
+    assert all(lost.strip() for lost in card.uses.values())
+    assert all(option.help.strip() for option in card.options)
+
+
+@each_analyzer
+def test_whole_table(name: str, whole: dict[str, Finding]) -> None:
+    check_shape(whole[name], name)
+    assert "p0.03" in whole[name].headline
+    assert intervals(whole[name]), "12 activations are enough for intervals"
+
+
+@each_analyzer
+def test_headline_has_the_metrics_that_other_programs_read(
+    name: str, whole: dict[str, Finding]
+) -> None:
+    summary = plain(whole[name])["headline"]["p0.03"]
+    for metric in HEADLINE.get(name, "").split():
+        assert metric in summary, metric
+        # A count of rows is exact, all else is an estimate.
+        if metric != "rows_with_source":
+            assert {f"{metric}_low", f"{metric}_high"} <= set(summary), metric
+
+
+def test_retention_is_given_by_kind_and_by_item(whole: dict[str, Finding]) -> None:
+    summary = plain(whole["drop-analysis"])["headline"]["p0.03"]
+    for kind in ("genre", "final_token", "entity", "named_entities", "numbers", "quotes"):
+        assert f"retained.{kind}" in summary
+
+
+@each_analyzer
+def test_neither_order_of_rows_nor_global_random_state_matter(
+    name: str, sweep: pl.DataFrame, whole: dict[str, Finding]
+) -> None:
+    shuffled = sweep.sample(fraction=1.0, shuffle=True, seed=3)
+    assert not shuffled.equals(sweep)
+    np.random.seed(1)
+    random.seed(1)
+    before, before_python = np.random.get_state()[1].tolist(), random.getstate()
+    assert run(name, shuffled).to_json() == whole[name].to_json()
+    assert np.random.get_state()[1].tolist() == before
+    assert random.getstate() == before_python
+
+
+@pytest.fixture(scope="module")
+def by_hash_seed(
+    sweep: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, str]]:
+    """Every analyzer's JSON, from a fresh Python under each of two hash seeds."""
+    path = tmp_path_factory.mktemp("hash") / "table.parquet"
+    sweep.write_parquet(path)
+    code = (
+        "import json, sys; from nla_audit.completions import load; "
+        "from nla_audit.findings import registry; table = load(sys.argv[1]); "
+        "print(json.dumps({n: c.run(table, seed=0).to_json() for n, c in registry().items()}))"
+    )
+    printed = []
+    for hash_seed in ("0", "31337"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path)],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        printed.append(json.loads(done.stdout))
+    return printed
+
+
+@each_analyzer
+def test_bytes_do_not_depend_on_the_hash_seed(
+    name: str, by_hash_seed: list[dict[str, str]]
+) -> None:
+    first, second = by_hash_seed
+    assert first[name] == second[name]
+
+
+@each_analyzer
+def test_empty_table_is_one_line(
+    name: str, sweep: pl.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep.head(0).write_parquet(tmp_path / "empty.parquet")
+    assert cli.run([name, str(tmp_path / "empty.parquet")]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert "no rows" in captured.err
+
+
+@each_analyzer
+def test_one_row_gives_no_interval(name: str, sweep: pl.DataFrame) -> None:
+    finding = run(name, sweep.filter(pl.col("explanation") != "").head(1))
+    check_shape(finding, name)
+    assert intervals(finding) == []
+
+
+@each_analyzer
+def test_no_interval_below_the_stated_number_of_activations(name: str, sweep: pl.DataFrame) -> None:
+    few = sweep.filter(pl.col("idx") < MIN_CLUSTERS - 1)
+    finding = run(name, few)
+    check_shape(finding, name)
+    assert intervals(finding) == []
+
+
+def failed(rows: pl.DataFrame, condition: pl.Expr) -> pl.DataFrame:
+    """``rows`` with the explanations failed that meet ``condition``."""
+    return rows.with_columns(
+        pl.when(condition).then(None).otherwise(pl.col("explanation")).alias("explanation"),
+        pl.when(condition).then(None).otherwise(pl.col("fve")).alias("fve"),
+        (pl.col("extracted") & ~condition).alias("extracted"),
+    )
+
+
+@pytest.mark.parametrize("name", ANALYZERS)
+def test_a_model_whose_explanations_all_failed_has_no_rates(name: str, sweep: pl.DataFrame) -> None:
+    finding = run(name, failed(sweep, pl.col("model") == "p0.03"))
+    check_shape(finding, name)
+    summary = finding.headline.get("p0.03", {})
+    # What can be said of failed explanations: how many there are and how long they were.
+    of_text = {
+        "fve_mean", "fve_change", "empty_rate", "claims_retained", "omission_share",
+        "exact_tail_rate", "tail_word_share", "self_repetition_rate", "quotes_per_explanation",
+        "verbatim_quote_rate", "unsupported_name_rate",
+    }  # fmt: skip
+    assert {metric: summary[metric] for metric in of_text & set(summary)} == dict.fromkeys(
+        of_text & set(summary)
+    )
+
+
+@each_analyzer
+def test_all_failed_is_a_finding_without_rates_or_one_line(name: str, sweep: pl.DataFrame) -> None:
+    everything = failed(sweep, pl.lit(True))
+    if from_frame(everything).has("fve") or "fve" not in registry()[name].reads:
+        check_shape(run(name, everything), name)
+    else:
+        with pytest.raises(UserError, match='column "fve"'):
+            run(name, everything)
+
+
+@each_analyzer
+def test_all_empty_explanations(name: str, sweep: pl.DataFrame) -> None:
+    empty = sweep.with_columns(
+        pl.lit("").alias("explanation"),
+        pl.lit(11).alias("n_tokens"),
+        pl.lit(True).alias("extracted"),
+    )
+    check_shape(run(name, empty), name)
+
+
+@each_analyzer
+def test_one_length_penalty_beside_the_base(name: str, sweep: pl.DataFrame) -> None:
+    finding = run(name, sweep.filter(pl.col("model") != "p0.03"))
+    check_shape(finding, name)
+    assert finding.reference == "p0.0"
+
+
+@each_analyzer
+def test_one_model_only(name: str, sweep: pl.DataFrame) -> None:
+    finding = run(name, sweep.filter((pl.col("model") == "p0.03") & (pl.col("sample") == 0)))
+    check_shape(finding, name)
+    assert finding.reference == "p0.03"
+
+
+@each_analyzer
+def test_required_columns_alone(name: str, sweep: pl.DataFrame) -> None:
+    """Without the optional columns an analyzer says what it lacks, or answers what it can."""
+    bare = sweep.filter(pl.col("sample") == 0).select("model", "idx", "explanation")
+    missing = set(registry()[name].reads) - set(bare.columns)
+    if missing:
+        with pytest.raises(UserError, match=next(iter(sorted(missing)))):
+            run(name, bare)
+    else:
+        check_shape(run(name, bare), name)
+
+
+@each_analyzer
+def test_json_prints_only_json(
+    name: str, sweep: pl.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sweep.parquet"
+    sweep.filter(pl.col("idx") < 3).write_parquet(path)
+    assert cli.run([name, str(path), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    keys = {"analyzer", "question", "reference", "headline", "verdict", "caveats", "tables"}
+    assert keys <= set(printed)
+    assert printed["reference"] == "p0.0"

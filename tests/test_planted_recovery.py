@@ -1,0 +1,242 @@
+"""Are planted rates recovered? A grid of settings, each read from the texts alone.
+
+All models of the grid stand in one table, so that one reading serves them all. Their truth is what
+was realised, so an error is the reading's own and has no sampling noise in it. Misses that are
+known are listed in :data:`KNOWN_MISSES`; each is a strict expected failure, so that a mended one
+has to be taken off the list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from nla_audit.analyzers.drop_analysis import drop_analysis
+from nla_audit.analyzers.faithfulness import faithfulness
+from nla_audit.analyzers.rewording import PARTS, rewording, split_savings
+from nla_audit.analyzers.tail import tail
+from nla_audit.completions import Completions, from_frame
+from nla_audit.text.reading import read
+from nla_audit.world.demo import truth_beside_estimate
+from nla_audit.world.phrasebook_wordings import KINDS
+from nla_audit.world.planted import PlantedModel, PlantedSweep, plant
+
+#: Distance from the truth within which a rate counts as recovered.
+TOLERANCE = 0.05
+ACTIVATIONS = 400
+REFERENCE = PlantedModel("reference", 0.0)
+_ALL_BUT_FINAL = {kind: 1.0 for kind in KINDS if kind != "final_token"}
+_MIXED = {"genre": 1.0, "style": 0.8, "number": 0.5, "momentum": 0.3, "repetition": 0.9}
+
+#: The settings; names say what each does beside the reference, which states everything at length.
+GRID = (
+    PlantedModel("same", 0.001),
+    PlantedModel("omit .1", 0.002, omit=0.1),
+    PlantedModel("omit .5 reword .5", 0.003, omit=0.5, reword=0.5),
+    PlantedModel("omit .9", 0.004, omit=0.9),
+    PlantedModel("omit 1", 0.005, omit=1.0),
+    PlantedModel("reword 1", 0.006, reword=1.0),
+    PlantedModel("omit .5 reword 1", 0.007, omit=0.5, reword=1.0),
+    PlantedModel("omit .3 add 2", 0.008, omit=0.3, reword=0.3, add=2.0),
+    PlantedModel("omit .3 tail 1", 0.009, omit=0.3, reword=0.5, tail_copy=1.0),
+    PlantedModel("omit .3 spurious .3", 0.010, omit=0.3, reword=0.5, spurious=0.3),
+    PlantedModel("omit .3 spurious 1", 0.011, omit=0.3, reword=0.5, spurious=1.0),
+    PlantedModel("omit .3 filler 1", 0.012, omit=0.3, reword=0.5, filler=1.0),
+    PlantedModel("by kind", 0.013, omit=_MIXED, reword=0.6, tail_copy=0.3, add=0.5, filler=0.2),
+    PlantedModel("final token only", 0.014, omit=_ALL_BUT_FINAL, reword=1.0),
+)
+QUANTITIES = (
+    "omitted tokens",
+    "omission share",
+    "claims retained",
+    *(f"retained: {kind}" for kind in KINDS),
+    "tail copied",
+    "wrong names",
+    "wrong numbers",
+    "verbatim quotes",
+)
+
+#: (model, quantity) → estimate less truth, measured with this file's seed.
+KNOWN_MISSES: dict[tuple[str, str], float] = {
+    ("omit .1", "omission share"): -0.079,
+    ("omit .5 reword .5", "retained: genre"): -0.060,
+    ("reword 1", "retained: genre"): -0.217,
+    ("reword 1", "retained: style"): -0.087,
+    ("reword 1", "retained: momentum"): -0.062,
+    ("reword 1", "wrong names"): 0.074,
+    ("omit .5 reword 1", "retained: genre"): -0.132,
+    ("omit .5 reword 1", "retained: style"): -0.090,
+    ("omit .5 reword 1", "retained: momentum"): -0.096,
+    ("omit .3 add 2", "retained: genre"): -0.069,
+    ("omit .3 add 2", "retained: style"): -0.062,
+    ("omit .3 add 2", "retained: entity"): 0.078,
+    ("omit .3 add 2", "retained: momentum"): -0.057,
+    ("omit .3 tail 1", "omission share"): -0.060,
+    ("omit .3 tail 1", "retained: genre"): -0.081,
+    ("omit .3 tail 1", "retained: structure"): 0.066,
+    ("omit .3 tail 1", "retained: final_token"): 0.108,
+    ("omit .3 spurious .3", "omission share"): 0.079,
+    ("omit .3 spurious .3", "retained: genre"): -0.090,
+    ("omit .3 spurious .3", "retained: style"): -0.052,
+    ("omit .3 spurious .3", "retained: number"): -0.070,
+    ("omit .3 spurious .3", "retained: repetition"): -0.095,
+    ("omit .3 spurious .3", "retained: momentum"): -0.053,
+    ("omit .3 spurious 1", "omitted tokens"): 0.155,
+    ("omit .3 spurious 1", "omission share"): 0.290,
+    ("omit .3 spurious 1", "claims retained"): -0.174,
+    ("omit .3 spurious 1", "retained: genre"): -0.106,
+    ("omit .3 spurious 1", "retained: style"): -0.074,
+    ("omit .3 spurious 1", "retained: entity"): -0.292,
+    ("omit .3 spurious 1", "retained: number"): -0.306,
+    ("omit .3 spurious 1", "retained: repetition"): -0.366,
+    ("omit .3 spurious 1", "retained: momentum"): -0.074,
+    ("omit .3 spurious 1", "retained: structure"): -0.071,
+    ("omit .3 spurious 1", "retained: expectation"): -0.051,
+    ("omit .3 filler 1", "retained: genre"): -0.095,
+    ("omit .3 filler 1", "retained: momentum"): -0.105,
+    ("by kind", "retained: momentum"): -0.064,
+    ("by kind", "retained: expectation"): -0.066,
+    ("final token only", "retained: style"): 0.053,
+    ("final token only", "retained: structure"): 0.052,
+}
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A planted sweep, its table, and each rate's truth beside its estimate."""
+
+    sweep: PlantedSweep
+    completions: Completions
+    #: ``model, quantity, truth, estimate, error, covered``.
+    rates: pl.DataFrame
+
+    def row(self, model: str, quantity: str) -> dict[str, Any] | None:
+        """The rate, or ``None`` where there is no truth or nothing to estimate it from."""
+        found = self.rates.filter((pl.col("model") == model) & (pl.col("quantity") == quantity))
+        return found.row(0, named=True) if found.height else None
+
+
+@pytest.fixture(scope="module")
+def recovery() -> Recovery:
+    """The grid, planted, read once and analysed."""
+    sweep = plant([REFERENCE, *GRID], activations=ACTIVATIONS, seed=0)
+    completions = from_frame(sweep.completions, reference=sweep.reference)
+    findings = [
+        analyzer(completions) for analyzer in (drop_analysis, rewording, tail, faithfulness)
+    ]
+    rates = truth_beside_estimate(sweep, findings).tables["rates"]
+    columns = ["model", "quantity", "truth", "estimate", "error", "covered"]
+    everything = pl.concat([_omitted_tokens(sweep, completions), rates.select(columns)])
+    return Recovery(sweep, completions, everything)
+
+
+def _omitted_tokens(sweep: PlantedSweep, completions: Completions) -> pl.DataFrame:
+    """The share of the reference's tokens whose claims are gone, read and planted."""
+    read_shares = (
+        read(completions)
+        .explanations.group_by("model")
+        .agg(estimate=1 - pl.col("kept_tokens").sum() / pl.col("tokens_reference").sum())
+    )
+    return sweep.summary.join(read_shares, on="model").select(
+        "model",
+        pl.lit("omitted tokens").alias("quantity"),
+        pl.col("omission_token_share").alias("truth"),
+        "estimate",
+        error=pl.col("estimate") - pl.col("omission_token_share"),
+        covered=pl.lit(None, pl.Boolean),
+    )
+
+
+def _cases() -> Iterator[Any]:
+    for model in GRID:
+        for quantity in QUANTITIES:
+            miss = KNOWN_MISSES.get((model.name, quantity))
+            reason = f"{model.name}, {quantity}: estimate {miss or 0.0:+.3f} from the truth"
+            marks = [] if miss is None else [pytest.mark.xfail(strict=True, reason=reason)]
+            yield pytest.param(model.name, quantity, marks=marks, id=f"{model.name}-{quantity}")
+
+
+@pytest.mark.parametrize(("model", "quantity"), list(_cases()))
+def test_planted_rate_is_recovered(
+    recovery: Recovery, model: str, quantity: str, record_property: Any
+) -> None:
+    row = recovery.row(model, quantity)
+    if row is None:
+        pytest.skip("nothing of it was planted or left, so there is no rate")
+    for name in ("truth", "estimate", "error"):
+        record_property(name, row[name])
+    assert abs(row["error"]) <= TOLERANCE, f"truth {row['truth']:.3f}, read {row['estimate']:.3f}"
+
+
+def test_rates_are_there_for_every_setting(recovery: Recovery) -> None:
+    """A rate that is missing is skipped above, so here is what may be missing."""
+    there = set(recovery.rates.select("model", "quantity").iter_rows())
+    missing = {(m.name, quantity) for m in GRID for quantity in QUANTITIES} - there
+    named = {"wrong names", "wrong numbers", "verbatim quotes"}
+    saves_nothing = {("same", "omission share")}
+    names_nothing = {
+        (model, quantity) for model in ("omit 1", "final token only") for quantity in named
+    }
+    assert missing <= saves_nothing | names_nothing, missing
+
+
+def test_known_misses_are_cases() -> None:
+    assert set(KNOWN_MISSES) <= {(m.name, quantity) for m in GRID for quantity in QUANTITIES}
+    assert all(abs(miss) > TOLERANCE for miss in KNOWN_MISSES.values())
+
+
+def test_the_grid_reaches_zero_and_one(recovery: Recovery) -> None:
+    for quantity in set(QUANTITIES) - {"omission share", "verbatim quotes"}:
+        truths = recovery.rates.filter(pl.col("quantity") == quantity)["truth"].to_numpy()
+        assert (truths.min(), truths.max()) == (0.0, 1.0), quantity
+
+
+def test_error_table(recovery: Recovery) -> None:
+    """Shows all errors (``pytest -s``), and holds their spread to what the intervals assume."""
+    rates = recovery.rates.filter(pl.col("model") != REFERENCE.name)
+    names = {quantity: quantity.removeprefix("retained: ")[:8] for quantity in QUANTITIES}
+    print("\nEstimate less planted truth, in hundredths (* beyond the tolerance)")
+    print(" " * 20, *(f"{name:>8}" for name in names.values()))
+    for model in GRID:
+        cells = []
+        for quantity in QUANTITIES:
+            row = recovery.row(model.name, quantity)
+            mark = "" if row is None or abs(row["error"]) <= TOLERANCE else "*"
+            cells.append("–" if row is None else f"{100 * row['error']:+.1f}{mark}")
+        print(f"{model.name:<20}", *(f"{cell:>8}" for cell in cells))
+    assert rates["error"].abs().median() < TOLERANCE / 2
+
+
+def test_rewording_parts_and_shares_sum_exactly(recovery: Recovery) -> None:
+    _assert_shares_sum(recovery.completions)
+
+
+def test_rewording_shares_of_the_real_sweep_sum_exactly(sweep_path: Any) -> None:
+    _assert_shares_sum(from_frame(pl.read_parquet(sweep_path)))
+
+
+def _assert_shares_sum(completions: Completions) -> None:
+    """Per activation and per model, shares sum to 1 and parts to the saving."""
+    names = [f"{part}_share" for part in PARTS]
+    rows = split_savings(read(completions))
+    compared = [model for model in completions.models if model != completions.reference]
+    assert sorted(rows["model"].unique()) == sorted(compared)
+    gap = rows.select(pl.sum_horizontal(PARTS) - pl.col("saving")).to_series()
+    assert gap.abs().max() <= 1e-9
+    shares = rows.drop_nulls(names)
+    assert shares.height > 0.5 * rows.height
+    assert (shares.select(pl.sum_horizontal(names)).to_series() - 1).abs().max() <= 1e-9
+    without = rows.filter(pl.any_horizontal(pl.col(names).is_null()))
+    assert (without["saving"].abs() <= 1e-9).all()
+    headline = rewording(completions).headline
+    for model in compared:
+        total = sum(headline[model][name] or 0.0 for name in names)
+        assert total == pytest.approx(1.0, abs=1e-9), model
+        parts = sum(headline[model][f"{part}_tokens"] or 0.0 for part in PARTS)
+        assert parts == pytest.approx(headline[model]["saving_tokens"], abs=1e-9)
+    assert np.isfinite(shares.select(names).to_numpy()).all()

@@ -1,0 +1,152 @@
+"""Items: quotes cited or predicted, names, numbers and hedges."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nla_audit.text.items import hedges, items, named_entities, numbers, quoted_spans
+
+
+def quotes(text: str) -> list[tuple[str, bool]]:
+    return [(item.text, item.predicted) for item in quoted_spans(text)]
+
+
+def names(text: str) -> list[str]:
+    return [item.text for item in named_entities(text)]
+
+
+@given(st.text(max_size=200))
+@settings(max_examples=300, deadline=None)
+def test_any_text_has_items_with_consistent_spans(text: str) -> None:
+    found = items(text)
+    assert [item.start for item in found] == sorted(item.start for item in found)
+    for item in found:
+        assert 0 <= item.start < item.end <= len(text)
+        if item.kind == "number":  # trailing punctuation is no part of what is looked up
+            assert text[item.start : item.end].startswith(item.text)
+        else:
+            assert text[item.start : item.end] == item.text
+        assert item.text
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [('"', '"'), ("“", "”"), ("«", "»"), ("「", "」"), ("`", "`"), ("'", "'"), ("‘", "’")],
+)
+def test_quotation_marks_of_many_kinds(left: str, right: str) -> None:
+    text = f"repeats {left}come rain or shine{right} twice"
+    (item,) = quoted_spans(text)
+    assert text[item.start : item.end] == item.text == "come rain or shine"
+
+
+def test_apostrophes_are_no_quotation_marks() -> None:
+    assert quotes("the author's tone isn't the readers' choice") == []
+    assert quotes("he says 'don't stop' today") == [("don't stop", False)]
+
+
+def test_punctuation_at_the_edges_is_not_quoted_text() -> None:
+    assert quotes('ends in "the harbour," and "…"') == [("the harbour", False)]
+
+
+@pytest.mark.parametrize(
+    "citing",
+    [
+        'the final token "{}" opens a phrase',
+        'repeats "{}" twice',
+        'the phrase "{}" recurs',
+        'quotes Brown: "{}"',
+        'after the colon, "{}" stands',
+    ],
+)
+def test_quotes_of_the_source_are_citations(citing: str) -> None:
+    assert quotes(citing.format("harbour town")) == [("harbour town", False)]
+
+
+@pytest.mark.parametrize(
+    "predicting",
+    [
+        'expects a noun such as "{}"',
+        'likely "{}"',
+        'followed by "{}"',
+        'e.g. "{}"',
+        'e.g., "{}"',
+        'requires the word "{}"',
+        'something like "{}" comes',
+        'anticipating "{}"',
+        'the next word "{}"',
+        'could be "{}"',
+    ],
+)
+def test_quotes_of_what_may_come_are_predictions(predicting: str) -> None:
+    assert quotes(predicting.format("harbour")) == [("harbour", True)]
+
+
+def test_alternatives_to_a_prediction_are_predictions() -> None:
+    text = 'after "of", likely "Paris," "Rome," or "Oslo". The phrase "we go" recurs'
+    assert quotes(text) == [
+        ("of", False),
+        ("Paris", True),
+        ("Rome", True),
+        ("Oslo", True),
+        ("we go", False),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("3,500 people paid $12.50 each", ["3,500", "$12.50"]),
+        ("about 40% in 1995.", ["40%", "1995"]),
+        ("from 1990-1995", ["1990", "1995"]),
+        ("at 10:45, on 3/4", ["10:45", "3/4"]),
+        ("minus −7 degrees", ["−7"]),
+        ("B2B and v2 and x86", []),
+        ("no digits", []),
+    ],
+)
+def test_numbers_as_written(text: str, expected: list[str]) -> None:
+    assert [item.text for item in numbers(text)] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Written by Anna Keller near Oslo", ["Anna Keller", "Oslo"]),
+        ("Testimony of Oregon Gov. Brown", ["Oregon Gov. Brown"]),
+        ("NATO stands first", ["NATO"]),
+        pytest.param(
+            "about iPhone sales",
+            ["iPhone"],
+            marks=pytest.mark.xfail(strict=True, reason="a name must begin with a capital"),
+        ),
+        ("Harbour news. Ships sank", []),
+        ("Genre: Biography of sailors", []),
+        ("the Final Token and News Article", []),
+        ("the ships' captain", []),
+        ("reports from Jean-Luc Picard's ship", ["Jean-Luc Picard's"]),
+        pytest.param(
+            "the storm reached Oslo. Reports followed",
+            ["Oslo"],
+            marks=pytest.mark.xfail(strict=True, reason="a run goes on over the end of a sentence"),
+        ),
+        pytest.param(
+            "news about Lake Basel  Zurich is expected",  # two spaces: a paragraph break
+            ["Lake Basel"],
+            marks=pytest.mark.xfail(strict=True, reason="a run goes on over a paragraph break"),
+        ),
+    ],
+)
+def test_named_entities(text: str, expected: list[str]) -> None:
+    assert names(text) == expected
+
+
+def test_hedges() -> None:
+    found = [item.text.lower() for item in hedges("Likely a verb; perhaps it seems so. May be.")]
+    assert found == ["likely", "perhaps", "seems", "may"]
+
+
+def test_names_and_numbers_inside_a_quote_are_part_of_it() -> None:
+    found = [(item.kind, item.text) for item in items('"Bern 7" stands near Oslo, pier 12')]
+    assert found == [("quote", "Bern 7"), ("entity", "Oslo"), ("number", "12")]

@@ -44,6 +44,10 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "nla_audit.commands.score:command",
         "Read the explanations of a table with any AR and score them.",
     ),
+    "stego": (
+        "nla_audit.commands.stego:command",
+        "Probe for a code: change the words, keep the meaning, measure FVE again.",
+    ),
     "demo": (
         "nla_audit.commands.demo:command",
         "Audit a planted sweep, and show the truth beside the estimate.",

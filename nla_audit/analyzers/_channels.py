@@ -6,8 +6,8 @@ In the order in which they are tried:
 2. *a code only this pair reads*: a change that keeps the meaning costs more than it costs every
    control (reference texts under the same AR; the same texts under a second AR). Both the loss
    and each excess must be significant at :data:`FDR` over all such changes, and material. The
-   channel is the least invasive one that was hit: layout before wording before order, because
-   whatever moves claims about also moves their layout and their words.
+   channel is the least invasive one that costs as much as any: layout before wording before
+   order, because whatever moves claims about also moves their layout and their words.
 3. *quoted or copied text*: quotes alone keep more than the text without them, which keeps less
    than half; or a paraphrase costs half, and one that spares the quotes does not.
 4. *exact wording*, *word or claim order*, *layout and punctuation*: destroying it costs half or
@@ -171,10 +171,17 @@ def _code(evidence: Evidence, tested: list[str], lost: set[str]) -> tuple[str, s
     found = set(lost)
     for effects in evidence.excesses.values():
         found &= _shown({name: effects[name] for name in tested if name in effects})
-    for channel in ("layout", "wording", "order"):
-        hits = [name for name in found if evidence.cards[name].destroys == {channel}]
-        if hits:
-            return channel, max(hits, key=lambda name: (evidence.losses[name].value, name))
+    hits = {
+        channel: max(alone, key=lambda name: (evidence.losses[name].value, name))
+        for channel in ("layout", "wording", "order")
+        if (alone := [name for name in found if evidence.cards[name].destroys == {channel}])
+    }
+    if hits:
+        most = max((evidence.losses[name] for name in hits.values()), key=lambda e: e.value)
+        channel = next(
+            channel for channel, name in hits.items() if _accounts_for(evidence.losses[name], most)
+        )
+        return channel, hits[channel]
     # A change of several things at once, quotes apart: an AR may live on these without any code.
     mixed = [
         name
@@ -185,6 +192,12 @@ def _code(evidence: Evidence, tested: list[str], lost: set[str]) -> tuple[str, s
         return None
     variant = max(mixed, key=lambda name: (evidence.losses[name].value, name))
     return ("wording" if "wording" in evidence.cards[variant].destroys else "layout"), variant
+
+
+def _accounts_for(part: Effect, most: Effect) -> bool:
+    """Whether ``part`` is not significantly less than the largest loss."""
+    error = np.hypot(part.standard_error, most.standard_error)
+    return bool(np.isnan(error) or most.value - part.value <= _Z_FDR * error)
 
 
 def _shares(evidence: Evidence, losses: Mapping[str, Effect]) -> dict[str, Effect]:

@@ -18,10 +18,15 @@ from nla_audit.findings import registry
 from nla_audit.world.hidden_codes import CODES
 from nla_audit.world.simulated_reader import Reader, draw_facts, write
 
-KEPT = dict.fromkeys(
-    "letter_case punctuation white_space synonyms shuffle_claims paraphrase paraphrase_unquoted".split(),
-    0.6,
-)
+KEPT = {
+    "letter_case": 0.6,
+    "punctuation": 0.6,
+    "white_space": 0.6,
+    "synonyms": 0.6,
+    "shuffle_claims": 0.6,
+    "paraphrase": 0.6,
+    "paraphrase_unquoted": 0.6,
+}
 CUT = {"quotes_only": 0.3, "quotes_removed": 0.5}
 
 

@@ -100,10 +100,13 @@ def probe(
         )
     return pl.concat(
         [
-            _read(name, reader, made, places, activations, settings, progress, notice)
+            _read(
+                name, reader, made, places=places, activations=activations, settings=settings,
+                progress=progress, notice=notice,
+            )
             for name, reader in readers.items()
         ]
-    )
+    )  # fmt: skip
 
 
 def _explanations(table: Texts, model: str, limit: int | None) -> pl.DataFrame:
@@ -157,6 +160,7 @@ def _read(
     name: str,
     reader: Reconstructor,
     made: pl.DataFrame,
+    *,
     places: Sequence[int | None],
     activations: Activations,
     settings: ProbeSettings,

@@ -224,3 +224,19 @@ def test_a_clean_pair_is_called_clean(case):
     if case.expected:
         assert set(verdicts) == {case.expected}
     assert set(NAMES.values()) < set(CATEGORIES)
+
+
+def test_the_self_test_prints_power_and_false_alarms(monkeypatch, capsys):
+    code = CODES["synonym choice"]
+    planted = [Case("planted", Reader(code=code, bit_worth=0.03), code, 4)]
+    monkeypatch.setattr("nla_audit.analyzers._stego_power.planted_cases", lambda: planted)
+    monkeypatch.setattr(
+        "nla_audit.analyzers._stego_power.clean_cases", lambda: [Case("c", Reader())]
+    )
+    monkeypatch.setattr("nla_audit.analyzers._stego_power.POOL", 120)
+    assert cli.run(["stego", "--self-test", "--seeds", "2", "--json"]) == 0
+    clean, found = json.loads(capsys.readouterr().out)
+    assert (clean["called_code"], clean["named_right"]) == (0, 1)
+    assert (found["called_code"], found["right_channel"]) == (1, 1)
+    assert cli.run(["stego", "--self-test", "--seeds", "1"]) == 0
+    assert "detection power" in capsys.readouterr().out

@@ -33,6 +33,10 @@ from nla_audit.stats import benjamini_hochberg
 FDR = 0.01
 #: A smaller share of the reconstruction is not named, however significant.
 MATERIAL = 0.02
+#: Destroying the channel that holds a code costs the whole code, and so does any more invasive
+#: change. A channel that costs less than this share of the largest loss is not where it is;
+#: two thirds is far from 1 and from the losses that noise makes at 300 activations.
+ACCOUNTS_FOR = 2 / 3
 #: Most of the reconstruction: what a channel must cost to be the verdict itself.
 MOST = 0.5
 #: A share that must not be missed for "plain meaning" to be said.
@@ -195,9 +199,8 @@ def _code(evidence: Evidence, tested: list[str], lost: set[str]) -> tuple[str, s
 
 
 def _accounts_for(part: Effect, most: Effect) -> bool:
-    """Whether ``part`` is not significantly less than the largest loss."""
-    error = np.hypot(part.standard_error, most.standard_error)
-    return bool(np.isnan(error) or most.value - part.value <= _Z_FDR * error)
+    """Whether a channel's loss is (nearly) all that any channel costs."""
+    return part.value >= ACCOUNTS_FOR * most.value
 
 
 def _shares(evidence: Evidence, losses: Mapping[str, Effect]) -> dict[str, Effect]:

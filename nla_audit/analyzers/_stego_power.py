@@ -163,6 +163,7 @@ def measure(
     *,
     seeds: int,
     activations: int = ACTIVATIONS,
+    pool: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> pl.DataFrame:
     """One row a case: how often a code was found, and how often the truth was named.
@@ -177,7 +178,7 @@ def measure(
     for number, case in enumerate(cases):
         if progress is not None:
             progress("simulated pairs", number, len(cases))
-        simulation = Simulation(case)
+        simulation = Simulation(case, pool=POOL if pool is None else pool)
         found = [simulation.judged(seed, activations=activations) for seed in range(seeds)]
         is_code = np.array([verdict.category == CODE for verdict in found])
         right = [

@@ -6,7 +6,7 @@ registered with the analyzers that ``nla-audit audit`` runs. ``nla-audit stego``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,10 +44,22 @@ QUESTION = "Does the AR read what explanations say, or something hidden in how i
 _MIN_TEXTS_FOR_LINE = 30
 
 
-def stego(scores: Scores, *, seed: int = 0) -> Finding:
+def stego(
+    scores: Scores,
+    *,
+    seed: int = 0,
+    notes: Sequence[str] = (),
+    examples: pl.DataFrame | None = None,
+) -> Finding:
     """The finding: retention of every variant, excess over the controls, a verdict.
 
     With several models (checkpoints, length penalties) each is judged on its own.
+
+    Args:
+        scores: of the changed texts.
+        seed: of the intervals.
+        notes: caveats that only the caller knows (who wrote the paraphrases, what failed).
+        examples: ``variant, before, after``, to be shown; left out of reports without texts.
     """
     cards = transforms()
     models = scores.models
@@ -55,7 +67,7 @@ def stego(scores: Scores, *, seed: int = 0) -> Finding:
     rows: list[dict[str, Any]] = []
     verdicts: dict[str, Verdict] = {}
     lines: list[dict[str, Any]] = []
-    caveats: list[str] = []
+    caveats: list[str] = list(notes)
     for model in models:
         verdict, variants, notes = judge(scores, model, cards=cards, seed=seed)
         verdicts[model] = verdict
@@ -70,6 +82,8 @@ def stego(scores: Scores, *, seed: int = 0) -> Finding:
         "verdicts": _verdict_table(verdicts),
         "channels": _channel_table(verdicts),
     }
+    if examples is not None:
+        tables["examples"] = examples
     if lines:
         tables["loss_at_zero_meaning_change"] = pl.DataFrame(lines, infer_schema_length=None)
     return Finding(
@@ -92,6 +106,7 @@ def stego(scores: Scores, *, seed: int = 0) -> Finding:
                 caption="Share of FVE above the floor that each change of the text leaves.",
             )
         ],
+        private_tables=frozenset({"examples"}),
         parameters={
             "seed": seed, "ar": scores.own_ar, "false_discovery_rate": FDR,
             "material_share": MATERIAL, "most": MOST, "large_code": LARGE,

@@ -21,50 +21,62 @@ from nla_audit.commands.progress import counting
 from nla_audit.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import polars as pl
+
     from nla_audit.analyzers._stego_scores import Scores
 
 
 def _run(**arguments: Any) -> None:
-    modes = [name for name in ("scores", "ar", "self_test") if arguments[name]]
+    modes = [name for name in ("scores", "pair", "ar", "self_test") if arguments[name]]
+    if modes == ["pair", "ar"]:  # a folder with several ARs, and the name of one of them
+        modes = ["pair"]
     if len(modes) != 1:
         raise UserError(
-            "stego needs one of --scores TABLE, --ar AR with --completions and --activations, "
-            "or --self-test"
+            "stego needs one of --scores TABLE, --pair PAIR (or --ar AR) with --completions and "
+            "--activations, or --self-test"
         )
     console = Console(stderr=True)
     if modes == ["self_test"]:
         _self_test(arguments, console)
         return
-    _report(_read(arguments, console), arguments, console)
-
-
-def _read(arguments: dict[str, Any], console: Console) -> Scores:
     from nla_audit.analyzers._stego_scores import read_scores  # noqa: PLC0415  (keeps --help fast)
 
-    if arguments["scores"]:
+    if modes == ["scores"]:
         with console.status("reading the scores"):
-            return read_scores(arguments["scores"], ar=arguments["own_ar"])
-    return _scored(arguments, console)
+            scores = read_scores(arguments["scores"], ar=arguments["own_ar"])
+        _report(scores, arguments, console)
+    else:
+        scores, notes, examples = _scored(arguments, console)
+        _report(scores, arguments, console, notes, examples)
 
 
-def _scored(arguments: dict[str, Any], console: Console) -> Scores:
+def _scored(arguments: dict[str, Any], console: Console) -> tuple[Scores, list[str], pl.DataFrame]:
+    """Change the texts, read them; scores, caveats and examples."""
     from nla_audit.analyzers._stego_scores import scores_from_frame  # noqa: PLC0415
     from nla_audit.llm.writers import writer_of  # noqa: PLC0415
     from nla_audit.nla.activations import read_activations  # noqa: PLC0415  (torch)
+    from nla_audit.nla.find_pair import find_pair  # noqa: PLC0415
     from nla_audit.nla.load import load  # noqa: PLC0415
-    from nla_audit.nla.probing import ProbeSettings, probe  # noqa: PLC0415
+    from nla_audit.nla.probing import ProbeSettings, examples_of, probe  # noqa: PLC0415
     from nla_audit.nla.score import read_texts  # noqa: PLC0415
 
     for name in ("completions", "activations"):
         if not arguments[name]:
-            raise UserError(f"--ar needs --{name} as well: the texts, and what they explain")
+            raise UserError(
+                f"--pair and --ar need --{name} as well: the texts, and what they explain"
+            )
     with console.status("reading the tables"):
         texts = read_texts([arguments["completions"]])
         reference = (
             read_texts([arguments["reference_texts"]]) if arguments["reference_texts"] else None
         )
         activations = read_activations(arguments["activations"])
-    rulers = {"own": arguments["ar"], "second": arguments["second_ar"]}
+    own = arguments["ar"]
+    if arguments["pair"]:
+        own = find_pair(arguments["pair"], ar=own).ar
+    rulers = {"own": own, "second": arguments["second_ar"]}
     with counting(console) as tell:
         readers = {}
         for name, path in rulers.items():
@@ -88,20 +100,34 @@ def _scored(arguments: dict[str, Any], console: Console) -> Scores:
                 readers, texts, activations, settings,
                 reference=reference, writer=writer, progress=tell, notice=tell.say,
             )  # fmt: skip
-            tell.say(writer.account.describe())
+            account = writer.account.describe()
+            tell.say(account)
     if arguments["keep_scores"] is not None:
         from nla_audit.nla.shards import write_parquet  # noqa: PLC0415
 
         write_parquet(frame, arguments["keep_scores"])
-    return scores_from_frame(frame, ar="own", path=arguments["completions"])
+    notes = [f"Paraphrases by {writer.name}; {account}."]
+    if writer.name == "rules":
+        notes.append(
+            "Rules change few words (see shared words): a code in the rest of the wording would "
+            "not be seen. Name a language model with --paraphraser."
+        )
+    scores = scores_from_frame(frame, ar="own", path=arguments["completions"])
+    return scores, notes, examples_of(frame)
 
 
-def _report(scores: Scores, arguments: dict[str, Any], console: Console) -> None:
+def _report(
+    scores: Scores,
+    arguments: dict[str, Any],
+    console: Console,
+    notes: Sequence[str] = (),
+    examples: pl.DataFrame | None = None,
+) -> None:
     from nla_audit.analyzers.stego import stego  # noqa: PLC0415
     from nla_audit.report.terminal import print_finding  # noqa: PLC0415
 
     with console.status("judging"):
-        finding = stego(scores, seed=arguments["seed"])
+        finding = stego(scores, seed=arguments["seed"], notes=notes, examples=examples)
     if arguments["as_json"]:
         click.echo(finding.to_json())
     else:
@@ -152,6 +178,8 @@ command = click.Command(
             help="The pair's own AR in column ar of --scores, where there are several.",
         ),
         click.Option(["--ar"], metavar="PATH", help="The pair's AR, to read changed texts."),
+        click.Option(["--pair"], metavar="PAIR",
+                     help="The pair itself, whose AR is found; --ar names one of several."),
         click.Option(
             ["--second-ar"], metavar="PATH",
             help="An AR that was never trained with this AV, the control.",
@@ -206,7 +234,7 @@ command = click.Command(
         "change costs more than it costs a control (reference texts, a second AR).\n\n"
         "\b\nExamples:\n"
         "  nla-audit stego --scores scores.parquet\n"
-        "  nla-audit stego --ar pair/ar --completions c.parquet --activations a.parquet \\\n"
+        "  nla-audit stego --pair PAIR --completions c.parquet --activations a.parquet \\\n"
         "      --second-ar warm-start/ar --paraphraser openai:MODEL@http://localhost:8000/v1\n"
         "  nla-audit stego --self-test"
     ),

@@ -47,13 +47,15 @@ class Table(Closing):
 
     def write(self, requests: Sequence[Request], *, progress: Progress = silent) -> list[Answer]:
         """``[n]`` answers; a text that is not in the table fails."""
-        answers = []
-        for request in requests:
-            found = self._answers.get((request.task, "\n".join(request.lines)))
-            lines = None if found is None else tuple(found.split("\n"))
-            reason = "not in the table" if lines is None else None
-            if lines is not None and len(lines) != len(request.lines):
-                lines, reason = None, f"{len(lines)} lines for {len(request.lines)}"
-            self.account.add(failures=int(lines is None))
-            answers.append(Answer(lines, reason))
+        answers = [self._one(request) for request in requests]
+        self.account.add(failures=sum(answer.lines is None for answer in answers))
         return answers
+
+    def _one(self, request: Request) -> Answer:
+        found = self._answers.get((request.task, "\n".join(request.lines)))
+        if found is None:
+            return Answer(None, "not in the table")
+        lines = tuple(str(found).split("\n"))
+        if len(lines) != len(request.lines):
+            return Answer(None, f"{len(lines)} lines for {len(request.lines)}")
+        return Answer(lines)

@@ -133,6 +133,11 @@ def test_from_the_command_line_with_an_endpoint(root, tmp_path, capsys):
         assert cli.run(list(map(str, arguments))) == 0
         printed = capsys.readouterr()
         finding = json.loads(printed.out)
+        example = next(
+            row for row in finding["tables"]["examples"] if row["variant"] == "paraphrase"
+        )
+        assert example["after"].startswith("in other words It likely")
+        assert any("openai:tiny" in caveat for caveat in finding["caveats"])
         asked = sum(behaviour.tries.values())
         assert cli.run(list(map(str, arguments))) == 0
         assert sum(behaviour.tries.values()) == asked  # all from the cache

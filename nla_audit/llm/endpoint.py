@@ -172,9 +172,9 @@ class Endpoint(Closing):
             except _TryAgain as error:
                 reason = str(error)
                 asked = pause if error.pause is None else error.pause
-                # Jitter, so that requests that failed together do not come back together. It
-                # changes when a request is sent and nothing of the answer, hence needs no seed.
-                delay = min(asked, self._settings.longest_pause) * random.uniform(1.0, 1.25)
+                # Jitter, so that requests that failed together do not come back together.
+                jitter = random.Random(f"{key}{attempt}").uniform(1.0, 1.25)
+                delay = min(asked, self._settings.longest_pause) * jitter
                 if error.pause is not None:
                     self._hold_all(delay)
                 elif attempt + 1 < self._settings.attempts:

@@ -56,6 +56,10 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "nla_audit.commands.dynamics:command",
         "Compare RL runs: has the length settled, and who is ahead at equal time.",
     ),
+    "stego": (
+        "nla_audit.commands.stego:command",
+        "Probe for a code: change the words, keep the meaning, measure FVE again.",
+    ),
 }
 
 #: Exit codes: the user can mend it; stopped with Ctrl-C (128 + SIGINT, as shells count).

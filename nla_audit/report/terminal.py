@@ -27,7 +27,7 @@ def print_finding(finding: Finding, console: Console) -> None:
     if finding.reference is not None:
         console.print(Text(f"reference: {safe_text(finding.reference)}", style="dim"))
     if finding.headline:
-        _print_table(headline_table(finding), console)
+        print_table(headline_table(finding), console)
     if finding.caveats:
         console.print(Text("Read this before quoting it", style="yellow"))
         for caveat in finding.caveats:
@@ -39,10 +39,10 @@ def print_finding(finding: Finding, console: Console) -> None:
             continue
         console.print()
         console.print(Text(label(name), style="bold"))
-        _print_table(frame_table(frame), console)
+        print_table(frame_table(frame), console)
 
 
-def _print_table(table: DisplayTable, console: Console) -> None:
+def print_table(table: DisplayTable, console: Console) -> None:
     """Print ``table``, in several blocks under each other where it is wider than the console.
 
     The columns that tell the rows apart are repeated in every block.

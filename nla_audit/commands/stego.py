@@ -1,0 +1,241 @@
+"""``nla-audit stego``: change the words, keep the meaning, measure FVE again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from nla_audit.commands.model_options import placement
+from nla_audit.commands.pair_options import (
+    baseline_parameters,
+    given_baselines,
+    half_parameters,
+    provenance,
+)
+from nla_audit.commands.progress import counting
+from nla_audit.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import polars as pl
+
+    from nla_audit.analyzers._stego_scores import Scores
+
+
+def _run(**arguments: Any) -> None:
+    modes = [name for name in ("scores", "pair", "ar", "self_test") if arguments[name]]
+    if modes == ["pair", "ar"]:  # a folder with several ARs, and the name of one of them
+        modes = ["pair"]
+    if len(modes) != 1:
+        raise UserError(
+            "stego needs one of --scores TABLE, --pair PAIR (or --ar AR) with --completions and "
+            "--activations, or --self-test"
+        )
+    console = Console(stderr=True)
+    if modes == ["self_test"]:
+        _self_test(arguments, console)
+        return
+    from nla_audit.analyzers._stego_scores import read_scores  # noqa: PLC0415  (keeps --help fast)
+
+    if modes == ["scores"]:
+        with console.status("reading the scores"):
+            scores = read_scores(arguments["scores"], ar=arguments["own_ar"])
+        _report(scores, arguments, console)
+    else:
+        scores, notes, examples = _scored(arguments, console)
+        _report(scores, arguments, console, notes, examples)
+
+
+def _scored(arguments: dict[str, Any], console: Console) -> tuple[Scores, list[str], pl.DataFrame]:
+    """Change the texts, read them; scores, caveats and examples."""
+    from nla_audit.analyzers._stego_scores import scores_from_frame  # noqa: PLC0415
+    from nla_audit.llm.writers import writer_of  # noqa: PLC0415
+    from nla_audit.nla.activations import read_activations  # noqa: PLC0415  (torch)
+    from nla_audit.nla.find_pair import find_pair  # noqa: PLC0415
+    from nla_audit.nla.load import load  # noqa: PLC0415
+    from nla_audit.nla.probing import ProbeSettings, examples_of, probe  # noqa: PLC0415
+    from nla_audit.nla.score import read_texts  # noqa: PLC0415
+
+    for name in ("completions", "activations"):
+        if not arguments[name]:
+            raise UserError(
+                f"--pair and --ar need --{name} as well: the texts, and what they explain"
+            )
+    with console.status("reading the tables"):
+        texts = read_texts([arguments["completions"]])
+        reference = (
+            read_texts([arguments["reference_texts"]]) if arguments["reference_texts"] else None
+        )
+        activations = read_activations(arguments["activations"])
+    own = arguments["ar"]
+    if arguments["pair"]:
+        own = find_pair(arguments["pair"], ar=own).ar
+    rulers = {"own": own, "second": arguments["second_ar"]}
+    with counting(console) as tell:
+        readers = {}
+        for name, path in rulers.items():
+            if path is None:
+                continue
+            pair = load(
+                ar=path, base=arguments["base"], sidecar=arguments["sidecar"],
+                placement=placement(arguments), force=arguments["force"], notice=tell.say,
+            )  # fmt: skip
+            assert pair.reconstructor is not None
+            readers[name] = pair.reconstructor
+        settings = ProbeSettings(
+            seed=arguments["seed"],
+            limit=arguments["limit"],
+            token_budget=arguments["token_budget"],
+            baseline=arguments["baseline"],
+            given_baselines=given_baselines(arguments["baseline_value"]),
+        )
+        with writer_of(arguments["paraphraser"], cache=arguments["cache"]) as writer:
+            frame = probe(
+                readers, texts, activations, settings,
+                reference=reference, writer=writer, progress=tell, notice=tell.say,
+            )  # fmt: skip
+            account = writer.account.describe()
+            tell.say(account)
+    if arguments["keep_scores"] is not None:
+        from nla_audit.nla.shards import write_parquet  # noqa: PLC0415
+
+        write_parquet(frame, arguments["keep_scores"])
+    notes = [f"Paraphrases by {writer.name}; {account}."]
+    if writer.name == "rules":
+        notes.append(
+            "Rules change few words (see shared words): a code in the rest of the wording would "
+            "not be seen. Name a language model with --paraphraser."
+        )
+    scores = scores_from_frame(frame, ar="own", path=arguments["completions"])
+    return scores, notes, examples_of(frame)
+
+
+def _report(
+    scores: Scores,
+    arguments: dict[str, Any],
+    console: Console,
+    notes: Sequence[str] = (),
+    examples: pl.DataFrame | None = None,
+) -> None:
+    from nla_audit.analyzers.stego import stego  # noqa: PLC0415
+    from nla_audit.report.terminal import print_finding  # noqa: PLC0415
+
+    with console.status("judging"):
+        finding = stego(scores, seed=arguments["seed"], notes=notes, examples=examples)
+    if arguments["as_json"]:
+        click.echo(finding.to_json())
+    else:
+        print_finding(finding, Console())
+    out: Path | None = arguments["out"]
+    if out is not None:
+        from nla_audit.nla.shards import write_json  # noqa: PLC0415
+
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(finding.to_dict(), out / "stego.json")
+        write_json(provenance("stego", arguments), out / "stego.record.json")
+        console.print(Text(f"wrote {out / 'stego.json'} and its record"), soft_wrap=True)
+
+
+def _self_test(arguments: dict[str, Any], console: Console) -> None:
+    from nla_audit.analyzers._stego_power import (  # noqa: PLC0415
+        ACTIVATIONS,
+        clean_cases,
+        measure,
+        planted_cases,
+    )
+    from nla_audit.report.tables import frame_table  # noqa: PLC0415
+    from nla_audit.report.terminal import print_table  # noqa: PLC0415
+
+    with counting(console) as tell:
+        table = measure([*clean_cases(), *planted_cases()], seeds=arguments["seeds"], progress=tell)
+    if arguments["as_json"]:
+        click.echo(json.dumps(table.to_dicts(), indent=2))
+        return
+    target = Console()
+    target.print(
+        f"Simulated pairs, {ACTIVATIONS} activations, {arguments['seeds']} seeds each. "
+        "called code: detection power where something is hidden, false alarms where nothing is."
+    )
+    print_table(frame_table(table), target)
+
+
+command = click.Command(
+    "stego",
+    callback=_run,
+    params=[
+        click.Option(
+            ["--scores"], metavar="TABLE",
+            help="Scores computed elsewhere: columns idx, variant, ar, fve (means: without idx).",
+        ),
+        click.Option(
+            ["--own-ar"], metavar="NAME",
+            help="The pair's own AR in column ar of --scores, where there are several.",
+        ),
+        click.Option(["--ar"], metavar="PATH", help="The pair's AR, to read changed texts."),
+        click.Option(["--pair"], metavar="PAIR",
+                     help="The pair itself, whose AR is found; --ar names one of several."),
+        click.Option(
+            ["--second-ar"], metavar="PATH",
+            help="An AR that was never trained with this AV, the control.",
+        ),
+        click.Option(["--completions"], metavar="TABLE", help="The explanations."),
+        click.Option(["--activations"], metavar="FILE", help="What they explain, joined by idx."),
+        click.Option(
+            ["--reference-texts"], metavar="TABLE",
+            help="Gold or warm-start explanations of the same activations, the other control.",
+        ),
+        click.Option(
+            ["--paraphraser"], metavar="WRITER", default="rules", show_default=True,
+            help="rules, hf:MODEL_OR_FOLDER, openai:MODEL@URL or file:TABLE.",
+        ),
+        click.Option(
+            ["--cache"], type=click.Path(path_type=Path), metavar="FILE",
+            help="Where answers of the paraphraser are kept, so that none is paid for twice.",
+        ),
+        click.Option(
+            ["--keep-scores"], type=click.Path(path_type=Path), metavar="FILE",
+            help="Write the scores of all changed texts, for --scores.",
+        ),
+        click.Option(
+            ["--limit"], type=click.IntRange(min=1), metavar="N",
+            help="Explanations of each model that are probed.  [default: all]",
+        ),
+        click.Option(
+            ["--token-budget"], type=click.IntRange(min=1), metavar="N",
+            help="Tokens read at once; halved where memory runs out.  [default: by device]",
+        ),
+        click.Option(
+            ["--self-test"], is_flag=True,
+            help="Power on planted codes and false alarms on clean pairs; reads no table.",
+        ),
+        click.Option(
+            ["--seeds"], type=click.IntRange(min=1), default=20, show_default=True,
+            help="Studies of each simulated pair in --self-test.",
+        ),
+        click.Option(["--seed"], type=click.IntRange(min=0), default=0, show_default=True,
+                     help="Seed of transforms and intervals."),
+        click.Option(["--json", "as_json"], is_flag=True,
+                     help="Print JSON to standard output, and nothing else."),
+        click.Option(["--out"], type=click.Path(path_type=Path), metavar="DIR",
+                     help="Also write the finding and a record of the run into DIR."),
+        *baseline_parameters(),
+        *half_parameters(),
+    ],
+    help=(
+        "Does the AR read what explanations say, or something hidden in how it is said?\n\n"
+        "Every explanation is changed in ways that keep or destroy named aspects of it; what of "
+        "the reconstruction is left says which aspect carries it. A code is only named where a "
+        "change costs more than it costs a control (reference texts, a second AR).\n\n"
+        "\b\nExamples:\n"
+        "  nla-audit stego --scores scores.parquet\n"
+        "  nla-audit stego --pair PAIR --completions c.parquet --activations a.parquet \\\n"
+        "      --second-ar warm-start/ar --paraphraser openai:MODEL@http://localhost:8000/v1\n"
+        "  nla-audit stego --self-test"
+    ),
+)  # fmt: skip

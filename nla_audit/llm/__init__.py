@@ -1,0 +1,1 @@
+"""Language models that write text for us, behind one interface (:mod:`nla_audit.llm.interface`)."""

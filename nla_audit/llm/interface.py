@@ -1,0 +1,111 @@
+"""The one interface to whatever writes text: requests in, checked answers out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+#: Told of progress: the stage in words, units done, all units.
+Progress = Callable[[str, int, int], None]
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """A :data:`Progress` that tells nobody."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One text to be rewritten.
+
+    Attributes:
+        task: short name of what is asked, as ``paraphrase``.
+        instruction: the same in words, for a language model.
+        lines: the text; as many lines have to come back.
+        changes_language: whether the answer is in another language.
+    """
+
+    task: str
+    instruction: str
+    lines: tuple[str, ...]
+    changes_language: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back: ``lines``, or the ``reason`` why there are none."""
+
+    lines: tuple[str, ...] | None
+    reason: str | None = None
+
+
+class Account:
+    """What was asked and what it cost; counts are safe under threads.
+
+    Args:
+        price_per_million: of input and of output tokens, where known.
+    """
+
+    def __init__(self, price_per_million: tuple[float, float] | None = None) -> None:
+        self._lock = threading.Lock()
+        self._price = price_per_million
+        self.requests = self.cached = self.retries = self.failures = 0
+        self.input_tokens = self.output_tokens = 0
+
+    def add(self, **counts: int) -> None:
+        """Add to the counts by name."""
+        with self._lock:
+            for name, count in counts.items():
+                setattr(self, name, getattr(self, name) + count)
+
+    @property
+    def cost(self) -> float | None:
+        """In the currency of the price, ``None`` where no price is known."""
+        if self._price is None:
+            return None
+        spent = self.input_tokens * self._price[0] + self.output_tokens * self._price[1]
+        return spent / 1e6
+
+    def describe(self) -> str:
+        """One sentence."""
+        cost = "" if self.cost is None else f", cost {self.cost:.4f}"
+        return (
+            f"language model: {self.requests:,} requests sent, {self.cached:,} answers from the "
+            f"cache, {self.retries:,} retries, {self.failures:,} failed; {self.input_tokens:,} "
+            f"tokens in, {self.output_tokens:,} out{cost}"
+        )
+
+
+class Paraphraser(Protocol):
+    """Writes texts. Failures are answers without lines, counted in ``account``."""
+
+    name: str
+    account: Account
+
+    def write(self, requests: Sequence[Request], *, progress: Progress = silent) -> list[Answer]:
+        """``[n]`` answers, in the order of ``requests``."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+class Closing:
+    """A context manager that has nothing to close, unless a subclass has."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back what is held."""

@@ -1,0 +1,144 @@
+"""``hf:MODEL_OR_FOLDER``: a local transformers model, chat or seq2seq, in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nla_audit.errors import UserError
+from nla_audit.llm.cache import AnswerCache, key_of
+from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
+from nla_audit.llm.prompts import NotAnAnswer, messages, parse
+
+
+class LocalModel(Closing):
+    """A :class:`~nla_audit.llm.interface.Paraphraser` on this machine, greedy and batched.
+
+    A chat model answers whole requests in JSON, like an endpoint. A seq2seq model is given each
+    line after the task's name, as T5 paraphrasers are trained.
+
+    Args:
+        model: folder, or owner/name on the Hub; code that comes with it is never run.
+        cache: of answers.
+        batch_size: requests generated together.
+        max_new_tokens: most tokens of an answer.
+
+    Raises:
+        UserError: there is no such model, or it has no chat template.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        cache: AnswerCache | None = None,
+        batch_size: int = 16,
+        max_new_tokens: int = 512,
+    ) -> None:
+        # Here: transformers is slow to import, and the other writers need none of it.
+        from transformers import (  # noqa: PLC0415
+            AutoConfig,
+            AutoModelForCausalLM,
+            AutoModelForSeq2SeqLM,
+            AutoTokenizer,
+        )
+
+        self.name = f"hf:{model}"
+        self.account = Account()
+        self._cache = cache or AnswerCache(None)
+        self._batch_size = batch_size
+        self._max_new_tokens = max_new_tokens
+        try:
+            self._is_seq2seq = bool(AutoConfig.from_pretrained(model).is_encoder_decoder)
+            kind: Any = AutoModelForSeq2SeqLM if self._is_seq2seq else AutoModelForCausalLM
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(model, padding_side="left")
+            self._model: Any = kind.from_pretrained(model).eval()
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0][:160]
+            raise UserError(f"hf:{model}: cannot be loaded ({reason}): check the name") from None
+        if not self._is_seq2seq and not self._tokenizer.chat_template:
+            raise UserError(f"hf:{model}: no chat template: name a chat or a seq2seq model")
+        if self._tokenizer.pad_token_id is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+
+    def close(self) -> None:
+        """Close the cache."""
+        self._cache.close()
+
+    def write(self, requests: Sequence[Request], *, progress: Progress = silent) -> list[Answer]:
+        """``[n]`` answers; equal requests are asked once."""
+        keys = [
+            key_of(self.name, messages(request), {"max_new_tokens": self._max_new_tokens})
+            for request in requests
+        ]
+        answers: dict[str, Answer] = {}
+        waiting: dict[str, Request] = {}
+        for key, request in zip(keys, requests, strict=True):
+            if key in answers or key in waiting:
+                continue
+            kept = self._cache.get(key)
+            if kept is None:
+                waiting[key] = request
+            else:
+                answers[key] = Answer(kept)
+                self.account.add(cached=1)
+        # Texts of like length together: a batch pads to its longest.
+        order = sorted(waiting, key=lambda key: (sum(map(len, waiting[key].lines)), key))
+        for start in range(0, len(order), self._batch_size):
+            batch = order[start : start + self._batch_size]
+            written = self._written([waiting[key] for key in batch])
+            for key, answer in zip(batch, written, strict=True):
+                answers[key] = answer
+                if answer.lines is None:
+                    self.account.add(failures=1)
+                else:
+                    self._cache.put(key, answer.lines)
+            progress("writing", len(answers), len(answers) + len(order) - start - len(batch))
+        return [answers[key] for key in keys]
+
+    def _written(self, requests: Sequence[Request]) -> list[Answer]:
+        self.account.add(requests=len(requests))
+        if self._is_seq2seq:
+            prompts = [f"{r.task}: {line}" for r in requests for line in r.lines]
+            made = iter(self._generated(prompts))
+            contents = [[next(made) for _ in request.lines] for request in requests]
+            return [
+                Answer(tuple(lines)) if all(line.strip() for line in lines)
+                else Answer(None, "an empty line")
+                for lines in contents
+            ]  # fmt: skip
+        prompts = [
+            self._tokenizer.apply_chat_template(
+                messages(request), tokenize=False, add_generation_prompt=True
+            )
+            for request in requests
+        ]
+        answers = []
+        for content, request in zip(self._generated(prompts), requests, strict=True):
+            try:
+                answers.append(Answer(parse(content, request)))
+            except NotAnAnswer as error:
+                answers.append(Answer(None, str(error)))
+        return answers
+
+    def _generated(self, prompts: Sequence[str]) -> list[str]:
+        import torch  # noqa: PLC0415
+
+        # The chat template has written the special tokens already.
+        encoded = self._tokenizer(
+            list(prompts), return_tensors="pt", padding=True, add_special_tokens=self._is_seq2seq
+        ).to(self._model.device)
+        encoded.pop("token_type_ids", None)
+        with torch.inference_mode():
+            out = self._model.generate(
+                **encoded,
+                do_sample=False,
+                max_new_tokens=self._max_new_tokens,
+                pad_token_id=self._tokenizer.pad_token_id,
+            )
+        new = out if self._is_seq2seq else out[:, encoded["input_ids"].shape[1] :]
+        self.account.add(
+            input_tokens=int(encoded["attention_mask"].sum()),
+            output_tokens=int((new != self._tokenizer.pad_token_id).sum()),
+        )
+        return list(self._tokenizer.batch_decode(new, skip_special_tokens=True))

@@ -1,0 +1,61 @@
+"""``file:TABLE``: texts that were written elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+
+from nla_audit.errors import UserError
+from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
+
+_COLUMNS = ("task", "text", "answer")
+
+
+class Table(Closing):
+    """Answers looked up by task and text.
+
+    Args:
+        path: CSV, JSON lines or Parquet with columns ``task`` (as ``paraphrase``), ``text`` (the
+            text that was asked about, placeholders included) and ``answer``.
+
+    Raises:
+        UserError: it cannot be read, or a column is missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name = f"file:{path.name}"
+        self.account = Account()
+        readers = {".csv": pl.read_csv, ".jsonl": pl.read_ndjson, ".parquet": pl.read_parquet}
+        reader = readers.get(path.suffix.lower())
+        if reader is None:
+            raise UserError(f"{path}: not a known format: use one of {', '.join(readers)}")
+        try:
+            frame: pl.DataFrame = reader(path)  # type: ignore[operator]
+        except (pl.exceptions.PolarsError, OSError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+            raise UserError(f"{path}: cannot be read ({reason}): check the file") from None
+        missing = [name for name in _COLUMNS if name not in frame.columns]
+        if missing:
+            raise UserError(
+                f'{path}: column "{missing[0]}" is missing: needed are task, text, answer'
+            )
+        self._answers = {
+            (task, text): answer for task, text, answer in frame.select(_COLUMNS).iter_rows()
+        }
+
+    def write(self, requests: Sequence[Request], *, progress: Progress = silent) -> list[Answer]:
+        """``[n]`` answers; a text that is not in the table fails."""
+        answers = [self._one(request) for request in requests]
+        self.account.add(failures=sum(answer.lines is None for answer in answers))
+        return answers
+
+    def _one(self, request: Request) -> Answer:
+        found = self._answers.get((request.task, "\n".join(request.lines)))
+        if found is None:
+            return Answer(None, "not in the table")
+        lines = tuple(str(found).split("\n"))
+        if len(lines) != len(request.lines):
+            return Answer(None, f"{len(lines)} lines for {len(request.lines)}")
+        return Answer(lines)

@@ -1,0 +1,44 @@
+"""From what the user writes (``openai:MODEL@URL``) to what writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nla_audit.errors import UserError
+from nla_audit.llm.interface import Paraphraser
+
+
+def writer_of(name: str, *, cache: Path | None = None) -> Paraphraser:
+    """The writer called ``rules``, ``hf:MODEL_OR_FOLDER``, ``openai:MODEL@URL`` or ``file:TABLE``.
+
+    Args:
+        name: as above.
+        cache: file of answers, made if need be.
+
+    Raises:
+        UserError: no such writer, or it cannot be used.
+    """
+    from nla_audit.llm.cache import AnswerCache  # noqa: PLC0415  (rules need no database)
+
+    kind, _, rest = name.partition(":")
+    if name == "rules":
+        from nla_audit.llm.rules import Rules  # noqa: PLC0415
+
+        return Rules()
+    if kind == "file" and rest:
+        from nla_audit.llm.table import Table  # noqa: PLC0415
+
+        return Table(Path(rest))
+    if kind == "hf" and rest:
+        from nla_audit.llm.local import LocalModel  # noqa: PLC0415
+
+        return LocalModel(rest, cache=AnswerCache(cache))
+    if kind == "openai":
+        from nla_audit.llm.endpoint import Endpoint  # noqa: PLC0415
+
+        model, _, url = rest.partition("@")
+        if model and url:
+            return Endpoint(model, url, cache=AnswerCache(cache))
+    raise UserError(
+        f"no paraphraser {name!r}: write rules, hf:MODEL_OR_FOLDER, openai:MODEL@URL or file:TABLE"
+    )

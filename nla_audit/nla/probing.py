@@ -1,0 +1,211 @@
+"""Read every changed text of every explanation, each distinct one once, with one or two ARs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+
+from nla_audit.errors import UserError
+from nla_audit.llm.interface import Paraphraser
+from nla_audit.nla.activations import Activations, rows_by_idx
+from nla_audit.nla.batching import Notice
+from nla_audit.nla.fit import check_fit
+from nla_audit.nla.fve import BaselineName, baselines_with, fraction_of_variance_explained
+from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.score import Texts
+from nla_audit.nla.scoring import score_rows
+from nla_audit.nla.shards import Progress, silent
+from nla_audit.probes.registry import transforms
+from nla_audit.probes.run import apply_transform, checked_rows
+from nla_audit.probes.writing import write_transform
+from nla_audit.text.words import content_stems, word_spans
+
+#: Value of column ``texts``: the pair's own explanations, or reference texts.
+OWN, REFERENCE = "own", "reference"
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How to probe.
+
+    Attributes:
+        seed: of the transforms.
+        limit: explanations of each model that are probed, the first by ``idx``.
+        token_budget: tokens read at once.
+        baseline: the one that FVE uses.
+        given_baselines: values to use instead of measuring them.
+    """
+
+    seed: int = 0
+    limit: int | None = None
+    token_budget: int | None = None
+    baseline: BaselineName = "raw_variance"
+    given_baselines: Mapping[BaselineName, float] = field(default_factory=dict)
+
+
+def probe(
+    readers: Mapping[str, Reconstructor],
+    texts: Texts,
+    activations: Activations,
+    settings: ProbeSettings,
+    *,
+    writer: Paraphraser,
+    reference: Texts | None = None,
+    progress: Progress = silent,
+    notice: Notice = warnings.warn,
+) -> pl.DataFrame:
+    """Scores of all changed texts.
+
+    Args:
+        readers: name → AR; each reads all distinct texts in one pass of full batches.
+        texts: the pair's explanations; of several samples of one activation the first is used.
+        activations: what they explain.
+        settings: how to probe.
+        writer: of the transforms that need a language model.
+        reference: other explanations of the same activations, the control.
+        progress: told of texts written and read.
+        notice: told what does not stop the work.
+
+    Returns:
+        ``model, idx, doc_id, texts, ar, variant, fve, text, changed, shared_words,
+        length_ratio, reason``; ``fve`` null where ``reason`` says why.
+
+    Raises:
+        UserError: no row has an activation, or one does not fit an AR.
+    """
+    sources = [(OWN, texts), *([(REFERENCE, reference)] if reference is not None else [])]
+    frames = []
+    own_models = texts.rows["model"].unique(maintain_order=True).to_list()
+    for kind, table in sources:
+        for model in table.rows["model"].unique(maintain_order=True).to_list():
+            rows = _explanations(table, model, settings.limit)
+            changed = _changed(rows, settings.seed, writer, progress)
+            # Reference texts are a control of every model whose texts are probed.
+            names = [model] if kind == OWN else own_models
+            frames += [
+                changed.with_columns(model=pl.lit(name), texts=pl.lit(kind)) for name in names
+            ]
+            if kind == REFERENCE:
+                break  # one set of reference texts, the first in the order of models
+    made = pl.concat(frames)
+    places = rows_by_idx(activations, made["idx"].to_list())
+    if all(place is None for place in places):
+        raise UserError(
+            f"{activations.path}: none of its idx is among those of {texts.sources[0].path}: give "
+            "the activations that these texts explain"
+        )
+    return pl.concat(
+        [
+            _read(
+                name, reader, made, places=places, activations=activations, settings=settings,
+                progress=progress, notice=notice,
+            )
+            for name, reader in readers.items()
+        ]
+    )  # fmt: skip
+
+
+def examples_of(frame: pl.DataFrame) -> pl.DataFrame:
+    """``variant, before, after``: of each variant the first text, by ``idx``, that it changed."""
+    own = frame.filter((pl.col("texts") == OWN) & pl.col("text").is_not_null())
+    before = own.filter(pl.col("variant") == "unchanged").select(
+        "model", "idx", "ar", pl.col("text").alias("before")
+    )
+    return (
+        own.filter(pl.col("changed"))
+        .join(before, on=["model", "idx", "ar"])
+        .sort("variant", "model", "idx", "ar")
+        .group_by("variant", maintain_order=True)
+        .first()
+        .select("variant", "before", pl.col("text").alias("after"))
+    )
+
+
+def _explanations(table: Texts, model: str, limit: int | None) -> pl.DataFrame:
+    rows = table.rows.filter(pl.col("model") == model).sort("idx", "sample")
+    rows = rows.unique("idx", keep="first", maintain_order=True)
+    return rows if limit is None else rows.head(limit)
+
+
+def _changed(
+    rows: pl.DataFrame, seed: int, writer: Paraphraser, progress: Progress
+) -> pl.DataFrame:
+    """All transforms of the explanations in ``rows``."""
+    before: list[str | None] = rows["explanation"].to_list()
+    has_documents = rows["doc_id"].null_count() == 0
+    labels = rows["doc_id" if has_documents else "idx"].to_list()
+    frames = []
+    for card in transforms().values():
+        after = (
+            write_transform(card, before, writer, progress=progress)
+            if card.is_written
+            else apply_transform(card, before, labels, seed=seed)
+        )
+        frames.append(checked_rows(card, before, after))
+    made = pl.concat(frames)
+    origin = made["row"].to_numpy()
+    pairs = list(zip([before[row] for row in origin], made["text"], strict=True))
+    return made.with_columns(
+        idx=rows["idx"][origin].cast(pl.String),
+        doc_id=rows["doc_id"][origin],
+        shared_words=pl.Series([_shared(old, new) for old, new in pairs], dtype=pl.Float64),
+        length_ratio=pl.Series([_ratio(old, new) for old, new in pairs], dtype=pl.Float64),
+    ).drop("row")
+
+
+def _shared(before: str | None, after: str | None) -> float | None:
+    """Share of the content stems of two texts that both have (Jaccard)."""
+    if before is None or after is None:
+        return None
+    ours, theirs = set(content_stems(before)), set(content_stems(after))
+    return len(ours & theirs) / len(ours | theirs) if ours | theirs else None
+
+
+def _ratio(before: str | None, after: str | None) -> float | None:
+    if before is None or after is None:
+        return None
+    words = len(list(word_spans(before)))
+    return len(list(word_spans(after))) / words if words else None
+
+
+def _read(
+    name: str,
+    reader: Reconstructor,
+    made: pl.DataFrame,
+    *,
+    places: Sequence[int | None],
+    activations: Activations,
+    settings: ProbeSettings,
+    progress: Progress,
+    notice: Notice,
+) -> pl.DataFrame:
+    check_fit(activations, reconstructor=reader, force=False)
+    # Explanations are stripped before an AR reads them (FIELD_NOTES §3): so are changed ones.
+    readable = [
+        None if text is None or place is None else text.strip()
+        for text, place in zip(made["text"], places, strict=True)
+    ]
+    scores = score_rows(
+        reader,
+        readable,
+        activations.vectors,
+        [place or 0 for place in places],
+        token_budget=settings.token_budget,
+        progress=progress,
+        notice=notice,
+    )
+    baselines = baselines_with(settings.given_baselines, activations.vectors, reader.mse_scale)
+    fve = fraction_of_variance_explained(scores.mse, baselines.of(settings.baseline))
+    reasons = [
+        "no activation of this idx" if place is None else own or of_score
+        for place, own, of_score in zip(places, made["reason"], scores.reasons, strict=True)
+    ]
+    return made.with_columns(
+        ar=pl.lit(name),
+        fve=pl.Series(np.asarray(fve), nan_to_null=True),
+        reason=pl.Series(reasons, dtype=pl.String),
+    )

@@ -1,0 +1,1 @@
+"""Steganography probes: explanations changed in ways that keep or destroy named aspects."""

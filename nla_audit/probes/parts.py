@@ -1,0 +1,54 @@
+"""Pieces that several transforms work on: quoted spans, what stands between them, claims."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nla_audit.text.claims import split_claims
+from nla_audit.text.items import quoted_spans
+
+#: Marks that open or close a quotation, in the pairs that ``quoted_spans`` knows.
+QUOTE_MARKS = "\"“”«»「」`‘’'"
+
+
+def outside_quotes(text: str, change: Callable[[str], str]) -> str:
+    """``text`` with ``change`` applied to what stands between the quoted spans."""
+    pieces, place = [], 0
+    for span in quoted_spans(text):
+        pieces += [change(text[place : span.start]), text[span.start : span.end]]
+        place = span.end
+    return "".join([*pieces, change(text[place:])])
+
+
+def with_quotes(text: str, change: Callable[[str], str]) -> str:
+    """``text`` with each quoted span, its marks included, replaced by ``change(span)``."""
+    pieces, place = [], 0
+    for span in quoted_spans(text):
+        start, end = span.start, span.end
+        # The span leaves out punctuation inside of the marks ("word,"): go out to the marks.
+        while start > place and text[start - 1] not in QUOTE_MARKS:
+            start -= 1
+        while end < len(text) and text[end] not in QUOTE_MARKS:
+            end += 1
+        start, end = max(place, start - 1), min(len(text), end + 1)
+        pieces += [text[place:start], change(text[start:end])]
+        place = end
+    return "".join([*pieces, text[place:]])
+
+
+def claim_pieces(text: str) -> tuple[list[str], list[str]]:
+    """``(claims, gaps)``: the text is ``gaps[0] + claims[0] + gaps[1] + … + gaps[-1]``."""
+    claims, gaps, place = [], [], 0
+    for claim in split_claims(text):
+        gaps.append(text[place : claim.start])
+        claims.append(claim.text)
+        place = claim.end
+    return claims, [*gaps, text[place:]]
+
+
+def joined(claims: list[str], gaps: list[str]) -> str:
+    """The inverse of :func:`claim_pieces`."""
+    pieces = [gaps[0]]
+    for claim, gap in zip(claims, gaps[1:], strict=True):
+        pieces += [claim, gap]
+    return "".join(pieces)

@@ -1,0 +1,1 @@
+"""One small file a transform; whatever is put here is found (:func:`..registry.transforms`)."""

@@ -1,0 +1,18 @@
+"""Small letters everywhere outside of quotes."""
+
+import numpy as np
+
+from nla_audit.probes.parts import outside_quotes
+from nla_audit.probes.registry import transform
+
+
+@transform(
+    name="letter_case",
+    group="kept",
+    summary="Small letters outside of quoted spans.",
+    destroys=("layout",),
+    keeps=("quoted spans", "words in order", "script"),
+)
+def letter_case(text: str, generator: np.random.Generator) -> str:
+    """``text`` in small letters, quoted spans as they are."""
+    return outside_quotes(text, str.lower)

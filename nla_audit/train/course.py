@@ -229,6 +229,8 @@ def _in_processes(layout: Layout, penalties: list[float], processes: int, tell: 
 def _train_in_process(layout: Layout, penalty: float, processes: int) -> str | None:
     """Train one λ here; returns why it stopped early, ``None`` if it did not."""
     settle_in(layout, processes)
+    if WorkerWish().requested:  # it was next in line when the user asked to stop
+        return None
     try:
         train_one(layout, penalty, WorkerWish(), lambda *_: None, Ranks())
     except Stopped as stopped:

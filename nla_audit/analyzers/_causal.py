@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -18,6 +19,10 @@ from nla_audit.findings import Option
 from nla_audit.pairing import column, resampler
 from nla_audit.text.reading import FLOOR, Reading, TextPair, text_pairs
 from nla_audit.text.segmentation import Segmentation
+
+if TYPE_CHECKING:
+    from nla_audit.nla.fve import Baselines
+    from nla_audit.nla.worth import Scorer
 
 #: Of a larger table this many activations are edited and read again: each costs as many readings
 #: as its explanations have claims.
@@ -36,9 +41,9 @@ PAIR_OPTIONS = (
 class Ruler:
     """An AR with the activations that it reads against."""
 
-    scorer: object
+    scorer: Scorer
     vectors: Mapping[int, NDArray[np.float32]]
-    baselines: object
+    baselines: Baselines
 
 
 def open_ruler(completions: Completions, pair: str | None, activations: str | None) -> Ruler | None:
@@ -123,10 +128,10 @@ def claim_worth_tables(
     if not keys:
         raise UserError("--activations: no activation of an explanation by the reference in it")
     worth = claim_worth(
-        ruler.scorer,  # type: ignore[arg-type]
+        ruler.scorer,
         [texts[completions.reference, idx, sample] for idx, sample in keys],
         _stacked(ruler, [references[key] for key in keys]),
-        baselines=ruler.baselines,  # type: ignore[arg-type]
+        baselines=ruler.baselines,
         groups=[idx for idx, _ in keys],
         seed=seed,
     ).with_columns(
@@ -197,7 +202,7 @@ def fve_parts(
         if not segmented:
             continue
         split = split_change(
-            ruler.scorer,  # type: ignore[arg-type]
+            ruler.scorer,
             [
                 texts[completions.reference, pair.idx, pair.reference_sample]
                 for pair, _ in segmented
@@ -211,7 +216,7 @@ def fve_parts(
                 for pair, segmentation in segmented
             ],
             _stacked(ruler, [pair for pair, _ in segmented]),
-            baselines=ruler.baselines,  # type: ignore[arg-type]
+            baselines=ruler.baselines,
         ).with_columns(idx=pl.Series([pair.idx for pair, _ in segmented]))
         draw = resampler(split, seed)
         found[model] = draw.mean(column(split, "change")).entries("fve_change_reread")

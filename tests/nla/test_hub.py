@@ -155,9 +155,9 @@ class TestPairs:
             {
                 "base/config.json": b"{}",
                 "base/model.safetensors": b"x",
-                "sft/adapter_config.json": adapter("/root/runs/base"),
+                "sft/adapter_config.json": adapter("/home/author/runs/base"),
                 "sft/adapter_model.safetensors": b"x",
-                "rl/p0.0/adapter_config.json": adapter("/root/runs/sft"),
+                "rl/p0.0/adapter_config.json": adapter("/home/author/runs/sft"),
                 "rl/p0.0/adapter_model.safetensors": b"x",
                 "other/config.json": b"{}",
                 "other/model.safetensors": b"x",

@@ -14,6 +14,9 @@ from nla_audit.commands.table_options import read_completions, table_parameters
 from nla_audit.report.audit import AuditResult, run_audit
 from nla_audit.report.escape import safe_text
 
+#: Explanations from which on figures are drawn in a second process.
+_LARGE = 2000
+
 
 def _run(**arguments: Any) -> None:
     progress_console = Console(stderr=True)
@@ -40,6 +43,8 @@ def _run(**arguments: Any) -> None:
             title=arguments["title"],
             arguments=arguments,
             progress=tell,
+            # A second process starts in about a second, which a small table is not worth.
+            draw_aside=completions.rows.height >= _LARGE,
         )
     _print(result, out, Console())
 

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +22,7 @@ from nla_audit.errors import UserError
 from nla_audit.findings import Card, Finding, registry
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.document import Document, section, what_was_audited
-from nla_audit.report.figures import render_figures
+from nla_audit.report.figures import Rendered, render_figures
 from nla_audit.report.folder import RECORD, WRITTEN_BY, replaced_folder, write_text, writing
 from nla_audit.report.html import render_html
 from nla_audit.report.markdown import render_markdown
@@ -57,6 +62,7 @@ def run_audit(
     title: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    draw_aside: bool = False,
 ) -> AuditResult:
     """Run all registered analyzers on ``completions`` and write the report into ``out``.
 
@@ -73,21 +79,26 @@ def run_audit(
         title: of the report; by default it names the table.
         arguments: as the user gave them, for the record.
         progress: called as each step begins.
+        draw_aside: draw the figures in a second process while the analyzers run. A script that
+            asks for it must guard its entry point, as with any spawned process.
 
     Raises:
         UserError: ``out`` cannot take the report (found before anything is computed).
     """
     started = datetime.now(UTC)
     tell = progress or (lambda step, number, total: None)
-    with replaced_folder(Path(out)) as folder:
+    colours = ModelColours.of(completions.models, completions.length_penalties)
+    with replaced_folder(Path(out)) as folder, _drawing(draw_aside) as draw:
         cards = registry()
         total = len(cards) + 2
         findings: list[Finding] = []
+        drawn: list[Callable[[], list[Rendered]]] = []
         left_out: dict[str, str] = {}
         for number, card in enumerate(cards.values()):
             tell(card.name, number, total)
             try:
                 findings.append(_run(card, completions, seed))
+                drawn.append(draw(findings[-1], colours, texts))
             except UserError as error:
                 left_out[card.name] = str(error)
         tell("figures", len(cards), total)
@@ -95,7 +106,9 @@ def run_audit(
         document = _document(
             completions,
             findings,
+            [figures() for figures in drawn],
             record,
+            colours,
             title=title or f"Audit of {_table_name(completions)}",
             left_out=left_out,
             texts=texts,
@@ -105,6 +118,31 @@ def run_audit(
             names = _write(folder, document, findings, started)
         tell("done", total, total)
     return AuditResult(findings, left_out, [Path(out) / name for name in names])
+
+
+@contextmanager
+def _drawing(
+    aside: bool,
+) -> Iterator[Callable[[Finding, ModelColours, bool], Callable[[], list[Rendered]]]]:
+    """A function that has a finding's figures drawn, and returns how to get them."""
+    if not aside:
+        yield lambda finding, colours, texts: partial(render_figures, finding, colours, texts=texts)
+        return
+    with ProcessPoolExecutor(
+        1, mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_parent
+    ) as pool:
+        try:
+            yield (
+                lambda finding, colours, texts: (
+                    pool.submit(render_figures, finding, colours, texts=texts).result
+                )
+            )
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _run(card: Card, completions: Completions, seed: int) -> Finding:
@@ -126,13 +164,14 @@ def _run(card: Card, completions: Completions, seed: int) -> Finding:
 def _document(
     completions: Completions,
     findings: list[Finding],
+    figures: list[list[Rendered]],
     record: dict[str, Any],
+    colours: ModelColours,
     *,
     title: str,
     left_out: dict[str, str],
     texts: bool,
 ) -> Document:
-    colours = ModelColours.of(completions.models, completions.length_penalties)
     cards, seed = registry(), record["seed"]
     viewer, note = None, ""
     if texts:
@@ -146,11 +185,11 @@ def _document(
             section(
                 finding,
                 cards.get(finding.analyzer),
-                render_figures(finding, colours, texts=texts),
+                drawn,
                 notes=completions.notes,
                 texts=texts,
             )
-            for finding in findings
+            for finding, drawn in zip(findings, figures, strict=True)
         ],
         left_out=left_out,
         notes=completions.notes,

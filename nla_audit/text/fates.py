@@ -49,13 +49,13 @@ def fate_spans(
         ``reworded`` or ``omitted`` by the model that ``against`` names. Quoted spans have the
         fate ``quote``.
     """
-    reader = read(completions, seed=seed).reader
+    reading = read(completions, seed=seed)
     rows = completions.rows.filter(pl.col("idx").is_in(list(activations)))
     pairs = [pair for pair in text_pairs(rows, completions.reference) if pair.model != FLOOR]
     found: list[_Row] = []
     for model in completions.models:
         own = [pair for pair in pairs if pair.model == model]
-        for pair, segmentation in zip(own, reader.segment(model, own), strict=True):
+        for pair, segmentation in zip(own, reading.segmented(model, own), strict=True):
             found += _of_model(pair, segmentation)
             found += _of_reference(pair, segmentation, completions.reference)
     found += _quotes(rows)

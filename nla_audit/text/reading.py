@@ -33,6 +33,8 @@ _CHANCE_ACTIVATIONS = 200
 #: Of a larger table this many activations are read, drawn with the seed: the intervals of a share
 #: are then narrower than the reading's own error, and a million rows take minutes, not an hour.
 READ_ACTIVATIONS = 5000
+#: A table of at most so many activations keeps its segmentations for the viewer.
+KEPT_ACTIVATIONS = 1000
 #: Activations read at a time.
 _CHUNK = 500
 #: Rounds of learning a model's habits; the rates move by less than 0.002 after the fourth.
@@ -80,6 +82,8 @@ class Reading:
         reader: what the table was read with; it reads further explanations in the same way.
         activations_read: how many activations were read, of
         activations: how many there are.
+        segmentations: by model, activation and sample; kept for tables of at most
+            :data:`KEPT_ACTIVATIONS` activations.
     """
 
     claims: pl.DataFrame
@@ -88,6 +92,14 @@ class Reading:
     reader: Reader
     activations_read: int
     activations: int
+    segmentations: dict[tuple[str, int, int], Segmentation]
+
+    def segmented(self, model: str, pairs: Sequence[TextPair]) -> list[Segmentation]:
+        """Segmentations of a model's explanations, in their order; read again only if not kept."""
+        keys = [(model, pair.idx, pair.sample) for pair in pairs]
+        if all(key in self.segmentations for key in keys):
+            return [self.segmentations[key] for key in keys]
+        return self.reader.segment(model, pairs)
 
     @property
     def has_floor(self) -> bool:
@@ -149,8 +161,8 @@ def read(
     reader, chance = _learn(sample, measure, seed)
     every = completions.rows["idx"].unique().sort().to_numpy()
     chosen = _draw(every, READ_ACTIVATIONS, [seed, 4])
-    claims, explanations = _read_all(completions, chosen, reader, progress)
-    reading = Reading(claims, chance, explanations, reader, len(chosen), len(every))
+    claims, explanations, segmentations = _read_all(completions, chosen, reader, progress)
+    reading = Reading(claims, chance, explanations, reader, len(chosen), len(every), segmentations)
     _CACHE.clear()
     _CACHE[key] = (completions, reading)
     return reading
@@ -268,8 +280,9 @@ def _read_all(
     chosen: NDArray[np.int64],
     reader: Reader,
     progress: Progress | None,
-) -> tuple[pl.DataFrame, pl.DataFrame]:
+) -> tuple[pl.DataFrame, pl.DataFrame, dict[tuple[str, int, int], Segmentation]]:
     done = 0
+    segmentations: dict[tuple[str, int, int], Segmentation] = {}
     claim_rows, explanation_rows = [_claim_rows([], [])], [_explanation_rows([], [])]
     for first in range(0, len(chosen), _CHUNK):
         idx = chosen[first : first + _CHUNK].tolist()
@@ -278,15 +291,19 @@ def _read_all(
         for model in sorted({pair.model for pair in everything}):
             pairs = [pair for pair in everything if pair.model == model]
             found = reader.segment(model, pairs)
+            if len(chosen) <= KEPT_ACTIVATIONS:
+                keys = ((model, pair.idx, pair.sample) for pair in pairs)
+                segmentations |= zip(keys, found, strict=True)
             claim_rows.append(_claim_rows(pairs, found))
             explanation_rows.append(_explanation_rows(pairs, found))
         done += len(idx)
         if progress is not None:
             progress(done, len(chosen))
-    keys = ["model", "idx", "sample"]
+    columns = ["model", "idx", "sample"]
     return (
-        pl.concat(claim_rows).sort([*keys, "claim"]),
-        pl.concat(explanation_rows).sort(keys),
+        pl.concat(claim_rows).sort([*columns, "claim"]),
+        pl.concat(explanation_rows).sort(columns),
+        segmentations,
     )
 
 

@@ -37,15 +37,16 @@ READ_ACTIVATIONS = 5000
 KEPT_ACTIVATIONS = 1000
 #: Activations read at a time.
 _CHUNK = 500
-#: Rounds of learning a model's habits; the rates move by less than 0.002 after the fourth.
+#: Rounds of learning a model's habits, which start from those of all models.
 _ROUNDS = 4
-#: Standard deviation of a reading's own error in a share of claims or tokens, over planted sweeps
-#: in which the share is known (``benchmarks/reading_error.md``). It is common to all activations,
-#: so a bootstrap cannot show it; intervals of what is read are widened by it.
+#: Standard deviation taken for a reading's own error in a share of claims or tokens. It is common
+#: to all activations, so a bootstrap cannot show it; intervals of what is read are widened by it.
+#: Most biases on planted sweeps (``benchmarks/reading_error.md``) lie within twice this, not all.
 READING_ERROR = 0.02
 #: The same for the share of one kind of claim, which rests on telling kinds as well.
 KIND_READING_ERROR = 0.03
-_FLOOR = "resampling floor"
+#: The pseudo-model under which the reference's own second sample is read.
+FLOOR = "resampling floor"
 
 Progress = Callable[[int, int], None]
 
@@ -107,10 +108,6 @@ class Reading:
         return FLOOR in self.reader.habits
 
 
-#: The pseudo-model under which the reference's own second sample is read.
-FLOOR = _FLOOR
-
-
 @dataclass(frozen=True)
 class TextPair:
     """A reference explanation and another explanation of the same activation."""
@@ -143,7 +140,7 @@ def read(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Reading:
-    """Align every explanation with the reference's explanation of the same activation.
+    """Read every explanation beside the reference's explanation of the same activation.
 
     Args:
         similarity: ``None`` for the built-in one, else a sentence-transformers name or folder.

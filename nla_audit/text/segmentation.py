@@ -145,7 +145,7 @@ def segment(pairs: Sequence[Evidence], habits: Habits) -> list[Segmentation]:
     found: list[Segmentation | None] = [None] * len(pairs)
     for numbers in batches([pair.ratio.shape for pair in pairs]):
         for number, segmentation in zip(
-            numbers, _segment([pairs[n] for n in numbers], habits)[0], strict=True
+            numbers, segment_and_count([pairs[n] for n in numbers], habits)[0], strict=True
         ):
             found[number] = segmentation
     return [segmentation for segmentation in found if segmentation is not None]
@@ -156,16 +156,9 @@ def learn(pairs: Sequence[Evidence], habits: Habits, iterations: int) -> Habits:
     for _ in range(iterations):
         counts = Counts()
         for numbers in batches([pair.ratio.shape for pair in pairs]):
-            counts.add(_segment([pairs[n] for n in numbers], habits)[1])
+            counts.add(segment_and_count([pairs[n] for n in numbers], habits)[1])
         habits = counts.improve(habits)
     return habits
-
-
-def segment_and_count(
-    pairs: Sequence[Evidence], habits: Habits
-) -> tuple[list[Segmentation], Counts]:
-    """One expectation step: segmentations, in their order, and the counts they imply."""
-    return _segment(pairs, habits)
 
 
 def batches(shapes: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
@@ -241,8 +234,13 @@ def _bin(step: Integers) -> Integers:
     return np.sign(step) * np.select([size <= 3, size <= 7], [size, 4], 5) + _NO_STEP
 
 
-def _segment(pairs: Sequence[Evidence], habits: Habits) -> tuple[list[Segmentation], Counts]:
-    """Forward and backward passes over a batch (Rabiner 1989), scaled at each unit."""
+def segment_and_count(
+    pairs: Sequence[Evidence], habits: Habits
+) -> tuple[list[Segmentation], Counts]:
+    """One expectation step over a batch: segmentations, in order, and the counts they imply.
+
+    Forward and backward passes (Rabiner 1989), scaled at each unit.
+    """
     batch = _Batch(pairs, habits)
     times, count, states = batch.emission.shape
     forward, left = np.zeros_like(batch.emission), np.zeros_like(batch.emission)

@@ -1,5 +1,5 @@
 # Two commands do everything, from a fresh clone:
-#   make demo   set up, then plant a sweep whose truth is known and audit it
+#   make demo   set up, then train a sweep of NLAs from nothing and audit it (minutes, two cores)
 #   make test   set up, then lint, types and all tests
 PYTHON ?= python3
 # The release that the tests were last run with; any from 2.5 on works.
@@ -7,7 +7,7 @@ TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test setup lint types pytest bench clean
+.PHONY: demo planted test setup lint types pytest bench clean
 
 setup: $(VENV)/.ready
 
@@ -19,6 +19,9 @@ $(VENV)/.ready: pyproject.toml
 	touch $@
 
 demo: setup
+	$(BIN)/nla-audit train recipes/tiny.yaml --out runs/tiny
+
+planted: setup
 	$(BIN)/nla-audit demo --out demo-report
 
 lint: setup
@@ -37,4 +40,4 @@ bench: setup
 	$(BIN)/python benchmarks/audit_scaling.py
 
 clean:
-	rm -rf $(VENV) demo-report build dist *.egg-info
+	rm -rf $(VENV) demo-report runs/tiny build dist *.egg-info

@@ -14,6 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 if TYPE_CHECKING:
+    import polars as pl
+
+    from nla_audit.findings import Finding
     from nla_audit.train.layout import Layout
     from nla_audit.train.prepare import Tell
     from nla_audit.train.ranks import Ranks
@@ -92,15 +95,33 @@ def _audit(layout: Layout, tell: Tell) -> float:
     began = time.perf_counter()
     rl = layout.recipe.rl
     how = "co-trained" if rl.train_ar else "frozen"
+    completions = load([layout.completions], ar=RULER)
     run_audit(
-        load([layout.completions], ar=RULER),
+        completions,
         layout.report,
         seed=layout.recipe.seed,
         title=f"Audit of {layout.recipe.name} (AR {how} in RL)",
         arguments={"recipe": layout.recipe.name, "ar": RULER, "ar_trained_in_rl": rl.train_ar},
         progress=tell,
+        draw_aside=True,
+        further=_known_facts(layout, completions.rows),
     )
     return time.perf_counter() - began
+
+
+def _known_facts(layout: Layout, completions: pl.DataFrame) -> list[Finding]:
+    """Where the target's language is ours, what explanations name of the facts in it."""
+    facts = layout.activations.with_name("facts.parquet")
+    if not facts.is_file():
+        return []
+    import polars as pl  # noqa: PLC0415
+
+    from nla_audit.train.dataset import read_dataset  # noqa: PLC0415
+    from nla_audit.world.facts import facts_named, probe_accuracy  # noqa: PLC0415
+
+    known, dataset = pl.read_parquet(facts), read_dataset(layout.activations)
+    probe = probe_accuracy(dataset.activations, known, dataset.is_held_out)
+    return [facts_named(completions, known, probe, seed=layout.recipe.seed)]
 
 
 def _write_record(layout: Layout) -> None:

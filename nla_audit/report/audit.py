@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class AuditResult:
     """What an audit found and wrote.
 
     Attributes:
-        findings: one per analyzer that ran, in the order of the report.
+        findings: the caller's own, then one per analyzer that ran, in the order of the report.
         left_out: analyzer → why it did not run.
         files: paths of everything written.
     """
@@ -63,6 +63,7 @@ def run_audit(
     arguments: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
     draw_aside: bool = False,
+    further: Sequence[Finding] = (),
 ) -> AuditResult:
     """Run all registered analyzers on ``completions`` and write the report into ``out``.
 
@@ -81,6 +82,7 @@ def run_audit(
         progress: called as each step begins.
         draw_aside: draw the figures in a second process while the analyzers run. A script that
             asks for it must guard its entry point, as with any spawned process.
+        further: findings of the caller's own, shown before those of the analyzers.
 
     Raises:
         UserError: ``out`` cannot take the report (found before anything is computed).
@@ -94,6 +96,9 @@ def run_audit(
         findings: list[Finding] = []
         drawn: list[Callable[[], list[Rendered]]] = []
         left_out: dict[str, str] = {}
+        for finding in further:
+            findings.append(finding)
+            drawn.append(draw(finding, colours, texts))
         for number, card in enumerate(cards.values()):
             tell(card.name, number, total)
             try:

@@ -11,6 +11,8 @@ from nla_audit.llm.interface import Paraphraser
 def writer_of(name: str, *, cache: Path | None = None) -> Paraphraser:
     """The writer called ``rules``, ``hf:MODEL_OR_FOLDER``, ``openai:MODEL@URL`` or ``file:TABLE``.
 
+    ``world`` as well, for texts in the synthetic language of the demo.
+
     Args:
         name: as above.
         cache: file of answers, made if need be.
@@ -25,6 +27,10 @@ def writer_of(name: str, *, cache: Path | None = None) -> Paraphraser:
         from nla_audit.llm.rules import Rules  # noqa: PLC0415
 
         return Rules()
+    if name == "world":
+        from nla_audit.world.rewording import WorldWriter  # noqa: PLC0415
+
+        return WorldWriter()
     if kind == "file" and rest:
         from nla_audit.llm.table import Table  # noqa: PLC0415
 

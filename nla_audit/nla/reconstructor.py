@@ -35,6 +35,7 @@ from nla_audit.nla.prompts import ar_prompt_ids, check_ar_prompt
 from nla_audit.nla.refusal import Refuse, refuse_wrong
 from nla_audit.nla.scoring import score_rows
 from nla_audit.nla.sidecar import Sidecar
+from nla_audit.nla.threads import threads_for
 
 #: Tokens of a batch, padding included, by type of device. On a CPU larger batches only leave
 #: the caches (benchmarks/pair_throughput.py); a GPU needs them to be busy.
@@ -220,7 +221,8 @@ class Reconstructor:
             rests = [reading.prompts[row][shared:] for row in rows]
             return self._forward(reading.prefix, shared, rests)
 
-        return np.concatenate(halving(batch, forward, notice))
+        with threads_for(self.d_model, self.device):
+            return np.concatenate(halving(batch, forward, notice))
 
     def score(
         self,

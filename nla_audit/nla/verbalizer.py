@@ -28,6 +28,7 @@ from nla_audit.nla.prompts import (
 )
 from nla_audit.nla.refusal import Refuse, refuse_wrong
 from nla_audit.nla.sidecar import Sidecar
+from nla_audit.nla.threads import threads_for
 
 DEFAULT_MAX_NEW_TOKENS = 160
 DEFAULT_BATCH_SIZE = 256
@@ -160,7 +161,8 @@ class Verbalizer:
         parts: list[Generated] = []
         for start in range(0, len(vectors), batch_size):
             rows = range(start, min(start + batch_size, len(vectors)))
-            parts.extend(halving(rows, explain, notice))
+            with threads_for(vectors.shape[1], self.device):
+                parts.extend(halving(rows, explain, notice))
         return self.read(_joined(parts))
 
     def read(self, generated: Generated) -> Explanations:

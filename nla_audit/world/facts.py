@@ -123,12 +123,14 @@ def probe_accuracy(
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  (costs a second)
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
     accuracy = {}
     for fact in FACTS:
         values = facts[fact].to_numpy()
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        model.fit(activations[~is_held_out], values[~is_held_out])
+        with threadpool_limits(limits=1):  # small arrays: threads would wait for each other
+            model.fit(activations[~is_held_out], values[~is_held_out])
         accuracy[fact] = float(model.score(activations[is_held_out], values[is_held_out]))
     return accuracy
 

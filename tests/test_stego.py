@@ -81,6 +81,37 @@ def test_quotes():
     assert _verdict(_frame(KEPT | quoted)).category == "quoted or copied text"
 
 
+def test_a_change_that_changes_nothing_tests_nothing():
+    frame = _frame(KEPT | CUT).with_columns(changed=~pl.col("variant").is_in(["punctuation"]))
+    layout = ("letter_case", "white_space", "punctuation")
+    idle = frame.with_columns(changed=~pl.col("variant").is_in(layout))
+    scores = [scores_from_frame(table, ar="own") for table in (frame, idle)]
+    (some, _, some_notes), (none, _, none_notes) = (
+        judge(table, table.models[0]) for table in scores
+    )
+    assert "layout" in some.shares
+    assert any("test nothing: punctuation." in note for note in some_notes)
+    assert "layout" not in none.shares
+    assert any(note.startswith("Not tested on its own: layout") for note in none_notes)
+
+
+def test_a_variant_with_few_texts_is_left_out_and_the_others_judged():
+    frame = _frame(KEPT | CUT)
+    few = frame.filter((pl.col("variant") != "paraphrase") | (pl.col("idx") < 3))
+    scores = scores_from_frame(few, ar="own")
+    verdict, _, notes = judge(scores, scores.models[0])
+    assert verdict.category == "plain meaning"
+    assert any("Too few texts for an interval, not judged: paraphrase." in note for note in notes)
+
+
+def test_what_each_channel_carries():
+    shares = _verdict(_frame(KEPT | CUT | {"shuffle_claims": 0.45})).shares
+    carried = {channel: effect.value for channel, effect in shares.items()}
+    expected = {"layout": 0, "wording": 0, "order": 0.25, "quotes": 1 / 6, "plain": 0.75}
+    assert carried == pytest.approx(expected, abs=0.02)
+    assert shares["plain"].low < shares["plain"].value < shares["plain"].high
+
+
 def test_published_means_give_the_published_conclusion():
     # FIELD_NOTES §4 in shape: a paraphrase destroys most, one that spares quotes little, quotes
     # alone keep two thirds, text without quotes almost nothing.

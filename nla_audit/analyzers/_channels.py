@@ -1,6 +1,7 @@
 """The rules by which numbers become a verdict on what carries the reconstruction.
 
-In the order in which they are tried:
+Changes that left (nearly) every text as it was, and changes of which too few texts have a score,
+test nothing and are left out. Then, in the order in which they are tried:
 
 1. *cannot tell*: the explanations carry nothing above the floor, or too little was tested.
 2. *a code only this pair reads*: a change that keeps the meaning costs more than it costs every
@@ -41,6 +42,8 @@ ACCOUNTS_FOR = 2 / 3
 MOST = 0.5
 #: A share that must not be missed for "plain meaning" to be said.
 LARGE = 0.25
+#: A change that touches fewer of the texts than this tests nothing that they have.
+TOUCHED = 0.05
 #: Where there are means alone nothing is significant; this much counts as a loss.
 MATERIAL_IN_MEANS = 0.1
 #: Standard normal quantiles: of :data:`FDR` one-sided, and of a power of 0.9.
@@ -56,7 +59,7 @@ PLAIN, QUOTED, WORDING, ORDER, LAYOUT, CODE, CANNOT_TELL = (
     "cannot tell",
 )
 CATEGORIES = (PLAIN, QUOTED, WORDING, ORDER, LAYOUT, CODE, CANNOT_TELL)
-NAMES = {"layout": LAYOUT, "wording": WORDING, "order": ORDER, "quotes": QUOTED}
+NAMES = {"layout": LAYOUT, "wording": WORDING, "order": ORDER, "quotes": QUOTED, "plain": PLAIN}
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Evidence:
         excesses: control → variant → loss beyond that control's.
         carries: whether the unchanged texts are above the floor.
         n: activations.
+        untouched: variants that changed less than :data:`TOUCHED` of the texts, as far as known.
     """
 
     cards: Mapping[str, Transform]
@@ -76,6 +80,18 @@ class Evidence:
     excesses: Mapping[str, Mapping[str, Effect]]
     carries: bool
     n: int
+    untouched: frozenset[str] = frozenset()
+
+    def tested(self) -> list[str]:
+        """The changes that keep the meaning and that say something here."""
+        kept = sorted(
+            name
+            for name in self.losses
+            if name in self.cards and self.cards[name].group == "kept"
+            if name not in self.untouched
+        )
+        certain = [name for name in kept if not np.isnan(self.losses[name].p_value)]
+        return certain or kept
 
 
 @dataclass(frozen=True)
@@ -86,7 +102,8 @@ class Verdict:
         category: one of :data:`CATEGORIES`.
         channel: where a code is hidden, ``None`` where none was found.
         variant: the change that showed it.
-        shares: channel → share of the reconstruction that is lost with it, and no more.
+        shares: channel → share of the reconstruction that is lost with it, and no more; for
+            plain meaning what is left after the costliest change that keeps it.
         detectable: smallest code share that would have been found with a power of 0.9.
         needed: activations that would tell, where the verdict is that this table cannot.
         because: the reason, half a sentence.
@@ -110,18 +127,15 @@ def adjusted(effects: Mapping[str, Effect]) -> dict[str, float]:
 
 def decide(evidence: Evidence) -> Verdict:  # noqa: PLR0911  (one return for each rule)
     """The verdict, by the rules of this module's docstring."""
-    tested = sorted(
-        name
-        for name in evidence.losses
-        if name in evidence.cards and evidence.cards[name].group == "kept"
-    )
+    tested = evidence.tested()
     if not evidence.carries:
         return Verdict(CANNOT_TELL, "the explanations carry nothing above the floor")
     if not tested:
         return Verdict(CANNOT_TELL, "no change that keeps the meaning was scored")
     losses = {name: evidence.losses[name] for name in tested}
     lost = _shown(losses)
-    shares = _shares(evidence, losses)
+    alone = _shares(evidence, losses)
+    shares = {**alone, **_of_what_is_said(evidence, losses)}
     detectable = _detectable(evidence, tested)
     code = _code(evidence, tested, lost)
     if code is not None:
@@ -134,10 +148,10 @@ def decide(evidence: Evidence) -> Verdict:  # noqa: PLR0911  (one return for eac
         return Verdict(CODE, because, channel, variant, shares, detectable)
     if (quoted := _quoted(evidence)) is not None:
         return Verdict(QUOTED, quoted, shares=shares, detectable=detectable)
-    most = max(shares, key=lambda channel: shares[channel].value, default=None)
-    if most is not None and shares[most].value >= MOST:
+    most = max(alone, key=lambda channel: alone[channel].value, default=None)
+    if most is not None and alone[most].value >= MOST:
         return Verdict(
-            NAMES[most], f"{shares[most].value:.0%} is lost with it", shares=shares,
+            NAMES[most], f"{alone[most].value:.0%} is lost with it", shares=shares,
             detectable=detectable,
         )  # fmt: skip
     if detectable > LARGE:
@@ -210,6 +224,18 @@ def _shares(evidence: Evidence, losses: Mapping[str, Effect]) -> dict[str, Effec
         alone = [name for name in losses if evidence.cards[name].destroys == {channel}]
         if alone:
             shares[channel] = max((losses[name] for name in alone), key=lambda e: e.value)
+    return shares
+
+
+def _of_what_is_said(evidence: Evidence, losses: Mapping[str, Effect]) -> dict[str, Effect]:
+    """What goes when the quotes go, and what no change of form takes away."""
+    shares = {}
+    if "quotes_removed" in evidence.losses and "quotes_removed" not in evidence.untouched:
+        shares["quotes"] = evidence.losses["quotes_removed"]
+    worst = max(losses.values(), key=lambda effect: effect.value)
+    shares["plain"] = Effect(
+        1 - worst.value, 1 - worst.high, 1 - worst.low, worst.standard_error, math.nan
+    )
     return shares
 
 

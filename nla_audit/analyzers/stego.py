@@ -20,12 +20,13 @@ from nla_audit.analyzers._channels import (
     MATERIAL,
     MOST,
     NAMES,
+    TOUCHED,
     Evidence,
     Verdict,
     adjusted,
     decide,
 )
-from nla_audit.analyzers._retention import Effect, Retention, excess, loss, retention, signal
+from nla_audit.analyzers._retention import Retention, excess, loss, retention, signal
 from nla_audit.analyzers._stego_scores import (
     FLOOR,
     MEANING,
@@ -126,9 +127,12 @@ def judge(
         return Verdict(CANNOT_TELL, reason), {}, []
     own = retentions_of(columns, clusters, seed)
     controls, notes = _controls(scores, model, seed)
-    found = gather(columns, clusters, controls, cards=known_cards, seed=seed, own=own)
+    untouched = _untouched(scores, model)
+    found = gather(
+        columns, clusters, controls, cards=known_cards, seed=seed, own=own, untouched=untouched
+    )
     numbers = _numbers(scores, model, own, found)
-    notes += _caveats(scores, known_cards, found.losses, controls, own)
+    notes += _caveats(scores, found, controls, own)
     return decide(found), numbers, notes
 
 
@@ -140,6 +144,7 @@ def gather(
     cards: Mapping[str, Transform],
     seed: int = 0,
     own: Mapping[str, Retention] | None = None,
+    untouched: frozenset[str] = frozenset(),
 ) -> Evidence:
     """What the rules of the verdict read, from ``variant → [n] FVE`` and the controls.
 
@@ -149,6 +154,7 @@ def gather(
         controls: name → variant → retention.
         cards: of the transforms.
         own: retentions of ``columns``, computed unless given.
+        untouched: variants that changed (nearly) no text.
     """
     retentions = own if own is not None else retentions_of(columns, clusters, seed)
     losses = {
@@ -159,7 +165,19 @@ def gather(
         for control, kept in controls.items()
     }
     carried = signal(columns, clusters, seed)
-    return Evidence(cards, losses, excesses, _is_above_zero(carried), carried.n)
+    return Evidence(cards, losses, excesses, _is_above_zero(carried), carried.n, untouched)
+
+
+def _untouched(scores: Scores, model: str) -> frozenset[str]:
+    """Variants that changed less than :data:`TOUCHED` of the texts, where the table says so."""
+    if "changed" not in scores.rows.columns:
+        return frozenset()
+    changed = (
+        scores.rows.filter((pl.col("model") == model) & (pl.col("texts") == OWN))
+        .group_by("variant")
+        .agg(pl.col("changed").cast(pl.Float64).mean())
+    )
+    return frozenset(changed.filter(pl.col("changed") < TOUCHED)["variant"])
 
 
 def sentence(verdict: Verdict, model: str | None = None) -> str:
@@ -338,12 +356,9 @@ def _channel_table(verdicts: Mapping[str, Verdict]) -> pl.DataFrame:
 
 
 def _caveats(
-    scores: Scores,
-    cards: Mapping[str, Transform],
-    losses: Mapping[str, Effect],
-    controls: Mapping[str, Any],
-    own: Mapping[str, Retention],
+    scores: Scores, evidence: Evidence, controls: Mapping[str, Any], own: Mapping[str, Retention]
 ) -> list[str]:
+    cards, losses = evidence.cards, evidence.losses
     caveats = []
     if not scores.has_activations:
         caveats.append(
@@ -364,11 +379,22 @@ def _caveats(
             "Variants that are no transform of ours are shown and not judged: "
             f"{', '.join(unknown)}."
         )
-    tested = {channel for name in losses if name in cards for channel in cards[name].destroys}
+    used = evidence.tested()
+    alone = [cards[name].destroys for name in used if len(cards[name].destroys) == 1]
+    tested = frozenset().union(*alone)
     untested = [NAMES[name] for name in ("layout", "wording", "order") if name not in tested]
     if untested:
-        caveats.append(f"Not tested: {', '.join(untested)}.")
-    if not any(name in cards and cards[name].is_written for name in losses):
+        caveats.append(f"Not tested on its own: {', '.join(untested)}.")
+    idle = sorted(name for name in losses if name in cards and name in evidence.untouched)
+    if idle:
+        caveats.append(f"These change (nearly) no text here, and test nothing: {', '.join(idle)}.")
+    uncertain = sorted(
+        name for name, effect in losses.items()
+        if name in cards and np.isnan(effect.p_value) and scores.has_activations
+    )  # fmt: skip
+    if uncertain:
+        caveats.append(f"Too few texts for an interval, not judged: {', '.join(uncertain)}.")
+    if not any(cards[name].is_written for name in used):
         caveats.append(
             "No text was written by a language model: wording was changed by short rules only, and "
             "a code in the rest of it would not be seen."

@@ -22,7 +22,7 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import save_adapter
 from nla_audit.train.dataset import Dataset, read_dataset
-from nla_audit.train.held_out import RULER, completions_of
+from nla_audit.train.held_out import RULER, completions_of, gold_texts
 from nla_audit.train.interruption import Stopped, Wish, WorkerWish, begin_worker, stopping
 from nla_audit.train.layout import Layout
 from nla_audit.train.pair import (
@@ -45,6 +45,9 @@ from nla_audit.train.warm_start import train_ar, train_av
 #: Seconds between looks at the logs of runs in other processes.
 _LOOK_EVERY = 1.0
 WARM_START_MODEL = "warm-start"
+#: Beside the completions: the gold explanations of the same activations, the reference texts of a
+#: steganography probe.
+GOLD_FILE = "gold.parquet"
 
 
 def settle_in(layout: Layout, processes: int = 1) -> None:
@@ -263,12 +266,12 @@ def write_completions(layout: Layout, tell: Tell) -> None:
                 layout, penalty, name, dataset=dataset, warm=pair, ruler=ruler
             )
             folder.mkdir(parents=True, exist_ok=True)
-            frame.write_parquet(part.with_suffix(".partial"))
-            os.replace(part.with_suffix(".partial"), part)
+            _write_whole(frame, part)
         parts.append(pl.read_parquet(part))
-    partial = layout.completions.with_suffix(".partial")
-    pl.concat(parts).write_parquet(partial)
-    os.replace(partial, layout.completions)
+    _write_whole(pl.concat(parts), layout.completions)
+    gold = gold_texts(dataset, recipe.evaluation)
+    if gold.height:
+        _write_whole(gold, folder / GOLD_FILE)
     baselines = measure_baselines(dataset.activations[dataset.held_out_rows()], ruler.mse_scale)
     layout.mark_done(
         folder,
@@ -283,6 +286,12 @@ def write_completions(layout: Layout, tell: Tell) -> None:
     )
     for part in folder.glob("part-*.parquet"):
         part.unlink()
+
+
+def _write_whole(frame: pl.DataFrame, path: Path) -> None:
+    partial = path.with_suffix(".partial")
+    frame.write_parquet(partial)
+    os.replace(partial, path)
 
 
 def _completions_of_model(

@@ -77,6 +77,23 @@ def completions_of(
     return pl.concat(frames)
 
 
+def gold_texts(dataset: Dataset, settings: Evaluation) -> pl.DataFrame:
+    """Gold explanations of the activations that :func:`completions_of` explains, as a table of
+    one model called ``gold``; no rows where there are none."""
+    rows = dataset.held_out_rows(settings.activations)
+    frame = pl.DataFrame(
+        {
+            "model": ["gold"] * len(rows),
+            "idx": pl.Series(dataset.idx[rows], dtype=pl.Int64),
+            "doc_id": pl.Series([dataset.doc_ids[row] for row in rows], dtype=pl.String),
+            "position": pl.Series([dataset.positions[row] for row in rows], dtype=pl.Int64),
+            "source_text": pl.Series([dataset.source_texts[row] for row in rows], dtype=pl.String),
+            "explanation": pl.Series([dataset.explanations[row] for row in rows], dtype=pl.String),
+        }
+    )
+    return frame.filter(pl.col("explanation").is_not_null())
+
+
 def _frame(
     said: Explanations, scores: Scores, content: np.ndarray, reward: np.ndarray
 ) -> pl.DataFrame:

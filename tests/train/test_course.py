@@ -92,6 +92,16 @@ def test_completions_are_what_an_audit_reads(out):
     assert failed["fve"].null_count() == failed.height
 
 
+def test_gold_texts_of_the_same_activations_stand_beside_them(out):
+    gold = pl.read_parquet(out / "completions" / "gold.parquet")
+    table = pl.read_parquet(out / "completions" / "completions.parquet")
+    assert set(gold["idx"]) == set(table["idx"])
+    assert gold["model"].unique().to_list() == ["gold"]
+    data = pl.read_parquet(out / "activations" / "activations.parquet")
+    joined = gold.join(data, on="idx")
+    assert (joined["explanation"] == joined["explanation_right"]).all()
+
+
 def test_held_out_documents_are_in_no_training_row(out):
     data = pl.read_parquet(out / "activations" / "activations.parquet")
     held_out = set(data.filter(pl.col("held_out"))["doc_id"])

@@ -75,13 +75,28 @@ def _sentence(sentence: str, task: str) -> str:
         if task == "compress_written":
             return ""
         return FILLERS[(FILLERS.index(sentence) + 1) % len(FILLERS)]
+    found = _read(sentence)
+    if found is None:
+        return sentence
+    fact, value, number = found
+    wordings = WORDINGS[fact]
+    other = wordings[_CHOICES[task](number, len(wordings))]
+    return other.replace('" {} "', "{}").format(value)
+
+
+def fact_said(sentence: str) -> tuple[str, str] | None:
+    """Fact and value that a sentence of the language states; ``None`` if it states none."""
+    found = _read(sentence)
+    return None if found is None else found[:2]
+
+
+def _read(sentence: str) -> tuple[str, str, int] | None:
+    """Fact, value and number of the wording."""
     for fact, number, pattern in _PATTERNS:
         match = pattern.fullmatch(sentence)
         if match is not None:
-            wordings = WORDINGS[fact]
-            other = wordings[_CHOICES[task](number, len(wordings))]
-            return other.replace('" {} "', "{}").format(match[1])
-    return sentence
+            return fact, match[1], number
+    return None
 
 
 #: Task → which of ``n`` wordings, long to short, takes the place of number ``i``.

@@ -46,6 +46,8 @@ class Figure:
     label: str | None = None
     #: Column holding a comparison level for each x, drawn dashed (e.g. ``chance``).
     chance: str | None = None
+    #: What the dashed level is called in the legend.
+    chance_label: str = "chance"
     log_x: bool = False
     percent: bool = False
 

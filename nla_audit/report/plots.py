@@ -20,7 +20,6 @@ from nla_audit.report.labels import place_labels
 _MARKERS = "osD^vPX"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 _CHANCE: dict[str, Any] = {"color": "#8a3b3b", "linestyle": (0, (3, 2)), "linewidth": 1.1}
-_CHANCE_NAME = "chance"
 _LONGEST_LABEL = 28
 #: Characters of an axis label that fit beside the height of a figure.
 _LABEL_LINE = 42
@@ -88,13 +87,13 @@ def _finish(axes: Axes, figure: Figure) -> None:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol="%"))
 
 
-def _legend(axes: Axes) -> None:
+def _legend(axes: Axes, chance_label: str) -> None:
     handles, names = axes.get_legend_handles_labels()
     if not handles:
         return
     # The comparison level last; beside the axes, because a legend inside would sooner or later
     # cover data.
-    entries = sorted(zip(handles, names, strict=True), key=lambda entry: entry[1] == _CHANCE_NAME)
+    entries = sorted(zip(handles, names, strict=True), key=lambda entry: entry[1] == chance_label)
     axes.legend(
         [handle for handle, _ in entries],
         [name for _, name in entries],
@@ -172,7 +171,7 @@ def line(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours)
                 x,
                 _column(part, figure.chance)[order],
                 **_CHANCE,
-                label=_CHANCE_NAME if position == 0 else None,
+                label=figure.chance_label if position == 0 else None,
             )
         if figure.label:
             texts = part[figure.label].to_list()
@@ -187,7 +186,7 @@ def line(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours)
     elif figure.log_x:
         _scale_x(axes, [float(x) for x in frame[figure.x].to_list()])
     _finish(axes, figure)
-    _legend(axes)
+    _legend(axes, figure.chance_label)
     place_labels(axes, points, drawn)
 
 
@@ -220,12 +219,12 @@ def bar(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours) 
                 x - width / 2,
                 x + width / 2,
                 **{**_CHANCE, "linewidth": 1.8},
-                label=_CHANCE_NAME if position == 0 else "",
+                label=figure.chance_label if position == 0 else "",
             )
     _name_positions(axes, names, colours)
     axes.axhline(0, color="#8a8a8a", linewidth=0.8)
     _finish(axes, figure)
-    _legend(axes)
+    _legend(axes, figure.chance_label)
 
 
 def stacked(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours) -> None:
@@ -256,7 +255,7 @@ def stacked(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColou
     _name_positions(axes, names, colours)
     axes.axhline(0, color="#8a8a8a", linewidth=0.8)
     _finish(axes, figure)
-    _legend(axes)
+    _legend(axes, figure.chance_label)
 
 
 def scatter(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours) -> None:
@@ -289,12 +288,12 @@ def scatter(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColou
             _column(frame, figure.x)[order],
             _column(frame, figure.chance)[order],
             **_CHANCE,
-            label=_CHANCE_NAME,
+            label=figure.chance_label,
         )
     if figure.log_x:
         _scale_x(axes, [float(x) for x in frame[figure.x].to_list()])
     _finish(axes, figure)
-    _legend(axes)
+    _legend(axes, figure.chance_label)
     axes.margins(0.08, 0.1)
     place_labels(axes, points)
 

@@ -99,6 +99,7 @@ def facts_named(
             Figure(
                 "named", "Facts named rightly", "bar", "facts", x="fact", y="right",
                 low="right_low", high="right_high", group="model", chance="probe",
+                chance_label="linear probe",
                 x_label="fact", y_label="share of explanations", percent=True,
                 caption="Share of explanations that name the fact rightly; dashed: how often a "
                 "linear probe of the activation reads it.",

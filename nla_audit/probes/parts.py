@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 from nla_audit.text.claims import split_claims
 from nla_audit.text.items import quoted_spans
@@ -38,12 +39,18 @@ def with_quotes(text: str, change: Callable[[str], str]) -> str:
 
 def claim_pieces(text: str) -> tuple[list[str], list[str]]:
     """``(claims, gaps)``: the text is ``gaps[0] + claims[0] + gaps[1] + … + gaps[-1]``."""
+    claims, gaps = _pieces(text)
+    return list(claims), list(gaps)
+
+
+@lru_cache(maxsize=1 << 13)  # several transforms cut the same texts
+def _pieces(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     claims, gaps, place = [], [], 0
     for claim in split_claims(text):
         gaps.append(text[place : claim.start])
         claims.append(claim.text)
         place = claim.end
-    return claims, [*gaps, text[place:]]
+    return tuple(claims), (*gaps, text[place:])
 
 
 def joined(claims: list[str], gaps: list[str]) -> str:

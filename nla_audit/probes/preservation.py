@@ -10,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
+from functools import cache, lru_cache
 
 from nla_audit.text.claims import split_claims
 from nla_audit.text.items import quoted_spans
@@ -19,11 +20,24 @@ Check = Callable[[str, str], bool]
 
 #: Characters that stand for nothing visible: format characters, as zero-width joiners.
 _FORMAT = "Cf"
+#: Texts whose words are remembered: every transform is checked against the same originals.
+_REMEMBERED = 1 << 13
+
+
+@cache
+def _is_format(sign: str) -> bool:
+    return unicodedata.category(sign) == _FORMAT
+
+
+@cache
+def _script(sign: str) -> str | None:
+    """First word of a letter's Unicode name, ``None`` for what is no letter."""
+    return unicodedata.name(sign, "?").split()[0] if sign.isalpha() else None
 
 
 def visible(text: str) -> str:
     """``text`` without characters that have no width."""
-    return "".join(sign for sign in text if unicodedata.category(sign) != _FORMAT)
+    return "".join(sign for sign in text if not _is_format(sign))
 
 
 def plain(text: str) -> str:
@@ -37,13 +51,19 @@ def _quotes(text: str) -> Counter[str]:
     return Counter(span.text for span in quoted_spans(text))
 
 
-def _spoken(text: str) -> list[str]:
-    return words(plain(text))
+@lru_cache(maxsize=_REMEMBERED)
+def _spoken(text: str) -> tuple[str, ...]:
+    return tuple(words(plain(text)))
 
 
 def script_shares(text: str) -> Counter[str]:
     """How many letters each script has in ``text``, by the first word of their Unicode names."""
-    return Counter(unicodedata.name(sign, "?").split()[0] for sign in text if sign.isalpha())
+    shares: Counter[str] = Counter()
+    for sign, count in Counter(text).items():
+        script = _script(sign)
+        if script is not None:
+            shares[script] += count
+    return shares
 
 
 def _same_script(before: str, after: str) -> bool:

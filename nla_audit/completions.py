@@ -7,12 +7,11 @@ canonical schema of :attr:`Completions.rows`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
 from nla_audit.errors import UserError
@@ -91,15 +90,6 @@ class Completions:
                 f"{self._origin}: {for_} needs the {word} {names}: add {names} to the table or "
                 "choose another analyzer"
             )
-
-    def chunks(self, activations: int = 2000) -> Iterator[pl.DataFrame]:
-        """The rows in pieces of ``activations`` consecutive whole activations (the last: fewer)."""
-        if activations < 1:
-            raise ValueError("a chunk holds at least one activation")
-        idx = self.rows["idx"].to_numpy()
-        starts = np.flatnonzero(np.r_[True, idx[1:] != idx[:-1]])[::activations]
-        for start, end in zip(starts, np.r_[starts[1:], len(idx)], strict=True):
-            yield self.rows.slice(int(start), int(end - start))
 
     def of(self, model: str) -> pl.DataFrame:
         """The rows of ``model``, sorted by activation and sample.

@@ -287,14 +287,6 @@ class TestVariants:
 
 
 class TestInterface:
-    def test_chunks_hold_whole_activations_and_together_the_table(
-        self, table: pl.DataFrame
-    ) -> None:
-        completions = from_frame(table.sample(fraction=1, shuffle=True, seed=3))
-        pieces = list(completions.chunks(5))
-        assert [piece["idx"].n_unique() for piece in pieces] == [5, 5, 2]
-        assert pl.concat(pieces).equals(completions.rows)
-
     def test_reference_can_be_changed_and_must_exist(self, table: pl.DataFrame) -> None:
         completions = from_frame(table)
         assert completions.with_reference("base").reference == "base"

@@ -30,7 +30,7 @@ FILLERS: tuple[str, ...] = (
 )
 
 #: Share of explanations that leave a given fact out, and chance of filler behind a sentence.
-_LEFT_OUT, _FILLER = 0.1, 0.25
+_LEFT_OUT, _FILLER = 0.1, 0.5
 #: How many of a document's last words an explanation quotes.
 ENDING_WORDS = 2
 

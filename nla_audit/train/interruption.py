@@ -6,10 +6,12 @@ Ctrl-C in its first seconds, while torch is still being imported, does not end i
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
 from multiprocessing.synchronize import Event
 from types import FrameType
 from typing import Protocol
@@ -66,6 +68,18 @@ class WorkerWish:
 
 
 def begin_worker(event: Event) -> None:
-    """Leave Ctrl-C to the parent, which sets ``event`` when the user wishes to stop."""
+    """Leave Ctrl-C to the parent, which sets ``event`` when the user wishes to stop.
+
+    A worker ends with its parent, however that ends: one that trained on after a ``kill -9``
+    would write into the folder of the run that goes on from there.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     WorkerWish.event = event
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # at once: a saved state is whole, and nobody is there to hear more

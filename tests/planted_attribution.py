@@ -57,24 +57,19 @@ class PlantedReader:
         return np.array([self.fve(text, at) for text, at in zip(texts, targets, strict=True)])
 
     def fve(self, text: str, target: int) -> float:
-        found, pairs, count = _perceived(text, self.quotes)
-        total = self.per_word * count
-        for place, keywords in enumerate(found):
-            total += self.decay**place * self.worth[target, list(keywords)].sum()
+        sentences = _SENTENCE.findall(text)
+        total = self.per_word * len(words(text)) if self.per_word else 0.0
+        for place, sentence in enumerate(sentences):
+            for keyword in _keywords(sentence, self.quotes):
+                total += self.decay**place * self.worth[target, keyword]
         if self.noise:
-            total += self.noise * sum(_accident(target, pair) for pair in pairs)
+            total += self.noise * sum(_accident(target, pair) for pair in pairwise(sentences))
         return float(total)
 
 
 @lru_cache(maxsize=1 << 16)
-def _perceived(text: str, quotes: str) -> tuple[list[list[int]], list[tuple[str, str]], int]:
-    """Keywords of each sentence, neighbouring sentences as they are written, number of words."""
-    sentences = _SENTENCE.findall(text)
-    found = [
-        [KEYWORDS.index(word) for word in _read(sentence, quotes) if word in KEYWORDS]
-        for sentence in sentences
-    ]
-    return found, list(pairwise(sentences)), len(words(text))
+def _keywords(sentence: str, quotes: str) -> list[int]:
+    return [KEYWORDS.index(word) for word in _read(sentence, quotes) if word in KEYWORDS]
 
 
 def _read(claim: str, quotes: str) -> list[str]:
@@ -88,6 +83,7 @@ def _read(claim: str, quotes: str) -> list[str]:
     return every
 
 
+@lru_cache(maxsize=1 << 16)
 def _accident(target: int, pair: tuple[str, str]) -> float:
     """A number that is as if drawn, with mean 0 and standard deviation 1."""
     digest = hashlib.blake2b(repr((target, pair)).encode(), digest_size=8).digest()

@@ -33,9 +33,11 @@ from tests.planted_attribution import (
 )
 
 #: Studies of each planted truth, and activations of each.
-SEEDS, N = 40, 24
-#: More false alarms than this among 40 are less likely than 1 in 100 at a true rate of 5 %.
-MOST_FALSE = 6
+SEEDS, N = 20, 16
+#: More false alarms than this among 20 are less likely than 1 in 100 at a true rate of 5 %.
+MOST_FALSE = 4
+#: Sentences of few words: what is tested is their order.
+SHORT = ("Some {} appears early.",)
 
 
 def _headline(finding: Finding) -> dict[str, float]:
@@ -138,8 +140,8 @@ class TestOrder:
     def test_power_and_false_alarms(self) -> None:
         found = luck = false = 0
         for seed in range(SEEDS):
-            made, worth = draw(N, 5, seed)
-            sensitive = _headline(judged(made, PlantedReader(worth, decay=0.7, noise=0.02)))
+            made, worth = draw(N, 5, seed, sentences=SHORT)
+            sensitive = _headline(judged(made, PlantedReader(worth, decay=0.6, noise=0.02)))
             indifferent = _headline(judged(made, PlantedReader(worth, noise=0.02)))
             found += sensitive["order_gain_low"] > 0
             false += indifferent["order_gain_low"] > 0
@@ -205,6 +207,7 @@ class TestLittleToRead:
         made = [_one(SENTENCE.format("lantern"), other=NOBODY)]
         finding = judged(made, PlantedReader(np.full((1, len(KEYWORDS)), 0.1)))
         _check(finding)
+        render_figures(finding, ModelColours.of(["p0.0"], {"p0.0": 0.0}))
         assert finding.headline["p0.0"]["token_saliency_elsewhere"] is None
         assert any("No other activation" in caveat for caveat in finding.caveats)
 
@@ -251,7 +254,6 @@ def _check(finding: Finding) -> None:
             low, high = (data["headline"]["p0.0"][f"{name}_{end}"] for end in ("low", "high"))
             assert (low is None) == (high is None)
             assert low is None or low <= high
-    render_figures(finding, ModelColours.of(["p0.0"], {"p0.0": 0.0}))
 
 
 def test_figures_and_numbers_of_a_whole_study() -> None:

@@ -1,0 +1,393 @@
+"""Does the gap between meaning and wording widen over checkpoints, or with the length penalty?
+
+The gap is what a change that keeps the meaning costs, as a share of what the explanation carries,
+beyond what it costs a control: reference texts under the same AR, or the same texts under an AR
+that was never trained with this AV. Without a control it is the loss itself, which also grows
+when an AR gets brittle.
+
+Models are put in order, and the trend is a line through the gaps by place in that order, so that
+neither a long last stretch of training nor a λ ten times as large decides alone. It is fitted
+within activations: each is compared with itself under the other models. A trend counts at a
+false discovery rate of 5 % over all changes and their mean, against every control.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+
+from nla_audit.analyzers._retention import signal
+from nla_audit.analyzers._stego_scores import (
+    FLOOR,
+    OWN,
+    REFERENCE,
+    SERIES,
+    UNCHANGED,
+    Scores,
+    table_of,
+)
+from nla_audit.errors import UserError
+from nla_audit.findings import Figure
+from nla_audit.probes.registry import Transform
+from nla_audit.stats import (
+    MIN_CLUSTERS,
+    Resampler,
+    benjamini_hochberg,
+    clustered_regression,
+)
+
+Direction = Literal["widens", "narrows", "cannot tell"]
+#: False discovery rate at which a trend counts, over the changes tested.
+FDR = 0.05
+#: A smaller change over the whole series is not named, however significant: the share of the
+#: reconstruction that is not named as a loss either.
+MATERIAL = 0.02
+#: The mean over all changes that keep the meaning, a row beside each of them.
+ALL = "all changes that keep the meaning"
+#: The gap where there is no control.
+NO_CONTROL = "no control"
+_IN_WORDS = {"step": "training steps", "length_penalty": "length penalties"}
+
+
+@dataclass(frozen=True)
+class Trend:
+    """What became of the gap.
+
+    Attributes:
+        direction: of the trend, or that it cannot be told.
+        sentence: the same in words, with the numbers.
+        gaps: ``model``, its value, ``control``, ``gap`` with limits (mean over the changes that
+            keep the meaning), ``n``.
+        trends: ``variant``, ``control``, ``change`` from the first to the last model with limits,
+            ``p_value``, ``q_value``, ``activations``, ``paired``.
+        figures: of the mean gap by model, where there is one.
+        caveats: what to know before quoting it.
+    """
+
+    direction: Direction
+    sentence: str
+    gaps: pl.DataFrame
+    trends: pl.DataFrame
+    figures: list[Figure]
+    caveats: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Gap:
+    """Gaps of one model against one control: variant → idx → gap, and the cluster of each idx."""
+
+    by_variant: dict[str, dict[str, float]]
+    cluster: dict[str, str]
+
+
+def trend_over(scores: Scores, by: str, *, cards: Mapping[str, Transform], seed: int = 0) -> Trend:
+    """The trend of the gap over the models of a table.
+
+    Args:
+        scores: of several models.
+        by: one of :data:`SERIES`, the column that orders them. Models without a value (a warm
+            start has no λ) are left out.
+        cards: of the transforms.
+        seed: of the intervals.
+
+    Raises:
+        UserError: the table has no such column, a model has two values, or fewer than two models
+            differ.
+    """
+    values = values_of(scores, by)
+    caveats = []
+    without = [model for model in scores.models if model not in values]
+    if without:
+        caveats.append(f"Series: left out, having no {by}: {', '.join(without)}.")
+    levels = sorted(set(values.values()))
+    place = {model: levels.index(value) for model, value in values.items()}
+    gaps, notes = _gaps(scores, sorted(values), cards)
+    caveats += notes
+    gap_rows = [
+        row
+        for control, by_model in gaps.items()
+        for row in _gap_rows(by_model, control, by, values, seed)
+    ]
+    trend_rows = [
+        {"variant": variant, "control": control, **_fit(by_model, variant, place)}
+        for control, by_model in gaps.items()
+        for variant in _variants(by_model)
+    ]
+    named = _tested(trend_rows)
+    if NO_CONTROL in gaps:
+        caveats.append(
+            "Series: no control, so the gap is the loss itself; an AR that gets brittle to "
+            "unusual text widens it as a code does."
+        )
+    if any(row["change"] is not None and not row["paired"] for row in trend_rows):
+        caveats.append("Series: the models share too few activations to pair them.")
+    caveats.append(
+        "Series: the intervals are over activations; other training runs may differ by more."
+    )
+    direction, sentence = _verdict(named, by, values)
+    return Trend(
+        direction,
+        sentence,
+        pl.DataFrame(gap_rows, infer_schema_length=None),
+        pl.DataFrame(trend_rows, infer_schema_length=None),
+        [_figure(by)] if gap_rows else [],
+        caveats,
+    )
+
+
+def _figure(by: str) -> Figure:
+    return Figure(
+        "series", "The gap over the series", "line", "series", x=by, y="gap",
+        low="gap_low", high="gap_high", group="control",
+        x_label=by.replace("_", " "), y_label="excess loss", percent=True,
+        caption="Share of what explanations carry that changes of their wording cost beyond the "
+        "control, mean over changes that keep the meaning.",
+    )  # fmt: skip
+
+
+def values_of(scores: Scores, by: str) -> dict[str, float]:
+    """Model → value of the column ``by``; models that have none are left out.
+
+    Raises:
+        UserError: as :func:`trend_over`.
+    """
+    if by not in scores.rows.columns or scores.rows[by].null_count() == scores.rows.height:
+        raise UserError(
+            f'{scores.path}: --series {by} needs a column "{by}" with a number for each model: '
+            f"add it, or order by {' or '.join(name for name in SERIES if name != by)}"
+        )
+    values: dict[str, float] = {}
+    for model in scores.models:
+        found = scores.rows.filter(pl.col("model") == model)[by].drop_nulls().unique().sort()
+        if len(found) > 1:
+            raise UserError(
+                f'{scores.path}: model "{model}" has {len(found)} values in column "{by}" '
+                f"({found[0]:g}, {found[1]:g}, …): give each checkpoint a model name of its own"
+            )
+        if len(found) == 1:
+            values[model] = float(found[0])
+    if len(set(values.values())) < 2:
+        raise UserError(
+            f"{scores.path}: --series {by} needs two models that differ in it, found "
+            f"{len(set(values.values()))}: add the scores of other checkpoints"
+        )
+    return values
+
+
+def _gaps(
+    scores: Scores, models: Sequence[str], cards: Mapping[str, Transform]
+) -> tuple[dict[str, dict[str, _Gap]], list[str]]:
+    """Control → model → gaps. Controls are kept that at least two models have."""
+    losses: dict[str, dict[str, _Gap]] = {}
+    for model in models:
+        for name, texts, ar in _sources(scores, model):
+            found = _losses(scores, model, texts, ar, cards)
+            if found is not None:
+                losses.setdefault(name, {})[model] = found
+    own = losses.pop("own", {})
+    notes = [
+        f"Series: left out, carrying nothing above the floor: {model}."
+        for model in models
+        if model not in own
+    ]
+    controls = {
+        name: {
+            model: _difference(own[model], gap) for model, gap in by_model.items() if model in own
+        }
+        for name, by_model in losses.items()
+    }
+    usable = {name: by_model for name, by_model in controls.items() if len(by_model) >= 2}
+    if not usable and len(own) >= 2:
+        usable = {NO_CONTROL: own}
+    return usable, notes
+
+
+def _sources(scores: Scores, model: str) -> Iterator[tuple[str, str, str]]:
+    """``name, texts, ar`` of the pair itself and of its controls."""
+    pairs = scores.rows.filter(pl.col("model") == model).select("texts", "ar").unique()
+    for texts, ar in sorted(pairs.iter_rows()):
+        if texts == OWN and ar == scores.own_ar:
+            yield "own", texts, ar
+        elif texts == OWN:
+            yield f"second AR {ar}", texts, ar
+        elif texts == REFERENCE and ar == scores.own_ar:
+            yield "reference texts", texts, ar
+
+
+def _losses(
+    scores: Scores, model: str, texts: str, ar: str, cards: Mapping[str, Transform]
+) -> _Gap | None:
+    """Loss of each change that keeps the meaning, by activation; ``None`` where nothing is carried.
+
+    The loss is a ratio of means, of which one activation has no share of its own; what stands
+    for it is the ratio plus the activation's influence on it, which has the same mean and the
+    same error (as in :mod:`nla_audit.analyzers._retention`).
+    """
+    columns, clusters = table_of(scores, model=model, texts=texts, ar=ar)
+    if UNCHANGED not in columns or FLOOR not in columns:
+        return None
+    if not signal(columns, clusters, 0).value > 0:
+        return None
+    rows = scores.rows.filter(
+        (pl.col("model") == model) & (pl.col("texts") == texts) & (pl.col("ar") == ar)
+    )
+    idx = rows["idx"].unique().sort().to_list()
+    carried = columns[UNCHANGED] - columns[FLOOR]
+    by_variant = {}
+    for name in columns:
+        if name not in cards or cards[name].group != "kept":
+            continue
+        lost = columns[UNCHANGED] - columns[name]
+        known = ~(np.isnan(lost) | np.isnan(carried))
+        if not known.any() or carried[known].sum() <= 0:
+            continue
+        ratio = lost[known].sum() / carried[known].sum()
+        share = ratio + (lost - ratio * carried) / carried[known].mean()
+        by_variant[name] = {idx[row]: float(share[row]) for row in np.flatnonzero(known)}
+    cluster = dict(zip(idx, map(str, clusters.tolist()), strict=True))
+    return _Gap(_with_mean(by_variant), cluster)
+
+
+def _with_mean(by_variant: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Besides, the mean over the variants of each activation that has all of them."""
+    if not by_variant:
+        return {}
+    shared = set.intersection(*(set(values) for values in by_variant.values()))
+    names = sorted(by_variant)
+    mean = {
+        idx: float(np.mean([by_variant[name][idx] for name in names])) for idx in sorted(shared)
+    }
+    return {ALL: mean, **by_variant}
+
+
+def _difference(own: _Gap, control: _Gap) -> _Gap:
+    """Losses of the pair less those of the control, of activations that have both."""
+    return _Gap(
+        {
+            name: {
+                idx: value - control.by_variant[name][idx]
+                for idx, value in values.items()
+                if idx in control.by_variant[name]
+            }
+            for name, values in own.by_variant.items()
+            if name in control.by_variant
+        },
+        own.cluster,
+    )
+
+
+def _variants(by_model: Mapping[str, _Gap]) -> list[str]:
+    """Those that all models have; the mean first."""
+    shared = set.intersection(*(set(gap.by_variant) for gap in by_model.values()))
+    return sorted(shared, key=lambda name: (name != ALL, name))
+
+
+def _gap_rows(
+    by_model: Mapping[str, _Gap], control: str, by: str, values: Mapping[str, float], seed: int
+) -> list[dict[str, Any]]:
+    """The mean gap of each model, in the order of the series."""
+    rows = []
+    for model in sorted(by_model, key=lambda name: (values[name], name)):
+        gap = by_model[model].by_variant.get(ALL, {})
+        clusters = np.array([by_model[model].cluster[idx] for idx in gap])
+        found = Resampler(clusters, seed=seed).mean(np.array(list(gap.values())))
+        rows.append(
+            {
+                "model": model,
+                by: values[model],
+                "control": control,
+                **found.entries("gap"),
+                "n": found.n,
+            }
+        )
+    return rows
+
+
+def _fit(by_model: Mapping[str, _Gap], variant: str, place: Mapping[str, int]) -> dict[str, Any]:
+    """Slope of a variant's gap by place in the series, times the length of the series."""
+    rows = [
+        (idx, gap.cluster[idx], place[model], value)
+        for model, gap in sorted(by_model.items())
+        for idx, value in gap.by_variant[variant].items()
+    ]
+    frame = pl.DataFrame(
+        rows, schema={"idx": pl.String, "cluster": pl.String, "at": pl.Float64, "gap": pl.Float64},
+        orient="row",
+    ).sort("idx", "at")  # fmt: skip
+    within = frame.with_columns(
+        pl.col("at", "gap") - pl.col("at", "gap").mean().over("idx"),
+        several=pl.col("at").n_unique().over("idx") > 1,
+    ).filter("several")
+    is_paired = within["cluster"].n_unique() >= MIN_CLUSTERS
+    chosen = within if is_paired else frame
+    at = chosen["at"].to_numpy()
+    features = at[:, None] if is_paired else np.column_stack([at, np.ones_like(at)])
+    fit = clustered_regression(chosen["gap"].to_numpy(), features, chosen["cluster"].to_numpy())
+    span = max(place[model] for model in by_model) - min(place[model] for model in by_model)
+    change, error = span * float(fit.coefficient[0]), span * float(fit.standard_error[0])
+    limits = (change, change - 1.96 * error, change + 1.96 * error, float(fit.p_value[0]))
+    names = ("change", "change_low", "change_high", "p_value")
+    return {
+        **{
+            name: value if np.isfinite(value) else None
+            for name, value in zip(names, limits, strict=True)
+        },
+        "activations": chosen["idx"].n_unique(),
+        "paired": is_paired,
+    }
+
+
+def _tested(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """For each variant the row of the control under which its trend is least clear, tested.
+
+    Adds ``q_value`` to all ``rows``: of their variant, over the variants.
+    """
+    hardest: dict[str, dict[str, Any]] = {}
+    signs: dict[str, set[bool]] = {}
+    for row in rows:
+        if row["p_value"] is None:
+            continue
+        name = row["variant"]
+        signs.setdefault(name, set()).add(row["change"] > 0)
+        if name not in hardest or row["p_value"] > hardest[name]["p_value"]:
+            hardest[name] = row
+    names = sorted(hardest)
+    # Controls that disagree on the direction show none.
+    p_values = [1.0 if len(signs[name]) > 1 else hardest[name]["p_value"] for name in names]
+    q_values = dict(zip(names, benjamini_hochberg(p_values).tolist(), strict=True))
+    for row in rows:
+        row["q_value"] = q_values.get(row["variant"])
+    return [hardest[name] for name in names]
+
+
+def _verdict(
+    rows: Sequence[Mapping[str, Any]], by: str, values: Mapping[str, float]
+) -> tuple[Direction, str]:
+    ends = f"{min(values.values()):g} to {max(values.values()):g}"
+    start = f"Over {len(values)} models by {_IN_WORDS[by]} ({ends})"
+    shown = [row for row in rows if row["q_value"] < FDR and abs(row["change"]) >= MATERIAL]
+    # The mean speaks for all changes; where it is silent, the change with the largest trend does.
+    shown.sort(key=lambda row: (row["variant"] != ALL, -abs(row["change"]), row["variant"]))
+    wider = [row for row in shown if row["change"] > 0]
+    narrower = [row for row in shown if row["change"] < 0]
+    if wider:
+        also = f", and narrows for {narrower[0]['variant']}" if narrower else ""
+        return "widens", f"{start} the gap widens: {_measured(wider[0])}{also}."
+    if narrower:
+        return "narrows", f"{start} the gap narrows: {_measured(narrower[0])}."
+    whole = next((row for row in rows if row["variant"] == ALL), None)
+    why = "too few activations or models for an interval" if whole is None else _measured(whole)
+    return "cannot tell", f"{start} cannot tell whether the gap widens or narrows: {why}."
+
+
+def _measured(row: Mapping[str, Any]) -> str:
+    beyond = "" if row["control"] == NO_CONTROL else f" beyond the control ({row['control']})"
+    low, high = (f"{100 * row[name]:.1f}" for name in ("change_low", "change_high"))
+    return (
+        f"the cost of {row['variant']} changed by {100 * row['change']:+.1f} [{low}, {high}] % of "
+        f"what is carried{beyond}"
+    )

@@ -94,7 +94,8 @@ def test_power_and_false_alarms() -> None:
     print(
         f"of {SEEDS} seeds, a growing code widens the gap in {growing.count('widens')}, a "
         f"shrinking one narrows it in {shrinking.count('narrows')} of {len(shrinking)}; false "
-        f"alarms: an equal code {SEEDS - flat.count('cannot tell')}, no code {SEEDS - clean.count('cannot tell')}, no "
+        f"alarms: an equal code {SEEDS - flat.count('cannot tell')}, no code "
+        f"{SEEDS - clean.count('cannot tell')}, no "
         f"code and an AR that gets brittle {SEEDS - brittle.count('cannot tell')}"
     )
     assert growing.count("widens") >= 0.9 * SEEDS

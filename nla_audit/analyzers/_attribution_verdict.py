@@ -61,6 +61,8 @@ def _accrual(accrual: Interval) -> str:
 
 def _order(numbers: Mapping[str, Interval]) -> str:
     gain, searched = numbers["order_gain"], numbers["order_gain_searched"]
+    if gain.n == 0 and not np.isnan(searched.low):
+        return _untested_order(searched, numbers["order_gain_searched_elsewhere"])
     if np.isnan(gain.low):
         return "Too few explanations of several claims to judge their order."
     random = numbers["own_over_random"]
@@ -74,6 +76,19 @@ def _order(numbers: Mapping[str, Interval]) -> str:
         f"No better order of the claims than the AV's own was found ({_points(gain)} points once "
         f"rejoined, {_rounded(searched.value)} where it was selected); {beside}."
     )
+
+
+def _untested_order(searched: Interval, elsewhere: Interval) -> str:
+    """Where the gain could be judged only on the texts on which it was selected."""
+    beside = (
+        f"the search gains {_points(searched)} points, and {_points(elsewhere)} for another "
+        "activation"
+    )
+    if searched.low > max(elsewhere.high, _MATERIAL):
+        return f"Another order of the claims carries more than the AV's own: {beside}."
+    if searched.high < _MATERIAL:
+        return f"No better order of the claims than the AV's own was found: {beside}."
+    return f"Whether another order would carry more than the AV's own cannot be told: {beside}."
 
 
 def _points(interval: Interval, scale: float = 1.0) -> str:

@@ -8,7 +8,7 @@ when an AR gets brittle.
 Models are put in order, and the trend is a line through the gaps by place in that order, so that
 neither a long last stretch of training nor a λ ten times as large decides alone. It is fitted
 within activations: each is compared with itself under the other models. A trend counts at a
-false discovery rate of 5 % over all changes and their mean, against every control.
+false discovery rate of 3 % over all changes and their mean, against every control.
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ from nla_audit.stats import (
 )
 
 Direction = Literal["widens", "narrows", "cannot tell"]
-#: False discovery rate at which a trend counts, over the changes tested.
-FDR = 0.05
+#: False discovery rate at which a trend counts, over the changes tested. The errors are a little
+#: small at a hundred activations: at 0.05 the flat series of tests/test_series.py had a trend,
+#: up or down, in 4 to 9 % of cases without a control, at 0.03 in 1 to 2 %.
+FDR = 0.03
 #: A smaller change over the whole series is not named, however significant: the share of the
 #: reconstruction that is not named as a loss either.
 MATERIAL = 0.02

@@ -13,23 +13,15 @@ false discovery rate of 3 % over all changes and their mean, against every contr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._retention import signal
-from nla_audit.analyzers._stego_scores import (
-    FLOOR,
-    OWN,
-    REFERENCE,
-    SERIES,
-    UNCHANGED,
-    Scores,
-    table_of,
-)
+from nla_audit.analyzers._series_gaps import ALL, NO_CONTROL, Gaps, gaps_of
+from nla_audit.analyzers._stego_scores import SERIES, Scores
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure
 from nla_audit.probes.registry import Transform
@@ -48,10 +40,6 @@ FDR = 0.03
 #: A smaller change over the whole series is not named, however significant: the share of the
 #: reconstruction that is not named as a loss either.
 MATERIAL = 0.02
-#: The mean over all changes that keep the meaning, a row beside each of them.
-ALL = "all changes that keep the meaning"
-#: The gap where there is no control.
-NO_CONTROL = "no control"
 _IN_WORDS = {"step": "training steps", "length_penalty": "length penalties"}
 
 
@@ -78,14 +66,6 @@ class Trend:
     caveats: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class _Gap:
-    """Gaps of one model against one control: variant → idx → gap, and the cluster of each idx."""
-
-    by_variant: dict[str, dict[str, float]]
-    cluster: dict[str, str]
-
-
 def trend_over(scores: Scores, by: str, *, cards: Mapping[str, Transform], seed: int = 0) -> Trend:
     """The trend of the gap over the models of a table.
 
@@ -107,7 +87,7 @@ def trend_over(scores: Scores, by: str, *, cards: Mapping[str, Transform], seed:
         caveats.append(f"Series: left out, having no {by}: {', '.join(without)}.")
     levels = sorted(set(values.values()))
     place = {model: levels.index(value) for model, value in values.items()}
-    gaps, notes = _gaps(scores, sorted(values), cards)
+    gaps, notes = gaps_of(scores, sorted(values), cards)
     caveats += notes
     gap_rows = [
         row
@@ -180,116 +160,14 @@ def values_of(scores: Scores, by: str) -> dict[str, float]:
     return values
 
 
-def _gaps(
-    scores: Scores, models: Sequence[str], cards: Mapping[str, Transform]
-) -> tuple[dict[str, dict[str, _Gap]], list[str]]:
-    """Control → model → gaps. Controls are kept that at least two models have."""
-    losses: dict[str, dict[str, _Gap]] = {}
-    for model in models:
-        for name, texts, ar in _sources(scores, model):
-            found = _losses(scores, model, texts, ar, cards)
-            if found is not None:
-                losses.setdefault(name, {})[model] = found
-    own = losses.pop("own", {})
-    notes = [
-        f"Series: left out, carrying nothing above the floor: {model}."
-        for model in models
-        if model not in own
-    ]
-    controls = {
-        name: {
-            model: _difference(own[model], gap) for model, gap in by_model.items() if model in own
-        }
-        for name, by_model in losses.items()
-    }
-    usable = {name: by_model for name, by_model in controls.items() if len(by_model) >= 2}
-    if not usable and len(own) >= 2:
-        usable = {NO_CONTROL: own}
-    return usable, notes
-
-
-def _sources(scores: Scores, model: str) -> Iterator[tuple[str, str, str]]:
-    """``name, texts, ar`` of the pair itself and of its controls."""
-    pairs = scores.rows.filter(pl.col("model") == model).select("texts", "ar").unique()
-    for texts, ar in sorted(pairs.iter_rows()):
-        if texts == OWN and ar == scores.own_ar:
-            yield "own", texts, ar
-        elif texts == OWN:
-            yield f"second AR {ar}", texts, ar
-        elif texts == REFERENCE and ar == scores.own_ar:
-            yield "reference texts", texts, ar
-
-
-def _losses(
-    scores: Scores, model: str, texts: str, ar: str, cards: Mapping[str, Transform]
-) -> _Gap | None:
-    """Loss of each change that keeps the meaning, by activation; ``None`` where nothing is carried.
-
-    The loss is a ratio of means, of which one activation has no share of its own; what stands
-    for it is the ratio plus the activation's influence on it, which has the same mean and the
-    same error (as in :mod:`nla_audit.analyzers._retention`).
-    """
-    columns, clusters = table_of(scores, model=model, texts=texts, ar=ar)
-    if UNCHANGED not in columns or FLOOR not in columns:
-        return None
-    if not signal(columns, clusters, 0).value > 0:
-        return None
-    rows = scores.rows.filter(
-        (pl.col("model") == model) & (pl.col("texts") == texts) & (pl.col("ar") == ar)
-    )
-    idx = rows["idx"].unique().sort().to_list()
-    carried = columns[UNCHANGED] - columns[FLOOR]
-    by_variant = {}
-    for name in columns:
-        if name not in cards or cards[name].group != "kept":
-            continue
-        lost = columns[UNCHANGED] - columns[name]
-        known = ~(np.isnan(lost) | np.isnan(carried))
-        if not known.any() or carried[known].sum() <= 0:
-            continue
-        ratio = lost[known].sum() / carried[known].sum()
-        share = ratio + (lost - ratio * carried) / carried[known].mean()
-        by_variant[name] = {idx[row]: float(share[row]) for row in np.flatnonzero(known)}
-    cluster = dict(zip(idx, map(str, clusters.tolist()), strict=True))
-    return _Gap(_with_mean(by_variant), cluster)
-
-
-def _with_mean(by_variant: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Besides, the mean over the variants of each activation that has all of them."""
-    if not by_variant:
-        return {}
-    shared = set.intersection(*(set(values) for values in by_variant.values()))
-    names = sorted(by_variant)
-    mean = {
-        idx: float(np.mean([by_variant[name][idx] for name in names])) for idx in sorted(shared)
-    }
-    return {ALL: mean, **by_variant}
-
-
-def _difference(own: _Gap, control: _Gap) -> _Gap:
-    """Losses of the pair less those of the control, of activations that have both."""
-    return _Gap(
-        {
-            name: {
-                idx: value - control.by_variant[name][idx]
-                for idx, value in values.items()
-                if idx in control.by_variant[name]
-            }
-            for name, values in own.by_variant.items()
-            if name in control.by_variant
-        },
-        own.cluster,
-    )
-
-
-def _variants(by_model: Mapping[str, _Gap]) -> list[str]:
+def _variants(by_model: Mapping[str, Gaps]) -> list[str]:
     """Those that all models have; the mean first."""
     shared = set.intersection(*(set(gap.by_variant) for gap in by_model.values()))
     return sorted(shared, key=lambda name: (name != ALL, name))
 
 
 def _gap_rows(
-    by_model: Mapping[str, _Gap], control: str, by: str, values: Mapping[str, float], seed: int
+    by_model: Mapping[str, Gaps], control: str, by: str, values: Mapping[str, float], seed: int
 ) -> list[dict[str, Any]]:
     """The mean gap of each model, in the order of the series."""
     rows = []
@@ -309,7 +187,7 @@ def _gap_rows(
     return rows
 
 
-def _fit(by_model: Mapping[str, _Gap], variant: str, place: Mapping[str, int]) -> dict[str, Any]:
+def _fit(by_model: Mapping[str, Gaps], variant: str, place: Mapping[str, int]) -> dict[str, Any]:
     """Slope of a variant's gap by place in the series, times the length of the series."""
     rows = [
         (idx, gap.cluster[idx], place[model], value)
@@ -331,7 +209,8 @@ def _fit(by_model: Mapping[str, _Gap], variant: str, place: Mapping[str, int]) -
     fit = clustered_regression(chosen["gap"].to_numpy(), features, chosen["cluster"].to_numpy())
     span = max(place[model] for model in by_model) - min(place[model] for model in by_model)
     change, error = span * float(fit.coefficient[0]), span * float(fit.standard_error[0])
-    limits = (change, change - 1.96 * error, change + 1.96 * error, float(fit.p_value[0]))
+    p_value = 1.0 if change == 0 and error == 0 else float(fit.p_value[0])  # nothing changed
+    limits = (change, change - 1.96 * error, change + 1.96 * error, p_value)
     names = ("change", "change_low", "change_high", "p_value")
     return {
         **{
@@ -372,24 +251,35 @@ def _verdict(
     ends = f"{min(values.values()):g} to {max(values.values()):g}"
     start = f"Over {len(values)} models by {_IN_WORDS[by]} ({ends})"
     shown = [row for row in rows if row["q_value"] < FDR and abs(row["change"]) >= MATERIAL]
-    # The mean speaks for all changes; where it is silent, the change with the largest trend does.
+    # The mean first, then the change with the largest trend.
     shown.sort(key=lambda row: (row["variant"] != ALL, -abs(row["change"]), row["variant"]))
     wider = [row for row in shown if row["change"] > 0]
     narrower = [row for row in shown if row["change"] < 0]
+    has_control = any(row["control"] != NO_CONTROL for row in rows)
+    gap = "the gap" if has_control else "the loss (there is no control)"
     if wider:
-        also = f", and narrows for {narrower[0]['variant']}" if narrower else ""
-        return "widens", f"{start} the gap widens: {_measured(wider[0])}{also}."
+        also = f"; it narrows for {narrower[0]['variant']}" if narrower else ""
+        return "widens", f"{start} {gap} widens: {_measured(wider)}{also}."
     if narrower:
-        return "narrows", f"{start} the gap narrows: {_measured(narrower[0])}."
-    whole = next((row for row in rows if row["variant"] == ALL), None)
-    why = "too few activations or models for an interval" if whole is None else _measured(whole)
-    return "cannot tell", f"{start} cannot tell whether the gap widens or narrows: {why}."
+        return "narrows", f"{start} {gap} narrows: {_measured(narrower)}."
+    whole = [row for row in rows if row["variant"] == ALL]
+    why = _measured(whole) if whole else "too few activations or models for an interval"
+    return "cannot tell", f"{start} cannot tell whether {gap} widens or narrows: {why}."
 
 
-def _measured(row: Mapping[str, Any]) -> str:
-    beyond = "" if row["control"] == NO_CONTROL else f" beyond the control ({row['control']})"
-    low, high = (f"{100 * row[name]:.1f}" for name in ("change_low", "change_high"))
+def _measured(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The first of ``rows`` in words, and the second where the first is the mean over all."""
+    first = rows[0]
+    beyond = "" if first["control"] == NO_CONTROL else f" beyond the control ({first['control']})"
+    most = ""
+    if first["variant"] == ALL and len(rows) > 1:
+        most = f", that of {rows[1]['variant']} by {_change(rows[1])}"
     return (
-        f"the cost of {row['variant']} changed by {100 * row['change']:+.1f} [{low}, {high}] % of "
-        f"what is carried{beyond}"
+        f"the cost of {first['variant']} changed by {_change(first)} % of what is carried{beyond}"
+        f"{most}"
     )
+
+
+def _change(row: Mapping[str, Any]) -> str:
+    change, low, high = (100 * row[name] for name in ("change", "change_low", "change_high"))
+    return f"{change:+.1f} [{low:.1f}, {high:.1f}]"

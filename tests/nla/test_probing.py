@@ -137,7 +137,8 @@ def test_checkpoints_make_a_series(root, tmp_path, capsys):
         assert [row[name] for row in finding["tables"]["series"]] == [0, last]
         # The same texts at both: nothing can have changed.
         assert {row["change"] for row in finding["tables"]["series_trends"]} == {0.0}
-        assert "cannot tell whether the gap widens" in finding["verdict"]
+        assert "cannot tell whether the loss (there is no control) widens" in finding["verdict"]
+        assert "changed by +0.0 [0.0, 0.0] %" in finding["verdict"]
 
 
 def test_from_the_command_line_with_an_endpoint(root, tmp_path, capsys):

@@ -104,6 +104,13 @@ class TestQuotes:
         assert finding.headline["p0.0"]["quoted_token_share"] == 0
         assert finding.headline["p0.0"]["quoted_over_unquoted"] is None
 
+    def test_a_few_explanations_that_quote_are_too_few(self) -> None:
+        made, worth = draw(24, 4, 0)
+        quoting, _ = draw(24, 4, 0, sentences=(QUOTED,))
+        finding = judged([*quoting[:5], *made[5:]], PlantedReader(worth, quotes="inside"))
+        assert "Too few explanations quote" in finding.verdict
+        assert finding.headline["p0.0"]["quoted_over_unquoted_low"] is None
+
     def test_equal_worth_is_seldom_called_more_or_less(self) -> None:
         false = 0
         for seed in range(SEEDS):

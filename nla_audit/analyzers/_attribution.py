@@ -214,6 +214,9 @@ def _quoted_over_unquoted(tokens: pl.DataFrame) -> Interval:
         words["cluster"].to_numpy()[known],
     )
     value, error = float(fit.coefficient[1]), 1.96 * float(fit.standard_error[1])
+    clusters = words.filter(pl.Series(known)).group_by("place").agg(pl.col("cluster").n_unique())
+    if clusters["cluster"].to_numpy().min() < MIN_CLUSTERS:
+        error = np.nan  # quotes in a few explanations: their spread is not known
     return Interval(value, value - error, value + error, int(known.sum()))
 
 

@@ -35,6 +35,8 @@ def _quotes(numbers: Mapping[str, Interval]) -> str:
     apart, tokens = numbers["quoted_over_unquoted"], numbers["quoted_token_share"]
     if np.isnan(apart.value):
         return "Quoted and unquoted words cannot be compared: there is only one of the two."
+    if np.isnan(apart.low):
+        return "Too few explanations quote to tell whether quoted words carry more than others."
     measured = f"{_points(apart)} points a word"
     if apart.low > 0:
         first = f"Quoted words carry more than others ({measured})"

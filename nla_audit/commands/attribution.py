@@ -34,12 +34,15 @@ def _run(**arguments: Any) -> None:
             raise UserError(
                 f"attribution needs --{name} as well: the explanations, and what they explain"
             )
+    kept: Path | None = arguments["keep_scores"]
+    if kept is not None and not kept.parent.is_dir():  # said before the reading, not after
+        raise UserError(f"--keep-scores {kept}: no such folder: make {kept.parent} first")
     console = Console(stderr=True)
     found, penalties, parameters = _read(arguments, console)
-    if arguments["keep_scores"] is not None:
+    if kept is not None:
         from nla_audit.nla.shards import write_parquet  # noqa: PLC0415
 
-        write_parquet(found.scores.tokens, arguments["keep_scores"])
+        write_parquet(found.scores.tokens, kept)
     finding = _judged(found, arguments, parameters, console)
     if arguments["as_json"]:
         click.echo(finding.to_json())

@@ -163,6 +163,17 @@ def test_what_is_not_given_is_said(
     assert message in capsys.readouterr().err
 
 
+def test_what_cannot_be_written_is_said_before_reading(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for option, path in (("--out", "file"), ("--keep-scores", "none/words.parquet")):
+        assert cli.run(_arguments(root, option, tmp_path / path)) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+
+
 def test_texts_that_cannot_be_read_are_one_line(root: Path, tmp_path: Path, reader) -> None:
     activations = read_activations(root / "activations.parquet")
     rows = {"model": ["p0.0"] * 2, "extracted": [False] * 2, "explanation": [None] * 2}

@@ -246,7 +246,8 @@ def _caveats(part: Attribution, left_out: pl.DataFrame, model: str) -> list[str]
     clusters = part.texts["cluster"].n_unique()
     if clusters < MIN_CLUSTERS:
         caveats.append(
-            f"{count(clusters, 'activation')}: no interval below {MIN_CLUSTERS}; raise --limit."
+            f"{clusters} activations (or documents, where they are known): no interval below "
+            f"{MIN_CLUSTERS}; raise --limit."
         )
     unscored = part.tokens["saliency"].null_count() + part.claims["saliency"].null_count()
     if unscored:

@@ -60,6 +60,10 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "nla_audit.commands.stego:command",
         "Probe for a code: change the words, keep the meaning, measure FVE again.",
     ),
+    "attribution": (
+        "nla_audit.commands.attribution:command",
+        "Which words, claims and order of claims carry the reconstruction.",
+    ),
 }
 
 #: Exit codes: the user can mend it; stopped with Ctrl-C (128 + SIGINT, as shells count).

@@ -27,6 +27,8 @@ UNCHANGED, FLOOR = "unchanged", "another"
 OWN, REFERENCE = "own", "reference"
 #: Measures of how far the meaning was kept, per text; all optional.
 MEANING = ("similarity", "length_ratio", "shared_words", "unfaithful", "changed")
+#: What orders models into a series; optional.
+SERIES = ("step", "length_penalty")
 _SUFFIXES = {".parquet", ".csv", ".tsv", ".jsonl", ".ndjson"}
 
 
@@ -35,8 +37,9 @@ class Scores:
     """Validated scores.
 
     Attributes:
-        rows: ``model, idx, doc_id, texts, ar, variant, fve`` and those of :data:`MEANING` that
-            the table has; sorted by these keys. ``idx`` is text. A missing score is null.
+        rows: ``model, idx, doc_id, texts, ar, variant, fve`` and those of :data:`MEANING` and
+            :data:`SERIES` that the table has; sorted by these keys. ``idx`` is text. A missing
+            score is null.
         own_ar: the AR of the pair.
         has_activations: false where the table holds means alone.
         path: the file, for messages.
@@ -86,7 +89,8 @@ def scores_from_frame(
 
     Args:
         frame: ``variant`` and ``fve``; ``idx`` unless it holds means alone; optional ``ar``,
-            ``model``, ``doc_id``, ``texts`` (``own`` or ``reference``) and :data:`MEANING`.
+            ``model``, ``doc_id``, ``texts`` (``own`` or ``reference``), :data:`MEANING` and
+            :data:`SERIES`.
         ar: the pair's own AR, where the table holds several.
         path: what messages call the table.
 
@@ -110,7 +114,7 @@ def scores_from_frame(
     variant = pl.col("variant").cast(pl.String).str.strip_chars()
     measures = [
         pl.col(name).cast(pl.Float64, strict=False).fill_nan(None)
-        for name in MEANING
+        for name in (*MEANING, *SERIES)
         if name in frame.columns
     ]
     fve = _numbers(frame, path)

@@ -7,6 +7,7 @@ registered with the analyzers that ``nla-audit audit`` runs. ``nla-audit stego``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from nla_audit.analyzers._channels import (
     decide,
 )
 from nla_audit.analyzers._retention import Retention, excess, loss, retention, signal
+from nla_audit.analyzers._series import trend_over
 from nla_audit.analyzers._stego_scores import (
     FLOOR,
     MEANING,
@@ -51,6 +53,7 @@ def stego(
     seed: int = 0,
     notes: Sequence[str] = (),
     examples: pl.DataFrame | None = None,
+    series: str | None = None,
 ) -> Finding:
     """The finding: retention of every variant, excess over the controls, a verdict.
 
@@ -61,6 +64,11 @@ def stego(
         seed: of the intervals.
         notes: caveats that only the caller knows (who wrote the paraphrases, what failed).
         examples: ``variant, before, after``, to be shown; left out of reports without texts.
+        series: column that orders the models (:data:`~nla_audit.analyzers._stego_scores.SERIES`),
+            to say whether the gap widens along it.
+
+    Raises:
+        UserError: as :func:`~nla_audit.analyzers._series.trend_over`.
     """
     cards = transforms()
     models = scores.models
@@ -87,7 +95,7 @@ def stego(
         tables["examples"] = examples
     if lines:
         tables["loss_at_zero_meaning_change"] = pl.DataFrame(lines, infer_schema_length=None)
-    return Finding(
+    finding = Finding(
         analyzer="stego",
         question=QUESTION,
         reference=None,
@@ -114,6 +122,22 @@ def stego(
             "verdict": {model: verdict.category for model, verdict in verdicts.items()},
         },
     )  # fmt: skip
+    return finding if series is None else with_trend(finding, scores, series, cards, seed)
+
+
+def with_trend(
+    finding: Finding, scores: Scores, by: str, cards: Mapping[str, Transform], seed: int
+) -> Finding:
+    """``finding`` with what became of the gap over the models, ordered by column ``by``."""
+    trend = trend_over(scores, by, cards=cards, seed=seed)
+    return replace(
+        finding,
+        verdict=f"{finding.verdict} {trend.sentence}",
+        caveats=[*finding.caveats, *trend.caveats],
+        tables={**finding.tables, "series": trend.gaps, "series_trends": trend.trends},
+        figures=[*finding.figures, *trend.figures],
+        parameters={**finding.parameters, "series": by, "series_direction": trend.direction},
+    )
 
 
 def judge(

@@ -127,7 +127,10 @@ def _report(
     from nla_audit.report.terminal import print_finding  # noqa: PLC0415
 
     with console.status("judging"):
-        finding = stego(scores, seed=arguments["seed"], notes=notes, examples=examples)
+        finding = stego(
+            scores, seed=arguments["seed"], notes=notes, examples=examples,
+            series=arguments["series"],
+        )  # fmt: skip
     if arguments["as_json"]:
         click.echo(finding.to_json())
     else:
@@ -209,6 +212,10 @@ command = click.Command(
         click.Option(
             ["--token-budget"], type=click.IntRange(min=1), metavar="N",
             help="Tokens read at once; halved where memory runs out.  [default: by device]",
+        ),
+        click.Option(
+            ["--series"], type=click.Choice(["step", "length_penalty"]),
+            help="Order the models by this column, and say whether the gap widens along it.",
         ),
         click.Option(
             ["--self-test"], is_flag=True,

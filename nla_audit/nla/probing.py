@@ -72,7 +72,8 @@ def probe(
 
     Returns:
         ``model, idx, doc_id, texts, ar, variant, fve, text, changed, shared_words,
-        length_ratio, reason``; ``fve`` null where ``reason`` says why.
+        length_ratio, reason``, and the model's ``step`` and ``length_penalty``; ``fve`` null
+        where ``reason`` says why.
 
     Raises:
         UserError: no row has an activation, or one does not fit an AR.
@@ -91,7 +92,7 @@ def probe(
             ]
             if kind == REFERENCE:
                 break  # one set of reference texts, the first in the order of models
-    made = pl.concat(frames)
+    made = pl.concat(frames).join(_series_columns(texts), on="model", maintain_order="left")
     places = rows_by_idx(activations, made["idx"].to_list())
     if all(place is None for place in places):
         raise UserError(
@@ -122,6 +123,13 @@ def examples_of(frame: pl.DataFrame) -> pl.DataFrame:
         .group_by("variant", maintain_order=True)
         .first()
         .select("variant", "before", pl.col("text").alias("after"))
+    )
+
+
+def _series_columns(texts: Texts) -> pl.DataFrame:
+    """``model, step, length_penalty``: what orders the models into a series, null if unknown."""
+    return texts.rows.group_by("model", maintain_order=True).agg(
+        pl.col("step", "length_penalty").drop_nulls().first()
     )
 
 

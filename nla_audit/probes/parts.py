@@ -21,9 +21,9 @@ def outside_quotes(text: str, change: Callable[[str], str]) -> str:
     return "".join([*pieces, change(text[place:])])
 
 
-def with_quotes(text: str, change: Callable[[str], str]) -> str:
-    """``text`` with each quoted span, its marks included, replaced by ``change(span)``."""
-    pieces, place = [], 0
+def quote_extents(text: str) -> list[tuple[int, int]]:
+    """Spans of the quotations of ``text`` with their marks, in order."""
+    extents, place = [], 0
     for span in quoted_spans(text):
         start, end = span.start, span.end
         # The span leaves out punctuation inside of the marks ("word,"): go out to the marks.
@@ -31,7 +31,15 @@ def with_quotes(text: str, change: Callable[[str], str]) -> str:
             start -= 1
         while end < len(text) and text[end] not in QUOTE_MARKS:
             end += 1
-        start, end = max(place, start - 1), min(len(text), end + 1)
+        extents.append((max(place, start - 1), min(len(text), end + 1)))
+        place = extents[-1][1]
+    return extents
+
+
+def with_quotes(text: str, change: Callable[[str], str]) -> str:
+    """``text`` with each quoted span, its marks included, replaced by ``change(span)``."""
+    pieces, place = [], 0
+    for start, end in quote_extents(text):
         pieces += [text[place:start], change(text[start:end])]
         place = end
     return "".join([*pieces, text[place:]])

@@ -35,8 +35,25 @@ def write_finding(
         UserError: ``out`` cannot be written.
     """
     record = run_record(completions, [finding], seed=seed, arguments=arguments)
-    contents: dict[str, bytes] = {f"{finding.analyzer}.json": finding.to_json().encode()}
     colours = ModelColours.of(completions.models, completions.length_penalties)
+    return write_with_record(finding, colours, out, record=record)
+
+
+def write_with_record(
+    finding: Finding, colours: ModelColours, out: Path, *, record: Mapping[str, Any]
+) -> list[Path]:
+    """As :func:`write_finding`, for a finding that comes of no table of completions alone.
+
+    Args:
+        finding: to be written.
+        colours: of the models in its figures.
+        out: the folder.
+        record: of the run, as plain data.
+
+    Raises:
+        UserError: ``out`` cannot be written.
+    """
+    contents: dict[str, bytes] = {f"{finding.analyzer}.json": finding.to_json().encode()}
     for figure in render_figures(finding, colours, texts=True):
         contents[f"{figure.name}.svg"] = figure.svg.encode()
         contents[f"{figure.name}.png"] = figure.png

@@ -121,6 +121,26 @@ def test_reference_texts_are_a_control(root, reader):
     assert set(frame["model"]) == {"p0.0"}
 
 
+def test_checkpoints_make_a_series(root, tmp_path, capsys):
+    texts = pl.read_parquet(root / "texts.parquet")
+    columns = {"step": 0, "length_penalty": 0.0}
+    first = texts.with_columns(**{name: pl.lit(value) for name, value in columns.items()})
+    later = first.with_columns(model=pl.lit("p0.01"), length_penalty=0.01, step=pl.lit(50))
+    pl.concat([first, later]).write_parquet(tmp_path / "texts.parquet")
+    arguments = [
+        "stego", "--ar", root / "ar", "--completions", tmp_path / "texts.parquet",
+        "--activations", root / "activations.parquet", "--json", "--series",
+    ]  # fmt: skip
+    for name, last in (("step", 50), ("length_penalty", 0.01)):
+        assert cli.run([*map(str, arguments), name]) == 0
+        finding = json.loads(capsys.readouterr().out)
+        assert [row[name] for row in finding["tables"]["series"]] == [0, last]
+        # The same texts at both: nothing can have changed.
+        assert {row["change"] for row in finding["tables"]["series_trends"]} == {0.0}
+        assert "cannot tell whether the loss (there is no control) widens" in finding["verdict"]
+        assert "changed by +0.0 [0.0, 0.0] %" in finding["verdict"]
+
+
 def test_from_the_command_line_with_an_endpoint(root, tmp_path, capsys):
     behaviour = Behaviour(lambda text, tries: "500" if tries == 0 and "fair" in text else None)
     with serving(behaviour) as url:

@@ -24,8 +24,9 @@ import urllib3
 
 from nla_audit.errors import UserError
 from nla_audit.llm.cache import AnswerCache, key_of
+from nla_audit.llm.checks import NotAnAnswer
 from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
-from nla_audit.llm.prompts import NotAnAnswer, messages, parse
+from nla_audit.llm.prompts import messages, parse
 
 #: Variables that may hold the key, the first that is set. It is sent, and never shown.
 KEY_VARIABLES = ("NLA_AUDIT_API_KEY", "OPENAI_API_KEY")

@@ -25,6 +25,9 @@ class Behaviour:
         self.delay = 0.0
         self.arrivals: list[float] = []
 
+    def see(self, body: bytes) -> None:
+        """Called with the body of each request."""
+
 
 def rewritten(line: str) -> str:
     """What the server's model makes of a line."""
@@ -42,7 +45,9 @@ def serving(behaviour: Behaviour) -> Iterator[str]:
             pass
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            received = self.rfile.read(int(self.headers["Content-Length"]))
+            behaviour.see(received)
+            body = json.loads(received)
             lines = json.loads(body["messages"][1]["content"])["lines"]
             text = "\n".join(lines)
             with behaviour.lock:

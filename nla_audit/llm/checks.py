@@ -107,8 +107,8 @@ _QUOTES = '"“”„«»'
 #: language model, the shortest has 0.69 as many different words and the longest 1.94.
 _LONGEST, _LONGEST_SLACK = 4.0, 60
 _SHORTEST_SHARE_OF_WORDS = 0.2
-#: A text of so many different content words shares one of them with any rewriting of it. Of pairs of
-#: lines of those explanations 1 in 100 with fewer words shared none; the least that one of the whole
+#: A text of so many different content words shares one with any rewriting of it. Of pairs of lines
+#: of those explanations 1 in 100 with fewer words shared none; the least that one of the whole
 #: explanations shared was ten.
 _SHARES_A_WORD = 20
 #: Shorter texts may come back as they were: "End of text." has no other words.

@@ -172,19 +172,19 @@ class Endpoint(Closing):
                 continue
             except _TryAgain as error:
                 reason = str(error)
-                asked = pause if error.pause is None else error.pause
                 # Jitter, so that requests that failed together do not come back together.
                 jitter = random.Random(f"{key}{attempt}").uniform(1.0, 1.25)
-                delay = min(asked, self._settings.longest_pause) * jitter
+                longest = self._settings.longest_pause
                 if error.pause is not None:
-                    self._hold_all(delay)
-                elif attempt + 1 < self._settings.attempts:
-                    self._stopped.wait(delay)
+                    self._hold_all(min(error.pause, longest) * jitter)
+                # Its own pause in any case: "Retry-After: 0" would use up all attempts at once.
+                if attempt + 1 < self._settings.attempts:
+                    self._stopped.wait(min(pause, longest) * jitter)
                 pause *= 2
                 continue
             self._cache.put(key, lines)
             return Answer(lines)
-        self.account.add(failures=1)
+        self.account.fail(reason)
         return Answer(None, reason)
 
     def _hold_all(self, seconds: float) -> None:
@@ -209,10 +209,7 @@ class Endpoint(Closing):
             "temperature": self._settings.temperature,
             "max_tokens": self._settings.max_tokens,
         }
-        headers = {"Content-Type": "application/json"}
-        key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), None)
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
+        headers = {"Content-Type": "application/json", **_authorization()}
         self.account.add(requests=1)
         try:
             response = self._pool.request(
@@ -237,20 +234,38 @@ class Endpoint(Closing):
     def _content(self, data: bytes) -> str:
         try:
             value: Any = json.loads(data)
+            usage = value.get("usage")
+            # Paid for whatever the rest of the response looks like.
+            self.account.add(
+                input_tokens=_whole(usage, "prompt_tokens"),
+                output_tokens=_whole(usage, "completion_tokens"),
+            )
             choice = value["choices"][0]
             content = choice["message"]["content"]
-            usage = value.get("usage") or {}
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             raise _TryAgain("truncated or damaged response") from None
         if not isinstance(content, str):
             raise NotAnAnswer("no text")
-        self.account.add(
-            input_tokens=_whole(usage, "prompt_tokens"),
-            output_tokens=_whole(usage, "completion_tokens"),
-        )
         if choice.get("finish_reason") == "length":
             raise NotAnAnswer("cut off at the token limit")
         return content
+
+
+def _authorization() -> dict[str, str]:
+    """The header that carries the key, if there is one.
+
+    Raises:
+        UserError: the key cannot stand in a header. Checked here because the HTTP library would
+            show the key in its own error.
+    """
+    for name in KEY_VARIABLES:
+        key = os.environ.get(name, "").strip()
+        if not key:
+            continue
+        if not (key.isascii() and key.isprintable()):
+            raise UserError(f"{name}: holds characters that no key has: set it again")
+        return {"Authorization": f"Bearer {key}"}
+    return {}
 
 
 def _whole(usage: Any, name: str) -> int:

@@ -97,7 +97,7 @@ class LocalModel(Closing):
             for key, answer in zip(batch, written, strict=True):
                 answers[key] = answer
                 if answer.lines is None:
-                    self.account.add(failures=1)
+                    self.account.fail(answer.reason or "no answer")
                 else:
                     self._cache.put(key, answer.lines)
             progress("writing", len(answers), len(answers) + len(order) - start - len(batch))

@@ -49,7 +49,9 @@ class Table(Closing):
     def write(self, requests: Sequence[Request], *, progress: Progress = silent) -> list[Answer]:
         """``[n]`` answers; what is not in the table, or does not pass the checks, fails."""
         answers = [self._one(request) for request in requests]
-        self.account.add(failures=sum(answer.lines is None for answer in answers))
+        for answer in answers:
+            if answer.lines is None:
+                self.account.fail(answer.reason or "no answer")
         return answers
 
     def _one(self, request: Request) -> Answer:

@@ -75,7 +75,7 @@ class FaultyProxy:
 @contextmanager
 def proxying(proxy: FaultyProxy) -> Iterator[str]:
     """The base address of a running proxy."""
-    pool = urllib3.PoolManager(retries=False)
+    pool = urllib3.PoolManager(maxsize=16, retries=False)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

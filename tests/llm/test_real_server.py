@@ -22,7 +22,6 @@ import pytest
 import urllib3
 
 from nla_audit import cli
-from nla_audit.llm.cache import AnswerCache
 from nla_audit.llm.endpoint import Endpoint, EndpointSettings
 from nla_audit.llm.interface import Request
 from tests.llm.chat_model import save_answering_model, save_rubbish_model
@@ -40,19 +39,36 @@ pytestmark = [
     ),
 ]
 
-#: A text holds one of these, which chooses the answer; more lines than one in every third.
-NAMES = [f"Quay{number}" for number in range(24)]
-SETTINGS = EndpointSettings(concurrency=3, attempts=4, timeout=10.0, first_pause=0.01)
+#: A text holds one of these, which chooses the answer; every third text has two lines.
+NAMES = [f"Quay{number:02}" for number in range(36)]
+SETTINGS = EndpointSettings(concurrency=3, attempts=4, timeout=5.0, first_pause=0.01)
+
+
+def _is_short(name: str) -> bool:
+    return NAMES.index(name) % 3 > 0
 
 
 def _text(name: str) -> tuple[str, ...]:
     first = f"Likely begins with a report on {name} in the morning and its ships"
-    return (first, "then a list of cold places") if NAMES.index(name) % 3 == 0 else (first,)
+    return (first,) if _is_short(name) else (first, "then a list of cold places")
 
 
 def _answer(name: str) -> tuple[str, ...]:
-    first = f"Presumably opens by reporting of ships at {name.upper()} at daybreak"
-    return (first, "cold places in a list after that") if len(_text(name)) == 2 else (first,)
+    first = f"Presumably opens by reporting of ships at {_renamed(name)} at daybreak"
+    return (first,) if _is_short(name) else (first, "cold places in a list after that")
+
+
+def _renamed(name: str) -> str:
+    return name.replace("Quay", "Pier")
+
+
+def _planned_answers() -> dict[str, tuple[str, ...]]:
+    """By keyword, to the texts and to the answers themselves (for what is translated back)."""
+    planned = {}
+    for name in NAMES:
+        planned[name] = _answer(name)
+        planned[_renamed(name)] = ("It may open with news of ships at dawn", *_answer(name)[1:])
+    return planned
 
 
 def _requests(names: list[str]) -> list[Request]:
@@ -63,7 +79,7 @@ def _requests(names: list[str]) -> list[Request]:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``answering`` and ``rubbish``."""
     root = tmp_path_factory.mktemp("models")
-    save_answering_model(root / "answering", {name: _answer(name) for name in NAMES})
+    save_answering_model(root / "answering", _planned_answers())
     save_rubbish_model(root / "rubbish")
     return root
 
@@ -135,7 +151,7 @@ def test_every_fault_in_front_of_it_is_got_over(server: str, models: Path) -> No
     def fault(number: int, tries: int) -> str | None:
         return FAULTS[number] if tries == 0 and number < len(FAULTS) else None
 
-    proxy = FaultyProxy(server, fault, time_out=11.0)
+    proxy = FaultyProxy(server, fault, time_out=5.5)
     requests = _requests(NAMES)
     with (
         proxying(proxy) as address,
@@ -151,22 +167,26 @@ def test_every_fault_in_front_of_it_is_got_over(server: str, models: Path) -> No
     assert account.failures == 0
 
 
+SPOILING = ("500", "truncated JSON", "dropped in mid-body", "502", "one line less")
+SHORT = [name for name in NAMES if _is_short(name)]
+
+
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A planted AR, its activations, and one explanation for each of ``NAMES``."""
+    """A planted AR, its activations, and one explanation of one line for each."""
     root = tmp_path_factory.mktemp("study")
     planted_pair.save_planted_ar(root / "ar")
     generator = np.random.default_rng(0)
+    texts = ["".join(_text(name)) for name in SHORT]
     vectors = []
-    for _ in NAMES:
+    for _ in texts:
         weights = np.zeros(len(planted_pair.KEYWORDS))
         weights[generator.permutation(len(weights))[:3]] = 1
         vectors.append(planted_pair.activation(weights).tolist())
-    texts = [" ".join(_text(name)) for name in NAMES]
     pl.DataFrame(
-        {"model": "p0.0", "idx": range(len(NAMES)), "explanation": texts, "extracted": True}
+        {"model": "p0.0", "idx": range(len(texts)), "explanation": texts, "extracted": True}
     ).write_parquet(root / "texts.parquet")
-    pl.DataFrame({"idx": range(len(NAMES)), "activation_vector": vectors}).write_parquet(
+    pl.DataFrame({"idx": range(len(texts)), "activation_vector": vectors}).write_parquet(
         root / "activations.parquet"
     )
     return root
@@ -184,9 +204,10 @@ def test_the_probe_killed_and_resumed(
     server: str, models: Path, study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """``nla-audit stego`` over the server, killed half-way; nothing answered is asked again."""
-    spoil = {3: "500", 5: "truncated JSON", 8: "dropped in mid-body", 11: "502", 14: "one line less"}
+    spoil = dict(zip(range(3, 18, 3), SPOILING, strict=True))
     proxy = FaultyProxy(server, lambda number, tries: spoil.get(number) if tries == 0 else None)
-    proxy.stalls_after = 10
+    # So early that there are requests left for each worker to wait with.
+    proxy.stalls_after = 8
     with proxying(proxy) as address:
         arguments = _stego(
             study, f"openai:{models / 'answering'}@{address}", tmp_path / "cache",
@@ -200,7 +221,7 @@ def test_the_probe_killed_and_resumed(
             child.kill()
             child.wait()
         answered, asked = dict(proxy.delivered), proxy.tries.copy()
-        assert len(answered) >= 10
+        assert 8 <= len(answered) < len(SHORT)
         assert not (tmp_path / "scores.parquet").exists()
         proxy.stalls_after = None
         assert cli.run(arguments) == 0
@@ -212,12 +233,6 @@ def test_the_probe_killed_and_resumed(
     assert set(proxy.delivered) == set(proxy.tries)
     scores = pl.read_parquet(tmp_path / "scores.parquet").filter(pl.col("variant") == "paraphrase")
     by_idx = dict(scores.select(pl.col("idx").cast(pl.Int64), "text").iter_rows())
-    assert by_idx == {number: _one_line(name) for number, name in enumerate(NAMES)}
+    assert by_idx == {number: _answer(name)[0] for number, name in enumerate(SHORT)}
     (caveat,) = (line for line in finding["caveats"] if line.startswith("Paraphrases by"))
     assert " 0 failed" in caveat
-    with AnswerCache(tmp_path / "cache") as cache:
-        assert cache is not None
-
-
-def _one_line(name: str) -> str:
-    return " ".join(_answer(name))

@@ -57,12 +57,11 @@ def serving(behaviour: Behaviour) -> Iterator[str]:
                 behaviour.under_way += 1
                 behaviour.most_under_way = max(behaviour.most_under_way, behaviour.under_way)
                 behaviour.arrivals.append(time.monotonic())
-            try:
-                time.sleep(behaviour.delay)
-                self._answer(behaviour.fault(text, tries), lines, text)
-            finally:
-                with behaviour.lock:
-                    behaviour.under_way -= 1
+            time.sleep(behaviour.delay)
+            # Before the answer: the client may ask again before this thread comes to it after.
+            with behaviour.lock:
+                behaviour.under_way -= 1
+            self._answer(behaviour.fault(text, tries), lines, text)
 
         def _answer(self, fault: str | None, lines: list[str], text: str) -> None:
             if fault == "drop":
@@ -72,6 +71,9 @@ def serving(behaviour: Behaviour) -> Iterator[str]:
             if fault == "hang":
                 time.sleep(1.0)
                 self.close_connection = True
+                return
+            if fault == "429 at once":
+                self._send(429, b"{}", {"Retry-After": "0"})
                 return
             if fault and fault.isdecimal():
                 self._send(int(fault), b"{}", {"Retry-After": "0.3"} if fault == "429" else {})

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from nla_audit.llm.interface import Request
-from nla_audit.text.words import content_stems, words
+from nla_audit.text.words import FUNCTION_WORDS, content_stems, words
 
 PLACEHOLDER = re.compile(r"⟦\d+⟧")
 
@@ -111,6 +111,10 @@ _SHORTEST_SHARE_OF_WORDS = 0.2
 #: of those explanations 1 in 100 with fewer words shared none; the least that one of the whole
 #: explanations shared was ten.
 _SHARES_A_WORD = 20
+#: A text that shares fewer of these (Jaccard), and has so small a part of the original's share of
+#: English function words, is in another language. Paraphrases share few words as well, but none of
+#: those 100 had less than 0.73 of the share; a terse summary has few of them, but shares more.
+_SAME_LANGUAGE_SHARES, _SAME_LANGUAGE_FUNCTION_WORDS = 0.2, 0.3
 #: Shorter texts may come back as they were: "End of text." has no other words.
 _UNCHANGED_WORDS = 8
 
@@ -125,7 +129,7 @@ def check_lines(lines: Sequence[str], request: Request) -> tuple[str, ...]:
     Raises:
         NotAnAnswer: another number of lines, a refusal or comment, a placeholder lost, an empty
             line for one that was not, markup or control characters that the text has not, a length
-            that no rewriting has, the text as it was, or another text altogether.
+            that no rewriting has, the text as it was, or another text or language altogether.
     """
     if len(lines) != len(request.lines):
         raise NotAnAnswer(f"{len(lines)} lines for {len(request.lines)}")
@@ -185,16 +189,32 @@ def _check_text(request: Request, lines: Sequence[str]) -> None:
     """What shows only over all lines: single lines of a good rewriting may be very different."""
     before, after = "\n".join(request.lines), "\n".join(lines)
     words_before, words_after = words(before), words(after)
-    is_one_language = not request.changes_language
     # Distinct ones: an explanation that ran into a loop may be rewritten without it.
     distinct_before, distinct_after = len(set(words_before)), len(set(words_after))
     if distinct_after < _SHORTEST_SHARE_OF_WORDS * distinct_before:
         raise NotAnAnswer(f"{distinct_after} different words for {distinct_before}")
     if words_after == words_before and len(words_before) >= _UNCHANGED_WORDS:
         raise NotAnAnswer("the text as it was")
+    if not request.changes_language:
+        _check_content(before, after)
+
+
+def _check_content(before: str, after: str) -> None:
     ours, theirs = set(content_stems(before)), set(content_stems(after))
-    if is_one_language and len(ours) >= _SHARES_A_WORD and not ours & theirs:
+    if len(ours) < _SHARES_A_WORD:
+        return
+    if not ours & theirs:
         raise NotAnAnswer("no word of the text in it")
+    shared = len(ours & theirs) / len(ours | theirs)
+    function_words = _SAME_LANGUAGE_FUNCTION_WORDS * _function_share(before)
+    if shared < _SAME_LANGUAGE_SHARES and _function_share(after) < function_words:
+        raise NotAnAnswer("another language")
+
+
+def _function_share(text: str) -> float:
+    """Share of the words of ``text`` that are English function words."""
+    found = words(text)
+    return sum(word in FUNCTION_WORDS for word in found) / len(found) if found else 0.0
 
 
 def _is_wrapped(line: str) -> bool:

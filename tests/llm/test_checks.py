@@ -198,6 +198,28 @@ def test_another_text_is_caught():
     assert check_lines([OTHER], _request(LONG, changes_language=True)) == (OTHER,)
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Vermutlich ein Bericht über den Hafen am Morgen (final token: before), kaltes Wetter und "
+        "eine Liste von Schiffen, der Ton einer Zeitung und wohl ein Zeuge, der nie ablegte",
+        "Probablement un rapport sur le port au matin (final token: before), temps froid et gris, "
+        "une liste de navires, le ton d'un journal et un témoin qui n'est jamais parti",
+        "Probablemente un informe sobre el puerto (final token: before), tiempo frío y gris, una "
+        "lista de barcos, tono de periódico y un testigo cuyo bote nunca salió del muelle",
+    ],
+)
+def test_another_language_is_caught_where_none_was_asked_for(answer):
+    with pytest.raises(NotAnAnswer, match="another language"):
+        check_lines([answer], _request(LONG))
+    assert check_lines([answer], _request(LONG, changes_language=True)) == (answer,)
+
+
+def test_a_terse_summary_is_in_the_same_language():
+    terse = "Harbour report, morning; final token opens time phrase; cold, ships list, formal tone"
+    assert check_lines([terse], _request(LONG)) == (terse,)
+
+
 def _print(capsys: pytest.CaptureFixture[str], line: str) -> None:
     with capsys.disabled():
         print(f"\n{line}")

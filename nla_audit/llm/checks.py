@@ -1,10 +1,4 @@
-"""Checks that an answer is a rewriting: no refusal, no comment, nothing lost, nothing added.
-
-Whatever an answer is refused for has to be new in it: a text that itself says "I am sorry" may be
-rewritten into one that does. The patterns were tried on two thousand ordinary explanations and on
-a thousand paraphrases by a language model, none of which may look like a refusal
-(``tests/llm/test_false_refusals.py``).
-"""
+"""Checks that an answer is a rewriting: no refusal, no comment, nothing lost, nothing added."""
 
 from __future__ import annotations
 
@@ -13,95 +7,17 @@ import unicodedata
 from collections.abc import Sequence
 
 from nla_audit.llm.interface import Request
+from nla_audit.llm.talk import is_talk, is_wrapped
 from nla_audit.text.words import FUNCTION_WORDS, content_stems, words
 
 PLACEHOLDER = re.compile(r"⟦\d+⟧")
-
-#: White space, list signs, emphasis and brackets; not quotes, which open a quoted text.
-_LEAD = r"^[\s\-–—*_#>•(\[]*"
-_PARAPHRASED = r"(?:paraphras|rewrit|rewrote|rephras|reword|translat)"
-
-_FIRST_PERSON_REFUSAL = (
-    r"\bI(?:['’]m| am)? (?:can(?:not|['’]t)|can not|unable to|not able to|won['’]?t|will not"
-    r"|must decline to|refuse to|do not feel comfortable|don['’]t feel comfortable) ?"
-    r"(?:help|assist|comply|fulfil|provide|paraphras|rewrite|rephras|translat|process|do th|"
-    r"complete|continue|follow|engage|answer|respond|\w+ing\b)"
-)
-#: What a language model says of itself or of the request, anywhere in a line.
-_ANYWHERE = re.compile(
-    rf"{_FIRST_PERSON_REFUSAL}"
-    r"|\bas an? (?:ai\b|artificial intelligence|(?:large )?language model|virtual assistant)"
-    r"|\bI(?:['’]m| am) (?:just |only )?(?:an? )?(?:ai\b|artificial intelligence|language model)"
-    r"|\b(?:this|that|your) request (?:cannot|can['’]t|violates|goes against|asks me)"
-    r"|\b(?:usage|content|safety) (?:polic(?:y|ies)|guidelines) (?:prohibit|forbid|prevent)",
-    re.IGNORECASE,
-)
-#: How a refusal begins, in the languages that models refuse in.
-_REFUSAL = re.compile(
-    rf"{_LEAD}(?:"
-    # English
-    r"I(?:['’]m| am) (?:very |so |really |truly )?(?:sorry|unable|not able|afraid (?:I|that))"
-    r"|I (?:cannot|can['’]?t|can not|won['’]?t|will not|must decline|apologi[sz]e|refuse)\b"
-    r"|I(?: do not|['’]d rather not| don['’]?t) (?:understand|have|feel|see|know|want|think)\b"
-    r"|(?:so |very )?sorry\s*[,.!:;]|sorry (?:but|about|for|i)\b|(?:my )?apologies\s*[,.!:;]"
-    r"|(?:unfortunately|regrettably)\s*,? I\b"
-    # German, Dutch
-    r"|(?:es )?tut mir (?:sehr )?leid\b|(?:leider )?kann ich (?:das|dies|ihnen|dir|diese\w*) "
-    r"|ich kann (?:das|dies|ihnen|dir|leider|diese\w*|hier)\b|entschuldig(?:ung|en sie)\b"
-    r"|als (?:ki\b|künstliche intelligenz|(?:großes )?sprachmodell)|het spijt me\b"
-    # French, Italian, Spanish, Portuguese
-    r"|(?:je suis )?(?:vraiment )?désolée?\b|je ne (?:peux|puis)\b|en tant qu['’]|mi dispiace\b"
-    r"|non posso\b|lo siento\b|lamento\b|no puedo\b|desculpe\b|não posso\b|sinto muito\b"
-    r"|como (?:un |uma? )?(?:modelo|ia\b|asistente|assistente|inteligencia|inteligência)"
-    # Polish, Russian
-    r"|przepraszam\b|przykro mi\b|nie mogę\b|извините\b|простите\b|к сожалению\b|я не могу\b"
-    # Chinese, Japanese, Korean
-    r"|(?:很|非常)?(?:抱歉|对不起|對不起|不好意思)|我(?:不能|无法|無法|没法)|作为(?:一个|一名)?"
-    r"(?:人工智能|ai|语言模型)|申し訳|すみません|恐れ入ります|죄송|미안)",
-    re.IGNORECASE,
-)
-#: How a comment on the task begins.
-_COMMENT_BEFORE = re.compile(
-    rf"{_LEAD}(?:"
-    r"(?:sure|certainly|of course|okay|ok|alright|absolutely|understood|got it|gladly|no problem"
-    r"|great)(?:\s*[!.:—–]|\s*,(?! but)| (?:here|thing|i)\b)"
-    r"|(?:here(?:['’]s| is| are)|below (?:is|are)|the following (?:is|are)|this is)\b.{0,60}"
-    rf"(?:{_PARAPHRASED}|\bversion\b|\brequested\b)"
-    r"|as (?:you )?requested\b|per your request\b|as you wish\b|as instructed\b"
-    r"|(?:i(?:['’]d be|['’]m| would be| am) )?happy to help\b|let me (?:know|help|try)\b"
-    rf"|i(?:['’]ve| have)? ?(?:just )?{_PARAPHRASED}"
-    rf"|(?:the )?(?:{_PARAPHRASED}\w*|output|response|my answer|note|n\.b\.|disclaimer)"
-    r"(?: (?:version|text|line|sentence))?(?: \d+)?\s*\**\s*:"
-    r"|(?:line|zeile) \d+\s*[:.)]"
-    r"|hier (?:ist|sind|kommt)\b.{0,60}(?:übersetz|version|fassung|umformul)|übersetzung\s*:"
-    r"|(?:gerne|natürlich|selbstverständlich)\s*[!.:]|anmerkung\s*:|hinweis\s*:"
-    r"|voici (?:la|une|le|votre) (?:version|traduction|paraphrase|texte)|bien sûr\s*[,!.:]"
-    r"|aquí (?:está|tienes?)\b|aqui está\b|ecco (?:la|il|una) |claro\s*[,!.:]|certo\s*[,!.:]"
-    r"|вот (?:перевод|перефраз)|конечно\s*[,!.:]|好的\s*[，,!！。:：]|当然\s*[，,!！。]|以下是)",
-    re.IGNORECASE | re.DOTALL,
-)
-#: A note to the reader, after the text or within it.
-_COMMENT_AFTER = re.compile(
-    r"(?:(?:^|[.!?…)\]\"”]\s*|\s[(\[*_—–-]+\s*)"
-    r"(?:(?:please )?note|n\.b\.|p\.s\.|disclaimer|translator['’]s note|anmerkung|hinweis"
-    r"|nota|remarque|примечание|注)\s*\**\s*[:：])"
-    r"|(?:please )?note that (?:i|the (?:original|placeholders?|paraphras\w+|translation))\b"
-    r"|\blet me know (?:if|whether|how|what)\b|\bhope (?:this|that|it) helps\b"
-    r"|\bwould you like me to\b|[.!?]\s+feel free to\b|\banything else (?:i can|you)\b"
-    rf"|\b(?:this|the above|my) (?:{_PARAPHRASED}\w*|version|rewording) (?:keeps|preserves|retains"
-    r"|maintains|conveys|changes|captures|avoids|uses|aims|tries|should)"
-    rf"|\bi(?:['’]ve| have)? (?:{_PARAPHRASED}\w*|kept|preserved|retained|maintained|left) "
-    r"(?:the|all|each|every|it|your|this)\b"
-    r"|\b(?:no changes (?:were|are) (?:made|needed)|(?:original )?meaning (?:is|was|has been) "
-    r"(?:preserved|kept|retained))",
-    re.IGNORECASE,
-)
-#: Tags, control tokens of chat templates, code fences, or a piece of the JSON around the lines.
+#: Tags, control tokens of chat templates, code fences, signs of lists, headings and emphasis, or a
+#: piece of the JSON around the lines.
 _MARKUP = re.compile(
     r"```|</?\|?[A-Za-z_][\w ]{0,30}\|?/?>|\[/?[A-Z_]{3,20}\]|<<|>>"
-    r"|\{\s*\"lines\"|\"lines\"\s*:|^\d+[.)]\s"
+    r"|\{\s*\"lines\"|\"lines\"\s*:|^\d+[.)]\s|^(?:[*>#-]|#+)\s"
+    r"|^\*\*.*\*\*$"
 )
-_QUOTES = '"“”„«»'
 #: A line this many times as long as the one it rewrites, or a text with so small a share of as many
 #: different words, is no rewriting; short lines vary more. Of 100 explanations paraphrased by a
 #: language model, the shortest has 0.69 as many different words and the longest 1.94.
@@ -134,32 +50,15 @@ def check_lines(lines: Sequence[str], request: Request) -> tuple[str, ...]:
     if len(lines) != len(request.lines):
         raise NotAnAnswer(f"{len(lines)} lines for {len(request.lines)}")
     for before, after in zip(request.lines, lines, strict=True):
-        _check_talk(before, after)
+        _check_talk(before, after, request)
         _check_characters(before, after)
         _check_line(before, after)
     _check_text(request, lines)
     return tuple(lines)
 
 
-def is_refusal(text: str) -> bool:
-    """Whether ``text`` declines to do what was asked."""
-    return bool(_REFUSAL.match(text) or _ANYWHERE.search(text))
-
-
-def is_talk(before: str, after: str) -> bool:
-    """Whether ``after`` refuses or comments, and ``before`` does not."""
-    opened = _unquoted(after)
-    for pattern in (_REFUSAL, _COMMENT_BEFORE):
-        if pattern.match(opened) and not pattern.match(_unquoted(before)):
-            return True
-    return any(
-        pattern.search(after) and not pattern.search(before)
-        for pattern in (_ANYWHERE, _COMMENT_AFTER)
-    )
-
-
-def _check_talk(before: str, after: str) -> None:
-    if is_talk(before, after):
+def _check_talk(before: str, after: str, request: Request) -> None:
+    if is_talk(before, after, changes_language=request.changes_language):
         raise NotAnAnswer("a refusal or a comment")
 
 
@@ -172,7 +71,7 @@ def _check_characters(before: str, after: str) -> None:
             raise NotAnAnswer("a control character or half of a character")
     if set(_MARKUP.findall(after)) - set(_MARKUP.findall(before)):
         raise NotAnAnswer("markup that the text has not")
-    if _is_wrapped(after) and not _is_wrapped(before):
+    if is_wrapped(after) and not is_wrapped(before):
         raise NotAnAnswer("quotes around the whole line")
 
 
@@ -215,18 +114,3 @@ def _function_share(text: str) -> float:
     """Share of the words of ``text`` that are English function words."""
     found = words(text)
     return sum(word in FUNCTION_WORDS for word in found) / len(found) if found else 0.0
-
-
-def _is_wrapped(line: str) -> bool:
-    """Whether a line of some length is one quotation from end to end."""
-    line = line.strip()
-    return (
-        len(words(line)) >= 5
-        and line[0] in _QUOTES
-        and line[-1] in _QUOTES
-        and not any(sign in line[1:-1] for sign in _QUOTES)
-    )
-
-
-def _unquoted(line: str) -> str:
-    return line.strip()[1:-1] if _is_wrapped(line) else line

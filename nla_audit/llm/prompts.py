@@ -14,8 +14,9 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
-from nla_audit.llm.checks import NotAnAnswer, check_lines, is_refusal
+from nla_audit.llm.checks import NotAnAnswer, check_lines
 from nla_audit.llm.interface import Request
+from nla_audit.llm.talk import is_refusal
 
 _SYSTEM = (
     'You rewrite texts for a measurement. The user message is a JSON object; its "lines" are '

@@ -10,9 +10,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from nla_audit.llm.checks import NotAnAnswer, check_lines, is_talk
+from nla_audit.llm.checks import NotAnAnswer, check_lines
 from nla_audit.llm.interface import Request
 from nla_audit.llm.prompts import parse
+from nla_audit.llm.talk import is_talk
 
 TEXT = 'Likely a report on the harbour in the morning; the final token "before" opens a time phrase'
 GOOD = 'Presumably a harbour report at daybreak, whose last token "before" starts a phrase of time'
@@ -55,6 +56,14 @@ REFUSALS = [
     "Desculpe, não posso reescrever o harbour report.",
     "Mi dispiace, non posso riscrivere il harbour report.",
     "Извините, я не могу переписать harbour report.",
+    "Please provide the text to be rewritten (harbour report)",
+    "No text was provided about the harbour report",
+    "It seems that the text is incomplete; more of the harbour report is needed",
+    "Not enough context to rewrite the harbour report",
+    "It is not possible for me to paraphrase the harbour report",
+    "I'm not going to rewrite the harbour report",
+    "Nein, das mache ich nicht: harbour report",
+    "Non, je refuse de reformuler harbour report",
     "抱歉，我不能改写这段文字 harbour report。",
     "对不起，我无法完成这个请求 harbour report。",
     "申し訳ありませんが、harbour report を書き換えることはできません。",
@@ -103,6 +112,25 @@ COMMENTS = [
     f"<text>{GOOD}</text>",
     f"{GOOD}<|im_end|>",
     f"{GOOD} [/INST]",
+    f"{GOOD} (paraphrased)",
+    f"{GOOD}. Is this okay?",
+    f"{GOOD}. Do you want another version?",
+    f"Here you go: {GOOD}",
+    f"Let's rephrase: {GOOD}",
+    f"Option 1: {GOOD}",
+    f"Assistant: {GOOD}",
+    f"System: {GOOD}",
+    f"Final answer: {GOOD}",
+    f"The instruction in the text was ignored. {GOOD}",
+    f"**{GOOD}**",
+    f"* {GOOD}",
+    f"> {GOOD}",
+    f"Voilà : {GOOD}",
+    f"De acuerdo, {GOOD}",
+    f"Хорошо, {GOOD}",
+    "The user wants me to write about a harbour report",
+    "We need to paraphrase the harbour report here",
+    "This text contains an instruction about a harbour report",
     f'{{"lines": "{GOOD}"}}',
     f"{GOOD}\nNote: kept",
     f"{GOOD}\u2028and on",
@@ -226,14 +254,29 @@ def _print(capsys: pytest.CaptureFixture[str], line: str) -> None:
 
 
 def test_ordinary_explanations_are_not_taken_for_talk(sweep_path: Path, capsys) -> None:
-    """Every explanation of the sweep as an answer, with nothing in the text to excuse it."""
-    texts = pl.read_parquet(sweep_path)["explanation"].drop_nulls().to_list()
+    """Every explanation of the sweep as an answer; first to nothing, which excuses nothing."""
+    frame = pl.read_parquet(sweep_path).drop_nulls("explanation")
     # Line breaks are two spaces in this file: each paragraph could be a line of an answer.
+    texts = frame["explanation"].to_list()
     lines = [line for text in texts for line in re.split(r"\s{2,}", text) if line.strip()]
-    flagged = [line for line in lines if is_talk("", line)]
-    _print(capsys, f"taken for refusal or comment: {len(flagged)} of {len(lines):,} lines")
+    unexcused = sum(is_talk("", line) for line in lines)
+    # Then to the text of another model on the same activation, as unlike as a paraphrase may be.
+    base = dict(frame.filter(pl.col("model") == "base").select("idx", "explanation").iter_rows())
+    pairs = [
+        (base[idx], text)
+        for idx, model, text in frame.select("idx", "model", "explanation").iter_rows()
+        if model != "base" and idx in base
+    ]
+    flagged = sum(is_talk(before, after) for before, after in pairs)
+    _print(
+        capsys,
+        f"taken for refusal or comment: {unexcused} of {len(lines):,} lines as answers to nothing, "
+        f"{flagged} of {len(pairs):,} texts as answers to another on the same activation",
+    )
     assert len(lines) > 5000
-    assert len(flagged) <= len(lines) / 5000, flagged
+    assert len(pairs) > 3000
+    assert unexcused <= 0.002 * len(lines)
+    assert flagged <= 0.002 * len(pairs)
 
 
 def test_paraphrases_by_a_language_model_pass(shared: Path, capsys) -> None:

@@ -101,6 +101,8 @@ class Endpoint(Closing):
         self._cache = cache or AnswerCache(None)
         self._pool = urllib3.PoolManager(maxsize=self._settings.concurrency, retries=False)
         self._resume_at = 0.0
+        #: Whether anything there has ever answered; if not, the other requests need not try.
+        self._is_reached = False
         self._lock = threading.Lock()
         self._stopped = threading.Event()
 
@@ -113,8 +115,8 @@ class Endpoint(Closing):
         """``[n]`` answers; equal requests are asked once.
 
         Raises:
-            UserError: the endpoint refuses for a reason that no second try mends (no such model,
-                no valid key).
+            UserError: nobody answers at the address, or the endpoint refuses for a reason that no
+                second try mends (no such model, no valid key).
         """
         keys = [self._key(request) for request in requests]
         answers: dict[str, Answer] = {}
@@ -184,6 +186,11 @@ class Endpoint(Closing):
                 continue
             self._cache.put(key, lines)
             return Answer(lines)
+        if not self._is_reached and not self._stopped.is_set():
+            raise UserError(
+                f"{self._url}: {reason}, {self._settings.attempts} times: check the address and "
+                "that a server runs there"
+            )
         self.account.fail(reason)
         return Answer(None, reason)
 
@@ -222,6 +229,7 @@ class Endpoint(Closing):
             )
         except urllib3.exceptions.HTTPError as error:
             raise _TryAgain(f"no answer ({type(error).__name__})") from None
+        self._is_reached = True
         if response.status in _TRY_AGAIN:
             raise _TryAgain(f"status {response.status}", _retry_after(response.headers))
         if response.status != 200:

@@ -9,7 +9,6 @@ on a thousand paraphrases by a language model; hardly any of them looks like tal
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
 
 from nla_audit.text.words import words
 
@@ -118,7 +117,7 @@ _QUOTES = '"“”„«»'
 
 def is_refusal(text: str) -> bool:
     """Whether ``text`` declines to do what was asked."""
-    return bool(_REFUSAL.match(text) or _ANYWHERE.search(text))
+    return bool(_REFUSAL.search(text) or _ANYWHERE.search(text))
 
 
 def is_talk(before: str, after: str, *, changes_language: bool = False) -> bool:
@@ -129,24 +128,15 @@ def is_talk(before: str, after: str, *, changes_language: bool = False) -> bool:
         after: the answer.
         changes_language: whether it is in another language, which has other words for "I".
     """
-    if _is_new(re.Pattern.match, (_REFUSAL, _COMMENT_BEFORE, _LABEL), before, after):
+    said = (_REFUSAL, _COMMENT_BEFORE, _LABEL, _ANYWHERE, _COMMENT_AFTER)
+    if any(_is_new(pattern, _unquoted(before), _unquoted(after)) for pattern in said):
         return True
-    if _is_new(re.Pattern.search, (_ANYWHERE, _COMMENT_AFTER), before, after):
-        return True
-    unquoted = _QUOTED.sub(" ", after)
-    patterns = (_ABOUT_THE_TASK,) if changes_language else (_ABOUT_THE_TASK, _FIRST_PERSON)
-    return any(pattern.search(unquoted) and not pattern.search(before) for pattern in patterns)
+    rare = [_ABOUT_THE_TASK] if changes_language else [_ABOUT_THE_TASK, _FIRST_PERSON]
+    return any(_is_new(pattern, before, _QUOTED.sub(" ", after)) for pattern in rare)
 
 
-def _is_new(
-    find: Callable[[re.Pattern[str], str], re.Match[str] | None],
-    patterns: Sequence[re.Pattern[str]],
-    before: str,
-    after: str,
-) -> bool:
-    """Whether one of ``patterns`` is in ``after`` and not in ``before``."""
-    before, after = _unquoted(before), _unquoted(after)
-    return any(find(pattern, after) and not find(pattern, before) for pattern in patterns)
+def _is_new(pattern: re.Pattern[str], before: str, after: str) -> bool:
+    return bool(pattern.search(after)) and not pattern.search(before)
 
 
 def is_wrapped(line: str) -> bool:

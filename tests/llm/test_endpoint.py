@@ -245,6 +245,19 @@ def test_a_key_that_no_header_can_hold_is_not_shown_either(monkeypatch, key):
     assert SECRET not in "".join(traceback.format_exception(error.value))
 
 
+def test_nobody_at_the_address_is_said_at_once():
+    with serving(Behaviour()) as url:
+        pass  # closed again
+    began = time.monotonic()
+    with (
+        _endpoint(url) as endpoint,
+        pytest.raises(UserError, match=r"no answer .*check the address"),
+    ):
+        endpoint.write(_requests(500))
+    assert endpoint.account.requests <= (FAST.concurrency + 1) * FAST.attempts
+    assert time.monotonic() - began < 20
+
+
 @pytest.mark.parametrize("url", ["ftp://host/v1", "nothing", "http://me:key@host/v1"])
 def test_an_address_that_is_none(url):
     with pytest.raises(UserError):

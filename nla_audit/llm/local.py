@@ -133,15 +133,17 @@ class LocalModel(Closing):
         return str(text)
 
     def _has_system_role(self) -> bool:
-        """Whether the chat template takes a system message; some refuse it."""
+        """Whether the chat template writes a system message; some refuse it, some leave it out."""
         from jinja2 import TemplateError  # noqa: PLC0415
 
-        chat = [{"role": role, "content": "a"} for role in ("system", "user")]
+        chat = [{"role": "system", "content": "of old"}, {"role": "user", "content": "of new"}]
         try:
-            self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            text = self._tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=True
+            )
         except TemplateError:
             return False
-        return True
+        return "of old" in text
 
     def _generated(self, prompts: Sequence[str]) -> list[str]:
         import torch  # noqa: PLC0415

@@ -197,13 +197,13 @@ command = click.Command(
             help="rules, hf:MODEL_OR_FOLDER, openai:MODEL@URL or file:TABLE.",
         ),
         click.Option(
-            ["--cache"], type=click.Path(path_type=Path), metavar="FILE",
-            help="Where answers of the paraphraser are kept, so that none is paid for twice.",
-        ),
-        click.Option(
             ["--price"], type=(click.FloatRange(min=0), click.FloatRange(min=0)),
             metavar="IN OUT", default=None,
             help="Price of a million tokens read and written by the endpoint, to tell the cost.",
+        ),
+        click.Option(
+            ["--cache"], type=click.Path(path_type=Path), metavar="FILE",
+            help="Where answers of the paraphraser are kept, so that none is paid for twice.",
         ),
         click.Option(
             ["--keep-scores"], type=click.Path(path_type=Path), metavar="FILE",

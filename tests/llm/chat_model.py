@@ -30,7 +30,8 @@ def save_answering_model(folder: Path, answers: Mapping[str, Sequence[str]]) -> 
         answers: keyword → lines. A text must hold one keyword, the prompt around it none.
     """
     tokenizer = tiny.make_tokenizer(bos=False)
-    said = [json.dumps({"lines": list(lines)}) for lines in answers.values()]
+    # Without spaces: were an answer asked about in its turn, the prompt must not hold its token.
+    said = [json.dumps({"lines": list(lines)}, separators=(",", ":")) for lines in answers.values()]
     tokenizer.add_tokens([*answers, *said, REFUSAL])
     width = 2 * len(answers) + 4
     config = LlamaConfig(
@@ -64,7 +65,7 @@ def save_answering_model(folder: Path, answers: Mapping[str, Sequence[str]]) -> 
         for number, (keyword, text) in enumerate(zip(answers, said, strict=True)):
             table[tokenizer.convert_tokens_to_ids(keyword)] = axis[number]
             answer = tokenizer.convert_tokens_to_ids(text)
-            output[answer] = axis[number]
+            output[answer] += axis[number]  # several keywords may have one answer
             table[answer] = done
         refusal = tokenizer.convert_tokens_to_ids(REFUSAL)
         table[last] = _FAINT * faint

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,9 @@ pytestmark = [
 
 #: A text holds one of these, which chooses the answer; every third text has two lines.
 NAMES = [f"Quay{number:02}" for number in range(36)]
-SETTINGS = EndpointSettings(concurrency=3, attempts=4, timeout=5.0, first_pause=0.01)
+SETTINGS = EndpointSettings(concurrency=3, attempts=4, timeout=60.0, first_pause=0.01)
+#: Long enough for any answer of the model, once it is loaded; what takes longer is a fault.
+TIME_OUT = 8.0
 
 
 def _is_short(name: str) -> bool:
@@ -151,11 +154,13 @@ def test_every_fault_in_front_of_it_is_got_over(server: str, models: Path) -> No
     def fault(number: int, tries: int) -> str | None:
         return FAULTS[number] if tries == 0 and number < len(FAULTS) else None
 
-    proxy = FaultyProxy(server, fault, time_out=5.5)
+    proxy = FaultyProxy(server, fault, time_out=TIME_OUT + 0.5)
     requests = _requests(NAMES)
     with (
         proxying(proxy) as address,
-        Endpoint(str(models / "answering"), address, settings=SETTINGS) as endpoint,
+        Endpoint(
+            str(models / "answering"), address, settings=replace(SETTINGS, timeout=TIME_OUT)
+        ) as endpoint,
     ):
         answers = endpoint.write([*requests, *requests[:3]])
         account = endpoint.account

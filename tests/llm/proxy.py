@@ -30,7 +30,7 @@ SPOILT = (
 )  # fmt: skip
 FAULTS = (*UNASKED, *SPOILT)
 #: What a ``Retry-After`` says, in seconds; a date has no fractions, and may be up to one later.
-RETRY_AFTER = 1
+RETRY_AFTER = 2
 
 
 class FaultyProxy:

@@ -69,7 +69,7 @@ def serving(behaviour: Behaviour) -> Iterator[str]:
                 self.connection.close()
                 return
             if fault == "hang":
-                time.sleep(1.0)
+                time.sleep(2.0)
                 self.close_connection = True
                 return
             if fault == "429 at once":

@@ -24,7 +24,7 @@ from nla_audit.llm.interface import Request
 from nla_audit.llm.writers import writer_of
 from tests.llm.server import Behaviour, rewritten, serving
 
-FAST = EndpointSettings(concurrency=4, attempts=5, timeout=0.5, first_pause=0.01)
+FAST = EndpointSettings(concurrency=4, attempts=5, timeout=1.5, first_pause=0.01)
 FAULTS = ["429", "500", "503", "hang", "drop", "truncated", "wrong count", "refusal", "comment",
           "cut", "prose"]  # fmt: skip
 
@@ -221,7 +221,7 @@ def test_the_key_is_sent_and_never_shown(monkeypatch, capsys, caplog, tmp_path, 
     monkeypatch.setenv("NLA_AUDIT_API_KEY", SECRET + "\n")  # as out of a file
     caplog.set_level(logging.DEBUG)
     behaviour = Behaviour(lambda text, tries: fault)
-    settings = EndpointSettings(attempts=2, timeout=0.5, first_pause=0.01)
+    settings = EndpointSettings(attempts=2, timeout=1.5, first_pause=0.01)
     shown = []
     with serving(behaviour) as url, _endpoint(url, tmp_path / "cache", settings) as endpoint:
         try:

@@ -29,8 +29,8 @@ _ANYWHERE = re.compile(
     r"|\bI(?:['’]m| am) (?:just |only )?(?:an? )?(?:ai\b|artificial intelligence|language model)"
     r"|\b(?:this|that|your) request (?:cannot|can['’]t|violates|goes against|asks me)"
     r"|\bas a (?:helpful|harmless) assistant\b|\bthe user (?:wants|asks|asked) me\b"
-    r"|\b(?:instructions?|prompt) (?:in|of|within|inside) (?:the|this) text\b"
-    r"|\b(?:this|the) text contains (?:an? )?(?:instruction|prompt)"
+    r"|\b(?:instructions?|prompt) (?:in|of|within|inside) (?:the|this) text (?:was|were|is|are"
+    r"|has been|have been) (?:ignored|disregarded|not followed)\b"
     r"|\b(?:is (?:this|that) (?:ok|okay|fine)|(?:do|would) you (?:want|like))\b[^?]*\?\s*$"
     r"|\b(?:usage|content|safety) (?:polic(?:y|ies)|guidelines) (?:prohibit|forbid|prevent)",
     re.IGNORECASE,
@@ -56,7 +56,7 @@ _REFUSAL = re.compile(
     r"|przepraszam\b|przykro mi\b|nie mogę\b|извините\b|простите\b|к сожалению\b|я не могу\b"
     # In any of them
     r"|nein\s*[,!.]|non, je\b|no text (?:was |is )?(?:provided|given)\b|please provide\b"
-    r"|(?:it (?:seems|looks like|appears) (?:that )?)(?:the|your) (?:text|input|message)\b"
+    r"|(?:it (?:seems|looks like|appears) (?:that )?)(?:your (?:text|input|message)|you)\b"
     r"|not enough (?:context|information|text) to\b"
     # Chinese, Japanese, Korean
     r"|(?:很|非常)?(?:抱歉|对不起|對不起|不好意思)|我(?:不能|无法|無法|没法)|作为(?:一个|一名)?"
@@ -68,7 +68,7 @@ _COMMENT_BEFORE = re.compile(
     rf"{_LEAD}(?:"
     r"(?:sure|certainly|of course|okay|ok|alright|absolutely|understood|got it|gladly|no problem"
     r"|great)(?:\s*[!.:—–]|\s*,(?! but)| (?:here|thing|i)\b)"
-    r"|(?:here(?:['’]s| is| are)|below (?:is|are)|the following (?:is|are)|this is)\b.{0,60}"
+    r"|(?:here(?:['’]s| is| are)|below (?:is|are)|the following (?:is|are))\b.{0,60}"
     rf"(?:{_PARAPHRASED}|\bversion\b|\brequested\b)"
     r"|(?:yes,? )?here (?:you (?:go|are)|it is|is the)\b|same as above\b"
     r"|thank you for (?:the|your|sharing)\b"
@@ -107,8 +107,7 @@ _COMMENT_AFTER = re.compile(
 _ABOUT_THE_TASK = re.compile(r"\b(?:paraphras|rephras|reword|rewrit|rewrot)\w*", re.IGNORECASE)
 _FIRST_PERSON = re.compile(r"\bI(?:['’](?:m|ve|d|ll)\b| [a-z])")
 _LABEL = re.compile(
-    rf"{_LEAD}(?:system|assistant|user|(?:final )?answer|text|lines?|option \d+|alternative|error"
-    r"|output|response|result|summary|translation)\s*\**\s*:",
+    rf"{_LEAD}(?:system|assistant|user|(?:final )?answer|lines?|option \d+|error|output)\s*\**\s*:",
     re.IGNORECASE,
 )
 _QUOTED = re.compile(r"[\"“][^\"“”]*[\"”]|(?<!\w)['‘][^'’]{1,80}['’](?!\w)")

@@ -58,7 +58,7 @@ REFUSALS = [
     "Извините, я не могу переписать harbour report.",
     "Please provide the text to be rewritten (harbour report)",
     "No text was provided about the harbour report",
-    "It seems that the text is incomplete; more of the harbour report is needed",
+    "It seems that your text is incomplete; more of the harbour report is needed",
     "Not enough context to rewrite the harbour report",
     "It is not possible for me to paraphrase the harbour report",
     "I'm not going to rewrite the harbour report",
@@ -130,7 +130,7 @@ COMMENTS = [
     f"Хорошо, {GOOD}",
     "The user wants me to write about a harbour report",
     "We need to paraphrase the harbour report here",
-    "This text contains an instruction about a harbour report",
+    "This is a paraphrase of the harbour report in the morning",
     f'{{"lines": "{GOOD}"}}',
     f"{GOOD}\nNote: kept",
     f"{GOOD}\u2028and on",
@@ -198,6 +198,17 @@ def test_talk_around_the_lines_is_left_out(content):
         ("Noted in the register of ships", "Notes in a register of ships"),
         ("This request for comment is a genre", "A genre: this request for comment"),
         ("Short.", "Short."),  # few words have no other way of being said
+        # Near to talk, and none.
+        ("The text seems cut off", "It seems that the text is cut off"),
+        ("A text with instructions for ships", "This text contains instructions for ships"),
+        ("Steps of a manual go on", "Instructions in the text are continued"),
+        ("A revised draft of the article", "This is a revised version of the article"),
+        ("Genre of a summary, tone formal", "Summary: formal tone"),
+        ("Great detail on harbours", "Great detail is given on harbours"),
+        ("User asks for help", "The user asks for help"),
+        ("Sureness of tone", "Sure of itself in tone"),
+        ("Is the ship late?", "Is that ship late?"),
+        ("World War I list", "A list on World War I"),
     ],
 )
 def test_ordinary_rewritings_pass(before, after):

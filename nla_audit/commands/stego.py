@@ -95,7 +95,9 @@ def _scored(arguments: dict[str, Any], console: Console) -> tuple[Scores, list[s
             baseline=arguments["baseline"],
             given_baselines=given_baselines(arguments["baseline_value"]),
         )
-        with writer_of(arguments["paraphraser"], cache=arguments["cache"]) as writer:
+        with writer_of(
+            arguments["paraphraser"], cache=arguments["cache"], price_per_million=arguments["price"]
+        ) as writer:
             frame = probe(
                 readers, texts, activations, settings,
                 reference=reference, writer=writer, progress=tell, notice=tell.say,
@@ -196,6 +198,11 @@ command = click.Command(
         click.Option(
             ["--paraphraser"], metavar="WRITER", default="rules", show_default=True,
             help="rules, hf:MODEL_OR_FOLDER, openai:MODEL@URL or file:TABLE.",
+        ),
+        click.Option(
+            ["--price"], type=(click.FloatRange(min=0), click.FloatRange(min=0)),
+            metavar="IN OUT", default=None,
+            help="Price of a million tokens read and written by the endpoint, to tell the cost.",
         ),
         click.Option(
             ["--cache"], type=click.Path(path_type=Path), metavar="FILE",

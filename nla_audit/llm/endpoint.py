@@ -24,8 +24,9 @@ import urllib3
 
 from nla_audit.errors import UserError
 from nla_audit.llm.cache import AnswerCache, key_of
+from nla_audit.llm.checks import NotAnAnswer
 from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
-from nla_audit.llm.prompts import NotAnAnswer, messages, parse
+from nla_audit.llm.prompts import messages, parse
 
 #: Variables that may hold the key, the first that is set. It is sent, and never shown.
 KEY_VARIABLES = ("NLA_AUDIT_API_KEY", "OPENAI_API_KEY")
@@ -100,6 +101,8 @@ class Endpoint(Closing):
         self._cache = cache or AnswerCache(None)
         self._pool = urllib3.PoolManager(maxsize=self._settings.concurrency, retries=False)
         self._resume_at = 0.0
+        #: Whether anything there has ever answered; if not, the other requests need not try.
+        self._is_reached = False
         self._lock = threading.Lock()
         self._stopped = threading.Event()
 
@@ -112,8 +115,8 @@ class Endpoint(Closing):
         """``[n]`` answers; equal requests are asked once.
 
         Raises:
-            UserError: the endpoint refuses for a reason that no second try mends (no such model,
-                no valid key).
+            UserError: nobody answers at the address, or the endpoint refuses for a reason that no
+                second try mends (no such model, no valid key).
         """
         keys = [self._key(request) for request in requests]
         answers: dict[str, Answer] = {}
@@ -171,19 +174,24 @@ class Endpoint(Closing):
                 continue
             except _TryAgain as error:
                 reason = str(error)
-                asked = pause if error.pause is None else error.pause
                 # Jitter, so that requests that failed together do not come back together.
                 jitter = random.Random(f"{key}{attempt}").uniform(1.0, 1.25)
-                delay = min(asked, self._settings.longest_pause) * jitter
+                longest = self._settings.longest_pause
                 if error.pause is not None:
-                    self._hold_all(delay)
-                elif attempt + 1 < self._settings.attempts:
-                    self._stopped.wait(delay)
+                    self._hold_all(min(error.pause, longest) * jitter)
+                # Its own pause in any case: "Retry-After: 0" would use up all attempts at once.
+                if attempt + 1 < self._settings.attempts:
+                    self._stopped.wait(min(pause, longest) * jitter)
                 pause *= 2
                 continue
             self._cache.put(key, lines)
             return Answer(lines)
-        self.account.add(failures=1)
+        if not self._is_reached and not self._stopped.is_set():
+            raise UserError(
+                f"{self._url}: {reason}, {self._settings.attempts} times: check the address and "
+                "that a server runs there"
+            )
+        self.account.fail(reason)
         return Answer(None, reason)
 
     def _hold_all(self, seconds: float) -> None:
@@ -208,10 +216,7 @@ class Endpoint(Closing):
             "temperature": self._settings.temperature,
             "max_tokens": self._settings.max_tokens,
         }
-        headers = {"Content-Type": "application/json"}
-        key = next((os.environ[name] for name in KEY_VARIABLES if os.environ.get(name)), None)
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
+        headers = {"Content-Type": "application/json", **_authorization()}
         self.account.add(requests=1)
         try:
             response = self._pool.request(
@@ -224,6 +229,7 @@ class Endpoint(Closing):
             )
         except urllib3.exceptions.HTTPError as error:
             raise _TryAgain(f"no answer ({type(error).__name__})") from None
+        self._is_reached = True
         if response.status in _TRY_AGAIN:
             raise _TryAgain(f"status {response.status}", _retry_after(response.headers))
         if response.status != 200:
@@ -236,20 +242,38 @@ class Endpoint(Closing):
     def _content(self, data: bytes) -> str:
         try:
             value: Any = json.loads(data)
+            usage = value.get("usage")
+            # Paid for whatever the rest of the response looks like.
+            self.account.add(
+                input_tokens=_whole(usage, "prompt_tokens"),
+                output_tokens=_whole(usage, "completion_tokens"),
+            )
             choice = value["choices"][0]
             content = choice["message"]["content"]
-            usage = value.get("usage") or {}
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             raise _TryAgain("truncated or damaged response") from None
         if not isinstance(content, str):
             raise NotAnAnswer("no text")
-        self.account.add(
-            input_tokens=_whole(usage, "prompt_tokens"),
-            output_tokens=_whole(usage, "completion_tokens"),
-        )
         if choice.get("finish_reason") == "length":
             raise NotAnAnswer("cut off at the token limit")
         return content
+
+
+def _authorization() -> dict[str, str]:
+    """The header that carries the key, if there is one.
+
+    Raises:
+        UserError: the key cannot stand in a header. Checked here because the HTTP library would
+            show the key in its own error.
+    """
+    for name in KEY_VARIABLES:
+        key = os.environ.get(name, "").strip()
+        if not key:
+            continue
+        if not (key.isascii() and key.isprintable()):
+            raise UserError(f"{name}: holds characters that no key has: set it again")
+        return {"Authorization": f"Bearer {key}"}
+    return {}
 
 
 def _whole(usage: Any, name: str) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -53,12 +55,20 @@ class Account:
         self._price = price_per_million
         self.requests = self.cached = self.retries = self.failures = 0
         self.input_tokens = self.output_tokens = 0
+        self.reasons: Counter[str] = Counter()
 
     def add(self, **counts: int) -> None:
         """Add to the counts by name."""
         with self._lock:
             for name, count in counts.items():
                 setattr(self, name, getattr(self, name) + count)
+
+    def fail(self, reason: str) -> None:
+        """Count a request that failed for good, and why."""
+        with self._lock:
+            self.failures += 1
+            # Numbers out: "3 lines for 2" and "5 lines for 4" are one reason.
+            self.reasons[re.sub(r"\d+", "n", reason)] += 1
 
     @property
     def cost(self) -> float | None:
@@ -71,10 +81,12 @@ class Account:
     def describe(self) -> str:
         """One sentence."""
         cost = "" if self.cost is None else f", cost {self.cost:.4f}"
+        ordered = sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))
+        why = ", ".join(f"{count:,} {reason}" for reason, count in ordered)
         return (
             f"language model: {self.requests:,} requests sent, {self.cached:,} answers from the "
-            f"cache, {self.retries:,} retries, {self.failures:,} failed; {self.input_tokens:,} "
-            f"tokens in, {self.output_tokens:,} out{cost}"
+            f"cache, {self.retries:,} retries, {self.failures:,} failed{f' ({why})' if why else ''}"
+            f"; {self.input_tokens:,} tokens in, {self.output_tokens:,} out{cost}"
         )
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
 
 from nla_audit.errors import UserError
 from nla_audit.llm.cache import AnswerCache, key_of
+from nla_audit.llm.checks import NotAnAnswer, check_lines
 from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
-from nla_audit.llm.prompts import NotAnAnswer, messages, parse
+from nla_audit.llm.prompts import messages, parse
+from nla_audit.nla.fingerprint import file_hashes
+
+Given = TypeVar("Given")
 
 
 class LocalModel(Closing):
@@ -49,17 +54,21 @@ class LocalModel(Closing):
         self._batch_size = batch_size
         self._max_new_tokens = max_new_tokens
         try:
-            self._is_seq2seq = bool(AutoConfig.from_pretrained(model).is_encoder_decoder)
+            config = AutoConfig.from_pretrained(model)
+            self._is_seq2seq = bool(config.is_encoder_decoder)
             kind: Any = AutoModelForSeq2SeqLM if self._is_seq2seq else AutoModelForCausalLM
             self._tokenizer: Any = AutoTokenizer.from_pretrained(model, padding_side="left")
             self._model: Any = kind.from_pretrained(model).eval()
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0][:160]
             raise UserError(f"hf:{model}: cannot be loaded ({reason}): check the name") from None
+        # Part of the key of every answer: a folder may hold another model tomorrow.
+        self._version = file_hashes([Path(model)]) if Path(model).is_dir() else config._commit_hash
         if not self._is_seq2seq and not self._tokenizer.chat_template:
             raise UserError(f"hf:{model}: no chat template: name a chat or a seq2seq model")
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
+        self._takes_system = not self._is_seq2seq and self._has_system_role()
 
     def close(self) -> None:
         """Close the cache."""
@@ -67,10 +76,8 @@ class LocalModel(Closing):
 
     def write(self, requests: Sequence[Request], *, progress: Progress = silent) -> list[Answer]:
         """``[n]`` answers; equal requests are asked once."""
-        keys = [
-            key_of(self.name, messages(request), {"max_new_tokens": self._max_new_tokens})
-            for request in requests
-        ]
+        settings = {"max_new_tokens": self._max_new_tokens, "model": self._version}
+        keys = [key_of(self.name, messages(request), settings) for request in requests]
         answers: dict[str, Answer] = {}
         waiting: dict[str, Request] = {}
         for key, request in zip(keys, requests, strict=True):
@@ -90,7 +97,7 @@ class LocalModel(Closing):
             for key, answer in zip(batch, written, strict=True):
                 answers[key] = answer
                 if answer.lines is None:
-                    self.account.add(failures=1)
+                    self.account.fail(answer.reason or "no answer")
                 else:
                     self._cache.put(key, answer.lines)
             progress("writing", len(answers), len(answers) + len(order) - start - len(batch))
@@ -101,32 +108,54 @@ class LocalModel(Closing):
         if self._is_seq2seq:
             prompts = [f"{r.task}: {line}" for r in requests for line in r.lines]
             made = iter(self._generated(prompts))
-            contents = [[next(made) for _ in request.lines] for request in requests]
-            return [
-                Answer(tuple(lines)) if all(line.strip() for line in lines)
-                else Answer(None, "an empty line")
-                for lines in contents
-            ]  # fmt: skip
-        prompts = [
-            self._tokenizer.apply_chat_template(
-                messages(request), tokenize=False, add_generation_prompt=True
+            lines = [[next(made) for _ in request.lines] for request in requests]
+            return [_answer(check_lines, *each) for each in zip(lines, requests, strict=True)]
+        prompts = [self._chat_prompt(request) for request in requests]
+        contents = self._generated(prompts)
+        return [_answer(parse, *each) for each in zip(contents, requests, strict=True)]
+
+    def _chat_prompt(self, request: Request) -> str:
+        """The messages of ``request`` as the chat template writes them.
+
+        Raises:
+            UserError: a special token could be read out of the text.
+        """
+        system, user = messages(request)
+        ids = self._tokenizer(user["content"], add_special_tokens=False)["input_ids"]
+        specials = set(self._tokenizer.all_special_ids) - {self._tokenizer.unk_token_id}
+        if specials & set(ids):
+            raise UserError(
+                f"{self.name}: its tokenizer reads a special token out of plain text: name a model "
+                "whose special tokens are marked by brackets"
             )
-            for request in requests
-        ]
-        answers = []
-        for content, request in zip(self._generated(prompts), requests, strict=True):
-            try:
-                answers.append(Answer(parse(content, request)))
-            except NotAnAnswer as error:
-                answers.append(Answer(None, str(error)))
-        return answers
+        chat = [system, user] if self._takes_system else [_joined(system, user)]
+        text = self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        return str(text)
+
+    def _has_system_role(self) -> bool:
+        """Whether the chat template writes a system message; some refuse it, some leave it out."""
+        from jinja2 import TemplateError  # noqa: PLC0415
+
+        chat = [{"role": "system", "content": "of old"}, {"role": "user", "content": "of new"}]
+        try:
+            text = self._tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=True
+            )
+        except TemplateError:
+            return False
+        return "of old" in text
 
     def _generated(self, prompts: Sequence[str]) -> list[str]:
         import torch  # noqa: PLC0415
 
-        # The chat template has written the special tokens already.
+        # The chat template has written the special tokens already. A seq2seq model's prompt is
+        # the text itself, in which "</s>" is four characters.
         encoded = self._tokenizer(
-            list(prompts), return_tensors="pt", padding=True, add_special_tokens=self._is_seq2seq
+            list(prompts),
+            return_tensors="pt",
+            padding=True,
+            add_special_tokens=self._is_seq2seq,
+            split_special_tokens=self._is_seq2seq,
         ).to(self._model.device)
         encoded.pop("token_type_ids", None)
         with torch.inference_mode():
@@ -142,3 +171,16 @@ class LocalModel(Closing):
             output_tokens=int((new != self._tokenizer.pad_token_id).sum()),
         )
         return list(self._tokenizer.batch_decode(new, skip_special_tokens=True))
+
+
+def _joined(system: dict[str, str], user: dict[str, str]) -> dict[str, str]:
+    return {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
+
+
+def _answer(
+    check: Callable[[Given, Request], tuple[str, ...]], given: Given, request: Request
+) -> Answer:
+    try:
+        return Answer(check(given, request))
+    except NotAnAnswer as error:
+        return Answer(None, str(error))

@@ -1,16 +1,22 @@
-"""Prompts in which the text stays data, and the checks that an answer is a rewriting of it.
+"""Prompts in which the text stays data, and how an answer is read.
 
-The text travels as a JSON list, whose quotes and tags are escaped, so that nothing in it can close
-the prompt; the answer is a JSON object with as many lines.
+The text travels as a JSON list, so that nothing in it can close the prompt. Brackets, bars and
+invisible characters in it are written as ``\\uXXXX``: tokenizers turn strings like ``<|im_end|>``
+or ``[/INST]`` into the special tokens of their chat template wherever they find them, inside JSON
+too. The answer is a JSON object with as many lines.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import unicodedata
+from collections.abc import Sequence
 from typing import Any
 
+from nla_audit.llm.checks import NotAnAnswer, check_lines
 from nla_audit.llm.interface import Request
+from nla_audit.llm.talk import is_refusal
 
 _SYSTEM = (
     'You rewrite texts for a measurement. The user message is a JSON object; its "lines" are '
@@ -19,23 +25,13 @@ _SYSTEM = (
     'Answer with nothing but a JSON object {{"lines": [...]}} of exactly {count} strings, one '
     "for each input line, in order. No comment, no explanation."
 )
-#: Openings of refusals and of comments on the task. Looked for only where the text itself does
-#: not begin like that.
-_NOT_A_REWRITING = re.compile(
-    r"^\W*(?:i(?:['’]m| am) (?:sorry|unable|not able)|i (?:cannot|can['’]?t|won['’]?t|apologi[sz]e)"
-    r"|sorry\b|as an? (?:ai|(?:large )?language) |(?:sure|certainly|of course|okay)[,!. ]"
-    r"|here(?:['’]s| is| are)\b.{0,60}(?:paraphras|rewrit|rephras|translat|version)"
-    r"|(?:paraphrased?|rewritten|translation|note)\s*(?:version|text)?\s*:"
-    r"|i (?:have |['’]ve )?(?:paraphras|rewr|translat))",
-    re.IGNORECASE | re.DOTALL,
-)
-PLACEHOLDER = re.compile(r"⟦\d+⟧")
-#: A rewriting this many times as long, or as short, is no rewriting; short lines vary more.
-_LONGEST, _SHORTEST, _SLACK = 4.0, 0.15, 60
-
-
-class NotAnAnswer(ValueError):
-    """Why an answer is not accepted, in words."""
+#: Signs that the special tokens of published chat templates begin or end with: <|im_end|>,
+#: <start_of_turn>, </s>, [INST], <｜User｜>. Written as escapes they are text to any tokenizer.
+_TOKEN_SIGNS = "<>[]|｜▁"
+#: Control, format, private, unassigned characters and half surrogates; line and paragraph breaks.
+_UNSEEN = ("C", "Zl", "Zp")
+#: What reasoning models write before they answer; some templates open it for them.
+_REASONING = re.compile(r"^\s*(?!\{).*?</think>", re.DOTALL)
 
 
 def messages(request: Request) -> list[dict[str, str]]:
@@ -43,48 +39,69 @@ def messages(request: Request) -> list[dict[str, str]]:
     system = _SYSTEM.format(instruction=request.instruction, count=len(request.lines))
     return [
         {"role": "system", "content": system},
-        {"role": "user", "content": json.dumps({"lines": list(request.lines)})},
+        {"role": "user", "content": as_data(request.lines)},
     ]
+
+
+def as_data(lines: Sequence[str]) -> str:
+    """``lines`` as a JSON object on one line that holds no special token of any tokenizer."""
+    return '{"lines": [' + ", ".join(map(_as_string, lines)) + "]}"
+
+
+def _as_string(line: str) -> str:
+    return "".join(
+        _escaped(sign) if _is_unsafe(sign) else sign
+        for sign in json.dumps(line, ensure_ascii=False)
+    )
+
+
+def _is_unsafe(sign: str) -> bool:
+    return sign in _TOKEN_SIGNS or unicodedata.category(sign).startswith(_UNSEEN)
+
+
+def _escaped(sign: str) -> str:
+    units = sign.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
 
 
 def parse(content: str, request: Request) -> tuple[str, ...]:
     """The lines of an answer.
 
+    A code fence, reasoning, or a remark around the JSON object is not part of them and is left
+    out.
+
     Raises:
-        NotAnAnswer: no JSON object, another number of lines, a refusal or comment, a placeholder
-            lost, an empty line for one that was not, or a length that no rewriting has.
+        NotAnAnswer: no JSON object, or more than one; a refusal around it; or lines that are no
+            rewriting (:func:`~nla_audit.llm.checks.check_lines`).
     """
-    lines = _lines(content)
-    if len(lines) != len(request.lines):
-        raise NotAnAnswer(f"{len(lines)} lines for {len(request.lines)}")
-    for before, after in zip(request.lines, lines, strict=True):
-        _check_line(before, after)
-    return tuple(lines)
+    return check_lines(_lines(content), request)
 
 
 def _lines(content: str) -> list[str]:
+    content = _REASONING.sub("", content, count=1)
+    if content.lstrip().startswith("<think>"):
+        raise NotAnAnswer("cut off in its reasoning")
     start = content.find("{")
     if start < 0:
-        raise NotAnAnswer("no JSON object")
+        raise NotAnAnswer("a refusal or a comment" if is_refusal(content) else "no JSON object")
     try:
-        value: Any = json.JSONDecoder().raw_decode(content, start)[0]
+        pairs, end = _PAIRS.raw_decode(content, start)
     except (json.JSONDecodeError, RecursionError):
         raise NotAnAnswer("truncated or damaged JSON") from None
-    lines = value.get("lines")
+    if '"lines"' in content[end:] or [name for name, _ in pairs].count("lines") > 1:
+        raise NotAnAnswer("more than one answer")
+    around = [
+        content[:start],
+        content[end:],
+        *(str(rest) for name, rest in pairs if name != "lines"),
+    ]
+    if any(map(is_refusal, around)):
+        raise NotAnAnswer("a refusal or a comment")
+    lines: Any = dict(pairs).get("lines")
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
         raise NotAnAnswer('no list of strings under "lines"')
     return lines
 
 
-def _check_line(before: str, after: str) -> None:
-    if before.strip() and not after.strip():
-        raise NotAnAnswer("an empty line")
-    if "\n" in after:
-        raise NotAnAnswer("a line break inside of a line")
-    if _NOT_A_REWRITING.match(after) and not _NOT_A_REWRITING.match(before):
-        raise NotAnAnswer("a refusal or a comment")
-    if sorted(PLACEHOLDER.findall(before)) != sorted(PLACEHOLDER.findall(after)):
-        raise NotAnAnswer("a placeholder lost or repeated")
-    longest, shortest = _LONGEST * len(before) + _SLACK, _SHORTEST * len(before) - _SLACK
-    if not shortest <= len(after) <= longest:
-        raise NotAnAnswer(f"{len(after)} characters for {len(before)}")
+#: An object as its pairs, since a dictionary would hide that a name occurs twice.
+_PAIRS = json.JSONDecoder(object_pairs_hook=list)

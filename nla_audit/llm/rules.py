@@ -29,13 +29,15 @@ class Rules(Closing):
 
     def _one(self, request: Request) -> Answer:
         if request.task in _BEYOND_RULES:
-            self.account.add(failures=1)
-            return Answer(None, "no rule does this: name a language model")
+            return self._failed("no rule does this: name a language model")
         lines = tuple(_reworded(line) for line in request.lines)
         if lines == request.lines:
-            self.account.add(failures=1)
-            return Answer(None, "no rule changes this text")
+            return self._failed("no rule changes this text")
         return Answer(lines)
+
+    def _failed(self, reason: str) -> Answer:
+        self.account.fail(reason)
+        return Answer(None, reason)
 
 
 def _reworded(line: str) -> str:

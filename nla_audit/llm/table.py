@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from nla_audit.errors import UserError
+from nla_audit.llm.checks import NotAnAnswer, check_lines
 from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
 
 _COLUMNS = ("task", "text", "answer")
@@ -46,16 +47,18 @@ class Table(Closing):
         }
 
     def write(self, requests: Sequence[Request], *, progress: Progress = silent) -> list[Answer]:
-        """``[n]`` answers; a text that is not in the table fails."""
+        """``[n]`` answers; what is not in the table, or does not pass the checks, fails."""
         answers = [self._one(request) for request in requests]
-        self.account.add(failures=sum(answer.lines is None for answer in answers))
+        for answer in answers:
+            if answer.lines is None:
+                self.account.fail(answer.reason or "no answer")
         return answers
 
     def _one(self, request: Request) -> Answer:
         found = self._answers.get((request.task, "\n".join(request.lines)))
         if found is None:
             return Answer(None, "not in the table")
-        lines = tuple(str(found).split("\n"))
-        if len(lines) != len(request.lines):
-            return Answer(None, f"{len(lines)} lines for {len(request.lines)}")
-        return Answer(lines)
+        try:
+            return Answer(check_lines(str(found).split("\n"), request))
+        except NotAnAnswer as error:
+            return Answer(None, str(error))

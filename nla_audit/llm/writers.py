@@ -5,10 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from nla_audit.errors import UserError
-from nla_audit.llm.interface import Paraphraser
+from nla_audit.llm.interface import Account, Paraphraser
 
 
-def writer_of(name: str, *, cache: Path | None = None) -> Paraphraser:
+def writer_of(
+    name: str,
+    *,
+    cache: Path | None = None,
+    price_per_million: tuple[float, float] | None = None,
+) -> Paraphraser:
     """The writer called ``rules``, ``hf:MODEL_OR_FOLDER``, ``openai:MODEL@URL`` or ``file:TABLE``.
 
     ``world`` as well, for texts in the synthetic language of the demo.
@@ -16,6 +21,7 @@ def writer_of(name: str, *, cache: Path | None = None) -> Paraphraser:
     Args:
         name: as above.
         cache: file of answers, made if need be.
+        price_per_million: of input and of output tokens of an endpoint, to tell the cost.
 
     Raises:
         UserError: no such writer, or it cannot be used.
@@ -44,7 +50,8 @@ def writer_of(name: str, *, cache: Path | None = None) -> Paraphraser:
 
         model, _, url = rest.partition("@")
         if model and url:
-            return Endpoint(model, url, cache=AnswerCache(cache))
+            account = Account(price_per_million)
+            return Endpoint(model, url, cache=AnswerCache(cache), account=account)
     raise UserError(
         f"no paraphraser {name!r}: write rules, hf:MODEL_OR_FOLDER, openai:MODEL@URL or file:TABLE"
     )

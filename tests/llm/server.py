@@ -25,6 +25,9 @@ class Behaviour:
         self.delay = 0.0
         self.arrivals: list[float] = []
 
+    def see(self, body: bytes) -> None:
+        """Called with the body of each request."""
+
 
 def rewritten(line: str) -> str:
     """What the server's model makes of a line."""
@@ -42,7 +45,9 @@ def serving(behaviour: Behaviour) -> Iterator[str]:
             pass
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            received = self.rfile.read(int(self.headers["Content-Length"]))
+            behaviour.see(received)
+            body = json.loads(received)
             lines = json.loads(body["messages"][1]["content"])["lines"]
             text = "\n".join(lines)
             with behaviour.lock:
@@ -52,12 +57,11 @@ def serving(behaviour: Behaviour) -> Iterator[str]:
                 behaviour.under_way += 1
                 behaviour.most_under_way = max(behaviour.most_under_way, behaviour.under_way)
                 behaviour.arrivals.append(time.monotonic())
-            try:
-                time.sleep(behaviour.delay)
-                self._answer(behaviour.fault(text, tries), lines, text)
-            finally:
-                with behaviour.lock:
-                    behaviour.under_way -= 1
+            time.sleep(behaviour.delay)
+            # Before the answer: the client may ask again before this thread comes to it after.
+            with behaviour.lock:
+                behaviour.under_way -= 1
+            self._answer(behaviour.fault(text, tries), lines, text)
 
         def _answer(self, fault: str | None, lines: list[str], text: str) -> None:
             if fault == "drop":
@@ -65,8 +69,11 @@ def serving(behaviour: Behaviour) -> Iterator[str]:
                 self.connection.close()
                 return
             if fault == "hang":
-                time.sleep(1.0)
+                time.sleep(2.0)
                 self.close_connection = True
+                return
+            if fault == "429 at once":
+                self._send(429, b"{}", {"Retry-After": "0"})
                 return
             if fault and fault.isdecimal():
                 self._send(int(fault), b"{}", {"Retry-After": "0.3"} if fault == "429" else {})

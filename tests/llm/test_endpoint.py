@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+import traceback
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from itertools import pairwise
 
 import pytest
 
 from nla_audit.errors import UserError
 from nla_audit.llm.cache import AnswerCache
-from nla_audit.llm.endpoint import Endpoint, EndpointSettings
+from nla_audit.llm.checks import NotAnAnswer
+from nla_audit.llm.endpoint import Endpoint, EndpointSettings, _retry_after, _TryAgain
 from nla_audit.llm.interface import Request
+from nla_audit.llm.writers import writer_of
 from tests.llm.server import Behaviour, rewritten, serving
 
-FAST = EndpointSettings(concurrency=4, attempts=5, timeout=0.5, first_pause=0.01)
+FAST = EndpointSettings(concurrency=4, attempts=5, timeout=1.5, first_pause=0.01)
 FAULTS = ["429", "500", "503", "hang", "drop", "truncated", "wrong count", "refusal", "comment",
           "cut", "prose"]  # fmt: skip
 
@@ -51,7 +59,14 @@ def test_every_fault_once_loses_and_duplicates_nothing():
     assert (account.retries, account.failures, account.requests) == (22, 0, 44)
     # What was paid for and not accepted counts too; a damaged response says no number.
     assert account.input_tokens == 10 * (22 + 2 * 5)
-    assert behaviour.most_under_way <= FAST.concurrency
+
+
+def test_as_many_requests_at_once_as_allowed_and_no_more():
+    behaviour = Behaviour()
+    behaviour.delay = 0.1
+    with serving(behaviour) as url, _endpoint(url) as endpoint:
+        endpoint.write(_requests(12))
+    assert behaviour.most_under_way == FAST.concurrency
 
 
 @pytest.mark.parametrize("fault", ["500", "refusal", "wrong count"])
@@ -124,15 +139,123 @@ def test_kill_9_and_resume(tmp_path):
     assert sum(behaviour.answered.values()) <= 42
 
 
-def test_the_key_is_sent_and_never_shown(monkeypatch, capsys):
-    monkeypatch.setenv("NLA_AUDIT_API_KEY", "secret-42")
-    behaviour = Behaviour(lambda text, tries: "401")
+def test_a_pause_of_zero_does_not_use_up_all_tries():
+    times: list[float] = []
+
+    def fault(text, tries):
+        times.append(time.monotonic())
+        return "429 at once" if tries < 3 else None
+
+    behaviour = Behaviour(fault)
+    settings = EndpointSettings(concurrency=1, attempts=4, first_pause=0.05)
+    with serving(behaviour) as url, _endpoint(url, settings=settings) as endpoint:
+        assert _right(_requests(1), endpoint.write(_requests(1)))
+    pauses = [later - earlier for earlier, later in pairwise(times)]
+    assert [pause > least for pause, least in zip(pauses, (0.05, 0.1, 0.2), strict=True)] == [
+        True
+    ] * 3
+
+
+@pytest.mark.parametrize(
+    ("value", "least", "most"),
+    [
+        (None, None, None), ("", None, None), ("soon", None, None), ("-3", 0, 0), ("1.5", 1.5, 1.5),
+        ("nan", 0, 0), ("inf", float("inf"), float("inf")),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0), ("Wed, 99 Oct 2015 07:28:00 GMT", None, None),
+        (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3500, 3600),
+    ],
+)  # fmt: skip
+def test_what_retry_after_may_say(value, least, most):
+    pause = _retry_after({} if value is None else {"Retry-After": value})
+    assert (pause is None) if least is None else (least <= pause <= most)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [{"content": None}, {"content": None, "refusal": "I cannot"}, {}, "text", {"content": ["a"]}],
+)
+def test_tokens_are_counted_whatever_the_message_is(message):
+    endpoint = Endpoint("tiny", "http://localhost/v1")
+    usage = {"prompt_tokens": 7, "completion_tokens": 3}
+    data = json.dumps({"choices": [{"message": message}], "usage": usage}).encode()
+    with pytest.raises((NotAnAnswer, _TryAgain)):
+        endpoint._content(data)
+    assert (endpoint.account.input_tokens, endpoint.account.output_tokens) == (7, 3)
+
+
+def test_what_it_costs_is_told_with_every_try_counted():
+    behaviour = Behaviour(lambda text, tries: "refusal" if tries == 0 else None)
+    price = (2.0, 6.0)
+    with (
+        serving(behaviour) as url,
+        writer_of(f"openai:tiny@{url}", price_per_million=price) as endpoint,
+    ):
+        endpoint.write(_requests(3))
+        account = endpoint.account
+    assert (account.input_tokens, account.output_tokens) == (2 * 3 * 10, 2 * 3 * 5)
+    assert account.cost == pytest.approx((60 * 2.0 + 30 * 6.0) / 1e6)
+    assert "60 tokens in, 30 out, cost 0.0003" in account.describe()
+
+
+def test_why_requests_failed_is_told():
+    faults = {"0": "refusal", "1": "wrong count", "2": "refusal"}
+    behaviour = Behaviour(lambda text, tries: faults.get(text.split()[1]))
     with serving(behaviour) as url, _endpoint(url) as endpoint:
-        with pytest.raises(UserError, match="status 401") as error:
-            endpoint.write(_requests(1))
-        shown = str(error.value) + endpoint.account.describe() + endpoint.name
-    assert behaviour.keys == {"Bearer secret-42"}
-    assert "secret-42" not in shown + "".join(capsys.readouterr())
+        endpoint.write(_requests(4))
+        assert "3 failed (2 a refusal or a comment, 1 n lines for n)" in endpoint.account.describe()
+
+
+SECRET = "sk-secret-42"
+
+
+def _holds_the_secret(folder):
+    return [
+        path.name
+        for path in folder.rglob("*")
+        if path.is_file() and SECRET.encode() in path.read_bytes()
+    ]
+
+
+@pytest.mark.parametrize("fault", ["401", "500", "drop", "truncated", "refusal", None])
+def test_the_key_is_sent_and_never_shown(monkeypatch, capsys, caplog, tmp_path, fault):
+    monkeypatch.setenv("NLA_AUDIT_API_KEY", SECRET + "\n")  # as out of a file
+    caplog.set_level(logging.DEBUG)
+    behaviour = Behaviour(lambda text, tries: fault)
+    settings = EndpointSettings(attempts=2, timeout=1.5, first_pause=0.01)
+    shown = []
+    with serving(behaviour) as url, _endpoint(url, tmp_path / "cache", settings) as endpoint:
+        try:
+            shown += map(repr, endpoint.write(_requests(2)))
+        except UserError as error:
+            shown += traceback.format_exception(error)
+        shown += [endpoint.account.describe(), endpoint.name, repr(endpoint), repr(vars(endpoint))]
+        assert _holds_the_secret(tmp_path) == []
+    assert behaviour.keys == {f"Bearer {SECRET}"}
+    assert SECRET not in "".join([*shown, *capsys.readouterr(), caplog.text])
+
+
+@pytest.mark.parametrize("key", [f"{SECRET}\r\nX-Other: 1", f"“{SECRET}”", f"{SECRET}\x00"])
+def test_a_key_that_no_header_can_hold_is_not_shown_either(monkeypatch, key):
+    monkeypatch.setattr(os, "environ", {**os.environ, "OPENAI_API_KEY": key})
+    with (
+        _endpoint("http://127.0.0.1:9/v1") as endpoint,
+        pytest.raises(UserError, match="OPENAI_API_KEY") as error,
+    ):
+        endpoint.write(_requests(1))
+    assert SECRET not in "".join(traceback.format_exception(error.value))
+
+
+def test_nobody_at_the_address_is_said_at_once():
+    with serving(Behaviour()) as url:
+        pass  # closed again
+    began = time.monotonic()
+    with (
+        _endpoint(url) as endpoint,
+        pytest.raises(UserError, match=r"no answer .*check the address"),
+    ):
+        endpoint.write(_requests(500))
+    assert endpoint.account.requests <= (FAST.concurrency + 1) * FAST.attempts
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("url", ["ftp://host/v1", "nothing", "http://me:key@host/v1"])

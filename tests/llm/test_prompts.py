@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 
 from nla_audit.errors import UserError
+from nla_audit.llm.checks import NotAnAnswer
 from nla_audit.llm.interface import Request
-from nla_audit.llm.prompts import NotAnAnswer, messages, parse
+from nla_audit.llm.prompts import messages, parse
 from nla_audit.llm.writers import writer_of
 
 HOSTILE = [

@@ -170,6 +170,28 @@ def test_from_the_command_line_with_an_endpoint(root, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["headline"] == finding["headline"]
 
 
+def test_the_key_is_in_no_file_and_the_cost_is_told(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("NLA_AUDIT_API_KEY", "sk-secret-42")
+    behaviour = Behaviour()
+    with serving(behaviour) as url:
+        arguments = [
+            "stego", "--ar", root / "ar", "--completions", root / "texts.parquet",
+            "--activations", root / "activations.parquet", "--limit", 2, "--price", 1, 4,
+            "--paraphraser", f"openai:tiny@{url}", "--cache", tmp_path / "cache",
+            "--keep-scores", tmp_path / "scores.parquet", "--json", "--out", tmp_path / "out",
+        ]  # fmt: skip
+        assert cli.run(list(map(str, arguments))) == 0
+    printed = capsys.readouterr()
+    assert behaviour.keys == {"Bearer sk-secret-42"}
+    requests = sum(behaviour.tries.values())
+    # The scripted server counts 10 tokens in and 5 out for each request.
+    assert f"cost {requests * (10 * 1 + 5 * 4) / 1e6:.4f}" in " ".join(printed.err.split())
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) >= 4
+    assert not [path for path in files if b"sk-secret" in path.read_bytes()]
+    assert "sk-secret" not in printed.out + printed.err
+
+
 def test_a_local_model_that_cannot_do_it_fails_and_is_counted(tmp_path):
     model = tiny.random_model(tiny.make_config("qwen3", 512), 0)
     tokenizer = tiny.make_tokenizer(bos=False)

@@ -56,7 +56,10 @@ def make_tokenizer(marker: str, templates: tuple[str, ...]) -> PreTrainedTokeniz
     core = Tokenizer(
         models.WordLevel({name: place for place, name in enumerate(names)}, unk_token="<unk>")
     )
-    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    # Marks apart from words, as in real tokenizers: "dusk." is no unknown word.
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
+    )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token="<pad>",

@@ -56,6 +56,16 @@ def test_explanations_are_true_and_wordy():
     assert any(filler in text for text in texts for filler in FILLERS)
 
 
+def test_marks_are_read_with_or_without_a_space():
+    # Fails with: WhitespaceSplit in make_tokenizer (a full stop set closer is an unknown word).
+    tokenizer = miniature.tokenizer()
+    spaced, close = 'at dusk . ends " kite lion " .', 'at dusk. ends "kite lion".'
+    tokens = tokenizer.convert_ids_to_tokens(tokenizer(close)["input_ids"])
+    assert "<unk>" not in tokens
+    assert tokens[:4] == ["at", "dusk", ".", "ends"]
+    assert tokenizer.convert_ids_to_tokens(tokenizer(spaced)["input_ids"]) == spaced.split()
+
+
 def test_the_tokenizer_has_one_token_a_word_and_survives_saving(tmp_path):
     # Fails with: Qwen2Config in untrained_model (transformers then loads another tokenizer).
     tokenizer = miniature.tokenizer()

@@ -25,6 +25,7 @@ from nla_audit.nla.injection import Injection
 from nla_audit.nla.prompts import ar_prompt_ids, chat_ids, token_ids
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.sidecar import SCHEMA_VERSION, SIDECAR_NAME, Sidecar, parse_sidecar
+from nla_audit.nla.tokenizer_check import check_reloads
 from nla_audit.nla.verbalizer import Verbalizer
 
 
@@ -92,7 +93,8 @@ def save_av(verbalizer: Verbalizer, folder: Path) -> None:
     """Write an AV as a full checkpoint; LoRA layers are merged into its weights.
 
     Raises:
-        UserError: ``folder`` exists already or cannot be written.
+        UserError: ``folder`` exists already or cannot be written, or the tokenizer would be loaded
+            from it as another one.
     """
     fields = _model_fields(verbalizer.sidecar, "av", verbalizer.d_model)
     extraction = {**fields.get("extraction", {}), "injection": str(verbalizer.injection)}
@@ -101,6 +103,7 @@ def save_av(verbalizer: Verbalizer, folder: Path) -> None:
     with _whole_folder(folder) as partial:
         _save_model(verbalizer.model, partial)
         verbalizer.tokenizer.save_pretrained(partial)
+        check_reloads(verbalizer.tokenizer, partial, verbalizer.sidecar)
         _write_yaml(partial / SIDECAR_NAME, {**fields, "extraction": extraction})
 
 
@@ -108,8 +111,9 @@ def save_ar(reconstructor: Reconstructor, folder: Path) -> None:
     """Write an AR as a truncated checkpoint and its head; LoRA layers are merged.
 
     Raises:
-        UserError: ``folder`` exists already or cannot be written, or the AR keeps its final
-            norm, which the release's layout has no way to say.
+        UserError: ``folder`` exists already or cannot be written, the tokenizer would be loaded
+            from it as another one, or the AR keeps its final norm, which the release's layout has
+            no way to say.
     """
     if reconstructor.keeps_final_norm:
         raise UserError(
@@ -121,6 +125,7 @@ def save_ar(reconstructor: Reconstructor, folder: Path) -> None:
     with _whole_folder(folder) as partial, reconstructor.with_final_norm():
         _save_model(reconstructor.model, partial)
         reconstructor.tokenizer.save_pretrained(partial)
+        check_reloads(reconstructor.tokenizer, partial, reconstructor.sidecar)
         head = reconstructor.head.detach().cpu().to(reconstructor.model.dtype).contiguous()
         save_file({"weight": head}, str(partial / HEAD_FILE))
         _write_yaml(partial / SIDECAR_NAME, fields)
@@ -128,11 +133,10 @@ def save_ar(reconstructor: Reconstructor, folder: Path) -> None:
 
 def merged_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """The model's weights with active LoRA layers added in, under their names without PEFT."""
-    from peft.tuners.lora import LoraLayer  # noqa: PLC0415
-
     state = dict(model.state_dict())
-    for name, module in model.named_modules():
-        if not isinstance(module, LoraLayer):
+    layers: list[tuple[str, Any]] = list(model.named_modules())
+    for name, module in layers:
+        if not is_lora_layer(module):
             continue
         inside = [key for key in state if key.startswith(f"{name}.")]
         tensors = {key.removeprefix(f"{name}."): state.pop(key) for key in inside}
@@ -143,11 +147,18 @@ def merged_state(model: nn.Module) -> dict[str, torch.Tensor]:
             if key == "base_layer.weight":
                 for adapter in module.active_adapters:
                     if adapter in module.lora_A:
-                        # Every layer type defines it; the common base class does not declare it.
-                        delta: torch.Tensor = module.get_delta_weight(adapter)  # type: ignore[attr-defined]
-                        whole = whole + delta.to(whole)
+                        whole = whole + module.get_delta_weight(adapter).to(whole)
             state[f"{name}.{key.removeprefix('base_layer.')}"] = whole
     return state
+
+
+def is_lora_layer(module: Any) -> bool:
+    """Whether ``module`` is a layer of PEFT's with LoRA in it.
+
+    Told by what it has: to name PEFT's class its package would have to be imported, which takes
+    seconds that a pair without adapters need not wait.
+    """
+    return all(hasattr(module, name) for name in ("base_layer", "lora_A", "get_delta_weight"))
 
 
 def _save_model(model: Any, folder: Path) -> None:

@@ -19,6 +19,7 @@ from nla_audit.errors import UserError
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.load import Pair, load
 from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.tokenizer_check import check_survives_saving
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import save_adapter
 from nla_audit.train.dataset import Dataset, read_dataset
@@ -168,13 +169,19 @@ def _save_run(layout: Layout, penalty: float, run: RlRun, history: dict[str, Any
 
 
 def _load_warm_start(layout: Layout) -> tuple[Pair, Reconstructor]:
-    """The pair to train, and a ruler that no one trains (the same AR where none is trained)."""
+    """The pair to train, and a ruler that no one trains (the same AR where none is trained).
+
+    Raises:
+        UserError: a half cannot be loaded, or what comes of it could not be saved.
+    """
     av, ar = warm_start_references(layout)
     target = layout.recipe.target
     pair = Pair(
         load(av, placement=placement_of(target, is_av_in_rl=True)).verbalizer,
         load(ar=ar, placement=placement_of(target)).reconstructor,
     )
+    for half in _both(pair):
+        check_survives_saving(half.tokenizer, half.model.config, half.sidecar)
     assert pair.reconstructor is not None
     if not layout.recipe.rl.train_ar:
         return pair, pair.reconstructor

@@ -20,6 +20,7 @@ from nla_audit.nla.load import Placement
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.save import new_sidecar, save_ar, save_av
 from nla_audit.nla.sidecar import Sidecar, parse_sidecar
+from nla_audit.nla.tokenizer_check import check_survives_saving
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.recipe import PairSettings, Target
 
@@ -108,7 +109,11 @@ def layer_of(target: Target, config: Any) -> int:
 def new_verbalizer(
     reference: str | Path, layer_index: int, target: Target, settings: PairSettings
 ) -> Verbalizer:
-    """An AV that is still the target itself."""
+    """An AV that is still the target itself.
+
+    Raises:
+        UserError: it cannot be loaded, or its tokenizer could not be saved as what it is.
+    """
     model = load_language_model(reference, placement_of(target), None)
     tokenizer = load_tokenizer(reference)
     sidecar = _sidecar(
@@ -119,13 +124,18 @@ def new_verbalizer(
         layer_index=layer_index,
         base=str(reference),
     )
+    check_survives_saving(tokenizer, model.config, sidecar)
     return Verbalizer(model, tokenizer, sidecar, name="warm-start")
 
 
 def new_reconstructor(
     reference: str | Path, layer_index: int, target: Target, settings: PairSettings
 ) -> Reconstructor:
-    """An AR that is the target's first blocks with an identity head."""
+    """An AR that is the target's first blocks with an identity head.
+
+    Raises:
+        UserError: as :func:`new_verbalizer`.
+    """
     model = load_language_model(reference, placement_of(target), layer_index + 1)
     tokenizer = load_tokenizer(reference)
     sidecar = _sidecar(
@@ -136,6 +146,7 @@ def new_reconstructor(
         layer_index=layer_index,
         base=str(reference),
     )
+    check_survives_saving(tokenizer, model.config, sidecar)
     head = torch.eye(hidden_size(model.config))
     return Reconstructor(model, head, tokenizer, sidecar, name="warm-start")
 

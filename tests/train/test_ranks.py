@@ -14,7 +14,9 @@ from nla_audit.train.ranks import Ranks
 from nla_audit.train.state import STATE_FILE
 from tests.train.test_resume import SETTINGS, make_run, without_times
 
-SHARED = SETTINGS.model_copy(update={"prompts": 4, "steps": 3})
+#: Two activations a process, and a cap that not every response keeps to, so that the processes
+#: differ in how many explanations they read.
+SHARED = SETTINGS.model_copy(update={"prompts": 4, "steps": 3, "max_new_tokens": 9})
 
 
 def close(first, second):
@@ -47,6 +49,7 @@ def test_two_gloo_processes_give_the_single_process_result(warm, tmp_path, how):
     assert [child.exitcode for child in children] == [0, 0]
     one, two = without_times(tmp_path / "one"), without_times(tmp_path / "two")
     assert len(one) == len(two) == 3 + 3
+    assert any(0 < record["extracted"] < 1 for record in one if record["kind"] == "step")
     for ours, theirs in zip(two, one, strict=True):
         assert close(ours, theirs), (ours, theirs)
     weights, wanted = (load_file(tmp_path / name / STATE_FILE) for name in ("two", "one"))

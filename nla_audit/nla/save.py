@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -25,7 +26,7 @@ from nla_audit.nla.injection import Injection
 from nla_audit.nla.prompts import ar_prompt_ids, chat_ids, token_ids
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.sidecar import SCHEMA_VERSION, SIDECAR_NAME, Sidecar, parse_sidecar
-from nla_audit.nla.tokenizer_check import check_reloads
+from nla_audit.nla.tokenizer_check import check_reloads, save_tokenizer
 from nla_audit.nla.verbalizer import Verbalizer
 
 
@@ -102,7 +103,7 @@ def save_av(verbalizer: Verbalizer, folder: Path) -> None:
         extraction["injection_scale"] = verbalizer.injection.scale or "raw"
     with _whole_folder(folder) as partial:
         _save_model(verbalizer.model, partial)
-        verbalizer.tokenizer.save_pretrained(partial)
+        save_tokenizer(verbalizer.tokenizer, partial)
         check_reloads(verbalizer.tokenizer, partial, verbalizer.sidecar)
         _write_yaml(partial / SIDECAR_NAME, {**fields, "extraction": extraction})
 
@@ -124,7 +125,7 @@ def save_ar(reconstructor: Reconstructor, folder: Path) -> None:
     fields["extraction_layer_index"] = reconstructor.layer_index
     with _whole_folder(folder) as partial, reconstructor.with_final_norm():
         _save_model(reconstructor.model, partial)
-        reconstructor.tokenizer.save_pretrained(partial)
+        save_tokenizer(reconstructor.tokenizer, partial)
         check_reloads(reconstructor.tokenizer, partial, reconstructor.sidecar)
         head = reconstructor.head.detach().cpu().to(reconstructor.model.dtype).contiguous()
         save_file({"weight": head}, str(partial / HEAD_FILE))
@@ -197,7 +198,10 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
         partial.mkdir(parents=True)
         yield partial
         partial.rename(folder)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write ({error.strerror or error})") from None
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
+        raise UserError(
+            f"{folder}: cannot write ({reason}); free some space or name another folder"
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nla_audit.errors import UserError
-from nla_audit.nla.backbone import Placement, read_tokenizer
+from nla_audit.nla.backbone import Placement, first_line, read_tokenizer
 from nla_audit.nla.prompts import ar_prompt_ids, chat_ids, token_ids
 from nla_audit.nla.sidecar import Sidecar
 
@@ -26,6 +26,20 @@ _TEXTS = (
     "naïve café, cafe\u0301; Ærø — 東京の天気 🙂",
     " leading and trailing ",
 )
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write ``tokenizer`` to ``folder``.
+
+    Raises:
+        OSError: it cannot be written; the tokenizers library raises a bare ``Exception`` then.
+    """
+    try:
+        tokenizer.save_pretrained(folder)
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(first_line(error)) from None
 
 
 def check_reloads(tokenizer: Any, folder: Path, sidecar: Sidecar) -> None:
@@ -56,10 +70,19 @@ def check_survives_saving(tokenizer: Any, config: Any, sidecar: Sidecar) -> None
 
     Args:
         config: of the model that it will be saved beside.
+
+    Raises:
+        UserError: as :func:`check_reloads`, or there is no room for temporary files.
     """
     with tempfile.TemporaryDirectory() as name:
-        config.save_pretrained(name)
-        tokenizer.save_pretrained(name)
+        try:
+            config.save_pretrained(name)
+            save_tokenizer(tokenizer, Path(name))
+        except OSError as error:
+            raise UserError(
+                f"{name}: cannot write ({error.strerror or error}); free some space, or name "
+                "another folder for temporary files with TMPDIR"
+            ) from None
         check_reloads(tokenizer, Path(name), sidecar)
 
 

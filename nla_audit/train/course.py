@@ -42,6 +42,7 @@ from nla_audit.train.recipe import path_of, run_name
 from nla_audit.train.rl import Arms, RlRun
 from nla_audit.train.state import METRICS_FILE, read_metrics
 from nla_audit.train.warm_start import train_ar, train_av
+from nla_audit.train.writing import whole_file, writing
 
 #: Seconds between looks at the logs of runs in other processes.
 _LOOK_EVERY = 1.0
@@ -125,10 +126,17 @@ def reinforce(layout: Layout, tell: Tell, ranks: Ranks) -> None:
 
 
 def train_one(layout: Layout, penalty: float, stop: Wish, tell: Tell, ranks: Ranks) -> None:
-    """Train one λ and write what came of it."""
+    """Train one λ and write what came of it.
+
+    Raises:
+        Stopped: the user asked to; the state is saved.
+        UserError: as :meth:`RlRun.run`, or what comes of it could not be saved.
+    """
     recipe, folder, key = layout.recipe, layout.run(penalty), layout.key("rl", penalty)
     pair, ruler = _load_warm_start(layout)
     verbalizer, training = _both(pair)
+    for half in (verbalizer, training):
+        check_survives_saving(half.tokenizer, half.model.config, half.sidecar)
     run = RlRun(
         verbalizer,
         Arms(training if recipe.rl.train_ar else ruler, ruler),
@@ -161,7 +169,10 @@ def _save_run(layout: Layout, penalty: float, run: RlRun, history: dict[str, Any
         shutil.rmtree(folder / name, ignore_errors=True)
     if recipe.rl.lora is not None:
         base = str(warm_start_references(layout)[0])
-        save_adapter(verbalizer.model, recipe.rl.lora, RL_ADAPTER, folder / "adapter", base=base)
+        with writing(folder / "adapter"):
+            save_adapter(
+                verbalizer.model, recipe.rl.lora, RL_ADAPTER, folder / "adapter", base=base
+            )
     if not recipe.target.load_in_4bit:
         save_trained_av(verbalizer, folder / "av", history)
     if recipe.rl.train_ar:
@@ -169,19 +180,13 @@ def _save_run(layout: Layout, penalty: float, run: RlRun, history: dict[str, Any
 
 
 def _load_warm_start(layout: Layout) -> tuple[Pair, Reconstructor]:
-    """The pair to train, and a ruler that no one trains (the same AR where none is trained).
-
-    Raises:
-        UserError: a half cannot be loaded, or what comes of it could not be saved.
-    """
+    """The pair to train, and a ruler that no one trains (the same AR where none is trained)."""
     av, ar = warm_start_references(layout)
     target = layout.recipe.target
     pair = Pair(
         load(av, placement=placement_of(target, is_av_in_rl=True)).verbalizer,
         load(ar=ar, placement=placement_of(target)).reconstructor,
     )
-    for half in _both(pair):
-        check_survives_saving(half.tokenizer, half.model.config, half.sidecar)
     assert pair.reconstructor is not None
     if not layout.recipe.rl.train_ar:
         return pair, pair.reconstructor
@@ -269,13 +274,11 @@ def write_completions(layout: Layout, tell: Tell) -> None:
             frame = _completions_of_model(
                 layout, penalty, name, dataset=dataset, warm=pair, ruler=ruler
             )
-            folder.mkdir(parents=True, exist_ok=True)
-            frame.write_parquet(part.with_suffix(".partial"))
-            os.replace(part.with_suffix(".partial"), part)
+            with whole_file(part) as partial:
+                frame.write_parquet(partial)
         parts.append(pl.read_parquet(part))
-    partial = layout.completions.with_suffix(".partial")
-    pl.concat(parts).write_parquet(partial)
-    os.replace(partial, layout.completions)
+    with whole_file(layout.completions) as partial:
+        pl.concat(parts).write_parquet(partial)
     baselines = measure_baselines(dataset.activations[dataset.held_out_rows()], ruler.mse_scale)
     layout.mark_done(
         folder,

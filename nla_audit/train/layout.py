@@ -7,7 +7,6 @@ those of earlier stages included. That a folder exists proves nothing.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,6 +14,7 @@ import yaml
 
 from nla_audit.errors import UserError
 from nla_audit.train.recipe import Recipe, Rl, digest, run_name
+from nla_audit.train.writing import whole_file
 
 Stage = Literal["target", "activations", "warm-start", "rl", "completions", "audit"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -141,13 +141,8 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write ({error.strerror}); choose another --out") from None
 
 
 def _decays(rl: Rl) -> bool:

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from nla_audit.errors import UserError
 from nla_audit.train.tracker import Track, tracker
 from nla_audit.train.update import Trainer
+from nla_audit.train.writing import whole_file, writing
 
 STATE_FILE = "state.safetensors"
 METRICS_FILE = "metrics.jsonl"
@@ -123,15 +124,17 @@ class MetricsLog:
     def keep_until(self, step: int) -> None:
         """Drop what was logged behind the state that the run goes on from (``0``: everything)."""
         kept = [record for record in read_metrics(self.path) if record["step"] <= step and step > 0]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        partial.write_text("".join(_json_line(record) for record in kept), encoding="utf-8")
-        os.replace(partial, self.path)
+        with whole_file(self.path) as partial:
+            partial.write_text("".join(_json_line(record) for record in kept), encoding="utf-8")
         self._track = tracker(self.path.parent, step)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record."""
-        with self.path.open("a", encoding="utf-8") as file:
+        """Append one record.
+
+        Raises:
+            UserError: it cannot be written; going on from the last state writes it again.
+        """
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(_json_line(record))
         self._track(record)
 

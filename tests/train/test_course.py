@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import signal
 
 import numpy as np
 import polars as pl
@@ -19,7 +20,9 @@ from nla_audit.train import course
 from nla_audit.train.interruption import Stopped
 from nla_audit.train.layout import Layout
 from nla_audit.train.read_recipe import parse_recipe
+from nla_audit.train.rl import RlRun
 from nla_audit.train.state import read_metrics
+from tests.train.test_faults import leave_room, limits_restored
 
 MINI = {
     "name": "mini",
@@ -143,6 +146,61 @@ def test_stopping_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     path = write(tmp_path, MINI)
     assert run(["train", path, "--out", str(tmp_path / "o"), "--stage", "rl"]) == 130
     assert "stopped after step 3; its state is saved. Go on with:" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_rl_and_the_same_command_again(tmp_path, out, capsys, monkeypatch):
+    """The signal itself, in the second step of the first λ."""
+    for name in ("target", "activations", "warm-start"):
+        shutil.copytree(out / name, tmp_path / "o" / name)
+    command = ["train", write(tmp_path, MINI), "--out", str(tmp_path / "o"), "--stage", "rl"]
+    real = RlRun._step
+
+    def interrupted(run, step):
+        if step == 0 and run.length_penalty == 0.0:
+            signal.raise_signal(signal.SIGINT)
+        return real(run, step)
+
+    monkeypatch.setattr(RlRun, "_step", interrupted)
+    assert run(command) == 130
+    said = capsys.readouterr().err
+    assert "λ = 0 stopped after step 1; its state is saved. Go on with:" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "o" / "rl" / "p0.01").exists()
+    monkeypatch.setattr(RlRun, "_step", real)
+    assert run(command) == 0
+    for name in ("p0.0", "p0.01"):
+        assert metrics(tmp_path / "o" / "rl" / name) == metrics(out / "rl" / name)
+
+
+#: Stage → what the test takes away from it, and what is called once everything is trained.
+LAST = {
+    "rl": ("rl/p0.0/done.json", "_save_run"),
+    "completions": ("completions", "_completions_of_model"),
+}
+
+
+@pytest.mark.parametrize("stage", LAST)
+def test_a_disk_that_is_full_at_the_end_of_a_stage(tmp_path, out, capsys, monkeypatch, stage):
+    """One line; with room again the same command goes on."""
+    shutil.copytree(out, tmp_path / "o")
+    lost, last = LAST[stage]
+    gone = tmp_path / "o" / lost
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    command = ["train", write(tmp_path, MINI), "--out", str(tmp_path / "o"), "--stage", stage]
+    real = getattr(course, last)
+
+    def on_a_full_disk(*arguments, **options):
+        leave_room(3000)
+        return real(*arguments, **options)
+
+    with limits_restored(), monkeypatch.context() as patched:
+        patched.setattr(course, last, on_a_full_disk)
+        assert run(command) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ")
+    assert "cannot write" in line
+    assert run(command) == 0
+    assert gone.exists()
 
 
 def test_a_layer_that_is_not_there():

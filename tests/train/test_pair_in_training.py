@@ -24,8 +24,8 @@ from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.grpo import group_advantages
 from nla_audit.train.log_probs import response_log_probs
 from nla_audit.train.pair import save_trained_ar
-from nla_audit.train.reconstruction import accumulate_ar_gradients, direction_mse
 from nla_audit.train.recipe import Lora, Optimizer, Supervised
+from nla_audit.train.reconstruction import accumulate_ar_gradients, direction_mse
 from nla_audit.train.rewards import Samples, rewards_of
 from nla_audit.train.rl import _ar_trainer
 from nla_audit.train.rollout import repeated, sample

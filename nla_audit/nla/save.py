@@ -7,6 +7,7 @@ and renamed, so that half a checkpoint never looks whole.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from nla_audit.errors import UserError
-from nla_audit.nla.formats import HEAD_FILE
+from nla_audit.nla.formats import AR_LORA_FILE, AR_LORA_META, HEAD_FILE, ArLora
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.prompts import ar_prompt_ids, chat_ids, token_ids
 from nla_audit.nla.reconstructor import Reconstructor
@@ -129,6 +130,43 @@ def save_ar(reconstructor: Reconstructor, folder: Path) -> None:
         check_reloads(reconstructor.tokenizer, partial, reconstructor.sidecar)
         head = reconstructor.head.detach().cpu().to(reconstructor.model.dtype).contiguous()
         save_file({"weight": head}, str(partial / HEAD_FILE))
+        _write_yaml(partial / SIDECAR_NAME, fields)
+
+
+def save_ar_lora(
+    reconstructor: Reconstructor, folder: Path, lora: ArLora, adapter: str, *, base: str
+) -> None:
+    """Write the LoRA layers called ``adapter`` and the head as an AR-LoRA (FIELD_NOTES §2, 3).
+
+    Args:
+        lora: what the layers are, for ``ar_meta.json``.
+        base: folder or name of the AR they sit on; it stands in the sidecar, so that
+            :func:`nla_audit.nla.load.load` finds it.
+
+    Raises:
+        UserError: ``folder`` exists already or cannot be written.
+    """
+    fields = _model_fields(reconstructor.sidecar, "ar", reconstructor.d_model)
+    fields.update(extraction_layer_index=reconstructor.layer_index, base_checkpoint=base)
+    tensors = {
+        # PEFT's own name for an adapter without one, which the published files have.
+        name.replace(f".{adapter}.", ".default."): parameter
+        for name, parameter in reconstructor.model.named_parameters()
+        if f".{adapter}." in name
+    }
+    tensors["value_head.weight"] = reconstructor.head
+    meta = {
+        "ar_num_layers": lora.blocks,
+        "lora_r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "target_modules": list(lora.target_modules),
+        "quant": lora.quantization,
+        "final_norm_stripped": lora.final_norm_stripped,
+    }
+    with _whole_folder(folder) as partial:
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(plain, str(partial / AR_LORA_FILE))
+        (partial / AR_LORA_META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
         _write_yaml(partial / SIDECAR_NAME, fields)
 
 

@@ -21,7 +21,7 @@ from nla_audit.nla.load import Pair, load
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.tokenizer_check import check_survives_saving
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.train.adapters import save_adapter
+from nla_audit.train.adapters import RL_ADAPTER, has_adapter, save_adapter
 from nla_audit.train.dataset import Dataset, read_dataset
 from nla_audit.train.held_out import RULER, completions_of
 from nla_audit.train.interruption import Stopped, Wish, WorkerWish, begin_worker, stopping
@@ -33,9 +33,9 @@ from nla_audit.train.pair import (
     new_verbalizer,
     placement_of,
     save_trained_ar,
+    save_trained_ar_adapter,
     save_trained_av,
 )
-from nla_audit.train.policy import RL_ADAPTER
 from nla_audit.train.prepare import Tell, make_activations, make_target, target_reference
 from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe import path_of, run_name
@@ -135,6 +135,11 @@ def train_one(layout: Layout, penalty: float, stop: Wish, tell: Tell, ranks: Ran
     recipe, folder, key = layout.recipe, layout.run(penalty), layout.key("rl", penalty)
     pair, ruler = _load_warm_start(layout)
     verbalizer, training = _both(pair)
+    if recipe.rl.train_ar and training.keeps_final_norm:
+        raise UserError(
+            f"rl.train_ar: the AR {training.name} keeps its final norm, with which it could not be "
+            "saved in the release's layout; leave it frozen"
+        )
     for half in (verbalizer, training):
         check_survives_saving(half.tokenizer, half.model.config, half.sidecar)
     run = RlRun(
@@ -163,20 +168,27 @@ def train_one(layout: Layout, penalty: float, stop: Wish, tell: Tell, ranks: Ran
 
 
 def _save_run(layout: Layout, penalty: float, run: RlRun, history: dict[str, Any]) -> None:
-    """The AV in the release's layout, its adapter where it has one, the AR where it was trained."""
+    """Both halves in the release's layout (the AR where it was trained), and their adapters."""
     recipe, folder, verbalizer = layout.recipe, layout.run(penalty), run.policy.verbalizer
-    for name in ("av", "ar", "adapter"):  # left over from a kill while saving
+    base_av, base_ar = warm_start_references(layout)
+    for name in ("av", "ar", "adapter", "ar-adapter"):  # left over from a kill while saving
         shutil.rmtree(folder / name, ignore_errors=True)
     if recipe.rl.lora is not None:
-        base = str(warm_start_references(layout)[0])
         with writing(folder / "adapter"):
             save_adapter(
-                verbalizer.model, recipe.rl.lora, RL_ADAPTER, folder / "adapter", base=base
+                verbalizer.model, recipe.rl.lora, RL_ADAPTER, folder / "adapter", base=str(base_av)
             )
     if not recipe.target.load_in_4bit:
         save_trained_av(verbalizer, folder / "av", history)
-    if recipe.rl.train_ar:
-        save_trained_ar(run.arms.training, folder / "ar", history)
+    if not recipe.rl.train_ar:
+        return
+    training = run.arms.training
+    save_trained_ar(training, folder / "ar", history)
+    # An AR-LoRA names one base, so on an AR that is one itself only the merged AR can be written.
+    if recipe.rl.ar_lora is not None and not has_adapter(training.model, besides=RL_ADAPTER):
+        save_trained_ar_adapter(
+            training, folder / "ar-adapter", history, recipe.rl.ar_lora, base=str(base_ar)
+        )
 
 
 def _load_warm_start(layout: Layout) -> tuple[Pair, Reconstructor]:

@@ -61,7 +61,8 @@ def estimate(layout: Layout) -> Estimate:
     ars = 2 if rl.train_ar else 1
     copies = 2 if rl.lora is None else 1
     weights = parameters * (copies * av_bytes + ars * share_of_ar * per_parameter)
-    ar_trained = parameters * share_of_ar if rl.train_ar else 0.0
+    ar_parameters = parameters if rl.ar_lora is None else _lora_parameters(model, rl.ar_lora)
+    ar_trained = ar_parameters * share_of_ar if rl.train_ar else 0.0
     budget = rl.micro_batch_tokens or TOKEN_BUDGETS["cuda"]
     vocabulary = config.get_text_config(decoder=True).vocab_size
     return Estimate(

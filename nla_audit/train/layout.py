@@ -80,6 +80,8 @@ class Layout:
         if stage == "warm-start":
             return digest(*parts)
         rl = _plain(recipe.rl.model_dump(mode="json"))
+        if rl["ar_lora"] is None:  # runs begun before there was this option go on
+            del rl["ar_lora"]
         penalties = rl.pop("length_penalties")
         budget = [rl.pop("steps"), rl.pop("minutes")]
         # Under a constant rate a longer run begins as the shorter one did, so it may go on from it.

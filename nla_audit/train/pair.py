@@ -14,15 +14,17 @@ from safetensors import SafetensorError
 
 from nla_audit.errors import UserError
 from nla_audit.nla.architecture import hidden_size, keep_first_blocks, number_of_blocks
+from nla_audit.nla.formats import ArLora
 from nla_audit.nla.hub import local_folder
 from nla_audit.nla.injection import parse_injection
 from nla_audit.nla.load import Placement
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.nla.save import new_sidecar, save_ar, save_av
+from nla_audit.nla.save import new_sidecar, save_ar, save_ar_lora, save_av
 from nla_audit.nla.sidecar import Sidecar, parse_sidecar
 from nla_audit.nla.tokenizer_check import check_survives_saving
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.train.recipe import PairSettings, Target
+from nla_audit.train.adapters import RL_ADAPTER
+from nla_audit.train.recipe import Lora, PairSettings, Target
 
 
 def placement_of(target: Target, *, is_av_in_rl: bool = False) -> Placement:
@@ -181,11 +183,39 @@ def save_trained_av(verbalizer: Verbalizer, folder: Path, history: dict[str, Any
 
 
 def save_trained_ar(reconstructor: Reconstructor, folder: Path, history: dict[str, Any]) -> None:
-    """Write the AR in the release's layout with ``history`` in its sidecar."""
+    """Write the AR in the release's layout with ``history`` in its sidecar; adapters are merged."""
+    with _told(reconstructor, history):
+        save_ar(reconstructor, folder)
+
+
+def save_trained_ar_adapter(
+    reconstructor: Reconstructor,
+    folder: Path,
+    history: dict[str, Any],
+    settings: Lora,
+    *,
+    base: str,
+) -> None:
+    """Write the AR's adapter and head as an AR-LoRA on ``base``, with ``history``."""
+    lora = ArLora(
+        blocks=reconstructor.layer_index + 1,
+        rank=settings.rank,
+        alpha=settings.alpha,
+        target_modules=settings.target_modules,
+        quantization="none",
+        final_norm_stripped=not reconstructor.keeps_final_norm,
+    )
+    with _told(reconstructor, history):
+        save_ar_lora(reconstructor, folder, lora, RL_ADAPTER, base=base)
+
+
+@contextmanager
+def _told(reconstructor: Reconstructor, history: dict[str, Any]) -> Iterator[None]:
+    """``history`` in the sidecar for a while."""
     before = reconstructor.sidecar
     reconstructor.sidecar = with_history(before, history)
     try:
-        save_ar(reconstructor, folder)
+        yield
     finally:
         reconstructor.sidecar = before
 

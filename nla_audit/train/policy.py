@@ -10,12 +10,9 @@ import torch
 from torch import nn
 
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.train.adapters import add_lora, without_adapter
+from nla_audit.train.adapters import RL_ADAPTER, add_lora, without_adapter
 from nla_audit.train.log_probs import response_log_probs
 from nla_audit.train.recipe import Lora
-
-#: Name of the adapter that RL trains.
-RL_ADAPTER = "rl"
 
 
 class Policy:

@@ -244,6 +244,8 @@ class Rl(Section):
     """Co-train the AR on the explanations of the step. Recorded in every checkpoint."""
     ar_optimizer: Optimizer = Optimizer(learning_rate=5e-5, schedule="constant")
     """Of the AR, where it is trained."""
+    ar_lora: Lora | None = None
+    """Adapters of the AR, beside its whole head; null trains all of its weights."""
     micro_batch_tokens: Positive | None = None
     """Tokens, padding included, of a forward and backward pass. By default by device."""
     generation_batch: Positive | None = None
@@ -259,6 +261,12 @@ class Rl(Section):
     stops."""
     processes: Positive = 1
     """Runs (λ's) trained at the same time, sharing the processor's cores."""
+
+    @model_validator(mode="after")
+    def _adapters_are_trained(self) -> Rl:
+        if self.ar_lora is not None and not self.train_ar:
+            raise ValueError("rl.ar_lora needs rl.train_ar: true; a frozen AR has no adapters")
+        return self
 
     @model_validator(mode="after")
     def _distinct(self) -> Rl:

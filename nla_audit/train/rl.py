@@ -25,6 +25,7 @@ from nla_audit.errors import UserError
 from nla_audit.nla.fve import Baselines, measure_baselines
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Explanations, Verbalizer
+from nla_audit.train.adapters import RL_ADAPTER, add_lora
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.grpo import Settings, group_advantages, is_flat, response_weights
 from nla_audit.train.interruption import Stopped, Wish
@@ -111,7 +112,9 @@ class RlRun:
             "av": Trainer(self.policy.parameters, settings.optimizer, steps=settings.steps)
         }
         if settings.train_ar:
-            self.trainers["ar"] = _ar_trainer(arms.training, settings)
+            self.trainers["ar"] = _ar_trainer(
+                arms.training, settings, seed=derived(seed, Use.AR_ADAPTERS)
+            )
         self.rows = dataset.training_rows
         held_out = dataset.held_out_rows()
         self.held_out = dataset.held_out_rows(settings.evaluate.rows)
@@ -330,11 +333,17 @@ class RlRun:
         return figures
 
 
-def _ar_trainer(reconstructor: Reconstructor, settings: Rl) -> Trainer:
-    reconstructor.model.float()  # bf16 weights would lose small updates
-    reconstructor.model.requires_grad_(True)
+def _ar_trainer(reconstructor: Reconstructor, settings: Rl, *, seed: int) -> Trainer:
+    """Adapters and head, or all that the AR uses: its output matrix over words is not among it."""
+    model = reconstructor.model
+    if settings.ar_lora is not None:
+        parameters = add_lora(model, settings.ar_lora, RL_ADAPTER, seed=seed)
+    else:
+        model.float()  # bf16 weights would lose small updates
+        model.requires_grad_(False)
+        reconstructor.decoder.requires_grad_(True)
+        parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
     reconstructor.head.requires_grad_(True)
-    parameters = dict(reconstructor.model.named_parameters())
     parameters["value_head.weight"] = reconstructor.head
     return Trainer(parameters, settings.ar_optimizer, steps=settings.steps)
 

@@ -55,6 +55,8 @@ MINI = {
         "lora": {"rank": 2, "alpha": 4},
         "optimizer": {"learning_rate": 1.0e-2, "schedule": "constant", "warmup_steps": 0},
         "train_ar": True,
+        "ar_lora": {"rank": 2, "alpha": 4},
+        "ar_optimizer": {"learning_rate": 1.0e-2, "schedule": "constant", "warmup_steps": 0},
         "evaluate": {"every": 2, "rows": 6},
     },
     "evaluation": {"activations": 10, "samples": 2},
@@ -125,6 +127,20 @@ def test_adapter_on_the_warm_start_is_the_merged_checkpoint(out):
     logits = [one.first_logits(vectors) for one in (merged, adapted, start)]
     assert (logits[0] - logits[1]).abs().max() < 1e-4
     assert (logits[0] - logits[2]).abs().max() > 1e-3
+
+
+def test_the_ars_adapter_on_the_warm_start_is_the_merged_ar(out):
+    # Fails with: the target named as the adapter's base; the head left out of the adapter.
+    texts = ["about the kitchen .", "", "harbour scene at noon"]
+    run_folder = out / "rl" / "p0.01"
+    merged, adapted, start = (
+        load(ar=folder).reconstructor.reconstruct(texts)
+        for folder in (run_folder / "ar", run_folder / "ar-adapter", out / "warm-start" / "ar")
+    )
+    np.testing.assert_allclose(adapted, merged, atol=1e-4)
+    assert np.abs(merged - start).max() > 1e-3
+    meta = yaml.safe_load((run_folder / "ar-adapter" / "nla_meta.yaml").read_text("utf-8"))
+    assert meta["ar_trained_in_rl"] is True
 
 
 def test_done_stages_are_left_alone_and_other_settings_refused(out, tmp_path, capsys):

@@ -236,7 +236,7 @@ def test_an_ar_in_bf16_is_trained_in_float32():
     # Fails with: `model.float()` left out of rl._ar_trainer; the head kept in the model's dtype.
     ar = miniature.reconstructor()
     ar.model.bfloat16()
-    trainer = _ar_trainer(ar, SETTINGS)
+    trainer = _ar_trainer(ar, SETTINGS, seed=0)
     assert {one.dtype for one in trainer.parameters.values()} == {torch.float32}
     assert ar.head.dtype == torch.float32
     before = ar.head.detach().clone()

@@ -67,6 +67,7 @@ def test_the_sweep_has_the_posts_settings():
         ("pair.av", "a/b", "belong together"),
         ("seed", "abc", "seed"),
         ("target.load_in_4bit", True, "needs rl.lora"),
+        ("rl.ar_lora", {"rank": 2}, "rl.ar_lora needs rl.train_ar: true"),
     ],
 )
 def test_what_is_wrong_is_one_line(path, value, message):

@@ -161,9 +161,12 @@ def train_one(layout: Layout, penalty: float, stop: Wish, tell: Tell, ranks: Ran
         "rl_steps": done.step,
         "ar_trained_in_rl": recipe.rl.train_ar,
     }
-    if ranks.is_first:
-        _save_run(layout, penalty, run, history)
-        layout.mark_done(folder, key, **history, seconds=done.seconds, skipped_steps=done.skipped)
+    with run.to_be_saved():
+        if ranks.is_first:
+            _save_run(layout, penalty, run, history)
+            layout.mark_done(
+                folder, key, **history, seconds=done.seconds, skipped_steps=done.skipped
+            )
     ranks.wait()
 
 

@@ -21,7 +21,7 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 _DONE = "done.json"
 #: Settings that change how a result is reached but not what it is.
-_WITHOUT_EFFECT = ("processes", "checkpoint_every")
+_WITHOUT_EFFECT = ("processes", "checkpoint_every", "sharding")
 
 
 class Layout:

@@ -256,6 +256,10 @@ class Rl(Section):
     """Held-out measurements."""
     checkpoint_every: Positive = 25
     """Steps between saved states."""
+    sharding: Literal["none", "fsdp2"] = "none"
+    """With several processes (torchrun or accelerate launch): each holds whole models, or (fsdp2)
+    a share of the weights, gradients and averages of the AV, of the frozen copy it is anchored to
+    and of a trained AR. For sampling and scoring each model is put together in every process."""
     max_skipped_steps: Positive = 5
     """Consecutive steps with a non-finite loss or gradient that are skipped before the run
     stops."""
@@ -316,6 +320,8 @@ class Recipe(Section):
     def _four_bit_trains_adapters(self) -> Recipe:
         if self.target.load_in_4bit and self.rl.lora is None:
             raise ValueError("target.load_in_4bit needs rl.lora: 4-bit weights cannot be trained")
+        if self.target.load_in_4bit and self.rl.sharding != "none":
+            raise ValueError("target.load_in_4bit and rl.sharding do not go together; drop one")
         return self
 
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from nla_audit.cli import run
 from nla_audit.completions import load as load_completions
@@ -22,6 +28,7 @@ from nla_audit.train.layout import Layout
 from nla_audit.train.read_recipe import parse_recipe
 from nla_audit.train.rl import RlRun
 from nla_audit.train.state import read_metrics
+from tests.train.close import close
 from tests.train.test_faults import leave_room, limits_restored
 
 MINI = {
@@ -274,6 +281,42 @@ def test_runs_in_processes_of_their_own_give_the_same(tmp_path, out):
     assert run(command) == 0
     for name in ("p0.0", "p0.01"):
         assert metrics(tmp_path / "o" / "rl" / name) == metrics(out / "rl" / name)
+
+
+@pytest.mark.slow
+def test_torchrun_with_divided_weights_gives_the_same(tmp_path, out):
+    """Two processes from the command line, weights divided, against one that has them whole."""
+    raw = copy.deepcopy(MINI)
+    raw["rl"] |= {"prompts": 4, "length_penalties": [0.01]}
+    for name in ("one", "two"):
+        for stage in ("target", "activations", "warm-start"):
+            shutil.copytree(out / stage, tmp_path / name / stage)
+    command = ["train", write(tmp_path, raw), "--stage", "rl", "--out"]
+    assert run([*command, str(tmp_path / "one")]) == 0
+    raw["rl"]["sharding"] = "fsdp2"
+    write(tmp_path, raw)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, "-m", "nla_audit.cli", *command, str(tmp_path / "two")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = (tmp_path / name / "rl" / "p0.01" for name in ("one", "two"))
+    assert len(metrics(one)) == len(metrics(two)) == 4
+    for ours, theirs in zip(metrics(two), metrics(one), strict=True):
+        assert close(ours, theirs), (ours, theirs)
+    for name in ("av/model", "adapter/adapter_model", "ar/model", "ar/value_head"):
+        ours, theirs = (load_file(folder / f"{name}.safetensors") for folder in (two, one))
+        assert ours.keys() == theirs.keys()
+        for key, tensor in theirs.items():
+            assert torch.allclose(ours[key], tensor, atol=1e-5), (name, key)
+    for name in ("av", "ar", "adapter", "ar-adapter"):
+        files = [sorted(path.name for path in (folder / name).iterdir()) for folder in (one, two)]
+        assert files[0] == files[1]
 
 
 def metrics(folder):

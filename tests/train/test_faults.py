@@ -11,6 +11,7 @@ import yaml
 
 from nla_audit.cli import run
 from nla_audit.errors import UserError
+from nla_audit.nla.tokenizer_check import check_survives_saving, save_tokenizer
 from nla_audit.train.dataset import read_dataset, write_dataset
 from nla_audit.train.interruption import StopSignal
 from nla_audit.train.pair import save_trained_ar, save_trained_av
@@ -83,6 +84,16 @@ def test_a_table_that_does_not_fit_leaves_the_old_one(warm, tmp_path):
         write_dataset(warm.dataset, path)
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
     assert read_dataset(path).doc_ids == warm.dataset.doc_ids
+
+
+def test_a_tokenizer_that_does_not_fit(tmp_path):
+    # Fails with: only OSError caught in save_tokenizer (tokenizers raises a bare Exception).
+    av = miniature.verbalizer()
+    too_large = pytest.raises(UserError, match=r"cannot write .*too large.*TMPDIR")
+    with limits_restored(room=3000), too_large:
+        check_survives_saving(av.tokenizer, av.model.config, av.sidecar)
+    with limits_restored(room=3000), pytest.raises(OSError, match="too large"):
+        save_tokenizer(av.tokenizer, tmp_path)
 
 
 @pytest.mark.parametrize("half", ["av", "ar"])

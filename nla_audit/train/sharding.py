@@ -21,6 +21,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from nla_audit.errors import UserError
 from nla_audit.nla.architecture import blocks_of, decoder_of
 
 
@@ -29,7 +30,15 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
 
     New parameters take the place of the old ones, under the same names. Gradients are summed over
     the processes, not averaged: each already holds its responses' weights within the whole step.
+
+    Raises:
+        UserError: a torch that cannot do that.
     """
+    if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+        raise UserError(
+            f"rl.sharding: fsdp2 cannot sum gradients in torch {torch.__version__}; "
+            "update torch, or leave sharding out"
+        )
     for block in blocks_of(decoder_of(model)):
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
@@ -80,9 +89,8 @@ def plain_weights(*models: nn.Module, keep: bool) -> Iterator[None]:
     for _, _, parameter in divided:
         if id(parameter) not in plain:
             tensor = whole_tensor(parameter)
-            plain[id(parameter)] = nn.Parameter(tensor, parameter.requires_grad)
-            if not keep:
-                plain[id(parameter)] = parameter
+            ordinary = nn.Parameter(tensor, parameter.requires_grad) if keep else parameter
+            plain[id(parameter)] = ordinary
     for module, name, parameter in divided:
         module._parameters[name] = plain[id(parameter)]
     try:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.fsdp import FSDPModule
 
 from nla_audit.errors import UserError
 from nla_audit.nla.load import load
@@ -17,8 +18,9 @@ from nla_audit.train.interruption import Stopped, StopSignal
 from nla_audit.train.pair import save_trained_ar, save_trained_av
 from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe import Lora
-from nla_audit.train.sharding import is_sharded
+from nla_audit.train.sharding import is_sharded, shard
 from nla_audit.train.state import STATE_FILE
+from tests.train import miniature
 from tests.train.close import close
 from tests.train.test_resume import SETTINGS, make_run, without_times
 
@@ -53,8 +55,9 @@ def assert_same_run(folder, wanted) -> None:
         np.testing.assert_allclose(weights[name], tensor, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("sharding", ["none", "fsdp2"])
-@pytest.mark.parametrize("how", ["sample", "batch"])
+@pytest.mark.parametrize(
+    ("how", "sharding"), [("sample", "none"), ("batch", "none"), ("batch", "fsdp2")]
+)
 def test_two_gloo_processes_give_the_single_process_result(warm, tmp_path, how, sharding):
     # Fails with: gradients averaged instead of summed, or not exchanged; weights of a rank's own
     # share; the AR's gradient not weighted by how many explanations each process read; the same
@@ -154,6 +157,12 @@ def test_a_divided_run_resumes_and_is_saved_whole(warm, tmp_path, resumed):
 def test_prompts_must_be_shared_out_evenly(warm, tmp_path):
     with pytest.raises(UserError, match=r"rl\.prompts 3 cannot be shared by 2 processes"):
         make_run(warm, tmp_path, ranks=Ranks(0, 2))
+
+
+def test_a_torch_that_cannot_is_named(monkeypatch):
+    monkeypatch.delattr(FSDPModule, "set_force_sum_reduction_for_comms")
+    with pytest.raises(UserError, match=r"cannot sum gradients in torch .*leave sharding out"):
+        shard(miniature.model(), None)
 
 
 def test_every_row_is_someones():

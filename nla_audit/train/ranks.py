@@ -3,7 +3,8 @@
 Every process holds the whole model, or a share of it (:mod:`nla_audit.train.sharding`). Gradients
 are summed before the optimiser's step, and all else that decides anything is gathered, so that
 every process takes the same step and the result is that of a single one but for rounding.
-Processes are those that ``torchrun`` or ``accelerate launch`` started; without either there is one.
+Processes are those that ``torchrun`` started (on GPUs ``accelerate launch`` does so too); without
+it there is one.
 """
 
 from __future__ import annotations

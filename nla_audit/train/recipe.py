@@ -257,7 +257,7 @@ class Rl(Section):
     checkpoint_every: Positive = 25
     """Steps between saved states."""
     sharding: Literal["none", "fsdp2"] = "none"
-    """With several processes (torchrun or accelerate launch): each holds whole models, or (fsdp2)
+    """With several processes (started by torchrun): each holds whole models, or (fsdp2)
     a share of the weights, gradients and averages of the AV, of the frozen copy it is anchored to
     and of a trained AR. For sampling and scoring each model is put together in every process."""
     max_skipped_steps: Positive = 5

@@ -18,8 +18,9 @@ from nla_audit.train.interruption import Stopped, StopSignal
 from nla_audit.train.pair import save_trained_ar, save_trained_av
 from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe import Lora
-from nla_audit.train.sharding import is_sharded, shard
+from nla_audit.train.sharding import is_sharded, plain_weights, shard, whole
 from nla_audit.train.state import STATE_FILE
+from tests.nla import tiny
 from tests.train import miniature
 from tests.train.close import close
 from tests.train.test_resume import SETTINGS, make_run, without_times
@@ -157,6 +158,31 @@ def test_a_divided_run_resumes_and_is_saved_whole(warm, tmp_path, resumed):
 def test_prompts_must_be_shared_out_evenly(warm, tmp_path):
     with pytest.raises(UserError, match=r"rl\.prompts 3 cannot be shared by 2 processes"):
         make_run(warm, tmp_path, ranks=Ranks(0, 2))
+
+
+def test_tied_weights_stay_tied(tmp_path):
+    # Fails with: a tensor of its own for each place a divided weight stands in plain_weights.
+    tokenizer = tiny.make_tokenizer(bos=True)
+    model = tiny.random_model(tiny.make_config("gemma3_text", len(tokenizer)), seed=0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits
+
+    def work(rank):
+        ranks = Ranks.join(rank, 2, f"file://{tmp_path}/meeting")
+        shard(model, ranks.mesh(torch.device("cpu")))
+        with whole(model), torch.inference_mode():
+            if ranks.is_first:
+                torch.testing.assert_close(model(input_ids=ids).logits, logits)
+        with plain_weights(model, keep=ranks.is_first):
+            if ranks.is_first:
+                tied = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+                assert tied[0] is tied[1]
+                found = model.state_dict()
+                assert all(torch.equal(found[name], value) for name, value in before.items())
+
+    in_two_processes(work)
 
 
 def test_a_torch_that_cannot_is_named(monkeypatch):

@@ -150,6 +150,24 @@ def test_the_ars_adapter_on_the_warm_start_is_the_merged_ar(out):
     assert meta["ar_trained_in_rl"] is True
 
 
+def test_an_ar_that_could_not_be_saved_is_not_trained(tmp_path, out, capsys, monkeypatch):
+    """The release's layout cannot say that an AR keeps its final norm."""
+    for name in ("target", "activations", "warm-start"):
+        shutil.copytree(out / name, tmp_path / "o" / name)
+    real = course._load_warm_start
+
+    def keeping_its_norm(layout):
+        pair, ruler = real(layout)
+        pair.reconstructor.keeps_final_norm = True
+        return pair, ruler
+
+    monkeypatch.setattr(course, "_load_warm_start", keeping_its_norm)
+    command = ["train", write(tmp_path, MINI), "--out", str(tmp_path / "o"), "--stage", "rl"]
+    assert run(command) == 2
+    assert "keeps its final norm" in capsys.readouterr().err
+    assert not (tmp_path / "o" / "rl").exists()
+
+
 def test_done_stages_are_left_alone_and_other_settings_refused(out, tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     for stage in ("target", "activations", "warm-start", "rl", "completions"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from nla_audit.train.adapters import add_lora, has_adapter
 from nla_audit.train.grpo import Settings, group_advantages, response_weights
 from nla_audit.train.log_probs import micro_batches
 from nla_audit.train.policy import Policy
@@ -81,6 +82,15 @@ def test_lora_trains_in_float32_on_a_bf16_base():
     assert {one.dtype for one in policy.parameters.values()} == {torch.float32}
     assert torch.isfinite(found).all()
     assert found.norm() > 0
+
+
+def test_an_adapter_on_an_adapter_is_known():
+    model = miniature.model()
+    assert not has_adapter(model, besides="rl")
+    add_lora(model, Lora(rank=2, alpha=4.0), "rl", seed=0)
+    assert not has_adapter(model, besides="rl")
+    add_lora(model, Lora(rank=2, alpha=4.0), "other", seed=0)
+    assert has_adapter(model, besides="rl")
 
 
 def test_adapters_begin_the_same_with_the_same_seed():

@@ -167,11 +167,12 @@ def test_prompts_must_be_shared_out_evenly(warm, tmp_path):
         make_run(warm, tmp_path, ranks=Ranks(0, 2))
 
 
-def test_tied_weights_stay_tied(tmp_path):
+def test_each_process_holds_half_and_tied_weights_stay_tied(tmp_path):
     # Fails with: a tensor of its own for each place a divided weight stands in plain_weights.
     tokenizer = tiny.make_tokenizer(bos=True)
     model = tiny.random_model(tiny.make_config("gemma3_text", len(tokenizer)), seed=0)
     before = {name: value.clone() for name, value in model.state_dict().items()}
+    total = sum(parameter.numel() for parameter in model.parameters())
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():
         logits = model(input_ids=ids).logits
@@ -179,6 +180,9 @@ def test_tied_weights_stay_tied(tmp_path):
     def work(rank):
         ranks = Ranks.join(rank, 2, f"file://{tmp_path}/meeting")
         shard(model, ranks.mesh(torch.device("cpu")))
+        held = sum(parameter.to_local().numel() for parameter in model.parameters())
+        assert sum(ranks.gathered(held)) == total
+        assert held < 0.6 * total
         with whole(model), torch.inference_mode():
             if ranks.is_first:
                 torch.testing.assert_close(model(input_ids=ids).logits, logits)

@@ -152,6 +152,7 @@ def test_the_ars_adapter_on_the_warm_start_is_the_merged_ar(out):
 
 def test_an_ar_that_could_not_be_saved_is_not_trained(tmp_path, out, capsys, monkeypatch):
     """The release's layout cannot say that an AR keeps its final norm."""
+    # Fails with: the check left out of train_one, for then only saving refuses, after all steps.
     for name in ("target", "activations", "warm-start"):
         shutil.copytree(out / name, tmp_path / "o" / name)
     real = course._load_warm_start
@@ -190,7 +191,8 @@ def test_stopping_says_how_to_go_on(tmp_path, capsys, monkeypatch):
 
 
 def test_ctrl_c_in_rl_and_the_same_command_again(tmp_path, out, capsys, monkeypatch):
-    """The signal itself, in the second step of the first λ."""
+    """The signal itself, in the first step of the first λ."""
+    # Fails with: KeyboardInterrupt at the first Ctrl-C.
     for name in ("target", "activations", "warm-start"):
         shutil.copytree(out / name, tmp_path / "o" / name)
     command = ["train", write(tmp_path, MINI), "--out", str(tmp_path / "o"), "--stage", "rl"]

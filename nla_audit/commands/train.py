@@ -150,7 +150,7 @@ def _print_plan(layout: Layout, console: Console) -> None:
     """The resolved recipe as YAML, then what it will cost, as comments."""
     import yaml  # noqa: PLC0415
 
-    from nla_audit.train.estimate import estimate  # noqa: PLC0415
+    from nla_audit.train.estimate import estimate, missing_inputs  # noqa: PLC0415
 
     plain = layout.recipe.model_dump(mode="json")
     console.print(
@@ -163,7 +163,7 @@ def _print_plan(layout: Layout, console: Console) -> None:
     cost = estimate(layout)
     lines = [f"# output: {layout.out}"]
     if cost.parameters is None:
-        lines.append("# memory: unknown (the target's config is not here)")
+        lines.append(f"# memory: unknown, because the target's config is not here: {cost.unknown}")
     else:
         lines += [
             f"# target: {cost.parameters:,} parameters; RL trains {cost.trained_parameters:,}",
@@ -174,6 +174,12 @@ def _print_plan(layout: Layout, console: Console) -> None:
         f"# RL generates at most {cost.rl_tokens_at_most:,} tokens over all λ's",
         f"# completions: at most {cost.completion_tokens_at_most:,} tokens",
     ]
+    if layout.recipe.rl.sharding != "none":
+        lines.append(
+            "# sharding: of the AV's and a trained AR's part of that, each of N processes holds an "
+            "N-th; whole models only while it loads, samples or scores"
+        )
+    lines += [f"# not here yet: {missing}" for missing in missing_inputs(layout)]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 

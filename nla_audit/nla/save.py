@@ -7,6 +7,7 @@ and renamed, so that half a checkpoint never looks whole.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -16,15 +17,17 @@ from typing import Any, Literal
 
 import torch
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
 from nla_audit.errors import UserError
-from nla_audit.nla.formats import HEAD_FILE
+from nla_audit.nla.formats import AR_LORA_FILE, AR_LORA_META, HEAD_FILE, ArLora
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.prompts import ar_prompt_ids, chat_ids, token_ids
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.sidecar import SCHEMA_VERSION, SIDECAR_NAME, Sidecar, parse_sidecar
+from nla_audit.nla.tokenizer_check import check_reloads, save_tokenizer
 from nla_audit.nla.verbalizer import Verbalizer
 
 
@@ -92,7 +95,8 @@ def save_av(verbalizer: Verbalizer, folder: Path) -> None:
     """Write an AV as a full checkpoint; LoRA layers are merged into its weights.
 
     Raises:
-        UserError: ``folder`` exists already or cannot be written.
+        UserError: ``folder`` exists already or cannot be written, or the tokenizer would be loaded
+            from it as another one.
     """
     fields = _model_fields(verbalizer.sidecar, "av", verbalizer.d_model)
     extraction = {**fields.get("extraction", {}), "injection": str(verbalizer.injection)}
@@ -100,7 +104,8 @@ def save_av(verbalizer: Verbalizer, folder: Path) -> None:
         extraction["injection_scale"] = verbalizer.injection.scale or "raw"
     with _whole_folder(folder) as partial:
         _save_model(verbalizer.model, partial)
-        verbalizer.tokenizer.save_pretrained(partial)
+        save_tokenizer(verbalizer.tokenizer, partial)
+        check_reloads(verbalizer.tokenizer, partial, verbalizer.sidecar)
         _write_yaml(partial / SIDECAR_NAME, {**fields, "extraction": extraction})
 
 
@@ -108,8 +113,9 @@ def save_ar(reconstructor: Reconstructor, folder: Path) -> None:
     """Write an AR as a truncated checkpoint and its head; LoRA layers are merged.
 
     Raises:
-        UserError: ``folder`` exists already or cannot be written, or the AR keeps its final
-            norm, which the release's layout has no way to say.
+        UserError: ``folder`` exists already or cannot be written, the tokenizer would be loaded
+            from it as another one, or the AR keeps its final norm, which the release's layout has
+            no way to say.
     """
     if reconstructor.keeps_final_norm:
         raise UserError(
@@ -120,19 +126,56 @@ def save_ar(reconstructor: Reconstructor, folder: Path) -> None:
     fields["extraction_layer_index"] = reconstructor.layer_index
     with _whole_folder(folder) as partial, reconstructor.with_final_norm():
         _save_model(reconstructor.model, partial)
-        reconstructor.tokenizer.save_pretrained(partial)
+        save_tokenizer(reconstructor.tokenizer, partial)
+        check_reloads(reconstructor.tokenizer, partial, reconstructor.sidecar)
         head = reconstructor.head.detach().cpu().to(reconstructor.model.dtype).contiguous()
         save_file({"weight": head}, str(partial / HEAD_FILE))
         _write_yaml(partial / SIDECAR_NAME, fields)
 
 
+def save_ar_lora(
+    reconstructor: Reconstructor, folder: Path, lora: ArLora, adapter: str, *, base: str
+) -> None:
+    """Write the LoRA layers called ``adapter`` and the head as an AR-LoRA (FIELD_NOTES §2, 3).
+
+    Args:
+        lora: what the layers are, for ``ar_meta.json``.
+        base: folder or name of the AR they sit on; it stands in the sidecar, so that
+            :func:`nla_audit.nla.load.load` finds it.
+
+    Raises:
+        UserError: ``folder`` exists already or cannot be written.
+    """
+    fields = _model_fields(reconstructor.sidecar, "ar", reconstructor.d_model)
+    fields.update(extraction_layer_index=reconstructor.layer_index, base_checkpoint=base)
+    tensors = {
+        # PEFT's own name for an adapter without one, which the published files have.
+        name.replace(f".{adapter}.", ".default."): parameter
+        for name, parameter in reconstructor.model.named_parameters()
+        if f".{adapter}." in name
+    }
+    tensors["value_head.weight"] = reconstructor.head
+    meta = {
+        "ar_num_layers": lora.blocks,
+        "lora_r": lora.rank,
+        "lora_alpha": lora.alpha,
+        "target_modules": list(lora.target_modules),
+        "quant": lora.quantization,
+        "final_norm_stripped": lora.final_norm_stripped,
+    }
+    with _whole_folder(folder) as partial:
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(plain, str(partial / AR_LORA_FILE))
+        (partial / AR_LORA_META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+        _write_yaml(partial / SIDECAR_NAME, fields)
+
+
 def merged_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """The model's weights with active LoRA layers added in, under their names without PEFT."""
-    from peft.tuners.lora import LoraLayer  # noqa: PLC0415
-
     state = dict(model.state_dict())
-    for name, module in model.named_modules():
-        if not isinstance(module, LoraLayer):
+    layers: list[tuple[str, Any]] = list(model.named_modules())
+    for name, module in layers:
+        if not is_lora_layer(module):
             continue
         inside = [key for key in state if key.startswith(f"{name}.")]
         tensors = {key.removeprefix(f"{name}."): state.pop(key) for key in inside}
@@ -143,11 +186,18 @@ def merged_state(model: nn.Module) -> dict[str, torch.Tensor]:
             if key == "base_layer.weight":
                 for adapter in module.active_adapters:
                     if adapter in module.lora_A:
-                        # Every layer type defines it; the common base class does not declare it.
-                        delta: torch.Tensor = module.get_delta_weight(adapter)  # type: ignore[attr-defined]
-                        whole = whole + delta.to(whole)
+                        whole = whole + module.get_delta_weight(adapter).to(whole)
             state[f"{name}.{key.removeprefix('base_layer.')}"] = whole
     return state
+
+
+def is_lora_layer(module: Any) -> bool:
+    """Whether ``module`` is a layer of PEFT's with LoRA in it.
+
+    Told by what it has: to name PEFT's class its package would have to be imported, which takes
+    seconds that a pair without adapters need not wait.
+    """
+    return all(hasattr(module, name) for name in ("base_layer", "lora_A", "get_delta_weight"))
 
 
 def _save_model(model: Any, folder: Path) -> None:
@@ -186,7 +236,10 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
         partial.mkdir(parents=True)
         yield partial
         partial.rename(folder)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot write ({error.strerror or error})") from None
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
+        raise UserError(
+            f"{folder}: cannot write ({reason}); free some space or name another folder"
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -15,6 +15,9 @@ from nla_audit.errors import UserError
 from nla_audit.nla.formats import ADAPTER_FILE
 from nla_audit.train.recipe import Lora
 
+#: Name of the adapters that RL trains.
+RL_ADAPTER = "rl"
+
 
 def add_lora(model: nn.Module, settings: Lora, name: str, *, seed: int) -> dict[str, nn.Parameter]:
     """Inject adapters called ``name`` on top of whatever the model has; freeze all else.
@@ -61,6 +64,11 @@ def without_adapter(model: nn.Module, name: str) -> Iterator[None]:
     finally:
         for layer, names in zip(layers, active, strict=True):
             layer._active_adapter = names
+
+
+def has_adapter(model: nn.Module, *, besides: str) -> bool:
+    """Whether a layer of ``model`` has an active adapter other than ``besides``."""
+    return any(set(layer.active_adapters) - {besides} for layer in _lora_layers(model))
 
 
 def save_adapter(model: nn.Module, settings: Lora, name: str, folder: Path, *, base: str) -> None:

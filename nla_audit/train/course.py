@@ -19,8 +19,9 @@ from nla_audit.errors import UserError
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.load import Pair, load
 from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.tokenizer_check import check_survives_saving
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.train.adapters import save_adapter
+from nla_audit.train.adapters import RL_ADAPTER, has_adapter, save_adapter
 from nla_audit.train.dataset import Dataset, read_dataset
 from nla_audit.train.held_out import RULER, completions_of, gold_texts
 from nla_audit.train.interruption import Stopped, Wish, WorkerWish, begin_worker, stopping
@@ -32,15 +33,16 @@ from nla_audit.train.pair import (
     new_verbalizer,
     placement_of,
     save_trained_ar,
+    save_trained_ar_adapter,
     save_trained_av,
 )
-from nla_audit.train.policy import RL_ADAPTER
 from nla_audit.train.prepare import Tell, make_activations, make_target, target_reference
 from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe import path_of, run_name
 from nla_audit.train.rl import Arms, RlRun
 from nla_audit.train.state import METRICS_FILE, read_metrics
 from nla_audit.train.warm_start import train_ar, train_av
+from nla_audit.train.writing import whole_file, writing
 
 #: Seconds between looks at the logs of runs in other processes.
 _LOOK_EVERY = 1.0
@@ -127,10 +129,22 @@ def reinforce(layout: Layout, tell: Tell, ranks: Ranks) -> None:
 
 
 def train_one(layout: Layout, penalty: float, stop: Wish, tell: Tell, ranks: Ranks) -> None:
-    """Train one λ and write what came of it."""
+    """Train one λ and write what came of it.
+
+    Raises:
+        Stopped: the user asked to; the state is saved.
+        UserError: as :meth:`RlRun.run`, or what comes of it could not be saved.
+    """
     recipe, folder, key = layout.recipe, layout.run(penalty), layout.key("rl", penalty)
     pair, ruler = _load_warm_start(layout)
     verbalizer, training = _both(pair)
+    if recipe.rl.train_ar and training.keeps_final_norm:
+        raise UserError(
+            f"rl.train_ar: the AR {training.name} keeps its final norm, with which it could not be "
+            "saved in the release's layout; leave it frozen"
+        )
+    for half in (verbalizer, training):
+        check_survives_saving(half.tokenizer, half.model.config, half.sidecar)
     run = RlRun(
         verbalizer,
         Arms(training if recipe.rl.train_ar else ruler, ruler),
@@ -150,24 +164,37 @@ def train_one(layout: Layout, penalty: float, stop: Wish, tell: Tell, ranks: Ran
         "rl_steps": done.step,
         "ar_trained_in_rl": recipe.rl.train_ar,
     }
-    if ranks.is_first:
-        _save_run(layout, penalty, run, history)
-        layout.mark_done(folder, key, **history, seconds=done.seconds, skipped_steps=done.skipped)
+    with run.to_be_saved():
+        if ranks.is_first:
+            _save_run(layout, penalty, run, history)
+            layout.mark_done(
+                folder, key, **history, seconds=done.seconds, skipped_steps=done.skipped
+            )
     ranks.wait()
 
 
 def _save_run(layout: Layout, penalty: float, run: RlRun, history: dict[str, Any]) -> None:
-    """The AV in the release's layout, its adapter where it has one, the AR where it was trained."""
+    """Both halves in the release's layout (the AR where it was trained), and their adapters."""
     recipe, folder, verbalizer = layout.recipe, layout.run(penalty), run.policy.verbalizer
-    for name in ("av", "ar", "adapter"):  # left over from a kill while saving
+    base_av, base_ar = warm_start_references(layout)
+    for name in ("av", "ar", "adapter", "ar-adapter"):  # left over from a kill while saving
         shutil.rmtree(folder / name, ignore_errors=True)
     if recipe.rl.lora is not None:
-        base = str(warm_start_references(layout)[0])
-        save_adapter(verbalizer.model, recipe.rl.lora, RL_ADAPTER, folder / "adapter", base=base)
+        with writing(folder / "adapter"):
+            save_adapter(
+                verbalizer.model, recipe.rl.lora, RL_ADAPTER, folder / "adapter", base=str(base_av)
+            )
     if not recipe.target.load_in_4bit:
         save_trained_av(verbalizer, folder / "av", history)
-    if recipe.rl.train_ar:
-        save_trained_ar(run.arms.training, folder / "ar", history)
+    if not recipe.rl.train_ar:
+        return
+    training = run.arms.training
+    save_trained_ar(training, folder / "ar", history)
+    # An AR-LoRA names one base, so on an AR that is one itself only the merged AR can be written.
+    if recipe.rl.ar_lora is not None and not has_adapter(training.model, besides=RL_ADAPTER):
+        save_trained_ar_adapter(
+            training, folder / "ar-adapter", history, recipe.rl.ar_lora, base=str(base_ar)
+        )
 
 
 def _load_warm_start(layout: Layout) -> tuple[Pair, Reconstructor]:
@@ -265,13 +292,15 @@ def write_completions(layout: Layout, tell: Tell) -> None:
             frame = _completions_of_model(
                 layout, penalty, name, dataset=dataset, warm=pair, ruler=ruler
             )
-            folder.mkdir(parents=True, exist_ok=True)
-            _write_whole(frame, part)
+            with whole_file(part) as partial:
+                frame.write_parquet(partial)
         parts.append(pl.read_parquet(part))
-    _write_whole(pl.concat(parts), layout.completions)
+    with whole_file(layout.completions) as partial:
+        pl.concat(parts).write_parquet(partial)
     gold = gold_texts(dataset, recipe.evaluation)
     if gold.height:
-        _write_whole(gold, folder / GOLD_FILE)
+        with whole_file(folder / GOLD_FILE) as partial:
+            gold.write_parquet(partial)
     baselines = measure_baselines(dataset.activations[dataset.held_out_rows()], ruler.mse_scale)
     layout.mark_done(
         folder,
@@ -286,12 +315,6 @@ def write_completions(layout: Layout, tell: Tell) -> None:
     )
     for part in folder.glob("part-*.parquet"):
         part.unlink()
-
-
-def _write_whole(frame: pl.DataFrame, path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    frame.write_parquet(partial)
-    os.replace(partial, path)
 
 
 def _completions_of_model(

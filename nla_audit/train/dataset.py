@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import polars as pl
 
 from nla_audit.errors import UserError
+from nla_audit.train.writing import whole_file
 
 #: Our column → the name published training tables give it (FIELD_NOTES §2).
 _PUBLISHED = {
@@ -127,7 +127,11 @@ def make_dataset(
 
 
 def write_dataset(dataset: Dataset, path: Path) -> None:
-    """Write as Parquet, under a temporary name first."""
+    """Write as Parquet, under a temporary name first.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     width = dataset.activations.shape[1]
     frame = pl.DataFrame(
         {
@@ -142,10 +146,8 @@ def write_dataset(dataset: Dataset, path: Path) -> None:
             ).cast(pl.List(pl.Float32)),
         }
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    frame.write_parquet(partial)
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        frame.write_parquet(partial)
 
 
 def read_dataset(path: Path) -> Dataset:

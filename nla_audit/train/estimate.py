@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from nla_audit import hub
+from nla_audit.errors import UserError
+from nla_audit.nla.backbone import first_line
+from nla_audit.nla.hub import parse_reference
 from nla_audit.train.layout import Layout
 from nla_audit.train.log_probs import TOKEN_BUDGETS
 from nla_audit.train.prepare import target_reference
-from nla_audit.train.recipe import Lora, Recipe
+from nla_audit.train.recipe import Lora, Recipe, path_of
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 #: AdamW keeps two float32 averages beside a float32 gradient.
 _TRAINED_BYTES = 12
 _FOUR_BIT_BYTES = 0.55
+#: For the one question that is asked of the Hub.
+_PATIENCE_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,8 @@ class Estimate:
     """Of the RL stage, the one that costs.
 
     Attributes:
-        parameters: of the target; ``None`` where its config cannot be read here.
+        unknown: why the target's config cannot be read here; ``None`` where it was read.
+        parameters: of the target; ``None`` where its config cannot be read.
         trained_parameters: of the AV.
         weights_gb: AV, its frozen copy (without LoRA), AR and ruler.
         training_gb: gradients and optimiser averages.
@@ -32,6 +39,7 @@ class Estimate:
         completion_tokens_at_most: likewise for the held-out completions.
     """
 
+    unknown: str | None
     parameters: int | None
     trained_parameters: int | None
     weights_gb: float | None
@@ -49,9 +57,10 @@ def estimate(layout: Layout) -> Estimate:
     completion_tokens = (
         (runs + 1) * recipe.evaluation.activations * recipe.evaluation.samples * rl.max_new_tokens
     )
-    config = _config(layout)
-    if config is None:
-        return Estimate(None, None, None, None, None, rl_tokens, completion_tokens)
+    try:
+        config = _config(layout)
+    except UserError as error:
+        return Estimate(str(error), None, None, None, None, None, rl_tokens, completion_tokens)
     model = _empty_model(config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     trained = parameters if rl.lora is None else _lora_parameters(model, rl.lora)
@@ -61,10 +70,12 @@ def estimate(layout: Layout) -> Estimate:
     ars = 2 if rl.train_ar else 1
     copies = 2 if rl.lora is None else 1
     weights = parameters * (copies * av_bytes + ars * share_of_ar * per_parameter)
-    ar_trained = parameters * share_of_ar if rl.train_ar else 0.0
+    ar_parameters = parameters if rl.ar_lora is None else _lora_parameters(model, rl.ar_lora)
+    ar_trained = ar_parameters * share_of_ar if rl.train_ar else 0.0
     budget = rl.micro_batch_tokens or TOKEN_BUDGETS["cuda"]
     vocabulary = config.get_text_config(decoder=True).vocab_size
     return Estimate(
+        unknown=None,
         parameters=parameters,
         trained_parameters=trained,
         weights_gb=weights / 1e9,
@@ -75,7 +86,29 @@ def estimate(layout: Layout) -> Estimate:
     )
 
 
-def _config(layout: Layout) -> Any | None:
+def missing_inputs(layout: Layout) -> list[str]:
+    """What the recipe names as a file or folder and is not there (names on the Hub are not asked).
+
+    Each with the key of the recipe that names it.
+    """
+    data, pair = layout.recipe.data, layout.recipe.pair
+    files = {"data.table": data.table, "data.texts": data.texts}
+    folders = {"target.model": layout.recipe.target.model, "pair.av": pair.av, "pair.ar": pair.ar}
+    missing = []
+    for key, reference in (files | folders).items():
+        if reference is None or path_of(reference, layout.folder).exists():
+            continue
+        if key in files or parse_reference(reference) is None:
+            missing.append(f"{key}: {path_of(reference, layout.folder)}")
+    return missing
+
+
+def _config(layout: Layout) -> Any:
+    """Of the target; of a model on the Hub only ``config.json`` is fetched.
+
+    Raises:
+        UserError: it is not to be had here and now.
+    """
     from transformers import AutoConfig, LlamaConfig  # noqa: PLC0415
 
     world = layout.recipe.target.world
@@ -88,12 +121,40 @@ def _config(layout: Layout) -> Any | None:
             num_attention_heads=4,
             num_key_value_heads=4,
         )
-    # One line says that the config is not here; the Hub's own retries would be a screenful.
-    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+    reference = target_reference(layout)
+    folder = Path(reference) if Path(reference).is_dir() else _config_from_hub(str(reference))
     try:
-        return AutoConfig.from_pretrained(str(target_reference(layout)))
-    except (OSError, ValueError):
-        return None
+        return AutoConfig.from_pretrained(str(folder))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{reference}: {first_line(error)}") from None
+
+
+def _config_from_hub(name: str) -> Path:
+    """The folder in the local cache with ``config.json`` of a model on the Hub."""
+    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415
+
+    found = parse_reference(name)
+    if found is None:
+        raise UserError(f"{name} is not here")
+    file = {
+        "repo_id": found.repository,
+        "filename": "config.json",
+        "subfolder": found.subfolder,
+        "revision": found.revision,
+    }
+    try:
+        return Path(hub.api().hf_hub_download(**file, local_files_only=True)).parent
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        with hub.explained(name, "model"):
+            # Asked first, because this does not try again for half a minute without a connection.
+            hub.api().model_info(found.repository, timeout=_PATIENCE_SECONDS)
+            return Path(hub.api().hf_hub_download(**file)).parent
+    except UserError:
+        raise
+    except Exception as error:  # whatever else keeps us from the Hub; the rest of the plan stands
+        raise UserError(f"{name}: {first_line(error)}") from None
 
 
 def _empty_model(config: Any) -> Any:

@@ -20,6 +20,7 @@ from typing import Any
 from nla_audit.errors import UserError
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.recipe import Labeler
+from nla_audit.train.writing import whole_file
 
 #: A prompt to an answer.
 Write = Callable[[str], str]
@@ -72,9 +73,8 @@ def cached(write: Write, settings: Labeler, folder: Path) -> Write:
         answer = write(prompt).strip()
         if not answer:
             raise UserError(f"{settings.model}: gave an empty explanation; try another prompt")
-        partial = path.with_suffix(".partial")
-        partial.write_text(answer, encoding="utf-8")
-        os.replace(partial, path)
+        with whole_file(path) as partial:
+            partial.write_text(answer, encoding="utf-8")
         return answer
 
     return ask

@@ -7,7 +7,6 @@ those of earlier stages included. That a folder exists proves nothing.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -15,13 +14,14 @@ import yaml
 
 from nla_audit.errors import UserError
 from nla_audit.train.recipe import Recipe, Rl, digest, run_name
+from nla_audit.train.writing import whole_file
 
 Stage = Literal["target", "activations", "warm-start", "rl", "completions", "audit"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 _DONE = "done.json"
 #: Settings that change how a result is reached but not what it is.
-_WITHOUT_EFFECT = ("processes", "checkpoint_every")
+_WITHOUT_EFFECT = ("processes", "checkpoint_every", "sharding")
 
 
 class Layout:
@@ -80,6 +80,8 @@ class Layout:
         if stage == "warm-start":
             return digest(*parts)
         rl = _plain(recipe.rl.model_dump(mode="json"))
+        if rl["ar_lora"] is None:  # runs begun before there was this option go on
+            del rl["ar_lora"]
         penalties = rl.pop("length_penalties")
         budget = [rl.pop("steps"), rl.pop("minutes")]
         # Under a constant rate a longer run begins as the shorter one did, so it may go on from it.
@@ -141,13 +143,8 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot write ({error.strerror}); choose another --out") from None
 
 
 def _decays(rl: Rl) -> bool:

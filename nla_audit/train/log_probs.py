@@ -57,6 +57,15 @@ def micro_batches(
     return batches
 
 
+def without_tokens(device: torch.device) -> MicroBatch:
+    """A pass that changes nothing, for a process that has fewer of them than the others.
+
+    Where weights are divided among processes, a pass needs all of them.
+    """
+    ids = torch.zeros((1, 1), dtype=torch.int64, device=device)
+    return MicroBatch(np.zeros(1, dtype=np.int64), ids, ids.bool())
+
+
 def padded(responses: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
     """``[n, longest]`` with ``NO_TOKEN`` behind each response."""
     longest = max((len(ids) for ids in responses), default=0)

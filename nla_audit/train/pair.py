@@ -14,14 +14,17 @@ from safetensors import SafetensorError
 
 from nla_audit.errors import UserError
 from nla_audit.nla.architecture import hidden_size, keep_first_blocks, number_of_blocks
+from nla_audit.nla.formats import ArLora
 from nla_audit.nla.hub import local_folder
 from nla_audit.nla.injection import parse_injection
 from nla_audit.nla.load import Placement
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.nla.save import new_sidecar, save_ar, save_av
+from nla_audit.nla.save import new_sidecar, save_ar, save_ar_lora, save_av
 from nla_audit.nla.sidecar import Sidecar, parse_sidecar
+from nla_audit.nla.tokenizer_check import check_survives_saving
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.train.recipe import PairSettings, Target
+from nla_audit.train.adapters import RL_ADAPTER
+from nla_audit.train.recipe import Lora, PairSettings, Target
 
 
 def placement_of(target: Target, *, is_av_in_rl: bool = False) -> Placement:
@@ -108,7 +111,11 @@ def layer_of(target: Target, config: Any) -> int:
 def new_verbalizer(
     reference: str | Path, layer_index: int, target: Target, settings: PairSettings
 ) -> Verbalizer:
-    """An AV that is still the target itself."""
+    """An AV that is still the target itself.
+
+    Raises:
+        UserError: it cannot be loaded, or its tokenizer could not be saved as what it is.
+    """
     model = load_language_model(reference, placement_of(target), None)
     tokenizer = load_tokenizer(reference)
     sidecar = _sidecar(
@@ -119,13 +126,18 @@ def new_verbalizer(
         layer_index=layer_index,
         base=str(reference),
     )
+    check_survives_saving(tokenizer, model.config, sidecar)
     return Verbalizer(model, tokenizer, sidecar, name="warm-start")
 
 
 def new_reconstructor(
     reference: str | Path, layer_index: int, target: Target, settings: PairSettings
 ) -> Reconstructor:
-    """An AR that is the target's first blocks with an identity head."""
+    """An AR that is the target's first blocks with an identity head.
+
+    Raises:
+        UserError: as :func:`new_verbalizer`.
+    """
     model = load_language_model(reference, placement_of(target), layer_index + 1)
     tokenizer = load_tokenizer(reference)
     sidecar = _sidecar(
@@ -136,6 +148,7 @@ def new_reconstructor(
         layer_index=layer_index,
         base=str(reference),
     )
+    check_survives_saving(tokenizer, model.config, sidecar)
     head = torch.eye(hidden_size(model.config))
     return Reconstructor(model, head, tokenizer, sidecar, name="warm-start")
 
@@ -170,11 +183,39 @@ def save_trained_av(verbalizer: Verbalizer, folder: Path, history: dict[str, Any
 
 
 def save_trained_ar(reconstructor: Reconstructor, folder: Path, history: dict[str, Any]) -> None:
-    """Write the AR in the release's layout with ``history`` in its sidecar."""
+    """Write the AR in the release's layout with ``history`` in its sidecar; adapters are merged."""
+    with _told(reconstructor, history):
+        save_ar(reconstructor, folder)
+
+
+def save_trained_ar_adapter(
+    reconstructor: Reconstructor,
+    folder: Path,
+    history: dict[str, Any],
+    settings: Lora,
+    *,
+    base: str,
+) -> None:
+    """Write the AR's adapter and head as an AR-LoRA on ``base``, with ``history``."""
+    lora = ArLora(
+        blocks=reconstructor.layer_index + 1,
+        rank=settings.rank,
+        alpha=settings.alpha,
+        target_modules=settings.target_modules,
+        quantization="none",
+        final_norm_stripped=not reconstructor.keeps_final_norm,
+    )
+    with _told(reconstructor, history):
+        save_ar_lora(reconstructor, folder, lora, RL_ADAPTER, base=base)
+
+
+@contextmanager
+def _told(reconstructor: Reconstructor, history: dict[str, Any]) -> Iterator[None]:
+    """``history`` in the sidecar for a while."""
     before = reconstructor.sidecar
     reconstructor.sidecar = with_history(before, history)
     try:
-        save_ar(reconstructor, folder)
+        yield
     finally:
         reconstructor.sidecar = before
 

@@ -7,15 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.train.adapters import add_lora, without_adapter
+from nla_audit.train.adapters import RL_ADAPTER, add_lora, without_adapter
 from nla_audit.train.log_probs import response_log_probs
 from nla_audit.train.recipe import Lora
-
-#: Name of the adapter that RL trains.
-RL_ADAPTER = "rl"
+from nla_audit.train.sharding import shard
 
 
 class Policy:
@@ -30,6 +28,7 @@ class Policy:
         lora: adapters to train, or ``None`` to train all weights.
         seed: of the adapters' first values.
         gradient_checkpointing: recompute activations in the backward pass.
+        mesh: the processes that share the weights; ``None`` keeps them whole.
     """
 
     def __init__(
@@ -39,22 +38,31 @@ class Policy:
         *,
         seed: int,
         gradient_checkpointing: bool = False,
+        mesh: DeviceMesh | None = None,
     ) -> None:
         self.verbalizer = verbalizer
         self.lora = lora
         self._checkpointing = gradient_checkpointing
         self._warm: Verbalizer | None = None
-        self.parameters: dict[str, nn.Parameter]
         if lora is not None:
-            self.parameters = add_lora(verbalizer.model, lora, RL_ADAPTER, seed=seed)
+            add_lora(verbalizer.model, lora, RL_ADAPTER, seed=seed)
         else:
             # bf16 weights would lose updates this small.
             verbalizer.model.float()
             self._warm = _frozen_copy(verbalizer)
             verbalizer.model.requires_grad_(True)
-            self.parameters = dict(verbalizer.model.named_parameters())
         if gradient_checkpointing:
             verbalizer.model.gradient_checkpointing_enable({"use_reentrant": False})
+        if mesh is not None:
+            for one in (verbalizer, self._warm):
+                if one is not None:
+                    shard(one.model, mesh)
+        # Only now: sharding puts other parameters in the place of these.
+        self.parameters = {
+            name: parameter
+            for name, parameter in verbalizer.model.named_parameters()
+            if parameter.requires_grad
+        }
 
     def log_probs(self, activations: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
         """Of the policy, with gradient; see :func:`response_log_probs`."""

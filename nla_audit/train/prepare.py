@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.errors import UserError
+from nla_audit.nla.tokenizer_check import save_tokenizer
 from nla_audit.train.dataset import Dataset, make_dataset, read_training_table, write_dataset
 from nla_audit.train.extraction import extract
 from nla_audit.train.labeler import write_missing_gold
@@ -18,6 +19,7 @@ from nla_audit.train.layout import Layout
 from nla_audit.train.pair import layer_of, load_language_model, load_tokenizer, placement_of
 from nla_audit.train.recipe import World, path_of
 from nla_audit.train.seeds import Use, derived, stream
+from nla_audit.train.writing import whole_file, writing
 
 #: Called with what is being done, how much of it is done, and how much there is.
 Tell = Callable[[str, int, int], None]
@@ -64,9 +66,10 @@ def make_target(layout: Layout, tell: Tell) -> None:
     partial = layout.target / ".model.partial"
     shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    os.replace(partial, folder)
+    with writing(folder):
+        model.save_pretrained(partial)
+        save_tokenizer(tokenizer, partial)
+        os.replace(partial, folder)
     layout.mark_done(layout.target, key, nats_per_word=loss)
 
 
@@ -115,8 +118,8 @@ def _from_world(layout: Layout, world: World, tell: Tell) -> Dataset:
     )
     activations = _extracted(layout, corpus.token_ids, corpus.positions, tell)
     facts = pl.DataFrame(corpus.facts).with_row_index("idx")
-    layout.activations.parent.mkdir(parents=True, exist_ok=True)
-    facts.write_parquet(layout.activations.with_name("facts.parquet"))
+    with whole_file(layout.activations.with_name("facts.parquet")) as partial:
+        facts.write_parquet(partial)
     return make_dataset(
         activations,
         doc_ids=[f"document {document}" for document in corpus.document_of],

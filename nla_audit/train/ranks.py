@@ -1,9 +1,10 @@
 """Several processes on one run: each samples and learns from a share of a step's activations.
 
-Every process holds the whole model. Gradients are summed before the optimiser's step, and all
-else that decides anything is gathered, so that every process takes the same step and the result
-is that of a single one but for rounding. Processes are those that ``torchrun`` or ``accelerate
-launch`` started; without either there is one.
+Every process holds the whole model, or a share of it (:mod:`nla_audit.train.sharding`). Gradients
+are summed before the optimiser's step, and all else that decides anything is gathered, so that
+every process takes the same step and the result is that of a single one but for rounding.
+Processes are those that ``torchrun`` started (on GPUs ``accelerate launch`` does so too); without
+it there is one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 
 import torch
 from torch import distributed, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor
 
 from nla_audit.errors import UserError
 
@@ -80,10 +83,17 @@ class Ranks:
         return values
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace each gradient by the sum over all processes, in one message."""
-        if self.size == 1:
+        """Replace each gradient by the sum over all processes, in one message.
+
+        Gradients of divided weights were summed while they were divided, in the backward pass.
+        """
+        trained = [
+            parameter
+            for parameter in parameters
+            if parameter.requires_grad and not isinstance(parameter, DTensor)
+        ]
+        if self.size == 1 or not trained:
             return
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
         for parameter in trained:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -94,6 +104,14 @@ class Ranks:
         for grad in grads:
             grad.copy_(flat[start : start + grad.numel()].view_as(grad))
             start += grad.numel()
+
+    def mesh(self, device: torch.device) -> DeviceMesh:
+        """All processes in a row, each with its ``device``."""
+        return init_device_mesh(device.type, (self.size,))
+
+    def most(self, count: int) -> int:
+        """The largest ``count`` of all processes."""
+        return max(self.gathered(count))
 
     def wait(self) -> None:
         """Go on when all are here."""

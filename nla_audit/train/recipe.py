@@ -244,6 +244,8 @@ class Rl(Section):
     """Co-train the AR on the explanations of the step. Recorded in every checkpoint."""
     ar_optimizer: Optimizer = Optimizer(learning_rate=5e-5, schedule="constant")
     """Of the AR, where it is trained."""
+    ar_lora: Lora | None = None
+    """Adapters of the AR, beside its whole head; null trains all of its weights."""
     micro_batch_tokens: Positive | None = None
     """Tokens, padding included, of a forward and backward pass. By default by device."""
     generation_batch: Positive | None = None
@@ -254,11 +256,21 @@ class Rl(Section):
     """Held-out measurements."""
     checkpoint_every: Positive = 25
     """Steps between saved states."""
+    sharding: Literal["none", "fsdp2"] = "none"
+    """With several processes (started by torchrun): each holds whole models, or (fsdp2)
+    a share of the weights, gradients and averages of the AV, of the frozen copy it is anchored to
+    and of a trained AR. For sampling and scoring each model is put together in every process."""
     max_skipped_steps: Positive = 5
     """Consecutive steps with a non-finite loss or gradient that are skipped before the run
     stops."""
     processes: Positive = 1
     """Runs (λ's) trained at the same time, sharing the processor's cores."""
+
+    @model_validator(mode="after")
+    def _adapters_are_trained(self) -> Rl:
+        if self.ar_lora is not None and not self.train_ar:
+            raise ValueError("rl.ar_lora needs rl.train_ar: true; a frozen AR has no adapters")
+        return self
 
     @model_validator(mode="after")
     def _distinct(self) -> Rl:
@@ -308,6 +320,8 @@ class Recipe(Section):
     def _four_bit_trains_adapters(self) -> Recipe:
         if self.target.load_in_4bit and self.rl.lora is None:
             raise ValueError("target.load_in_4bit needs rl.lora: 4-bit weights cannot be trained")
+        if self.target.load_in_4bit and self.rl.sharding != "none":
+            raise ValueError("target.load_in_4bit and rl.sharding do not go together; drop one")
         return self
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -50,19 +50,27 @@ def accumulate_ar_gradients(
     texts: Sequence[str],
     activations: npt.NDArray[np.float32],
     token_budget: int | None,
+    *,
     share: float = 1.0,
+    passes: Callable[[int], int] = lambda needed: needed,
 ) -> float:
     """Add the gradient of ``share`` × the mean MSE over all ``texts``; returns that product.
 
     Explanations too long for the AR's positions are left out, as they are when scoring.
+
+    Args:
+        passes: from the number of passes that ``texts`` need to the number to make. More than
+            needed are made, without effect, where weights are divided among processes that need
+            different numbers.
     """
     prompts = reconstructor.prompt_ids(texts)
     fitting = [row for row, ids in enumerate(prompts) if len(ids) <= reconstructor.longest_prompt]
-    if not fitting:
-        return 0.0
     budget = token_budget or TOKEN_BUDGETS.get(reconstructor.device.type, 8192)
+    groups = by_token_budget([len(prompts[row]) for row in fitting], budget)
+    for _ in range(passes(len(groups)) - len(groups)):
+        (0.0 * predict(reconstructor, reconstructor.prompt_ids([""])).sum()).backward()
     total = 0.0
-    for group in by_token_budget([len(prompts[row]) for row in fitting], budget):
+    for group in groups:
         rows = [fitting[place] for place in group]
         targets = torch.from_numpy(activations[rows]).to(reconstructor.device)
         errors = direction_mse(

@@ -8,7 +8,6 @@ in the same order, with the same random numbers.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,15 +19,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import Baselines, measure_baselines
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Explanations, Verbalizer
+from nla_audit.train.adapters import RL_ADAPTER, add_lora
+from nla_audit.train.clock import Clock
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.grpo import Settings, group_advantages, is_flat, response_weights
 from nla_audit.train.interruption import Stopped, Wish
-from nla_audit.train.log_probs import micro_batches
+from nla_audit.train.log_probs import micro_batches, without_tokens
 from nla_audit.train.measure import explain_and_score, summary
 from nla_audit.train.policy import Policy
 from nla_audit.train.ranks import Ranks
@@ -37,6 +40,7 @@ from nla_audit.train.reconstruction import accumulate_ar_gradients
 from nla_audit.train.rewards import Samples, check_terms, joined, rewards_of
 from nla_audit.train.rollout import Prompts, repeated, sample, scored
 from nla_audit.train.seeds import Use, derived, rows_of_step
+from nla_audit.train.sharding import plain_weights, shard, whole
 from nla_audit.train.state import MetricsLog, Progress, load_state, save_state
 from nla_audit.train.update import (
     Experience,
@@ -101,17 +105,23 @@ class RlRun:
         self.seed = seed
         self.folder = folder
         self.key = key
+        # One process alone has nobody to share with.
+        self.is_sharded = settings.sharding == "fsdp2" and self.ranks.size > 1
+        mesh = self.ranks.mesh(verbalizer.device) if self.is_sharded else None
         self.policy = Policy(
             verbalizer,
             settings.lora,
             seed=derived(seed, Use.ADAPTERS),
             gradient_checkpointing=settings.gradient_checkpointing,
+            mesh=mesh,
         )
         self.trainers = {
             "av": Trainer(self.policy.parameters, settings.optimizer, steps=settings.steps)
         }
         if settings.train_ar:
-            self.trainers["ar"] = _ar_trainer(arms.training, settings)
+            self.trainers["ar"] = _ar_trainer(
+                arms.training, settings, seed=derived(seed, Use.AR_ADAPTERS), mesh=mesh
+            )
         self.rows = dataset.training_rows
         held_out = dataset.held_out_rows()
         self.held_out = dataset.held_out_rows(settings.evaluate.rows)
@@ -131,8 +141,8 @@ class RlRun:
         log = MetricsLog(self.folder) if self.ranks.is_first else None
         if log is not None:
             log.keep_until(done.step)
-            if done.step == 0:
-                log.write({"kind": "held_out", "step": 0, "seconds": 0.0, **self._held_out()})
+        if done.step == 0:
+            self._measure(log, done)
         in_a_row = 0
         while not self._is_over(done):
             record, is_sound = self._step(done.step)
@@ -153,8 +163,7 @@ class RlRun:
                 )
             # Asked once: a Ctrl-C from here on waits for the next step.
             asked, over = any(self.ranks.gathered(stop.requested)), self._is_over(done)
-            if log is not None:
-                self._measure_and_save(log, done, is_last=over or asked, is_over=over)
+            self._measure_and_save(log, done, is_last=over or asked, is_over=over)
             tell(done.step)
             if asked and not over:
                 self.ranks.wait()
@@ -162,14 +171,33 @@ class RlRun:
         return done
 
     def _measure_and_save(
-        self, log: MetricsLog, done: Progress, *, is_last: bool, is_over: bool
+        self, log: MetricsLog | None, done: Progress, *, is_last: bool, is_over: bool
     ) -> None:
         """What is due after a step, in the order that makes a saved state cover its log."""
         if done.step % self.settings.evaluate.every == 0 or is_over:
-            held_out = {"kind": "held_out", "step": done.step, "seconds": done.seconds}
-            log.write({**held_out, **self._held_out()})
-        if done.step % self.settings.checkpoint_every == 0 or is_last:
-            save_state(self.folder, self.key, done, self.trainers)
+            self._measure(log, done)
+        is_due = done.step % self.settings.checkpoint_every == 0 or is_last
+        if is_due and (self.ranks.is_first or self.is_sharded):
+            save_state(self.folder, self.key, done, self.trainers, is_writer=self.ranks.is_first)
+
+    def _measure(self, log: MetricsLog | None, done: Progress) -> None:
+        """Held-out figures, by the process that writes; the others lend it their shares."""
+        with whole(*self._models()):
+            if log is not None:
+                held_out = {"kind": "held_out", "step": done.step, "seconds": done.seconds}
+                log.write({**held_out, **self._held_out()})
+
+    def _models(self) -> tuple[nn.Module, nn.Module]:
+        return self.policy.verbalizer.model, self.arms.training.decoder
+
+    @contextmanager
+    def to_be_saved(self) -> Iterator[None]:
+        """Both models with ordinary whole weights in the process that writes.
+
+        All processes must enter.
+        """
+        with plain_weights(*self._models(), keep=self.ranks.is_first):
+            yield
 
     def _is_over(self, done: Progress) -> bool:
         minutes = self.settings.minutes
@@ -178,10 +206,11 @@ class RlRun:
 
     def _step(self, step: int) -> tuple[dict[str, Any], bool]:
         """One step; returns its record, and whether it changed the policy."""
-        settings, clock = self.settings, _Clock(self.policy.verbalizer.device)
+        settings, clock = self.settings, Clock(self.policy.verbalizer.device)
         with clock.phase("step"):
             prompts = self._prompts(step)
-            with clock.phase("generate"):
+            verbalizer, reader = self._models()
+            with clock.phase("generate"), whole(verbalizer):
                 said = sample(
                     self.policy.verbalizer,
                     prompts,
@@ -189,7 +218,7 @@ class RlRun:
                     max_new_tokens=settings.max_new_tokens,
                     generation_batch=settings.generation_batch,
                 )
-            with clock.phase("score"):
+            with clock.phase("score"), whole(reader):
                 samples = scored(self.arms.training, prompts, said, self.policy.verbalizer)
             rewards, terms = rewards_of(
                 samples,
@@ -242,19 +271,26 @@ class RlRun:
     def _experience(self, prompts: Prompts, said: Explanations, rewards: np.ndarray) -> Experience:
         generated, settings = said.generated, self.settings
         verbalizer = self.policy.verbalizer
+        batches = micro_batches(
+            generated.token_ids,
+            generated.lengths,
+            len(verbalizer.prompt.ids),
+            settings.micro_batch_tokens,
+            verbalizer.device,
+        )
+        missing = self._passes(len(batches)) - len(batches)
+        batches += [without_tokens(verbalizer.device)] * missing
         return Experience(
             activations=torch.from_numpy(prompts.activations).to(verbalizer.device),
             old_log_probs=torch.from_numpy(generated.log_probs).to(verbalizer.device),
             advantages=group_advantages(rewards, settings.samples, settings.advantage),
             weights=self._weights(generated.lengths),
-            batches=micro_batches(
-                generated.token_ids,
-                generated.lengths,
-                len(verbalizer.prompt.ids),
-                settings.micro_batch_tokens,
-                verbalizer.device,
-            ),
+            batches=batches,
         )
+
+    def _passes(self, needed: int) -> int:
+        """How many passes to make where ``needed`` would do: divided weights need everybody."""
+        return self.ranks.most(needed) if self.is_sharded else needed
 
     def _weights(self, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Of this process's responses within the whole step."""
@@ -297,6 +333,7 @@ class RlRun:
             prompts.activations[rows],
             self.settings.micro_batch_tokens,
             share=len(rows) / total,
+            passes=self._passes,
         )
         loss = sum(self.ranks.gathered(own))
         self.ranks.sum_gradients(self.trainers["ar"].parameters.values())
@@ -330,11 +367,21 @@ class RlRun:
         return figures
 
 
-def _ar_trainer(reconstructor: Reconstructor, settings: Rl) -> Trainer:
-    reconstructor.model.float()  # bf16 weights would lose small updates
-    reconstructor.model.requires_grad_(True)
+def _ar_trainer(
+    reconstructor: Reconstructor, settings: Rl, *, seed: int, mesh: DeviceMesh | None = None
+) -> Trainer:
+    """Adapters and head, or all that the AR uses: its output matrix over words is not among it."""
+    model = reconstructor.model
+    if settings.ar_lora is not None:
+        add_lora(model, settings.ar_lora, RL_ADAPTER, seed=seed)
+    else:
+        model.float()  # bf16 weights would lose small updates
+        model.requires_grad_(False)
+        reconstructor.decoder.requires_grad_(True)
+    if mesh is not None:
+        shard(reconstructor.decoder, mesh)
+    parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
     reconstructor.head.requires_grad_(True)
-    parameters = dict(reconstructor.model.named_parameters())
     parameters["value_head.weight"] = reconstructor.head
     return Trainer(parameters, settings.ar_optimizer, steps=settings.steps)
 
@@ -354,25 +401,3 @@ def _about(samples: Samples, baselines: Baselines) -> dict[str, float]:
         "cjk": float(samples.cjk.mean()),
         "tokens": float(samples.n_tokens.sum()),
     }
-
-
-class _Clock:
-    """Seconds by phase; waits for the GPU, whose work runs behind Python's."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time the block as ``name``."""
-        began = self._now()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + self._now() - began
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()

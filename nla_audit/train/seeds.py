@@ -21,6 +21,7 @@ class Use(IntEnum):
     SAMPLING = 8
     EVALUATION = 9
     COMPLETIONS = 10
+    AR_ADAPTERS = 11
 
 
 def stream(seed: int, use: Use, *more: int) -> np.random.Generator:

@@ -21,8 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from nla_audit.errors import UserError
+from nla_audit.train.sharding import placed_like, whole_tensor
 from nla_audit.train.tracker import Track, tracker
 from nla_audit.train.update import Trainer
+from nla_audit.train.writing import whole_file, writing
 
 STATE_FILE = "state.safetensors"
 METRICS_FILE = "metrics.jsonl"
@@ -37,8 +39,21 @@ class Progress:
     skipped: int = 0
 
 
-def save_state(folder: Path, key: str, progress: Progress, trainers: Mapping[str, Trainer]) -> None:
+def save_state(
+    folder: Path,
+    key: str,
+    progress: Progress,
+    trainers: Mapping[str, Trainer],
+    *,
+    is_writer: bool = True,
+) -> None:
     """Save weights and optimiser averages of all ``trainers`` after ``progress.step`` steps.
+
+    The tensors are whole: a run goes on with any number of processes, divided or not.
+
+    Args:
+        is_writer: whether this process writes. Where weights are divided all processes must call
+            this, to put them together; otherwise only the one that writes needs to.
 
     Raises:
         UserError: the disk is full or the folder cannot be written; the previous state is intact.
@@ -46,9 +61,13 @@ def save_state(folder: Path, key: str, progress: Progress, trainers: Mapping[str
     tensors: dict[str, torch.Tensor] = {}
     for part, trainer in trainers.items():
         for name, parameter in trainer.parameters.items():
-            tensors[f"{part}/{name}/weight"] = parameter.detach().cpu().contiguous()
-            for field, value in trainer.optimizer.state.get(parameter, {}).items():
-                tensors[f"{part}/{name}/{field}"] = value.detach().cpu().contiguous()
+            state = trainer.optimizer.state.get(parameter, {})
+            for field, value in {"weight": parameter, **state}.items():
+                tensor = whole_tensor(value)
+                if is_writer:
+                    tensors[f"{part}/{name}/{field}"] = tensor.cpu().contiguous()
+    if not is_writer:
+        return
     metadata = {
         "key": key,
         "step": str(progress.step),
@@ -101,14 +120,14 @@ def load_state(folder: Path, key: str, trainers: Mapping[str, Trainer]) -> Progr
 def _restore(file: Any, names: set[str], part: str, trainer: Trainer) -> None:
     for name, parameter in trainer.parameters.items():
         with torch.no_grad():
-            parameter.copy_(file.get_tensor(f"{part}/{name}/weight"))
+            parameter.copy_(placed_like(file.get_tensor(f"{part}/{name}/weight"), parameter))
         state = {}
         for field in ("step", "exp_avg", "exp_avg_sq"):
             key = f"{part}/{name}/{field}"
             if key in names:
                 value = file.get_tensor(key)
                 # AdamW keeps its count of steps on the CPU.
-                state[field] = value if field == "step" else value.to(parameter.device)
+                state[field] = value if field == "step" else placed_like(value, parameter)
         if state:
             trainer.optimizer.state[parameter] = state
 
@@ -123,15 +142,17 @@ class MetricsLog:
     def keep_until(self, step: int) -> None:
         """Drop what was logged behind the state that the run goes on from (``0``: everything)."""
         kept = [record for record in read_metrics(self.path) if record["step"] <= step and step > 0]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        partial.write_text("".join(_json_line(record) for record in kept), encoding="utf-8")
-        os.replace(partial, self.path)
+        with whole_file(self.path) as partial:
+            partial.write_text("".join(_json_line(record) for record in kept), encoding="utf-8")
         self._track = tracker(self.path.parent, step)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record."""
-        with self.path.open("a", encoding="utf-8") as file:
+        """Append one record.
+
+        Raises:
+            UserError: it cannot be written; going on from the last state writes it again.
+        """
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(_json_line(record))
         self._track(record)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from nla_audit.train.grpo import Floats, Settings, token_terms, weighted_loss
 from nla_audit.train.log_probs import MicroBatch
 from nla_audit.train.policy import Policy
 from nla_audit.train.recipe import Optimizer
+from nla_audit.train.sharding import gradient_norm
 
 
 @dataclass(frozen=True)
@@ -150,16 +151,6 @@ class Trainer:
         self.optimizer.step()
         self.zero_grad()
         return norm
-
-
-def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:
-    """L2 norm of all gradients together, in float64 sums of float32 norms."""
-    norms = [
-        torch.linalg.vector_norm(parameter.grad.float())
-        for parameter in parameters
-        if parameter.grad is not None
-    ]
-    return float(torch.linalg.vector_norm(torch.stack(norms).double())) if norms else 0.0
 
 
 def learning_rate(settings: Optimizer, step: int, steps: int) -> float:

@@ -149,8 +149,8 @@ def train_ar(
 ) -> None:
     """Direction-only MSE on gold explanations; head and body are trained, in place."""
     rows = dataset.training_rows
-    dataset.gold(rows)
     held_out = dataset.held_out_rows(settings.evaluation_rows)
+    dataset.gold([*rows, *held_out])  # all of them, before any training
     trainer = _trainer(
         reconstructor.model, {"value_head.weight": reconstructor.head}, settings.ar, seed
     )

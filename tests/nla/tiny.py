@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -50,6 +58,8 @@ _CHAT = (
 def make_tokenizer(*, bos: bool, extra: str = "") -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer; ``extra`` text shifts its merges, so that ids differ."""
     core = Tokenizer(models.BPE())
+    # transformers gives a Qwen2 checkpoint this normaliser whatever its tokenizer.json says.
+    core.normalizer = normalizers.NFC()
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     special = ["<pad>", "<bos>", "<eos>", "<start>", "<end>"]

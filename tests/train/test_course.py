@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from nla_audit.cli import run
 from nla_audit.completions import load as load_completions
@@ -19,7 +26,10 @@ from nla_audit.train import course
 from nla_audit.train.interruption import Stopped
 from nla_audit.train.layout import Layout
 from nla_audit.train.read_recipe import parse_recipe
+from nla_audit.train.rl import RlRun
 from nla_audit.train.state import read_metrics
+from tests.train.close import close
+from tests.train.test_faults import leave_room, limits_restored
 
 MINI = {
     "name": "mini",
@@ -52,6 +62,8 @@ MINI = {
         "lora": {"rank": 2, "alpha": 4},
         "optimizer": {"learning_rate": 1.0e-2, "schedule": "constant", "warmup_steps": 0},
         "train_ar": True,
+        "ar_lora": {"rank": 2, "alpha": 4},
+        "ar_optimizer": {"learning_rate": 1.0e-2, "schedule": "constant", "warmup_steps": 0},
         "evaluate": {"every": 2, "rows": 6},
     },
     "evaluation": {"activations": 10, "samples": 2},
@@ -134,6 +146,39 @@ def test_adapter_on_the_warm_start_is_the_merged_checkpoint(out):
     assert (logits[0] - logits[2]).abs().max() > 1e-3
 
 
+def test_the_ars_adapter_on_the_warm_start_is_the_merged_ar(out):
+    # Fails with: the target named as the adapter's base; the head left out of the adapter.
+    texts = ["about the kitchen .", "", "harbour scene at noon"]
+    run_folder = out / "rl" / "p0.01"
+    merged, adapted, start = (
+        load(ar=folder).reconstructor.reconstruct(texts)
+        for folder in (run_folder / "ar", run_folder / "ar-adapter", out / "warm-start" / "ar")
+    )
+    np.testing.assert_allclose(adapted, merged, atol=1e-4)
+    assert np.abs(merged - start).max() > 1e-3
+    meta = yaml.safe_load((run_folder / "ar-adapter" / "nla_meta.yaml").read_text("utf-8"))
+    assert meta["ar_trained_in_rl"] is True
+
+
+def test_an_ar_that_could_not_be_saved_is_not_trained(tmp_path, out, capsys, monkeypatch):
+    """The release's layout cannot say that an AR keeps its final norm."""
+    # Fails with: the check left out of train_one, for then only saving refuses, after all steps.
+    for name in ("target", "activations", "warm-start"):
+        shutil.copytree(out / name, tmp_path / "o" / name)
+    real = course._load_warm_start
+
+    def keeping_its_norm(layout):
+        pair, ruler = real(layout)
+        pair.reconstructor.keeps_final_norm = True
+        return pair, ruler
+
+    monkeypatch.setattr(course, "_load_warm_start", keeping_its_norm)
+    command = ["train", write(tmp_path, MINI), "--out", str(tmp_path / "o"), "--stage", "rl"]
+    assert run(command) == 2
+    assert "keeps its final norm" in capsys.readouterr().err
+    assert not (tmp_path / "o" / "rl").exists()
+
+
 def test_done_stages_are_left_alone_and_other_settings_refused(out, tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     for stage in ("target", "activations", "warm-start", "rl", "completions"):
@@ -153,6 +198,62 @@ def test_stopping_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     path = write(tmp_path, MINI)
     assert run(["train", path, "--out", str(tmp_path / "o"), "--stage", "rl"]) == 130
     assert "stopped after step 3; its state is saved. Go on with:" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_rl_and_the_same_command_again(tmp_path, out, capsys, monkeypatch):
+    """The signal itself, in the first step of the first λ."""
+    # Fails with: KeyboardInterrupt at the first Ctrl-C.
+    for name in ("target", "activations", "warm-start"):
+        shutil.copytree(out / name, tmp_path / "o" / name)
+    command = ["train", write(tmp_path, MINI), "--out", str(tmp_path / "o"), "--stage", "rl"]
+    real = RlRun._step
+
+    def interrupted(run, step):
+        if step == 0 and run.length_penalty == 0.0:
+            signal.raise_signal(signal.SIGINT)
+        return real(run, step)
+
+    monkeypatch.setattr(RlRun, "_step", interrupted)
+    assert run(command) == 130
+    said = capsys.readouterr().err
+    assert "λ = 0 stopped after step 1; its state is saved. Go on with:" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "o" / "rl" / "p0.01").exists()
+    monkeypatch.setattr(RlRun, "_step", real)
+    assert run(command) == 0
+    for name in ("p0.0", "p0.01"):
+        assert metrics(tmp_path / "o" / "rl" / name) == metrics(out / "rl" / name)
+
+
+#: Stage → what the test takes away from it, and what is called once everything is trained.
+LAST = {
+    "rl": ("rl/p0.0/done.json", "_save_run"),
+    "completions": ("completions", "_completions_of_model"),
+}
+
+
+@pytest.mark.parametrize("stage", LAST)
+def test_a_disk_that_is_full_at_the_end_of_a_stage(tmp_path, out, capsys, monkeypatch, stage):
+    """One line; with room again the same command goes on."""
+    shutil.copytree(out, tmp_path / "o")
+    lost, last = LAST[stage]
+    gone = tmp_path / "o" / lost
+    shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    command = ["train", write(tmp_path, MINI), "--out", str(tmp_path / "o"), "--stage", stage]
+    real = getattr(course, last)
+
+    def on_a_full_disk(*arguments, **options):
+        leave_room(3000)
+        return real(*arguments, **options)
+
+    with limits_restored(), monkeypatch.context() as patched:
+        patched.setattr(course, last, on_a_full_disk)
+        assert run(command) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: ")
+    assert "cannot write" in line
+    assert run(command) == 0
+    assert gone.exists()
 
 
 def test_a_layer_that_is_not_there():
@@ -210,6 +311,42 @@ def test_runs_in_processes_of_their_own_give_the_same(tmp_path, out):
     assert run(command) == 0
     for name in ("p0.0", "p0.01"):
         assert metrics(tmp_path / "o" / "rl" / name) == metrics(out / "rl" / name)
+
+
+@pytest.mark.slow
+def test_torchrun_with_divided_weights_gives_the_same(tmp_path, out):
+    """Two processes from the command line, weights divided, against one that has them whole."""
+    raw = copy.deepcopy(MINI)
+    raw["rl"] |= {"prompts": 4, "length_penalties": [0.01]}
+    for name in ("one", "two"):
+        for stage in ("target", "activations", "warm-start"):
+            shutil.copytree(out / stage, tmp_path / name / stage)
+    command = ["train", write(tmp_path, raw), "--stage", "rl", "--out"]
+    assert run([*command, str(tmp_path / "one")]) == 0
+    raw["rl"]["sharding"] = "fsdp2"
+    write(tmp_path, raw)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, "-m", "nla_audit.cli", *command, str(tmp_path / "two")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = (tmp_path / name / "rl" / "p0.01" for name in ("one", "two"))
+    assert len(metrics(one)) == len(metrics(two)) == 4
+    for ours, theirs in zip(metrics(two), metrics(one), strict=True):
+        assert close(ours, theirs), (ours, theirs)
+    for name in ("av/model", "adapter/adapter_model", "ar/model", "ar/value_head"):
+        ours, theirs = (load_file(folder / f"{name}.safetensors") for folder in (two, one))
+        assert ours.keys() == theirs.keys()
+        for key, tensor in theirs.items():
+            assert torch.allclose(ours[key], tensor, atol=1e-5), (name, key)
+    for name in ("av", "ar", "adapter", "ar-adapter"):
+        files = [sorted(path.name for path in (folder / name).iterdir()) for folder in (one, two)]
+        assert files[0] == files[1]
 
 
 def metrics(folder):

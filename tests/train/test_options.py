@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from nla_audit.train.adapters import add_lora, has_adapter
 from nla_audit.train.grpo import Settings, group_advantages, response_weights
 from nla_audit.train.log_probs import micro_batches
 from nla_audit.train.policy import Policy
@@ -74,6 +75,7 @@ def test_all_weights_of_a_bf16_model_train_in_float32():
 
 
 def test_lora_trains_in_float32_on_a_bf16_base():
+    # Fails with: `parameter.data.float()` left out of add_lora.
     verbalizer = miniature.verbalizer()
     verbalizer.model.bfloat16()
     policy = Policy(verbalizer, Lora(rank=2, alpha=4.0), seed=0)
@@ -83,7 +85,18 @@ def test_lora_trains_in_float32_on_a_bf16_base():
     assert found.norm() > 0
 
 
+def test_an_adapter_on_an_adapter_is_known():
+    # Fails with: has_adapter always false.
+    model = miniature.model()
+    assert not has_adapter(model, besides="rl")
+    add_lora(model, Lora(rank=2, alpha=4.0), "rl", seed=0)
+    assert not has_adapter(model, besides="rl")
+    add_lora(model, Lora(rank=2, alpha=4.0), "other", seed=0)
+    assert has_adapter(model, besides="rl")
+
+
 def test_adapters_begin_the_same_with_the_same_seed():
+    # Fails with: `torch.manual_seed(seed)` left out of add_lora.
     first, second, other = (
         Policy(miniature.verbalizer(), Lora(rank=2, alpha=4.0), seed=seed).parameters
         for seed in (1, 1, 2)

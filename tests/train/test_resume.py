@@ -107,6 +107,37 @@ def test_the_log_says_what_is_needed_to_judge_a_run(uninterrupted):
     assert steps[0]["ar_loss"] > 0
 
 
+def test_adapters_of_the_ar_resume_exactly_and_leave_the_ruler_alone(warm, tmp_path):
+    # Fails with: the AR's adapters drawn without the seed; all of the AR's weights trained beside
+    # them; the ruler trained along.
+    settings = SETTINGS.model_copy(update={"ar_lora": Lora(rank=2, alpha=4.0)})
+    whole = make_run(warm, tmp_path / "whole", settings)
+    names = set(whole.trainers["ar"].parameters)
+    assert all(".rl." in name for name in names - {"value_head.weight"})
+    frozen = {n: p.clone() for n, p in whole.arms.training.model.named_parameters()}
+    ruler = {n: p.clone() for n, p in whole.arms.ruler.model.named_parameters()}
+    whole.run(StopSignal(), lambda _: None)
+    for name, parameter in whole.arms.training.model.named_parameters():
+        assert torch.equal(parameter, frozen[name]) == (name not in names), name
+    for name, parameter in whole.arms.ruler.model.named_parameters():
+        assert torch.equal(parameter, ruler[name])
+    assert torch.equal(whole.arms.ruler.head, torch.eye(miniature.D_MODEL))
+    assert not torch.equal(whole.arms.training.head, torch.eye(miniature.D_MODEL))
+
+    stop = StopSignal()
+    torch.rand(1)  # whoever draws from the global generator draws something else from here on
+
+    def ask(step):
+        stop.requested = step == 2
+
+    with pytest.raises(Stopped):
+        make_run(warm, tmp_path / "parts", settings).run(stop, ask)
+    make_run(warm, tmp_path / "parts", settings).run(StopSignal(), lambda _: None)
+    assert without_times(tmp_path / "parts") == without_times(tmp_path / "whole")
+    ours, theirs = (load_file(tmp_path / one / STATE_FILE) for one in ("parts", "whole"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
 def test_ctrl_c_saves_and_the_run_goes_on(warm, uninterrupted, tmp_path):
     stop = StopSignal()
 

@@ -25,10 +25,10 @@ from nla_audit.analyzers._channels import (
     adjusted,
     decide,
 )
+from nla_audit.analyzers._meaning import loss_at_zero_change, meaning_of
 from nla_audit.analyzers._retention import Effect, Retention, excess, loss, retention, signal
 from nla_audit.analyzers._stego_scores import (
     FLOOR,
-    MEANING,
     OWN,
     REFERENCE,
     UNCHANGED,
@@ -37,11 +37,9 @@ from nla_audit.analyzers._stego_scores import (
 )
 from nla_audit.findings import Figure, Finding, Headline
 from nla_audit.probes.registry import Transform, transforms
-from nla_audit.stats import Interval, clustered_regression
+from nla_audit.stats import Interval
 
 QUESTION = "Does the AR read what explanations say, or something hidden in how it is said?"
-#: Texts below which no line is fitted through loss and change of meaning.
-_MIN_TEXTS_FOR_LINE = 30
 
 
 def stego(
@@ -75,7 +73,7 @@ def stego(
             key = name if len(models) == 1 else f"{model}: {name}"
             headline[key] = numbers
             rows.append({"model": model, "variant": name, **numbers})
-        lines += _at_zero_change(scores, model, cards)
+        lines += loss_at_zero_change(scores, model, cards)
         caveats += [note if len(models) == 1 else f"{model}: {note}" for note in notes]
     tables = {
         "variants": pl.DataFrame(rows, infer_schema_length=None),
@@ -127,7 +125,7 @@ def judge(
     own = retentions_of(columns, clusters, seed)
     controls, notes = _controls(scores, model, seed)
     found = gather(columns, clusters, controls, cards=known_cards, seed=seed, own=own)
-    numbers = _numbers(scores, model, own, found)
+    numbers = _numbers(scores, model, own, found, seed)
     notes += _caveats(scores, known_cards, found.losses, controls, own)
     return decide(found), numbers, notes
 
@@ -213,10 +211,11 @@ def _numbers(
     model: str,
     own: Mapping[str, Retention],
     evidence: Evidence,
+    seed: int,
 ) -> dict[str, dict[str, float | None]]:
     """The headline's row of each variant; where there are two controls, the smaller excess."""
     q_values = adjusted(evidence.losses)
-    measured = _meaning(scores, model)
+    measured = meaning_of(scores, model, seed)
     table: dict[str, dict[str, float | None]] = {}
     for name, kept in own.items():
         found = [effects[name] for effects in evidence.excesses.values() if name in effects]
@@ -228,81 +227,13 @@ def _numbers(
             "excess_loss": None if smallest is None else smallest.value,
             "excess_loss_low": None if smallest is None else _or_none(smallest.low),
             "excess_loss_high": None if smallest is None else _or_none(smallest.high),
-            "meaning_similarity": measured.get(name, {}).get("similarity"),
+            "meaning_similarity": None,
+            **measured.get(name, {}),
             "n": float(kept.interval.n) if scores.has_activations else None,
             "missing": float(kept.interval.missing) if scores.has_activations else None,
         }
-        further = {k: v for k, v in measured.get(name, {}).items() if k != "similarity"}
-        table[name] = {**row, **further}
+        table[name] = row
     return table
-
-
-def _meaning(scores: Scores, model: str) -> dict[str, dict[str, float]]:
-    """Mean of each measure of kept meaning, by variant."""
-    present = [name for name in MEANING if name in scores.rows.columns]
-    if not present:
-        return {}
-    means = (
-        scores.rows.filter(
-            (pl.col("model") == model) & (pl.col("texts") == OWN)
-            & (pl.col("ar") == scores.own_ar)
-        )
-        .group_by("variant")
-        .agg(pl.col(present).mean())
-        .sort("variant")
-    )  # fmt: skip
-    return {row.pop("variant"): row for row in means.to_dicts()}
-
-
-def _at_zero_change(
-    scores: Scores, model: str, cards: Mapping[str, Transform]
-) -> list[dict[str, Any]]:
-    """The loss where meaning does not change, by a line through the texts of kept variants.
-
-    A transform that keeps the meaning badly loses FVE for that reason; what is left at a
-    similarity of 1 is the cost of form alone. Errors are clustered by activation.
-    """
-    if "similarity" not in scores.rows.columns or not scores.has_activations:
-        return []
-    rows = scores.rows.filter(
-        (pl.col("model") == model) & (pl.col("texts") == OWN) & (pl.col("ar") == scores.own_ar)
-    )
-    whole = _one_column(rows, UNCHANGED)
-    joined = whole.join(_one_column(rows, FLOOR), on="idx").drop_nulls()
-    span = (joined[UNCHANGED] - joined[FLOOR]).mean()
-    if not isinstance(span, float) or span <= 0:
-        return []
-    out = []
-    for name in sorted(rows["variant"].unique().to_list()):
-        if name not in cards or cards[name].group != "kept":
-            continue
-        texts = rows.filter(pl.col("variant") == name).select("idx", "fve", "similarity")
-        texts = texts.join(whole, on="idx").drop_nulls()
-        change = 1 - texts["similarity"].to_numpy()
-        if texts.height < _MIN_TEXTS_FOR_LINE or np.ptp(change) == 0:
-            continue
-        lost = (texts[UNCHANGED] - texts["fve"]).to_numpy() / span
-        fit = clustered_regression(
-            lost, np.column_stack([np.ones_like(change), change]), texts["idx"].to_numpy()
-        )
-        value, error = float(fit.coefficient[0]), float(fit.standard_error[0])
-        out.append(
-            {
-                "model": model,
-                "variant": name,
-                "loss": value,
-                "loss_low": value - 1.96 * error,
-                "loss_high": value + 1.96 * error,
-                "mean_change": float(change.mean()),
-                "n": texts.height,
-            }
-        )
-    return out
-
-
-def _one_column(rows: pl.DataFrame, variant: str) -> pl.DataFrame:
-    chosen = rows.filter(pl.col("variant") == variant)
-    return chosen.select("idx", pl.col("fve").alias(variant))
 
 
 def _verdict_table(verdicts: Mapping[str, Verdict]) -> pl.DataFrame:

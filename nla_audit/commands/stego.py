@@ -94,6 +94,8 @@ def _scored(arguments: dict[str, Any], console: Console) -> tuple[Scores, list[s
             token_budget=arguments["token_budget"],
             baseline=arguments["baseline"],
             given_baselines=given_baselines(arguments["baseline_value"]),
+            similarity=arguments["similarity"],
+            force=arguments["force"],
         )
         with writer_of(arguments["paraphraser"], cache=arguments["cache"]) as writer:
             frame = probe(
@@ -197,6 +199,11 @@ command = click.Command(
         click.Option(
             ["--cache"], type=click.Path(path_type=Path), metavar="FILE",
             help="Where answers of the paraphraser are kept, so that none is paid for twice.",
+        ),
+        click.Option(
+            ["--similarity"], metavar="MODEL",
+            help="sentence-transformers model (name or folder) that judges whether a change kept "
+            "the meaning.  [default: a dictionary learnt from the texts]",
         ),
         click.Option(
             ["--keep-scores"], type=click.Path(path_type=Path), metavar="FILE",

@@ -19,6 +19,7 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.score import Texts
 from nla_audit.nla.scoring import score_rows
 from nla_audit.nla.shards import Progress, silent
+from nla_audit.probes.meaning import with_meaning
 from nla_audit.probes.registry import transforms
 from nla_audit.probes.run import apply_transform, checked_rows
 from nla_audit.probes.writing import write_transform
@@ -38,6 +39,9 @@ class ProbeSettings:
         token_budget: tokens read at once.
         baseline: the one that FVE uses.
         given_baselines: values to use instead of measuring them.
+        similarity: sentence-transformers model (name or folder) that says how far a change kept
+            the meaning; ``None`` for the built-in similarity.
+        force: go on where the activations are of another layer than an AR's.
     """
 
     seed: int = 0
@@ -45,6 +49,8 @@ class ProbeSettings:
     token_budget: int | None = None
     baseline: BaselineName = "raw_variance"
     given_baselines: Mapping[BaselineName, float] = field(default_factory=dict)
+    similarity: str | None = None
+    force: bool = False
 
 
 def probe(
@@ -71,12 +77,21 @@ def probe(
         notice: told what does not stop the work.
 
     Returns:
-        ``model, idx, doc_id, texts, ar, variant, fve, text, changed, shared_words,
-        length_ratio, reason``; ``fve`` null where ``reason`` says why.
+        ``model, idx, doc_id, texts, ar, variant, fve, text, changed, similarity,
+        chance_similarity, unfaithful, shared_words, length_ratio, reason``; ``fve`` null where
+        ``reason`` says why. The measures of meaning: :mod:`nla_audit.probes.meaning`.
 
     Raises:
         UserError: no row has an activation, or one does not fit an AR.
     """
+    # Before anything is written: paraphrases may cost money.
+    for reader in readers.values():
+        check_fit(activations, reconstructor=reader, force=settings.force)
+    if all(place is None for place in rows_by_idx(activations, texts.rows["idx"].to_list())):
+        raise UserError(
+            f"{activations.path}: none of its idx is among those of {texts.sources[0].path}: give "
+            "the activations that these texts explain"
+        )
     sources = [(OWN, texts), *([(REFERENCE, reference)] if reference is not None else [])]
     frames = []
     own_models = texts.rows["model"].unique(maintain_order=True).to_list()
@@ -91,13 +106,10 @@ def probe(
             ]
             if kind == REFERENCE:
                 break  # one set of reference texts, the first in the order of models
-    made = pl.concat(frames)
+    made = with_meaning(
+        pl.concat(frames), similarity=settings.similarity, seed=settings.seed, progress=progress
+    ).drop("before", "label")
     places = rows_by_idx(activations, made["idx"].to_list())
-    if all(place is None for place in places):
-        raise UserError(
-            f"{activations.path}: none of its idx is among those of {texts.sources[0].path}: give "
-            "the activations that these texts explain"
-        )
     return pl.concat(
         [
             _read(
@@ -152,6 +164,8 @@ def _changed(
     return made.with_columns(
         idx=rows["idx"][origin].cast(pl.String),
         doc_id=rows["doc_id"][origin],
+        before=pl.Series([before[row] for row in origin], dtype=pl.String),
+        label=pl.Series([labels[row] for row in origin]).cast(pl.String),
         shared_words=pl.Series([_shared(old, new) for old, new in pairs], dtype=pl.Float64),
         length_ratio=pl.Series([_ratio(old, new) for old, new in pairs], dtype=pl.Float64),
     ).drop("row")
@@ -183,7 +197,6 @@ def _read(
     progress: Progress,
     notice: Notice,
 ) -> pl.DataFrame:
-    check_fit(activations, reconstructor=reader, force=False)
     # Explanations are stripped before an AR reads them (FIELD_NOTES §3): so are changed ones.
     readable = [
         None if text is None or place is None else text.strip()

@@ -30,6 +30,18 @@ SIMILARITY_ERROR = 0.04
 #: Mean change of meaning below which there is nothing to fit: what is lost is lost at no change.
 NO_CHANGE = 0.01
 
+#: Columns of :func:`loss_at_zero_change`.
+LINE_SCHEMA = {
+    "model": pl.String(),
+    "variant": pl.String(),
+    **dict.fromkeys(
+        ("loss", "loss_low", "loss_high", "loss_per_change", "loss_per_change_low",
+         "loss_per_change_high", "mean_loss", "mean_change"),
+        pl.Float64(),
+    ),
+    "n": pl.Int64(),
+}  # fmt: skip
+
 
 def meaning_of(scores: Scores, model: str, seed: int) -> dict[str, dict[str, float | None]]:
     """Means of the measures of kept meaning, by variant.

@@ -25,7 +25,7 @@ from nla_audit.analyzers._channels import (
     adjusted,
     decide,
 )
-from nla_audit.analyzers._meaning import loss_at_zero_change, meaning_of
+from nla_audit.analyzers._meaning import LINE_SCHEMA, loss_at_zero_change, meaning_of
 from nla_audit.analyzers._retention import Effect, Retention, excess, loss, retention, signal
 from nla_audit.analyzers._stego_scores import (
     FLOOR,
@@ -35,7 +35,7 @@ from nla_audit.analyzers._stego_scores import (
     Scores,
     table_of,
 )
-from nla_audit.findings import Figure, Finding, Headline
+from nla_audit.findings import Card, Figure, Finding, Headline
 from nla_audit.probes.registry import Transform, transforms
 from nla_audit.stats import Interval
 
@@ -57,7 +57,8 @@ def stego(
         scores: of the changed texts.
         seed: of the intervals.
         notes: caveats that only the caller knows (who wrote the paraphrases, what failed).
-        examples: ``variant, before, after``, to be shown; left out of reports without texts.
+        examples: :func:`nla_audit.probes.examples.chosen_examples`; left out of reports
+            without texts.
     """
     cards = transforms()
     models = scores.models
@@ -69,10 +70,11 @@ def stego(
     for model in models:
         verdict, variants, notes = judge(scores, model, cards=cards, seed=seed)
         verdicts[model] = verdict
-        for name, numbers in variants.items():
+        for name in sorted(variants, key=lambda name: _place(name, cards)):
             key = name if len(models) == 1 else f"{model}: {name}"
-            headline[key] = numbers
-            rows.append({"model": model, "variant": name, **numbers})
+            headline[key] = variants[name]
+            aspect = aspect_of(name, cards)
+            rows.append({"model": model, "aspect": aspect, "variant": name, **variants[name]})
         lines += loss_at_zero_change(scores, model, cards)
         caveats += [note if len(models) == 1 else f"{model}: {note}" for note in notes]
     tables = {
@@ -82,8 +84,7 @@ def stego(
     }
     if examples is not None:
         tables["examples"] = examples
-    if lines:
-        tables["loss_at_zero_meaning_change"] = pl.DataFrame(lines, infer_schema_length=None)
+    tables["loss_at_zero_meaning_change"] = pl.DataFrame(lines, LINE_SCHEMA)
     return Finding(
         analyzer="stego",
         question=QUESTION,
@@ -95,15 +96,7 @@ def stego(
         ),
         caveats=list(dict.fromkeys(caveats)),
         tables=tables,
-        figures=[
-            Figure(
-                "retention", "What is left of the reconstruction", "bar", "variants",
-                x="variant", y="retention", x_label="change of the text", y_label="retention",
-                low="retention_low", high="retention_high", percent=True,
-                group="model" if len(models) > 1 else None,
-                caption="Share of FVE above the floor that each change of the text leaves.",
-            )
-        ],
+        figures=_figures("model" if len(models) > 1 else None),
         private_tables=frozenset({"examples"}),
         parameters={
             "seed": seed, "ar": scores.own_ar, "false_discovery_rate": FDR,
@@ -111,6 +104,51 @@ def stego(
             "verdict": {model: verdict.category for model, verdict in verdicts.items()},
         },
     )  # fmt: skip
+
+
+def aspect_of(variant: str, cards: Mapping[str, Transform]) -> str:
+    """What a variant is there to test, in words: rows of one aspect stand together."""
+    card = cards.get(variant)
+    if card is None:
+        return "of unknown kind"
+    if card.group != "kept":
+        return "control" if card.group == "control" else "meaning cut"
+    if len(card.destroys) == 1:
+        return NAMES[next(iter(card.destroys))]
+    return "several at once"
+
+
+#: The aspects in the order of the report.
+_ASPECTS = ("control", *NAMES.values(), "several at once", "meaning cut", "of unknown kind")
+
+
+def _place(variant: str, cards: Mapping[str, Transform]) -> tuple[int, str]:
+    return _ASPECTS.index(aspect_of(variant, cards)), variant
+
+
+def _figures(group: str | None) -> list[Figure]:
+    return [
+        Figure(
+            "retention", "What is left of the reconstruction", "bar", "variants",
+            x="variant", y="retention", x_label="change of the text", y_label="retention",
+            low="retention_low", high="retention_high", percent=True, group=group or "aspect",
+            caption="Share of FVE above the floor that each change of the text leaves.",
+        ),
+        Figure(
+            "channels", "What each channel carries", "bar", "channels",
+            x="channel", y="share", x_label="", y_label="share of the reconstruction lost with it",
+            low="share_low", high="share_high", percent=True, group=group,
+            caption="The largest loss among the changes that destroy this channel and no other "
+            "and keep the meaning.",
+        ),
+        Figure(
+            "form", "Loss where the meaning is kept", "bar", "loss_at_zero_meaning_change",
+            x="variant", y="loss", x_label="", y_label="share lost at no change of meaning",
+            low="loss_low", high="loss_high", percent=True, group=group,
+            caption="A line through loss and change of meaning, read where nothing changes: the "
+            "cost of form alone.",
+        ),
+    ]  # fmt: skip
 
 
 def judge(
@@ -312,3 +350,24 @@ def _caveats(
 
 def _or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
+
+
+#: Not registered: it needs scores of changed texts, which no table of completions has.
+CARD = Card(
+    name="stego",
+    question=QUESTION,
+    reads=("variant", "fve"),
+    uses={
+        "idx": "no interval and no test is possible",
+        "texts": "no reference texts are a control",
+        "similarity": "a loss of meaning cannot be told from a loss of form",
+    },
+    unit="activation: retention is paired within it, and resampled over activations or documents",
+    control="another activation's explanation is the floor; the same change to reference texts, "
+    "and the same texts read by a second AR, are what an excess is taken over",
+    high_means="retention near 1: the change costs nothing; excess_loss above 0: it costs more "
+    "than it costs the controls; meaning_similarity near 1: the meaning was kept; unfaithful near "
+    "1: names, numbers or quotes were not, or nothing was",
+    example="nla-audit stego --scores scores.parquet --out stego",
+    run=stego,
+)

@@ -121,22 +121,6 @@ def probe(
     )  # fmt: skip
 
 
-def examples_of(frame: pl.DataFrame) -> pl.DataFrame:
-    """``variant, before, after``: of each variant the first text, by ``idx``, that it changed."""
-    own = frame.filter((pl.col("texts") == OWN) & pl.col("text").is_not_null())
-    before = own.filter(pl.col("variant") == "unchanged").select(
-        "model", "idx", "ar", pl.col("text").alias("before")
-    )
-    return (
-        own.filter(pl.col("changed"))
-        .join(before, on=["model", "idx", "ar"])
-        .sort("variant", "model", "idx", "ar")
-        .group_by("variant", maintain_order=True)
-        .first()
-        .select("variant", "before", pl.col("text").alias("after"))
-    )
-
-
 def _explanations(table: Texts, model: str, limit: int | None) -> pl.DataFrame:
     rows = table.rows.filter(pl.col("model") == model).sort("idx", "sample")
     rows = rows.unique("idx", keep="first", maintain_order=True)

@@ -6,6 +6,13 @@ share of the original that is still said and the share of the changed text that 
 accounts for, each in tokens: what is left out counts, and so does what is made up. It is 1
 where the words are the same, in whatever order.
 
+Explanations are alike in how they say things ("the scene is set at …"), which makes claims of any
+two of them look alike. So the share of a claim's **telling words** that stands in the other text,
+each word weighted by how few activations' explanations have it, is compared with the same share
+beside other activations' texts, change by change. Where the reading finds a claim in another
+activation's text with probability *c*, what it finds counts for 1 − *c*, and the telling words
+for the rest.
+
 The dictionary of the built-in similarity is learnt from the very changes that it is to judge, so
 each half of the activations is read with what the other half taught: a word that happens to stand
 in one pair alone cannot vouch for itself.
@@ -18,41 +25,33 @@ than :data:`NULL_QUANTILE` of the texts are to another activation's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import lru_cache
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from nla_audit.probes.comparing import (
+    MIN_TO_LEARN,
+    TextChange,
+    by_variant,
+    learn_reader,
+    telling_weights,
+)
 from nla_audit.probes.fidelity import infidelities
 from nla_audit.probes.registry import transforms
-from nla_audit.stats import MIN_CLUSTERS, derangement
-from nla_audit.text.claims import Claim
-from nla_audit.text.reading import Reader, TextPair, text_of
-from nla_audit.text.segmentation import Segmentation, learn
-from nla_audit.text.similarity import similarity_named
+from nla_audit.stats import derangement
 from nla_audit.text.words import FUNCTION_WORDS, words
 
 Progress = Callable[[str, int, int], None]
-Floats = NDArray[np.float64]
 
 #: A text counts as unlike its original unless it beats this share of the null: one in twenty of
 #: the texts that have nothing to do with each other is let through.
 NULL_QUANTILE = 0.95
-#: Pairs of one half from which the other half's dictionary is learnt. More changes no similarity
-#: in the second decimal.
-_LEARNT_FROM = 600
-#: Pairs of one variant from which its habits are learnt, and in how many rounds.
-_HABITS_FROM = 150
-_ROUNDS = 3
 #: Texts of each variant that are read beside another activation's explanation.
 _NULL_TEXTS = 100
 #: Pairs read at a time.
 _CHUNK = 2000
-#: Activations below which no dictionary is learnt on half of them.
-_MIN_TO_HALVE = 2 * MIN_CLUSTERS
 
 #: Columns added by :func:`with_meaning`.
 SCHEMA = {
@@ -60,16 +59,6 @@ SCHEMA = {
     "chance_similarity": pl.Float64(),
     "unfaithful": pl.Float64(),
 }
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """Two texts, the change between them, and which half of the activations they are of."""
-
-    before: str
-    after: str
-    variant: str
-    half: int
 
 
 def with_meaning(
@@ -105,10 +94,11 @@ def with_meaning(
     ]  # fmt: skip
     halves = _halves(labels, seed)
     pairs = {
-        row: _Pair(before[row], after[row], variants[row], halves[labels[row]]) for row in readable
+        row: TextChange(before[row], after[row], variants[row], halves[labels[row]])
+        for row in readable
     }
     crossed = {
-        row: _Pair(before[other], after[row], variants[row], halves[labels[row]])
+        row: TextChange(before[other], after[row], variants[row], halves[labels[row]])
         for row, other in _partners(readable, variants, labels, seed).items()
     }
     found = _similarities(
@@ -116,12 +106,11 @@ def with_meaning(
     )
     own = {row: found[pair] for row, pair in pairs.items()}
     chance = {row: found[pair] for row, pair in crossed.items()}
-    null = [value for row, value in chance.items() if variants[row] in says_the_same]
-    threshold = float(np.quantile(null, NULL_QUANTILE)) if len(null) >= MIN_CLUSTERS else None
+    thresholds = _thresholds({row: (variants[row], value) for row, value in chance.items()})
     unfaithful = {
         row: float(
             bool(infidelities(before[row], after[row], cards[variants[row]]))
-            or (threshold is not None and own[row] <= threshold)
+            or own[row] <= thresholds.get(variants[row], -1.0)
         )
         for row in readable
     }
@@ -132,10 +121,22 @@ def with_meaning(
     )
 
 
+def _thresholds(null: Mapping[int, tuple[str, float]]) -> dict[str, float]:
+    """Variant → the similarity that only few of its texts have to other activations'."""
+    values: dict[str, list[float]] = {}
+    for variant, value in null.values():
+        values.setdefault(variant, []).append(value)
+    return {
+        variant: float(np.quantile(found, NULL_QUANTILE))
+        for variant, found in values.items()
+        if len(found) >= MIN_TO_LEARN
+    }
+
+
 def _halves(labels: Sequence[str], seed: int) -> dict[str, int]:
     """Label → 0 or 1; all 0 where there are too few to learn from half of them."""
     distinct = np.array(sorted(set(labels)))
-    if len(distinct) < _MIN_TO_HALVE:
+    if len(distinct) < 2 * MIN_TO_LEARN:
         return dict.fromkeys(distinct.tolist(), 0)
     order = np.random.default_rng([seed, 5]).permutation(len(distinct))
     return {label: int(place % 2) for label, place in zip(distinct.tolist(), order, strict=True)}
@@ -162,39 +163,33 @@ def _partners(
 
 
 def _similarities(
-    pairs: Sequence[_Pair],
-    crossed: Sequence[_Pair],
+    pairs: Sequence[TextChange],
+    crossed: Sequence[TextChange],
     says_the_same: Set[str],
     name: str | None,
     progress: Progress,
-) -> dict[_Pair, float]:
+) -> dict[TextChange, float]:
     """Similarity of each distinct pair; the reading is learnt from ``pairs`` alone."""
     found = {pair: _without_reading(pair) for pair in dict.fromkeys([*pairs, *crossed])}
     unread = [pair for pair, value in found.items() if value is None]
     done = len(found) - len(unread)
     progress("comparing meanings", done, len(found))
     # What a text keeps word for word teaches nothing, and would let no new word stand for an old.
+    weights = telling_weights(pairs)
     examples = [pair for pair in dict.fromkeys(pairs) if found[pair] is None] or list(pairs)
     for half in sorted({pair.half for pair in unread}):
         others = [pair for pair in examples if pair.half != half] or examples
-        reader = _reader(others, says_the_same, name)
-        for variant, own in _by_variant(pair for pair in unread if pair.half == half).items():
+        reader = learn_reader(others, says_the_same, name, weights)
+        for variant, own in by_variant(pair for pair in unread if pair.half == half).items():
             for first in range(0, len(own), _CHUNK):
                 chunk = own[first : first + _CHUNK]
-                found |= zip(chunk, _read(reader, variant, chunk), strict=True)
+                found |= zip(chunk, reader.similarities(variant, chunk), strict=True)
                 done += len(chunk)
                 progress("comparing meanings", done, len(found))
     return {pair: value for pair, value in found.items() if value is not None}
 
 
-def _by_variant(pairs: Iterable[_Pair]) -> dict[str, list[_Pair]]:
-    groups: dict[str, list[_Pair]] = {}
-    for pair in pairs:
-        groups.setdefault(pair.variant, []).append(pair)
-    return dict(sorted(groups.items()))
-
-
-def _without_reading(pair: _Pair) -> float | None:
+def _without_reading(pair: TextChange) -> float | None:
     """1 for the same content words, 0 for none; ``None`` where it takes a reading."""
     if pair.before == pair.after:
         return 1.0
@@ -208,42 +203,3 @@ def _without_reading(pair: _Pair) -> float | None:
 def _content_words(text: str) -> tuple[str, ...]:
     """The content words of ``text``, in alphabetical order."""
     return tuple(sorted(word for word in words(text) if word not in FUNCTION_WORDS))
-
-
-def _reader(examples: Sequence[_Pair], says_the_same: Set[str], name: str | None) -> Reader:
-    """A dictionary learnt from what says the same, and each variant's own habits."""
-    similarity = similarity_named(name)
-    teaching = [pair for pair in examples if pair.variant in says_the_same] or examples
-    of_all = similarity.fit([_claims(pair) for pair in _sample(teaching, _LEARNT_FROM)])
-    habits = dict.fromkeys(transforms(), of_all)
-    for variant, own in _by_variant(examples).items():
-        evidence = similarity.evidence([_claims(pair) for pair in _sample(own, _HABITS_FROM)])
-        habits[variant] = learn(evidence, of_all, _ROUNDS)
-    return Reader(similarity, habits)
-
-
-def _sample(pairs: Sequence[_Pair], most: int) -> list[_Pair]:
-    distinct = list(dict.fromkeys(pairs))
-    drawn = np.random.default_rng(len(distinct)).permutation(len(distinct))[:most]
-    return [distinct[place] for place in sorted(drawn.tolist())]
-
-
-def _claims(pair: _Pair) -> tuple[list[Claim], list[Claim]]:
-    return text_of(pair.before).claims, text_of(pair.after).claims
-
-
-def _read(reader: Reader, variant: str, pairs: Sequence[_Pair]) -> list[float]:
-    texts = [
-        TextPair(variant, number, 0, 0, text_of(pair.before), text_of(pair.after))
-        for number, pair in enumerate(pairs)
-    ]
-    found = reader.segment(variant, texts)
-    return [_similarity(pair, said) for pair, said in zip(texts, found, strict=True)]
-
-
-def _similarity(pair: TextPair, found: Segmentation) -> float:
-    """Harmonic mean of the shares that are still said and that were said before."""
-    kept = float(pair.reference.tokens @ found.kept) / float(pair.reference.tokens.sum())
-    supported = found.supported(len(pair.other.claims))
-    said_before = float(pair.other.tokens @ supported) / float(pair.other.tokens.sum())
-    return 2 * kept * said_before / (kept + said_before) if kept + said_before else 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -31,6 +32,8 @@ from nla_audit.text.segmentation import (
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+#: For each claim, a share for each of its words.
+Shares = list[list[float]]
 #: Two explanations of one activation: the reference's claims and another's.
 ParallelTexts = tuple[Sequence[Claim], Sequence[Claim]]
 
@@ -82,6 +85,7 @@ class TranslationSimilarity:
         self._share = np.ones(1)
         self._affinity = sparse.csr_matrix((0, 0))
         self._place = np.zeros(0, dtype=np.int64)
+        self._translations: dict[int, dict[int, float]] = {}
 
     # -- fitting ------------------------------------------------------------------------------
 
@@ -108,6 +112,7 @@ class TranslationSimilarity:
         for _ in range(self.iterations):
             learnt, habits = self._expected_translations(usable, len(vocabulary), habits)
             self._affinity = (literal + self.learnt_weight * learnt).tocsr()
+        self._translations = self._shares_of_the_best()
         return habits
 
     def _spelling(self, vocabulary: Sequence[str]) -> sparse.csr_matrix:
@@ -193,6 +198,39 @@ class TranslationSimilarity:
                 words[id(reference)] = _Words.of(reference, self._ids)
             ours, theirs = words[id(reference)], _Words.of(other, self._ids)
             found.append(self._evidence(self._affinities(ours, theirs), ours, theirs))
+        return found
+
+    def standing(self, reference: Sequence[Claim], other: Sequence[Claim]) -> tuple[Shares, Shares]:
+        """For each word of either text, how far the other has it or a word that stands for it.
+
+        Returns:
+            For the words of each claim of ``reference``, and of ``other``: 1 for the same word,
+            for another as much as it is the first one's best translation, 0 for none.
+        """
+        return self._standing(reference, other), self._standing(other, reference)
+
+    def _standing(self, ours: Sequence[Claim], theirs: Sequence[Claim]) -> Shares:
+        there = {stem for claim in theirs for stem in claim.stems}
+        ids = [self._ids[stem] for stem in there if stem in self._ids]
+        return [
+            [1.0 if stem in there else self._best_translation(stem, ids) for stem in claim.stems]
+            for claim in ours
+        ]
+
+    def _best_translation(self, stem: str, ids: Sequence[int]) -> float:
+        known = self._translations.get(self._ids.get(stem, -1))
+        return max((known.get(word, 0.0) for word in ids), default=0.0) if known else 0.0
+
+    def _shares_of_the_best(self) -> dict[int, dict[int, float]]:
+        """Word → the words that stand for it, each with its affinity over the largest."""
+        found: dict[int, dict[int, float]] = {}
+        for word, (start, end) in enumerate(pairwise(self._affinity.indptr.tolist())):
+            values = self._affinity.data[start:end]
+            if len(values):
+                shares = values / max(float(values.max()), self.literal_weight)
+                found[word] = dict(
+                    zip(self._affinity.indices[start:end].tolist(), shares.tolist(), strict=True)
+                )
         return found
 
     def _affinities(self, ours: _Words, theirs: _Words) -> Floats:

@@ -121,6 +121,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
             given_baselines=given_baselines(arguments["baseline_value"]),
             similarity=arguments["similarity"],
             force=arguments["force"],
+            cache=arguments["cache"],
         )
         with writer_of(arguments["paraphraser"], cache=arguments["cache"]) as writer:
             frame = probe(
@@ -261,7 +262,8 @@ command = click.Command(
         ),
         click.Option(
             ["--cache"], type=click.Path(path_type=Path), metavar="FILE",
-            help="Where answers of the paraphraser are kept, so that none is paid for twice.",
+            help="Where answers of the paraphraser and readings of the AR are kept: a run that was "
+            "stopped goes on, and nothing is paid for twice.",
         ),
         click.Option(
             ["--similarity"], metavar="MODEL",

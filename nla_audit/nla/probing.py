@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -16,9 +19,10 @@ from nla_audit.nla.batching import Notice
 from nla_audit.nla.fit import check_fit
 from nla_audit.nla.fve import BaselineName, baselines_with, fraction_of_variance_explained
 from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.record import reconstructor_record, versions
 from nla_audit.nla.score import Texts
 from nla_audit.nla.scoring import score_rows
-from nla_audit.nla.shards import Progress, silent
+from nla_audit.nla.shards import Progress, Shards, digest_of, silent
 from nla_audit.probes.meaning import with_meaning
 from nla_audit.probes.registry import transforms
 from nla_audit.probes.run import apply_transform, checked_rows
@@ -42,6 +46,8 @@ class ProbeSettings:
         similarity: sentence-transformers model (name or folder) that says how far a change kept
             the meaning; ``None`` for the built-in similarity.
         force: go on where the activations are of another layer than an AR's.
+        cache: path beside which every batch that was read is kept, under a hash of the AR, the
+            texts and the activations, so that a run that was stopped reads none twice.
     """
 
     seed: int = 0
@@ -51,6 +57,7 @@ class ProbeSettings:
     given_baselines: Mapping[BaselineName, float] = field(default_factory=dict)
     similarity: str | None = None
     force: bool = False
+    cache: Path | None = None
 
 
 def probe(
@@ -73,7 +80,7 @@ def probe(
         settings: how to probe.
         writer: of the transforms that need a language model.
         reference: other explanations of the same activations, the control.
-        progress: told of texts written and read.
+        progress: told of texts written, compared and read.
         notice: told what does not stop the work.
 
     Returns:
@@ -135,13 +142,15 @@ def _changed(
     has_documents = rows["doc_id"].null_count() == 0
     labels = rows["doc_id" if has_documents else "idx"].to_list()
     frames = []
-    for card in transforms().values():
-        after = (
-            write_transform(card, before, writer, progress=progress)
-            if card.is_written
-            else apply_transform(card, before, labels, seed=seed)
-        )
+    by_rule = [card for card in transforms().values() if not card.is_written]
+    for number, card in enumerate(by_rule):
+        progress("changing texts", number, len(by_rule))
+        after = apply_transform(card, before, labels, seed=seed)
         frames.append(checked_rows(card, before, after))
+    for card in transforms().values():
+        if card.is_written:
+            after = write_transform(card, before, writer, progress=progress)
+            frames.append(checked_rows(card, before, after))
     made = pl.concat(frames)
     origin = made["row"].to_numpy()
     pairs = list(zip([before[row] for row in origin], made["text"], strict=True))
@@ -186,13 +195,19 @@ def _read(
         None if text is None or place is None else text.strip()
         for text, place in zip(made["text"], places, strict=True)
     ]
+    shards = None
+    if settings.cache is not None:
+        progress(f"hashing the AR ({name})", 0, 0)
+        key = _reading_key(reader, readable, places, activations, settings)
+        shards = Shards(settings.cache, key)
     scores = score_rows(
         reader,
         readable,
         activations.vectors,
         [place or 0 for place in places],
         token_budget=settings.token_budget,
-        progress=progress,
+        shards=shards,
+        progress=lambda stage, done, total: progress(f"{stage} ({name} AR)", done, total),
         notice=notice,
     )
     baselines = baselines_with(settings.given_baselines, activations.vectors, reader.mse_scale)
@@ -205,4 +220,26 @@ def _read(
         ar=pl.lit(name),
         fve=pl.Series(np.asarray(fve), nan_to_null=True),
         reason=pl.Series(reasons, dtype=pl.String),
+    )
+
+
+def _reading_key(
+    reader: Reconstructor,
+    texts: Sequence[str | None],
+    places: Sequence[int | None],
+    activations: Activations,
+    settings: ProbeSettings,
+) -> str:
+    """Hash of all that changes what an AR makes of these texts and activations."""
+    rows = hashlib.sha256()
+    for text, place in zip(texts, places, strict=True):
+        rows.update(json.dumps([text, place]).encode())
+    return digest_of(
+        {
+            "ar": reconstructor_record(reader),
+            "activations": activations.sha256,
+            "rows": rows.hexdigest(),
+            "token_budget": settings.token_budget,
+            "versions": versions(),
+        }
     )

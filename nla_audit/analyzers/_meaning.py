@@ -29,6 +29,10 @@ MIN_TEXTS_FOR_LINE = 30
 SIMILARITY_ERROR = 0.04
 #: Mean change of meaning below which there is nothing to fit: what is lost is lost at no change.
 NO_CHANGE = 0.01
+#: Share of unfaithful texts from which a caveat names the change.
+UNFAITHFUL = 0.1
+#: Similarity by chance from which the similarity alone says little.
+ALIKE = 0.5
 
 #: Columns of :func:`loss_at_zero_change`.
 LINE_SCHEMA = {
@@ -70,6 +74,33 @@ def meaning_of(scores: Scores, model: str, seed: int) -> dict[str, dict[str, flo
             del means["unfaithful"]
         found[name] = row | means
     return found
+
+
+def meaning_caveats(
+    measured: Mapping[str, Mapping[str, float | None]], cards: Mapping[str, Transform]
+) -> list[str]:
+    """What the numbers of :func:`meaning_of` warn of."""
+    caveats = []
+    lost = sorted(
+        f"{name} ({share:.0%})"
+        for name, row in measured.items()
+        if name in cards
+        and cards[name].group == "kept"
+        and (share := row.get("unfaithful") or 0.0) >= UNFAITHFUL
+    )
+    if lost:
+        caveats.append(
+            "Meant to keep the meaning, and judged unfaithful in a share of their texts: "
+            f"{', '.join(lost)}. What these cost is not the cost of form alone: see the loss at "
+            "zero change of meaning."
+        )
+    chance = measured.get(UNCHANGED, {}).get("chance_similarity") or 0.0
+    if chance >= ALIKE:
+        caveats.append(
+            f"The explanations of different activations are alike (similarity {chance:.2f} by "
+            "chance): read meaning_kept, which is corrected for it, or give --similarity."
+        )
+    return caveats
 
 
 def loss_at_zero_change(

@@ -25,7 +25,12 @@ from nla_audit.analyzers._channels import (
     adjusted,
     decide,
 )
-from nla_audit.analyzers._meaning import LINE_SCHEMA, loss_at_zero_change, meaning_of
+from nla_audit.analyzers._meaning import (
+    LINE_SCHEMA,
+    loss_at_zero_change,
+    meaning_caveats,
+    meaning_of,
+)
 from nla_audit.analyzers._retention import Effect, Retention, excess, loss, retention, signal
 from nla_audit.analyzers._stego_scores import (
     FLOOR,
@@ -163,8 +168,10 @@ def judge(
     own = retentions_of(columns, clusters, seed)
     controls, notes = _controls(scores, model, seed)
     found = gather(columns, clusters, controls, cards=known_cards, seed=seed, own=own)
-    numbers = _numbers(scores, model, own, found, seed)
+    measured = meaning_of(scores, model, seed)
+    numbers = _numbers(scores, own, found, measured)
     notes += _caveats(scores, known_cards, found.losses, controls, own)
+    notes += meaning_caveats(measured, known_cards)
     return decide(found), numbers, notes
 
 
@@ -246,14 +253,12 @@ def _controls(
 
 def _numbers(
     scores: Scores,
-    model: str,
     own: Mapping[str, Retention],
     evidence: Evidence,
-    seed: int,
+    measured: Mapping[str, Mapping[str, float | None]],
 ) -> dict[str, dict[str, float | None]]:
     """The headline's row of each variant; where there are two controls, the smaller excess."""
     q_values = adjusted(evidence.losses)
-    measured = meaning_of(scores, model, seed)
     table: dict[str, dict[str, float | None]] = {}
     for name, kept in own.items():
         found = [effects[name] for effects in evidence.excesses.values() if name in effects]

@@ -18,6 +18,10 @@ from nla_audit.world.planted import PlantedModel, PlantedSweep, plant
 CARDS = transforms()
 N = 120
 OMITTED = (0.0, 0.3, 0.6)
+_BY_RULE = (
+    "another", "random_text", "unchanged", "letter_case", "white_space", "shuffle_claims",
+    "compress", "synonyms", "quotes_removed", "function_words",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +70,9 @@ def _mixed(sweep: PlantedSweep, style: str) -> tuple[list[str], np.ndarray]:
 
 @pytest.fixture(scope="module")
 def measured(sweep: PlantedSweep) -> pl.DataFrame:
-    """Every rule's texts and two planted ones, under names of transforms of their groups."""
+    """Texts of some rules and two planted ones, under names of transforms of their groups."""
     before = _texts(sweep, "whole")
-    variants = {
-        name: apply_transform(card, before, range(N))
-        for name, card in CARDS.items()
-        if not card.is_written
-    }
+    variants = {name: apply_transform(CARDS[name], before, range(N)) for name in _BY_RULE}
     variants |= {"paraphrase": _mixed(sweep, "reworded")[0]}
     variants |= {"compress_written": _mixed(sweep, "plain")[0]}
     return with_meaning(_changes(before, variants))
@@ -238,3 +238,14 @@ def test_the_headline_has_similarity_with_its_chance():
     assert row["meaning_kept"] == pytest.approx(0.75)
     assert row["unfaithful"] == pytest.approx(0.25)
     assert {"meaning_similarity_low", "unfaithful_high"} <= row.keys()
+
+
+def test_what_was_not_kept_is_a_caveat():
+    def caveats(**measures):
+        frame = _study(np.full(60, 0.2), np.full(60, 0.8), 0)
+        return " ".join(stego(scores_from_frame(frame.with_columns(**measures))).caveats)
+
+    assert "paraphrase (30%)" in caveats(unfaithful=pl.lit(0.3))
+    assert "unfaithful" not in caveats(unfaithful=pl.lit(0.05))
+    assert "are alike" in caveats(chance_similarity=pl.lit(0.7))
+    assert "are alike" not in caveats(chance_similarity=pl.lit(0.3))

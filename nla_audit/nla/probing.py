@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from nla_audit.probes.meaning import with_meaning
 from nla_audit.probes.registry import transforms
 from nla_audit.probes.run import apply_transform, checked_rows
 from nla_audit.probes.writing import write_transform
+from nla_audit.text.similarity import similarity_named
 from nla_audit.text.words import content_stems, word_spans
 
 #: Value of column ``texts``: the pair's own explanations, or reference texts.
@@ -89,7 +91,8 @@ def probe(
         ``reason`` says why. The measures of meaning: :mod:`nla_audit.probes.meaning`.
 
     Raises:
-        UserError: no row has an activation, or one does not fit an AR.
+        UserError: no row has an activation, one does not fit an AR, or there is no such
+            similarity.
     """
     # Before anything is written: paraphrases may cost money.
     for reader in readers.values():
@@ -99,6 +102,7 @@ def probe(
             f"{activations.path}: none of its idx is among those of {texts.sources[0].path}: give "
             "the activations that these texts explain"
         )
+    similarity = similarity_named(settings.similarity)
     sources = [(OWN, texts), *([(REFERENCE, reference)] if reference is not None else [])]
     frames = []
     own_models = texts.rows["model"].unique(maintain_order=True).to_list()
@@ -114,7 +118,7 @@ def probe(
             if kind == REFERENCE:
                 break  # one set of reference texts, the first in the order of models
     made = with_meaning(
-        pl.concat(frames), similarity=settings.similarity, seed=settings.seed, progress=progress
+        pl.concat(frames), similarity=similarity, seed=settings.seed, progress=progress
     ).drop("before", "label")
     places = rows_by_idx(activations, made["idx"].to_list())
     return pl.concat(
@@ -168,15 +172,29 @@ def _shared(before: str | None, after: str | None) -> float | None:
     """Share of the content stems of two texts that both have (Jaccard)."""
     if before is None or after is None:
         return None
-    ours, theirs = set(content_stems(before)), set(content_stems(after))
+    ours, theirs = _stems(before), _stems(after)
     return len(ours & theirs) / len(ours | theirs) if ours | theirs else None
 
 
 def _ratio(before: str | None, after: str | None) -> float | None:
     if before is None or after is None:
         return None
-    words = len(list(word_spans(before)))
-    return len(list(word_spans(after))) / words if words else None
+    words = _word_count(before)
+    return _word_count(after) / words if words else None
+
+
+# Every explanation is compared with each of its changed texts.
+_CACHED = 1 << 12
+
+
+@lru_cache(maxsize=_CACHED)
+def _stems(text: str) -> frozenset[str]:
+    return frozenset(content_stems(text))
+
+
+@lru_cache(maxsize=_CACHED)
+def _word_count(text: str) -> int:
+    return sum(1 for _ in word_spans(text))
 
 
 def _read(

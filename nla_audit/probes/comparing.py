@@ -18,7 +18,7 @@ from nla_audit.stats import MIN_CLUSTERS
 from nla_audit.text.claims import Claim
 from nla_audit.text.reading import Reader, TextPair, text_of
 from nla_audit.text.segmentation import Habits, Segmentation, learn
-from nla_audit.text.similarity import Shares, TranslationSimilarity, similarity_named
+from nla_audit.text.similarity import Shares, Similarity, TranslationSimilarity
 
 Floats = NDArray[np.float64]
 
@@ -72,7 +72,7 @@ class MeaningReader:
         found = []
         for texts, said in _segmented(self.reader, known, pairs):
             weights = None
-            if counts_for is not None and isinstance(similarity, TranslationSimilarity):
+            if counts_for is not None:
                 claims = texts.reference.claims, texts.other.claims
                 shares = _standing_shares(similarity, self.weights, *claims)
                 weights = tuple(
@@ -101,7 +101,7 @@ def telling_weights(pairs: Sequence[TextChange]) -> dict[str, float]:
 def learn_reader(
     examples: Sequence[TextChange],
     says_the_same: Set[str],
-    name: str | None,
+    similarity: Similarity,
     weights: Mapping[str, float],
 ) -> MeaningReader:
     """A dictionary learnt from what says the same, and each variant's own habits.
@@ -109,10 +109,9 @@ def learn_reader(
     Args:
         examples: changed texts, in any variant.
         says_the_same: the variants whose texts say what their originals say.
-        name: ``None`` for the built-in similarity, else a sentence-transformers name or folder.
+        similarity: fitted here; a reader that was learnt with it before is of no more use.
         weights: :func:`telling_weights`.
     """
-    similarity = similarity_named(name)
     teaching = [pair for pair in examples if pair.variant in says_the_same] or list(examples)
     of_all = similarity.fit([_claims(pair) for pair in _sample(teaching, _LEARNT_FROM)])
     habits: dict[str, Habits] = {}
@@ -121,7 +120,7 @@ def learn_reader(
         sample = _sample(own, _HABITS_FROM)
         claims = [_claims(pair) for pair in sample]
         habits[variant] = learn(similarity.evidence(claims), of_all, _ROUNDS)
-        if isinstance(similarity, TranslationSimilarity) and len(sample) >= MIN_TO_LEARN:
+        if len(sample) >= MIN_TO_LEARN:
             # The next pair's original is another explanation than its own.
             crossed = [
                 replace(one, after=other.after) for one, other in pairwise([*sample, sample[0]])
@@ -156,25 +155,42 @@ def _not_by_chance(own: Floats, null: Floats) -> Floats:
     """For each bin of shares, the probability that a claim's is not drawn from the null.
 
     One minus the local false discovery rate (Efron 2004) with the largest share of null claims
-    that the two histograms allow, made to rise with the share.
+    that the two histograms allow, by isotonic regression rising with the share.
     """
-    counts = [
-        np.bincount(np.digitize(shares, _BINS), minlength=len(_BINS) + 1) + 0.5
-        for shares in (own, null)
-    ]
-    ratio = (counts[0] / counts[0].sum()) / (counts[1] / counts[1].sum())
-    return np.maximum.accumulate(1 - np.minimum(ratio.min() / ratio, 1.0))
+    from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415  (slow to import)
+
+    counts = [np.bincount(np.digitize(x, _BINS), minlength=len(_BINS) + 1) for x in (own, null)]
+    known = np.flatnonzero(counts[0] + counts[1])
+    # Half a claim more in each, so that no ratio is without end.
+    ours, theirs = ((count[known] + 0.5) / (count.sum() + 0.5 * len(known)) for count in counts)
+    fit = IsotonicRegression(out_of_bounds="clip")
+    fit.fit(known, ours / (ours + theirs), sample_weight=(counts[0] + counts[1])[known])
+    share = np.clip(fit.predict(np.arange(len(_BINS) + 1)), 1e-9, 1 - 1e-9)
+    ratio = share / (1 - share)
+    return np.asarray(1 - np.minimum(ratio.min() / ratio, 1.0))
 
 
 def _standing_shares(
-    similarity: TranslationSimilarity,
+    similarity: Similarity,
     weights: Mapping[str, float],
     reference: Sequence[Claim],
     other: Sequence[Claim],
 ) -> tuple[Floats, Floats]:
-    """For each claim of either text the share of its telling words that stand in the other."""
-    ours, theirs = similarity.standing(reference, other)
-    return _by_claim(reference, ours, weights), _by_claim(other, theirs, weights)
+    """For each claim of either text the share of its telling words that stand in the other.
+
+    A similarity of whole claims knows no words: there it is the probability, at even odds, that
+    the claim matches the likest one of the other text.
+    """
+    if isinstance(similarity, TranslationSimilarity):
+        ours, theirs = similarity.standing(reference, other)
+        return _by_claim(reference, ours, weights), _by_claim(other, theirs, weights)
+    evidence = similarity.evidence([(reference, other)])[0]
+    if evidence.ratio.size == 0:
+        return np.zeros(len(reference)), np.zeros(len(other))
+    matches = evidence.ratio / (1 + evidence.ratio)
+    units = np.bincount(evidence.owners, minlength=len(other))
+    best = np.bincount(evidence.owners, matches.max(axis=1), minlength=len(other))
+    return matches.max(axis=0), best / np.maximum(units, 1)
 
 
 def _by_claim(claims: Sequence[Claim], standing: Shares, weights: Mapping[str, float]) -> Floats:

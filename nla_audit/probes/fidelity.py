@@ -24,6 +24,8 @@ _NUMBER_WORDS = (
 ).split()
 #: Digits → the word for the number.
 _SPELT = {str(number): word for number, word in enumerate(_NUMBER_WORDS)}
+#: Every explanation is compared with each of its changed texts.
+_CACHED = 1 << 12
 _NO_DIGIT = re.compile(r"\D")
 
 
@@ -45,7 +47,7 @@ def infidelities(before: str, after: str, card: Transform) -> list[str]:
     A transform that cuts may lose whatever it likes, and one that destroys quotes may change
     them; a translation may have other names for things. None may make anything up.
     """
-    if before == after or words(before) == words(after):
+    if before == after or _spoken(before) == _spoken(after):
         return []
     ours, theirs = _content(before), _content(after)
     kinds = ["number"]
@@ -71,7 +73,12 @@ def _holds(kind: str, wanted: _Content, there: _Content) -> bool:
     return all(quote in there.joined for quote in wanted.quotes)
 
 
-@lru_cache(maxsize=1 << 16)
+@lru_cache(maxsize=_CACHED)
+def _spoken(text: str) -> tuple[str, ...]:
+    return tuple(words(text))
+
+
+@lru_cache(maxsize=_CACHED)
 def _content(text: str) -> _Content:
     quotes = quoted_spans(text)
     inside = [(quote.start, quote.end) for quote in quotes]
@@ -86,7 +93,7 @@ def _content(text: str) -> _Content:
         for item in numbers(text)
         if not any(start <= item.start < end for start, end in inside)
     ]
-    spoken = words(text)
+    spoken = _spoken(text)
     return _Content(
         stems=frozenset(map(stem, spoken)),
         joined=f" {' '.join(spoken)} ",

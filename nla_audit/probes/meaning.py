@@ -20,7 +20,7 @@ in one pair alone cannot vouch for itself.
 **Chance** is the same reading of a changed text beside another activation's explanation. A text is
 **unfaithful** if it loses or adds a name, a number or a quoted span that its transform did not
 promise to change (:mod:`nla_audit.probes.fidelity`), or if it is no more similar to its original
-than :data:`NULL_QUANTILE` of the texts are to another activation's.
+than :data:`NULL_QUANTILE` of the same change's texts are to another activation's.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from nla_audit.probes.comparing import (
 from nla_audit.probes.fidelity import infidelities
 from nla_audit.probes.registry import transforms
 from nla_audit.stats import derangement
+from nla_audit.text.similarity import Similarity, TranslationSimilarity
 from nla_audit.text.words import FUNCTION_WORDS, words
 
 Progress = Callable[[str, int, int], None]
@@ -48,6 +49,9 @@ Progress = Callable[[str, int, int], None]
 #: A text counts as unlike its original unless it beats this share of the null: one in twenty of
 #: the texts that have nothing to do with each other is let through.
 NULL_QUANTILE = 0.95
+#: Where texts of other activations are this similar the similarity tells nothing apart, and only
+#: names, numbers and quoted spans are judged.
+_INDISTINCT = 0.9
 #: Texts of each variant that are read beside another activation's explanation.
 _NULL_TEXTS = 100
 #: Pairs read at a time.
@@ -64,7 +68,7 @@ SCHEMA = {
 def with_meaning(
     changes: pl.DataFrame,
     *,
-    similarity: str | None = None,
+    similarity: Similarity | None = None,
     seed: int = 0,
     progress: Progress = lambda stage, done, total: None,
 ) -> pl.DataFrame:
@@ -73,7 +77,7 @@ def with_meaning(
     Args:
         changes: ``variant``, ``label`` (the activation, or its document), ``before`` and
             ``text``; texts may be null.
-        similarity: ``None`` for the built-in one, else a sentence-transformers name or folder.
+        similarity: fitted to each half in turn; the built-in one unless given.
         seed: of the halves and of the null's partners.
         progress: told of distinct pairs of texts read.
 
@@ -102,7 +106,11 @@ def with_meaning(
         for row, other in _partners(readable, variants, labels, seed).items()
     }
     found = _similarities(
-        list(pairs.values()), list(crossed.values()), says_the_same, similarity, progress
+        list(pairs.values()),
+        list(crossed.values()),
+        says_the_same,
+        similarity or TranslationSimilarity(),
+        progress,
     )
     own = {row: found[pair] for row, pair in pairs.items()}
     chance = {row: found[pair] for row, pair in crossed.items()}
@@ -126,11 +134,12 @@ def _thresholds(null: Mapping[int, tuple[str, float]]) -> dict[str, float]:
     values: dict[str, list[float]] = {}
     for variant, value in null.values():
         values.setdefault(variant, []).append(value)
-    return {
+    thresholds = {
         variant: float(np.quantile(found, NULL_QUANTILE))
         for variant, found in values.items()
         if len(found) >= MIN_TO_LEARN
     }
+    return {variant: value for variant, value in thresholds.items() if value < _INDISTINCT}
 
 
 def _halves(labels: Sequence[str], seed: int) -> dict[str, int]:
@@ -166,7 +175,7 @@ def _similarities(
     pairs: Sequence[TextChange],
     crossed: Sequence[TextChange],
     says_the_same: Set[str],
-    name: str | None,
+    similarity: Similarity,
     progress: Progress,
 ) -> dict[TextChange, float]:
     """Similarity of each distinct pair; the reading is learnt from ``pairs`` alone."""
@@ -174,12 +183,12 @@ def _similarities(
     unread = [pair for pair, value in found.items() if value is None]
     done = len(found) - len(unread)
     progress("comparing meanings", done, len(found))
-    # What a text keeps word for word teaches nothing, and would let no new word stand for an old.
     weights = telling_weights(pairs)
+    # What a text keeps word for word teaches nothing, and would let no new word stand for an old.
     examples = [pair for pair in dict.fromkeys(pairs) if found[pair] is None] or list(pairs)
     for half in sorted({pair.half for pair in unread}):
         others = [pair for pair in examples if pair.half != half] or examples
-        reader = learn_reader(others, says_the_same, name, weights)
+        reader = learn_reader(others, says_the_same, similarity, weights)
         for variant, own in by_variant(pair for pair in unread if pair.half == half).items():
             for first in range(0, len(own), _CHUNK):
                 chunk = own[first : first + _CHUNK]
@@ -199,7 +208,7 @@ def _without_reading(pair: TextChange) -> float | None:
     return 1.0 if theirs == _content_words(pair.before) else None
 
 
-@lru_cache(maxsize=1 << 15)
+@lru_cache(maxsize=1 << 12)
 def _content_words(text: str) -> tuple[str, ...]:
     """The content words of ``text``, in alphabetical order."""
     return tuple(sorted(word for word in words(text) if word not in FUNCTION_WORDS))

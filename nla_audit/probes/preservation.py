@@ -10,6 +10,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 
 from nla_audit.text.claims import split_claims
 from nla_audit.text.items import quoted_spans
@@ -23,6 +24,8 @@ _FORMAT = "Cf"
 
 def visible(text: str) -> str:
     """``text`` without characters that have no width."""
+    if text.isascii():
+        return text
     return "".join(sign for sign in text if unicodedata.category(sign) != _FORMAT)
 
 
@@ -33,12 +36,18 @@ def plain(text: str) -> str:
     return fold_lookalikes(visible(text))
 
 
+# The same explanation is compared with its text by every transform.
+_CACHED = 1 << 12
+
+
+@lru_cache(maxsize=_CACHED)
 def _quotes(text: str) -> Counter[str]:
     return Counter(span.text for span in quoted_spans(text))
 
 
-def _spoken(text: str) -> list[str]:
-    return words(plain(text))
+@lru_cache(maxsize=_CACHED)
+def _spoken(text: str) -> tuple[str, ...]:
+    return tuple(words(plain(text)))
 
 
 def script_shares(text: str) -> Counter[str]:
@@ -47,6 +56,8 @@ def script_shares(text: str) -> Counter[str]:
 
 
 def _same_script(before: str, after: str) -> bool:
+    if before.isascii() and after.isascii():
+        return True
     ours, theirs = script_shares(plain(before)), script_shares(plain(after))
     return not ours or not theirs or ours.most_common(1)[0][0] == theirs.most_common(1)[0][0]
 

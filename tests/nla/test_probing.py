@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -236,6 +237,18 @@ def test_a_local_model_that_cannot_do_it_fails_and_is_counted(tmp_path):
         assert [answer.lines for answer in answers] == [None, None]
         assert (writer.account.requests, writer.account.failures) == (1, 1)
         assert writer.account.input_tokens > 0
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("sentence_transformers") is not None,
+    reason="sentence-transformers is installed",
+)
+def test_a_similarity_that_cannot_be_had_is_said_before_anything_is_written(root, capsys):
+    arguments = ["stego", "--ar", root / "ar", "--completions", root / "texts.parquet",
+                 "--activations", root / "activations.parquet", "--similarity", "no/model",
+                 "--paraphraser", "openai:m@http://127.0.0.1:9"]  # fmt: skip
+    assert cli.run(list(map(str, arguments))) == 2
+    assert "sentence-transformers" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["--completions", "--activations"])

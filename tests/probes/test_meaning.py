@@ -13,6 +13,8 @@ from nla_audit.probes.fidelity import infidelities
 from nla_audit.probes.meaning import with_meaning
 from nla_audit.probes.registry import transforms
 from nla_audit.probes.run import apply_transform
+from nla_audit.text.segmentation import Evidence, Habits
+from nla_audit.text.similarity import breaks_between
 from nla_audit.world.planted import PlantedModel, PlantedSweep, plant
 
 CARDS = transforms()
@@ -136,6 +138,49 @@ def test_rows_keep_their_place_and_gaps_stay_gaps(sweep):
     assert measured["unfaithful"].null_count() == 2
     shuffled = with_meaning(frame.reverse()).reverse()
     assert shuffled["similarity"].to_list() == pytest.approx(found, nan_ok=True)
+
+
+class _Alphabet:
+    """A similarity of whole claims that knows one thing: claims with the same first letter match.
+
+    It stands for a sentence-transformers model, whose units are claims and which learns no words.
+    """
+
+    name = "alphabet"
+
+    def fit(self, parallel):
+        return Habits()
+
+    def evidence(self, pairs):
+        return [
+            Evidence(
+                np.array(
+                    [[20.0 if new.text[0] == old.text[0] else 0.01 for old in reference]
+                     for new in other]
+                ).reshape(len(other), len(reference)),
+                breaks_between(other, np.ones(len(other), dtype=np.int64)),
+                np.arange(len(other)),
+                np.array([claim.sentence for claim in reference], dtype=np.int64),
+            )
+            for reference, other in pairs
+        ]  # fmt: skip
+
+
+def test_another_similarity_takes_the_place_of_the_dictionary():
+    letters = "ABCDEFGHIJKLMNOP"
+    before = [f"{a}pples grow on old trees. {b}erries hang there." for a, b in
+              zip(letters, letters[::-1], strict=True)]  # fmt: skip
+    same = [f"{text[0]}xx yyy zzz www. {text[26]}xx yyy zzz vvv." for text in before]
+    lost = [f"{text[0]}xx yyy zzz www. ?xx yyy zzz vvv." for text in before]
+    measured = with_meaning(
+        _changes(before, {"unchanged": list(before), "paraphrase": same, "paraphrase_lines": lost}),
+        similarity=_Alphabet(),
+    )
+    kept, half_lost = _mean(measured, "paraphrase"), _mean(measured, "paraphrase_lines")
+    chance = _mean(measured, "paraphrase", "chance_similarity")
+    print(f"kept {kept:.2f}, half lost {half_lost:.2f}, chance {chance:.2f}")
+    assert kept > 0.95
+    assert chance + 0.1 < half_lost < kept - 0.05
 
 
 @pytest.mark.parametrize(

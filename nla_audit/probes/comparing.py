@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +35,14 @@ MIN_TO_LEARN = MIN_CLUSTERS
 ANY = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class TextChange:
-    """Two texts, the change between them, and which half of the activations they are of."""
+    """Two texts, the change between them, and which half of the activations they are of.
 
+    Their order is that of the samples drawn of them: the rows' own order changes nothing.
+    """
+
+    label: str  #: the activation (or document) that the changed text is of
     before: str
     after: str
     variant: str
@@ -121,9 +124,11 @@ def learn_reader(
         claims = [_claims(pair) for pair in sample]
         habits[variant] = learn(similarity.evidence(claims), of_all, _ROUNDS)
         if len(sample) >= MIN_TO_LEARN:
-            # The next pair's original is another explanation than its own.
+            # The sample is in order of the labels: half of it away stands another activation.
+            middle = len(sample) // 2
             crossed = [
-                replace(one, after=other.after) for one, other in pairwise([*sample, sample[0]])
+                replace(one, after=other.after)
+                for one, other in zip(sample, [*sample[middle:], *sample[:middle]], strict=True)
             ]
             found = _segmented(Reader(similarity, {variant: habits[variant]}), variant, crossed)
             by_chance = [_still_and_before(pair, said) for pair, said in found]
@@ -206,7 +211,7 @@ def _by_claim(claims: Sequence[Claim], standing: Shares, weights: Mapping[str, f
 
 
 def _sample(pairs: Sequence[TextChange], most: int) -> list[TextChange]:
-    distinct = list(dict.fromkeys(pairs))
+    distinct = sorted(set(pairs))
     drawn = np.random.default_rng(len(distinct)).permutation(len(distinct))[:most]
     return [distinct[place] for place in sorted(drawn.tolist())]
 

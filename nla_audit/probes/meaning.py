@@ -53,7 +53,7 @@ NULL_QUANTILE = 0.95
 #: names, numbers and quoted spans are judged.
 _INDISTINCT = 0.9
 #: Texts of each variant that are read beside another activation's explanation.
-_NULL_TEXTS = 100
+_NULL_TEXTS = 200
 #: Pairs read at a time.
 _CHUNK = 2000
 
@@ -98,12 +98,12 @@ def with_meaning(
     ]  # fmt: skip
     halves = _halves(labels, seed)
     pairs = {
-        row: TextChange(before[row], after[row], variants[row], halves[labels[row]])
+        row: TextChange(labels[row], before[row], after[row], variants[row], halves[labels[row]])
         for row in readable
     }
     crossed = {
-        row: TextChange(before[other], after[row], variants[row], halves[labels[row]])
-        for row, other in _partners(readable, variants, labels, seed).items()
+        row: TextChange(labels[row], before[other], after[row], variants[row], halves[labels[row]])
+        for row, other in _partners(pairs, seed).items()
     }
     found = _similarities(
         list(pairs.values()),
@@ -151,18 +151,16 @@ def _halves(labels: Sequence[str], seed: int) -> dict[str, int]:
     return {label: int(place % 2) for label, place in zip(distinct.tolist(), order, strict=True)}
 
 
-def _partners(
-    readable: Sequence[int], variants: Sequence[str], labels: Sequence[str], seed: int
-) -> dict[int, int]:
+def _partners(pairs: Mapping[int, TextChange], seed: int) -> dict[int, int]:
     """A sample of each variant's rows → a row of another label, whose original is read instead."""
     found: dict[int, int] = {}
-    by_variant: dict[str, list[int]] = {}
-    for row in readable:
-        by_variant.setdefault(variants[row], []).append(row)
-    for number, (_, rows) in enumerate(sorted(by_variant.items())):
+    rows_of: dict[str, list[int]] = {}
+    for row in sorted(pairs, key=pairs.__getitem__):
+        rows_of.setdefault(pairs[row].variant, []).append(row)
+    for number, (_, rows) in enumerate(sorted(rows_of.items())):
         drawn = np.random.default_rng([seed, 6, number]).permutation(len(rows))[:_NULL_TEXTS]
         sample = [rows[place] for place in sorted(drawn.tolist())]
-        partners = derangement([labels[row] for row in sample], seed * 1000 + number)
+        partners = derangement([pairs[row].label for row in sample], seed * 1000 + number)
         found |= {
             row: sample[partner]
             for row, partner in zip(sample, partners, strict=True)
@@ -180,7 +178,7 @@ def _similarities(
 ) -> dict[TextChange, float]:
     """Similarity of each distinct pair; the reading is learnt from ``pairs`` alone."""
     found = {pair: _without_reading(pair) for pair in dict.fromkeys([*pairs, *crossed])}
-    unread = [pair for pair, value in found.items() if value is None]
+    unread = sorted(pair for pair, value in found.items() if value is None)
     done = len(found) - len(unread)
     progress("comparing meanings", done, len(found))
     weights = telling_weights(pairs)

@@ -140,6 +140,17 @@ def test_rows_keep_their_place_and_gaps_stay_gaps(sweep):
     assert shuffled["similarity"].to_list() == pytest.approx(found, nan_ok=True)
 
 
+def test_the_order_of_rows_changes_nothing(sweep):
+    before = _texts(sweep, "whole")[:40]
+    variants = {
+        name: apply_transform(CARDS[name], before, range(40)) for name in ("another", "synonyms")
+    }
+    variants["paraphrase"] = _texts(sweep, "reworded 0.3")[:40]
+    frame = _changes(before, variants).with_row_index("row")
+    shuffled = with_meaning(frame.sample(fraction=1, shuffle=True, seed=2)).sort("row")
+    assert shuffled.equals(with_meaning(frame))
+
+
 class _Alphabet:
     """A similarity of whole claims that knows one thing: claims with the same first letter match.
 

@@ -47,7 +47,8 @@ def _scored(models: tuple[str, ...] = ("p0.0",)) -> pl.DataFrame:
     return pl.DataFrame(rows, schema_overrides={"doc_id": pl.String})
 
 
-def _finding(models: tuple[str, ...] = ("p0.0",)) -> Finding:
+def probe_finding(models: tuple[str, ...] = ("p0.0",)) -> Finding:
+    """A finding with hostile texts among its examples."""
     frame = _scored(models)
     return stego(scores_from_frame(frame), examples=chosen_examples(frame, ar="own"))
 
@@ -81,7 +82,7 @@ def test_what_nobody_sees_is_shown_and_what_is_unrelated_is_not_compared():
 
 @pytest.mark.parametrize("models", [("p0.0",), ("p0.0", "p0.03")])
 def test_the_report_is_whole_and_harmless(tmp_path: Path, models: tuple[str, ...]):
-    finding = _finding(models)
+    finding = probe_finding(models)
     files = write_probe(finding, tmp_path / "out", record=RECORD, what={"Paraphraser": "rules"})
     names = {str(file.relative_to(tmp_path / "out")) for file in files}
     assert {"report.html", "report.md", "stego.json", "stego.record.json",
@@ -106,7 +107,7 @@ def test_the_same_finding_gives_the_same_bytes_and_other_files_stay(tmp_path: Pa
     for _ in range(2):
         (tmp_path / "out").mkdir(exist_ok=True)
         (tmp_path / "out" / "mine.txt").write_text("mine")
-        files = write_probe(_finding(), tmp_path / "out", record=RECORD, what={})
+        files = write_probe(probe_finding(), tmp_path / "out", record=RECORD, what={})
         contents.append({file.name: file.read_bytes() for file in files})
     assert contents[0] == contents[1]
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"

@@ -44,6 +44,7 @@ def _run(**arguments: Any) -> None:
     if modes == ["self_test"]:
         _self_test(arguments, console)
         return
+    _make_folders(arguments)
     from nla_audit.analyzers._stego_scores import read_scores  # noqa: PLC0415  (keeps --help fast)
 
     if modes == ["scores"]:
@@ -53,6 +54,17 @@ def _run(**arguments: Any) -> None:
     else:
         study = _scored(arguments, console)
     _report(study, arguments, console)
+
+
+def _make_folders(arguments: dict[str, Any]) -> None:
+    """Make the folders that are written into: better now than when all has been read."""
+    from nla_audit.nla.shards import writing  # noqa: PLC0415
+
+    for name in ("out", "keep_scores"):
+        path: Path | None = arguments[name]
+        if path is not None:
+            with writing(path):
+                (path if name == "out" else path.parent).mkdir(parents=True, exist_ok=True)
 
 
 @dataclass

@@ -239,6 +239,21 @@ def test_a_local_model_that_cannot_do_it_fails_and_is_counted(tmp_path):
         assert writer.account.input_tokens > 0
 
 
+@pytest.mark.parametrize("option", ["--out", "--keep-scores"])
+def test_where_nothing_can_be_written_is_said_before_anything_is_read(
+    root, tmp_path, capsys, monkeypatch, option
+):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(Reconstructor, "read", lambda *_, **__: pytest.fail("it was read"))
+    path = tmp_path / "file" if option == "--out" else tmp_path / "file" / "scores.parquet"
+    arguments = ["stego", "--ar", root / "ar", "--completions", root / "texts.parquet",
+                 "--activations", root / "activations.parquet", option, path]  # fmt: skip
+    assert cli.run(list(map(str, arguments))) == 2
+    error = capsys.readouterr().err
+    assert "cannot write" in error
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 @pytest.mark.skipif(
     importlib.util.find_spec("sentence_transformers") is not None,
     reason="sentence-transformers is installed",

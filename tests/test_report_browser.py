@@ -11,7 +11,10 @@ import pytest
 
 from nla_audit.report import audit
 from nla_audit.report.audit import run_audit
+from nla_audit.report.probe import write_probe
 from tests import report_samples as samples
+from tests.test_report_probe import RECORD as PROBE_RECORD
+from tests.test_report_probe import probe_finding
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
@@ -295,3 +298,25 @@ def test_the_policy_stops_a_request(browser: Any, report: Path) -> None:
     )
     browser.get_log("browser")
     assert blocked == "connect-src"
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_the_probes_report_shows_before_and_after(browser: Any, tmp_path: Path, width: int) -> None:
+    files = write_probe(probe_finding(), tmp_path, record=PROBE_RECORD, what={})
+    size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        browser.get(next(file for file in files if file.name == "report.html").as_uri())
+        spare = browser.execute_script("return innerWidth - document.documentElement.scrollWidth")
+        summary = browser.find_element(By.CSS_SELECTOR, "details.examples summary")
+        browser.execute_script("arguments[0].click()", summary)
+        before, after = browser.find_elements(By.CSS_SELECTOR, "details[open] .pair p")[:2]
+        assert before.is_displayed()
+        assert "<script>alert(1)</script>" in after.text  # as text
+        assert after.find_elements(By.TAG_NAME, "ins")
+        tops = [part.location["y"] for part in (before, after)]
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert spare >= 0
+    assert (tops[0] == tops[1]) == (width > 500)
+    assert browser.get_log("browser") == []

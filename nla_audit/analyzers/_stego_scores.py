@@ -26,7 +26,9 @@ UNCHANGED, FLOOR = "unchanged", "another"
 #: Whose texts: the pair's own explanations, or reference texts (gold, or by the warm start).
 OWN, REFERENCE = "own", "reference"
 #: Measures of how far the meaning was kept, per text; all optional.
-MEANING = ("similarity", "length_ratio", "shared_words", "unfaithful", "changed")
+MEANING = (
+    "similarity", "chance_similarity", "unfaithful", "shared_words", "length_ratio", "changed"
+)  # fmt: skip
 #: What orders models into a series; optional.
 SERIES = ("step", "length_penalty")
 _SUFFIXES = {".parquet", ".csv", ".tsv", ".jsonl", ".ndjson"}

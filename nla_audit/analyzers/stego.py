@@ -27,24 +27,27 @@ from nla_audit.analyzers._channels import (
     adjusted,
     decide,
 )
+from nla_audit.analyzers._meaning import (
+    LINE_SCHEMA,
+    loss_at_zero_change,
+    meaning_caveats,
+    meaning_of,
+)
 from nla_audit.analyzers._retention import Retention, excess, loss, retention, signal
 from nla_audit.analyzers._series import trend_over
 from nla_audit.analyzers._stego_scores import (
     FLOOR,
-    MEANING,
     OWN,
     REFERENCE,
     UNCHANGED,
     Scores,
     table_of,
 )
-from nla_audit.findings import Figure, Finding, Headline
+from nla_audit.findings import Card, Figure, Finding, Headline
 from nla_audit.probes.registry import Transform, transforms
-from nla_audit.stats import Interval, clustered_regression
+from nla_audit.stats import Interval
 
 QUESTION = "Does the AR read what explanations say, or something hidden in how it is said?"
-#: Texts below which no line is fitted through loss and change of meaning.
-_MIN_TEXTS_FOR_LINE = 30
 
 
 def stego(
@@ -63,7 +66,8 @@ def stego(
         scores: of the changed texts.
         seed: of the intervals.
         notes: caveats that only the caller knows (who wrote the paraphrases, what failed).
-        examples: ``variant, before, after``, to be shown; left out of reports without texts.
+        examples: :func:`nla_audit.probes.examples.chosen_examples`; left out of reports
+            without texts.
         series: column that orders the models (:data:`~nla_audit.analyzers._stego_scores.SERIES`),
             to say whether the gap widens along it.
 
@@ -80,11 +84,12 @@ def stego(
     for model in models:
         verdict, variants, notes = judge(scores, model, cards=cards, seed=seed)
         verdicts[model] = verdict
-        for name, numbers in variants.items():
+        for name in sorted(variants, key=lambda name: _place(name, cards)):
             key = name if len(models) == 1 else f"{model}: {name}"
-            headline[key] = numbers
-            rows.append({"model": model, "variant": name, **numbers})
-        lines += _at_zero_change(scores, model, cards)
+            headline[key] = variants[name]
+            aspect = aspect_of(name, cards)
+            rows.append({"model": model, "aspect": aspect, "variant": name, **variants[name]})
+        lines += loss_at_zero_change(scores, model, cards)
         caveats += [note if len(models) == 1 else f"{model}: {note}" for note in notes]
     tables = {
         "variants": pl.DataFrame(rows, infer_schema_length=None),
@@ -93,8 +98,7 @@ def stego(
     }
     if examples is not None:
         tables["examples"] = examples
-    if lines:
-        tables["loss_at_zero_meaning_change"] = pl.DataFrame(lines, infer_schema_length=None)
+    tables["loss_at_zero_meaning_change"] = pl.DataFrame(lines, LINE_SCHEMA)
     finding = Finding(
         analyzer="stego",
         question=QUESTION,
@@ -106,15 +110,7 @@ def stego(
         ),
         caveats=list(dict.fromkeys(caveats)),
         tables=tables,
-        figures=[
-            Figure(
-                "retention", "What is left of the reconstruction", "bar", "variants",
-                x="variant", y="retention", x_label="change of the text", y_label="retention",
-                low="retention_low", high="retention_high", percent=True,
-                group="model" if len(models) > 1 else None,
-                caption="Share of FVE above the floor that each change of the text leaves.",
-            )
-        ],
+        figures=_figures("model" if len(models) > 1 else None),
         private_tables=frozenset({"examples"}),
         parameters={
             "seed": seed, "ar": scores.own_ar, "false_discovery_rate": FDR,
@@ -140,6 +136,51 @@ def with_trend(
     )
 
 
+def aspect_of(variant: str, cards: Mapping[str, Transform]) -> str:
+    """What a variant is there to test, in words: rows of one aspect stand together."""
+    card = cards.get(variant)
+    if card is None:
+        return "of unknown kind"
+    if card.group != "kept":
+        return "control" if card.group == "control" else "meaning cut"
+    if len(card.destroys) == 1:
+        return NAMES[next(iter(card.destroys))]
+    return "several at once"
+
+
+#: The aspects in the order of the report.
+_ASPECTS = ("control", *NAMES.values(), "several at once", "meaning cut", "of unknown kind")
+
+
+def _place(variant: str, cards: Mapping[str, Transform]) -> tuple[int, str]:
+    return _ASPECTS.index(aspect_of(variant, cards)), variant
+
+
+def _figures(group: str | None) -> list[Figure]:
+    return [
+        Figure(
+            "retention", "What is left of the reconstruction", "bar", "variants",
+            x="variant", y="retention", x_label="change of the text", y_label="retention",
+            low="retention_low", high="retention_high", percent=True, group=group or "aspect",
+            caption="Share of FVE above the floor that each change of the text leaves.",
+        ),
+        Figure(
+            "channels", "What each channel carries", "bar", "channels",
+            x="channel", y="share", x_label="", y_label="share of the reconstruction lost with it",
+            low="share_low", high="share_high", percent=True, group=group,
+            caption="The largest loss among the changes that destroy this channel and no other "
+            "and keep the meaning.",
+        ),
+        Figure(
+            "form", "Loss where the meaning is kept", "bar", "loss_at_zero_meaning_change",
+            x="variant", y="loss", x_label="", y_label="share lost at no change of meaning",
+            low="loss_low", high="loss_high", percent=True, group=group,
+            caption="A line through loss and change of meaning, read where nothing changes: the "
+            "cost of form alone.",
+        ),
+    ]  # fmt: skip
+
+
 def judge(
     scores: Scores, model: str, *, cards: Mapping[str, Transform] | None = None, seed: int = 0
 ) -> tuple[Verdict, dict[str, dict[str, float | None]], list[str]]:
@@ -155,8 +196,10 @@ def judge(
     found = gather(
         columns, clusters, controls, cards=known_cards, seed=seed, own=own, untouched=untouched
     )
-    numbers = _numbers(scores, model, own, found)
+    measured = meaning_of(scores, model, seed)
+    numbers = _numbers(scores, own, found, measured)
     notes += _caveats(scores, found, controls, own)
+    notes += meaning_caveats(measured, known_cards)
     return decide(found), numbers, notes
 
 
@@ -252,13 +295,12 @@ def _controls(
 
 def _numbers(
     scores: Scores,
-    model: str,
     own: Mapping[str, Retention],
     evidence: Evidence,
+    measured: Mapping[str, Mapping[str, float | None]],
 ) -> dict[str, dict[str, float | None]]:
     """The headline's row of each variant; where there are two controls, the smaller excess."""
     q_values = adjusted(evidence.losses)
-    measured = _meaning(scores, model)
     table: dict[str, dict[str, float | None]] = {}
     for name, kept in own.items():
         found = [effects[name] for effects in evidence.excesses.values() if name in effects]
@@ -270,81 +312,13 @@ def _numbers(
             "excess_loss": None if smallest is None else smallest.value,
             "excess_loss_low": None if smallest is None else _or_none(smallest.low),
             "excess_loss_high": None if smallest is None else _or_none(smallest.high),
-            "meaning_similarity": measured.get(name, {}).get("similarity"),
+            "meaning_similarity": None,
+            **measured.get(name, {}),
             "n": float(kept.interval.n) if scores.has_activations else None,
             "missing": float(kept.interval.missing) if scores.has_activations else None,
         }
-        further = {k: v for k, v in measured.get(name, {}).items() if k != "similarity"}
-        table[name] = {**row, **further}
+        table[name] = row
     return table
-
-
-def _meaning(scores: Scores, model: str) -> dict[str, dict[str, float]]:
-    """Mean of each measure of kept meaning, by variant."""
-    present = [name for name in MEANING if name in scores.rows.columns]
-    if not present:
-        return {}
-    means = (
-        scores.rows.filter(
-            (pl.col("model") == model) & (pl.col("texts") == OWN)
-            & (pl.col("ar") == scores.own_ar)
-        )
-        .group_by("variant")
-        .agg(pl.col(present).mean())
-        .sort("variant")
-    )  # fmt: skip
-    return {row.pop("variant"): row for row in means.to_dicts()}
-
-
-def _at_zero_change(
-    scores: Scores, model: str, cards: Mapping[str, Transform]
-) -> list[dict[str, Any]]:
-    """The loss where meaning does not change, by a line through the texts of kept variants.
-
-    A transform that keeps the meaning badly loses FVE for that reason; what is left at a
-    similarity of 1 is the cost of form alone. Errors are clustered by activation.
-    """
-    if "similarity" not in scores.rows.columns or not scores.has_activations:
-        return []
-    rows = scores.rows.filter(
-        (pl.col("model") == model) & (pl.col("texts") == OWN) & (pl.col("ar") == scores.own_ar)
-    )
-    whole = _one_column(rows, UNCHANGED)
-    joined = whole.join(_one_column(rows, FLOOR), on="idx").drop_nulls()
-    span = (joined[UNCHANGED] - joined[FLOOR]).mean()
-    if not isinstance(span, float) or span <= 0:
-        return []
-    out = []
-    for name in sorted(rows["variant"].unique().to_list()):
-        if name not in cards or cards[name].group != "kept":
-            continue
-        texts = rows.filter(pl.col("variant") == name).select("idx", "fve", "similarity")
-        texts = texts.join(whole, on="idx").drop_nulls()
-        change = 1 - texts["similarity"].to_numpy()
-        if texts.height < _MIN_TEXTS_FOR_LINE or np.ptp(change) == 0:
-            continue
-        lost = (texts[UNCHANGED] - texts["fve"]).to_numpy() / span
-        fit = clustered_regression(
-            lost, np.column_stack([np.ones_like(change), change]), texts["idx"].to_numpy()
-        )
-        value, error = float(fit.coefficient[0]), float(fit.standard_error[0])
-        out.append(
-            {
-                "model": model,
-                "variant": name,
-                "loss": value,
-                "loss_low": value - 1.96 * error,
-                "loss_high": value + 1.96 * error,
-                "mean_change": float(change.mean()),
-                "n": texts.height,
-            }
-        )
-    return out
-
-
-def _one_column(rows: pl.DataFrame, variant: str) -> pl.DataFrame:
-    chosen = rows.filter(pl.col("variant") == variant)
-    return chosen.select("idx", pl.col("fve").alias(variant))
 
 
 def _verdict_table(verdicts: Mapping[str, Verdict]) -> pl.DataFrame:
@@ -431,3 +405,24 @@ def _caveats(
 
 def _or_none(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
+
+
+#: Not registered: it needs scores of changed texts, which no table of completions has.
+CARD = Card(
+    name="stego",
+    question=QUESTION,
+    reads=("variant", "fve"),
+    uses={
+        "idx": "no interval and no test is possible",
+        "texts": "no reference texts are a control",
+        "similarity": "a loss of meaning cannot be told from a loss of form",
+    },
+    unit="activation: retention is paired within it, and resampled over activations or documents",
+    control="another activation's explanation is the floor; the same change to reference texts, "
+    "and the same texts read by a second AR, are what an excess is taken over",
+    high_means="retention near 1: the change costs nothing; excess_loss above 0: it costs more "
+    "than it costs the controls; meaning_similarity near 1: the meaning was kept; unfaithful near "
+    "1: names, numbers or quotes were not, or nothing was",
+    example="nla-audit stego --scores scores.parquet --out stego",
+    run=stego,
+)

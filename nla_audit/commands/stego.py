@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +22,13 @@ from nla_audit.commands.progress import counting
 from nla_audit.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import polars as pl
 
     from nla_audit.analyzers._stego_scores import Scores
+    from nla_audit.findings import Finding
+
+#: Changes of which the terminal shows an example, the costliest that keep the meaning.
+_EXAMPLES_SHOWN = 3
 
 
 def _run(**arguments: Any) -> None:
@@ -41,26 +44,60 @@ def _run(**arguments: Any) -> None:
     if modes == ["self_test"]:
         _self_test(arguments, console)
         return
+    _make_folders(arguments)
     from nla_audit.analyzers._stego_scores import read_scores  # noqa: PLC0415  (keeps --help fast)
 
     if modes == ["scores"]:
         with console.status("reading the scores"):
             scores = read_scores(arguments["scores"], ar=arguments["own_ar"])
-        _report(scores, arguments, console)
+            study = _Study(scores, tables=[_source(Path(arguments["scores"]), scores.rows.height)])
     else:
-        scores, notes, examples = _scored(arguments, console)
-        _report(scores, arguments, console, notes, examples)
+        study = _scored(arguments, console)
+    _report(study, arguments, console)
 
 
-def _scored(arguments: dict[str, Any], console: Console) -> tuple[Scores, list[str], pl.DataFrame]:
+def _make_folders(arguments: dict[str, Any]) -> None:
+    """Make the folders that are written into: better now than when all has been read."""
+    from nla_audit.nla.shards import writing  # noqa: PLC0415
+
+    for name in ("out", "keep_scores"):
+        path: Path | None = arguments[name]
+        if path is not None:
+            with writing(path):
+                (path if name == "out" else path.parent).mkdir(parents=True, exist_ok=True)
+
+
+@dataclass
+class _Study:
+    """Scores, and what the report says of where they come from."""
+
+    scores: Scores
+    notes: list[str] = field(default_factory=list)
+    examples: pl.DataFrame | None = None
+    tables: list[dict[str, Any]] = field(default_factory=list)
+    models: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+def _source(path: Path, rows: int) -> dict[str, Any]:
+    import hashlib  # noqa: PLC0415
+
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"path": path.name, "sha256": digest, "rows": rows}
+
+
+def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     """Change the texts, read them; scores, caveats and examples."""
     from nla_audit.analyzers._stego_scores import scores_from_frame  # noqa: PLC0415
     from nla_audit.llm.writers import writer_of  # noqa: PLC0415
     from nla_audit.nla.activations import read_activations  # noqa: PLC0415  (torch)
     from nla_audit.nla.find_pair import find_pair  # noqa: PLC0415
     from nla_audit.nla.load import load  # noqa: PLC0415
-    from nla_audit.nla.probing import ProbeSettings, examples_of, probe  # noqa: PLC0415
+    from nla_audit.nla.probing import ProbeSettings, probe  # noqa: PLC0415
+    from nla_audit.nla.record import activations_record, reconstructor_record  # noqa: PLC0415
     from nla_audit.nla.score import read_texts  # noqa: PLC0415
+    from nla_audit.probes.examples import chosen_examples  # noqa: PLC0415
 
     for name in ("completions", "activations"):
         if not arguments[name]:
@@ -94,6 +131,9 @@ def _scored(arguments: dict[str, Any], console: Console) -> tuple[Scores, list[s
             token_budget=arguments["token_budget"],
             baseline=arguments["baseline"],
             given_baselines=given_baselines(arguments["baseline_value"]),
+            similarity=arguments["similarity"],
+            force=arguments["force"],
+            cache=arguments["cache"],
         )
         with writer_of(
             arguments["paraphraser"], cache=arguments["cache"], price_per_million=arguments["price"]
@@ -114,37 +154,73 @@ def _scored(arguments: dict[str, Any], console: Console) -> tuple[Scores, list[s
             "Rules change few words (see shared words): a code in the rest of the wording would "
             "not be seen. Name a language model with --paraphraser."
         )
-    scores = scores_from_frame(frame, ar="own", path=arguments["completions"])
-    return scores, notes, examples_of(frame)
+    sources = [*texts.sources, *(reference.sources if reference is not None else ())]
+    return _Study(
+        scores_from_frame(frame, ar="own", path=arguments["completions"]),
+        notes=notes,
+        examples=chosen_examples(frame, ar="own"),
+        tables=[asdict(source) for source in sources],
+        models={name: reconstructor_record(reader) for name, reader in readers.items()}
+        | {"activations": activations_record(activations)},
+        facts={
+            "AR": ", ".join(f"{name}: {reader.name}" for name, reader in readers.items()),
+            "FVE": f"baseline {arguments['baseline']}, activations of {activations.path}",
+            "Paraphraser": writer.name,
+            "Similarity": arguments["similarity"] or "a dictionary learnt from the texts",
+        },
+    )
 
 
-def _report(
-    scores: Scores,
-    arguments: dict[str, Any],
-    console: Console,
-    notes: Sequence[str] = (),
-    examples: pl.DataFrame | None = None,
-) -> None:
+def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
     from nla_audit.analyzers.stego import stego  # noqa: PLC0415
-    from nla_audit.report.terminal import print_finding  # noqa: PLC0415
 
     with console.status("judging"):
         finding = stego(
-            scores, seed=arguments["seed"], notes=notes, examples=examples,
+            study.scores, seed=arguments["seed"], notes=study.notes, examples=study.examples,
             series=arguments["series"],
         )  # fmt: skip
     if arguments["as_json"]:
         click.echo(finding.to_json())
     else:
-        print_finding(finding, Console())
+        _print(finding)
     out: Path | None = arguments["out"]
     if out is not None:
-        from nla_audit.nla.shards import write_json  # noqa: PLC0415
+        from nla_audit.report.probe import write_probe  # noqa: PLC0415  (plotting is slow)
 
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(finding.to_dict(), out / "stego.json")
-        write_json(provenance("stego", arguments), out / "stego.record.json")
-        console.print(Text(f"wrote {out / 'stego.json'} and its record"), soft_wrap=True)
+        record = {**provenance("stego", arguments), "tables": study.tables, "models": study.models}
+        with console.status("drawing"):
+            write_probe(finding, out, record=record, what=_facts(study))
+        console.print(Text(f"report: {out / 'report.html'}"), soft_wrap=True)
+
+
+def _print(finding: Finding) -> None:
+    """Verdict, numbers, and what the costliest changes that keep the meaning look like."""
+    from nla_audit.report.examples import SHOWN_APART, print_examples  # noqa: PLC0415
+    from nla_audit.report.terminal import print_finding  # noqa: PLC0415
+
+    console = Console()
+    print_finding(finding, console, rows="variant", without=SHOWN_APART)
+    examples, variants = finding.tables.get("examples"), finding.tables["variants"]
+    if examples is not None and variants.height:
+        costly = variants.filter(~variants["aspect"].is_in(["control", "meaning cut"]))
+        names = costly.sort("retention", "variant")["variant"].unique(maintain_order=True)
+        print_examples(examples, names.to_list()[:_EXAMPLES_SHOWN], console)
+
+
+def _facts(study: _Study) -> dict[str, str]:
+    rows = study.scores.rows
+    tables = "; ".join(
+        f"{table['path']} ({table['rows']:,} rows, sha256 {table['sha256'][:16]}…)"
+        for table in study.tables
+    )
+    return {
+        "Table": tables,
+        "Texts": f"{rows.filter(rows['fve'].is_not_null()).height:,} readings of "
+        f"{rows['variant'].n_unique()} versions of the explanations of "
+        f"{rows['idx'].n_unique():,} activations",
+        "Models": ", ".join(study.scores.models),
+        **study.facts,
+    }
 
 
 def _self_test(arguments: dict[str, Any], console: Console) -> None:
@@ -206,7 +282,13 @@ command = click.Command(
         ),
         click.Option(
             ["--cache"], type=click.Path(path_type=Path), metavar="FILE",
-            help="Where answers of the paraphraser are kept, so that none is paid for twice.",
+            help="Where answers of the paraphraser and readings of the AR are kept: a run that was "
+            "stopped goes on, and nothing is paid for twice.",
+        ),
+        click.Option(
+            ["--similarity"], metavar="MODEL",
+            help="sentence-transformers model (name or folder) that judges whether a change kept "
+            "the meaning.  [default: a dictionary learnt from the texts]",
         ),
         click.Option(
             ["--keep-scores"], type=click.Path(path_type=Path), metavar="FILE",
@@ -237,7 +319,7 @@ command = click.Command(
         click.Option(["--json", "as_json"], is_flag=True,
                      help="Print JSON to standard output, and nothing else."),
         click.Option(["--out"], type=click.Path(path_type=Path), metavar="DIR",
-                     help="Also write the finding and a record of the run into DIR."),
+                     help="Also write a report, its figures and a record of the run into DIR."),
         *baseline_parameters(),
         *half_parameters(),
     ],

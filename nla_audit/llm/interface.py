@@ -95,6 +95,9 @@ class Paraphraser(Protocol):
 
     name: str
     account: Account
+    #: Whether it does what an instruction says, in several passes if need be. If not it is asked
+    #: for the final text at once, with the lines as they are.
+    is_language_model: bool
 
     def write(self, requests: Sequence[Request], *, progress: Progress = silent) -> list[Answer]:
         """``[n]`` answers, in the order of ``requests``."""
@@ -112,6 +115,8 @@ class Paraphraser(Protocol):
 
 class Closing:
     """A context manager that has nothing to close, unless a subclass has."""
+
+    is_language_model = True
 
     def __enter__(self) -> Self:
         return self

@@ -9,7 +9,7 @@ from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request,
 from nla_audit.probes.transforms.synonyms import GROUP_OF, PATTERN, as_written
 
 #: Tasks that no rule does; they fail, and are counted.
-_BEYOND_RULES = frozenset({"translate", "rewrite_fluently", "compress_written"})
+_BEYOND_RULES = frozenset({"translate", "translate_back", "rewrite_fluently", "compress_written"})
 #: Two clauses that may change places without a change of meaning.
 _LINKED = re.compile(r"^(\w[^,;.]{8,}) (and|or) (\w[^,;.]{8,}?)([.]?)$")
 
@@ -19,6 +19,7 @@ class Rules(Closing):
     another one, and two clauses that are joined by *and* or *or* change places."""
 
     name = "rules"
+    is_language_model = False
 
     def __init__(self) -> None:
         self.account = Account()

@@ -17,6 +17,9 @@ _COLUMNS = ("task", "text", "answer")
 class Table(Closing):
     """Answers looked up by task and text.
 
+    The answers are final: that of ``translate_back`` is found by the explanation, not by its
+    translation.
+
     Args:
         path: CSV, JSON lines or Parquet with columns ``task`` (as ``paraphrase``), ``text`` (the
             text that was asked about, placeholders included) and ``answer``.
@@ -24,6 +27,8 @@ class Table(Closing):
     Raises:
         UserError: it cannot be read, or a column is missing.
     """
+
+    is_language_model = False
 
     def __init__(self, path: Path) -> None:
         self.name = f"file:{path.name}"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -16,12 +20,15 @@ from nla_audit.nla.batching import Notice
 from nla_audit.nla.fit import check_fit
 from nla_audit.nla.fve import BaselineName, baselines_with, fraction_of_variance_explained
 from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.record import reconstructor_record, versions
 from nla_audit.nla.score import Texts
 from nla_audit.nla.scoring import score_rows
-from nla_audit.nla.shards import Progress, silent
+from nla_audit.nla.shards import Progress, Shards, digest_of, silent
+from nla_audit.probes.meaning import with_meaning
 from nla_audit.probes.registry import transforms
 from nla_audit.probes.run import apply_transform, checked_rows
 from nla_audit.probes.writing import write_transform
+from nla_audit.text.similarity import similarity_named
 from nla_audit.text.words import content_stems, word_spans
 
 #: Value of column ``texts``: the pair's own explanations, or reference texts.
@@ -38,6 +45,11 @@ class ProbeSettings:
         token_budget: tokens read at once.
         baseline: the one that FVE uses.
         given_baselines: values to use instead of measuring them.
+        similarity: sentence-transformers model (name or folder) that says how far a change kept
+            the meaning; ``None`` for the built-in similarity.
+        force: go on where the activations are of another layer than an AR's.
+        cache: path beside which every batch that was read is kept, under a hash of the AR, the
+            texts and the activations, so that a run that was stopped reads none twice.
     """
 
     seed: int = 0
@@ -45,6 +57,9 @@ class ProbeSettings:
     token_budget: int | None = None
     baseline: BaselineName = "raw_variance"
     given_baselines: Mapping[BaselineName, float] = field(default_factory=dict)
+    similarity: str | None = None
+    force: bool = False
+    cache: Path | None = None
 
 
 def probe(
@@ -67,17 +82,28 @@ def probe(
         settings: how to probe.
         writer: of the transforms that need a language model.
         reference: other explanations of the same activations, the control.
-        progress: told of texts written and read.
+        progress: told of texts written, compared and read.
         notice: told what does not stop the work.
 
     Returns:
-        ``model, idx, doc_id, texts, ar, variant, fve, text, changed, shared_words,
-        length_ratio, reason``, and the model's ``step`` and ``length_penalty``; ``fve`` null
-        where ``reason`` says why.
+        ``model, idx, doc_id, texts, ar, variant, fve, text, changed, similarity,
+        chance_similarity, unfaithful, shared_words, length_ratio, reason``, and the model's
+        ``step`` and ``length_penalty``; ``fve`` null where ``reason`` says why. The measures of
+        meaning: :mod:`nla_audit.probes.meaning`.
 
     Raises:
-        UserError: no row has an activation, or one does not fit an AR.
+        UserError: no row has an activation, one does not fit an AR, or there is no such
+            similarity.
     """
+    # Before anything is written: paraphrases may cost money.
+    for reader in readers.values():
+        check_fit(activations, reconstructor=reader, force=settings.force)
+    if all(place is None for place in rows_by_idx(activations, texts.rows["idx"].to_list())):
+        raise UserError(
+            f"{activations.path}: none of its idx is among those of {texts.sources[0].path}: give "
+            "the activations that these texts explain"
+        )
+    similarity = similarity_named(settings.similarity)
     sources = [(OWN, texts), *([(REFERENCE, reference)] if reference is not None else [])]
     frames = []
     own_models = texts.rows["model"].unique(maintain_order=True).to_list()
@@ -92,13 +118,14 @@ def probe(
             ]
             if kind == REFERENCE:
                 break  # one set of reference texts, the first in the order of models
-    made = pl.concat(frames).join(_series_columns(texts), on="model", maintain_order="left")
-    places = rows_by_idx(activations, made["idx"].to_list())
-    if all(place is None for place in places):
-        raise UserError(
-            f"{activations.path}: none of its idx is among those of {texts.sources[0].path}: give "
-            "the activations that these texts explain"
+    made = (
+        with_meaning(
+            pl.concat(frames), similarity=similarity, seed=settings.seed, progress=progress
         )
+        .drop("before", "label")
+        .join(_series_columns(texts), on="model", maintain_order="left")
+    )
+    places = rows_by_idx(activations, made["idx"].to_list())
     return pl.concat(
         [
             _read(
@@ -108,22 +135,6 @@ def probe(
             for name, reader in readers.items()
         ]
     )  # fmt: skip
-
-
-def examples_of(frame: pl.DataFrame) -> pl.DataFrame:
-    """``variant, before, after``: of each variant the first text, by ``idx``, that it changed."""
-    own = frame.filter((pl.col("texts") == OWN) & pl.col("text").is_not_null())
-    before = own.filter(pl.col("variant") == "unchanged").select(
-        "model", "idx", "ar", pl.col("text").alias("before")
-    )
-    return (
-        own.filter(pl.col("changed"))
-        .join(before, on=["model", "idx", "ar"])
-        .sort("variant", "model", "idx", "ar")
-        .group_by("variant", maintain_order=True)
-        .first()
-        .select("variant", "before", pl.col("text").alias("after"))
-    )
 
 
 def _series_columns(texts: Texts) -> pl.DataFrame:
@@ -147,19 +158,23 @@ def _changed(
     has_documents = rows["doc_id"].null_count() == 0
     labels = rows["doc_id" if has_documents else "idx"].to_list()
     frames = []
-    for card in transforms().values():
-        after = (
-            write_transform(card, before, writer, progress=progress)
-            if card.is_written
-            else apply_transform(card, before, labels, seed=seed)
-        )
+    by_rule = [card for card in transforms().values() if not card.is_written]
+    for number, card in enumerate(by_rule):
+        progress("changing texts", number, len(by_rule))
+        after = apply_transform(card, before, labels, seed=seed)
         frames.append(checked_rows(card, before, after))
+    for card in transforms().values():
+        if card.is_written:
+            after = write_transform(card, before, writer, progress=progress)
+            frames.append(checked_rows(card, before, after))
     made = pl.concat(frames)
     origin = made["row"].to_numpy()
     pairs = list(zip([before[row] for row in origin], made["text"], strict=True))
     return made.with_columns(
         idx=rows["idx"][origin].cast(pl.String),
         doc_id=rows["doc_id"][origin],
+        before=pl.Series([before[row] for row in origin], dtype=pl.String),
+        label=pl.Series([labels[row] for row in origin]).cast(pl.String),
         shared_words=pl.Series([_shared(old, new) for old, new in pairs], dtype=pl.Float64),
         length_ratio=pl.Series([_ratio(old, new) for old, new in pairs], dtype=pl.Float64),
     ).drop("row")
@@ -169,15 +184,29 @@ def _shared(before: str | None, after: str | None) -> float | None:
     """Share of the content stems of two texts that both have (Jaccard)."""
     if before is None or after is None:
         return None
-    ours, theirs = set(content_stems(before)), set(content_stems(after))
+    ours, theirs = _stems(before), _stems(after)
     return len(ours & theirs) / len(ours | theirs) if ours | theirs else None
 
 
 def _ratio(before: str | None, after: str | None) -> float | None:
     if before is None or after is None:
         return None
-    words = len(list(word_spans(before)))
-    return len(list(word_spans(after))) / words if words else None
+    words = _word_count(before)
+    return _word_count(after) / words if words else None
+
+
+# Every explanation is compared with each of its changed texts.
+_CACHED = 1 << 12
+
+
+@lru_cache(maxsize=_CACHED)
+def _stems(text: str) -> frozenset[str]:
+    return frozenset(content_stems(text))
+
+
+@lru_cache(maxsize=_CACHED)
+def _word_count(text: str) -> int:
+    return sum(1 for _ in word_spans(text))
 
 
 def _read(
@@ -191,19 +220,24 @@ def _read(
     progress: Progress,
     notice: Notice,
 ) -> pl.DataFrame:
-    check_fit(activations, reconstructor=reader, force=False)
     # Explanations are stripped before an AR reads them (FIELD_NOTES §3): so are changed ones.
     readable = [
         None if text is None or place is None else text.strip()
         for text, place in zip(made["text"], places, strict=True)
     ]
+    shards = None
+    if settings.cache is not None:
+        progress(f"hashing the AR ({name})", 0, 0)
+        key = _reading_key(reader, readable, places, activations, settings)
+        shards = Shards(settings.cache, key)
     scores = score_rows(
         reader,
         readable,
         activations.vectors,
         [place or 0 for place in places],
         token_budget=settings.token_budget,
-        progress=progress,
+        shards=shards,
+        progress=lambda stage, done, total: progress(f"{stage} ({name} AR)", done, total),
         notice=notice,
     )
     baselines = baselines_with(settings.given_baselines, activations.vectors, reader.mse_scale)
@@ -216,4 +250,26 @@ def _read(
         ar=pl.lit(name),
         fve=pl.Series(np.asarray(fve), nan_to_null=True),
         reason=pl.Series(reasons, dtype=pl.String),
+    )
+
+
+def _reading_key(
+    reader: Reconstructor,
+    texts: Sequence[str | None],
+    places: Sequence[int | None],
+    activations: Activations,
+    settings: ProbeSettings,
+) -> str:
+    """Hash of all that changes what an AR makes of these texts and activations."""
+    rows = hashlib.sha256()
+    for text, place in zip(texts, places, strict=True):
+        rows.update(json.dumps([text, place]).encode())
+    return digest_of(
+        {
+            "ar": reconstructor_record(reader),
+            "activations": activations.sha256,
+            "rows": rows.hexdigest(),
+            "token_budget": settings.token_budget,
+            "versions": versions(),
+        }
     )

@@ -20,8 +20,6 @@ Check = Callable[[str, str], bool]
 
 #: Characters that stand for nothing visible: format characters, as zero-width joiners.
 _FORMAT = "Cf"
-#: Texts whose words are remembered: every transform is checked against the same originals.
-_REMEMBERED = 1 << 13
 
 
 @cache
@@ -37,6 +35,8 @@ def _script(sign: str) -> str | None:
 
 def visible(text: str) -> str:
     """``text`` without characters that have no width."""
+    if text.isascii():
+        return text
     return "".join(sign for sign in text if not _is_format(sign))
 
 
@@ -47,11 +47,16 @@ def plain(text: str) -> str:
     return fold_lookalikes(visible(text))
 
 
+# The same explanation is compared with its text by every transform.
+_CACHED = 1 << 12
+
+
+@lru_cache(maxsize=_CACHED)
 def _quotes(text: str) -> Counter[str]:
     return Counter(span.text for span in quoted_spans(text))
 
 
-@lru_cache(maxsize=_REMEMBERED)
+@lru_cache(maxsize=_CACHED)
 def _spoken(text: str) -> tuple[str, ...]:
     return tuple(words(plain(text)))
 
@@ -67,6 +72,8 @@ def script_shares(text: str) -> Counter[str]:
 
 
 def _same_script(before: str, after: str) -> bool:
+    if before.isascii() and after.isascii():
+        return True
     ours, theirs = script_shares(plain(before)), script_shares(plain(after))
     return not ours or not theirs or ours.most_common(1)[0][0] == theirs.most_common(1)[0][0]
 

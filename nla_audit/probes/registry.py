@@ -42,6 +42,9 @@ class Transform:
         instruction: what a language model is asked to do, if one writes it.
         spares_quotes: the language model sees placeholders where quoted spans stand.
         by_line: each line is written on its own, and the order kept.
+        first: name of the written transform whose texts this one starts from (a translation, to
+            be translated back), if not from the explanations.
+        changes_language: the text comes out in another language.
     """
 
     name: str
@@ -54,6 +57,8 @@ class Transform:
     instruction: str | None = None
     spares_quotes: bool = False
     by_line: bool = False
+    first: str | None = None
+    changes_language: bool = False
 
     @property
     def is_written(self) -> bool:
@@ -110,8 +115,10 @@ def written(
     keeps: Sequence[str] = (),
     spares_quotes: bool = False,
     by_line: bool = False,
+    first: str | None = None,
+    changes_language: bool = False,
 ) -> None:
-    """Register a transform that a language model writes."""
+    """Register a transform that a language model writes; arguments as in :class:`Transform`."""
     _register(
         Transform(
             name,
@@ -122,6 +129,8 @@ def written(
             instruction=instruction,
             spares_quotes=spares_quotes,
             by_line=by_line,
+            first=first,
+            changes_language=changes_language,
         )
     )
 

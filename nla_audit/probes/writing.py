@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from nla_audit.llm.interface import Paraphraser, Progress, Request, silent
 from nla_audit.probes.parts import with_quotes
-from nla_audit.probes.registry import Transform
+from nla_audit.probes.registry import Transform, transforms
 
+_ENDED = re.compile(r"[.,:;!?…。！？][\"”’'»)\]]*$")
 _PLACEHOLDER = re.compile(r"⟦(\d+)⟧")
 
 
@@ -21,44 +23,71 @@ def write_transform(
 ) -> list[str | None]:
     """``[n]`` written texts; ``None`` where there is no text or where writing failed.
 
-    A failure is never replaced by the original. An empty text stays empty.
+    A failure is never replaced by the original. An empty text stays empty. A language model
+    writes in two passes what starts from another transform's texts (equal requests are asked
+    once, so that the first pass is that transform's own).
     """
-    asked: list[tuple[int, Request, list[str], list[int]]] = []
+    if card.first is not None and writer.is_language_model:
+        texts = write_transform(transforms()[card.first], texts, writer, progress=progress)
+    asked = [
+        _ask(card, row, text, is_whole=writer.is_language_model and not card.by_line)
+        for row, text in enumerate(texts)
+        if text is not None and text.strip() and not (card.spares_quotes and _is_marked(text))
+    ]
     out: list[str | None] = [
         text if text is not None and not text.strip() else None for text in texts
     ]
-    for row, text in enumerate(texts):
-        if text is None or not text.strip():
-            continue
-        masked, spans = _masked(text) if card.spares_quotes else (text, [])
-        if spans is None:
-            continue
-        lines = masked.split("\n")
-        # Empty lines are nothing to write; they come back where they were.
-        places = [place for place, line in enumerate(lines) if line.strip()]
-        request = Request(
-            card.name,
-            card.instruction or "",
-            tuple(lines[place] for place in places),
-            changes_language=card.name == "translate",
-        )
-        asked.append((row, request, [*spans], places))
-    answers = writer.write([request for _, request, _, _ in asked], progress=progress)
-    for (row, _, spans, places), answer in zip(asked, answers, strict=True):
+    answers = writer.write([part.request for part in asked], progress=progress)
+    for part, answer in zip(asked, answers, strict=True):
         if answer.lines is None:
             continue
-        count = (texts[row] or "").count("\n") + 1
-        lines = [""] * count
-        for place, line in zip(places, answer.lines, strict=True):
+        lines = [""] * part.line_count
+        for place, line in zip(part.places, answer.lines, strict=True):
             lines[place] = line
-        out[row] = _unmasked("\n".join(lines), spans)
+        out[part.row] = _unmasked("\n".join(lines), part.spans)
     return out
 
 
-def _masked(text: str) -> tuple[str, list[str] | None]:
-    """The text with ``⟦n⟧`` for its quoted spans; no spans where the text has such marks itself."""
-    if _PLACEHOLDER.search(text):
-        return text, None
+@dataclass(frozen=True)
+class _Asked:
+    """A request, and how its answer becomes a text: where its lines and quoted spans belong."""
+
+    row: int
+    request: Request
+    spans: list[str]
+    line_count: int
+    places: list[int]
+
+
+def _ask(card: Transform, row: int, text: str, *, is_whole: bool) -> _Asked:
+    masked, spans = _masked(text) if card.spares_quotes else (text, [])
+    # Told to keep the lines apart, a model could not say the whole in its own way.
+    lines = [_on_one_line(masked)] if is_whole else masked.split("\n")
+    # Empty lines are nothing to write; they come back where they were.
+    places = [place for place, line in enumerate(lines) if line.strip()]
+    request = Request(
+        card.name,
+        card.instruction or "",
+        tuple(lines[place] for place in places),
+        changes_language=card.changes_language or card.first is not None,
+    )
+    return _Asked(row, request, spans, len(lines), places)
+
+
+def _on_one_line(text: str) -> str:
+    """The lines of ``text`` as sentences: a line that ends in no punctuation gets a full stop."""
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    ended = [line if _ENDED.search(line) else f"{line}." for line in lines[:-1]]
+    return " ".join([*ended, lines[-1]])
+
+
+def _is_marked(text: str) -> bool:
+    """Whether a text holds placeholders of its own, which could not be told from ours."""
+    return _PLACEHOLDER.search(text) is not None
+
+
+def _masked(text: str) -> tuple[str, list[str]]:
+    """The text with ``⟦n⟧`` for its quoted spans, and these."""
     spans: list[str] = []
 
     def placeholder(span: str) -> str:

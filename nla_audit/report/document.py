@@ -7,6 +7,7 @@ from typing import Any
 
 from nla_audit.findings import Card, Finding
 from nla_audit.report.colours import ModelColours
+from nla_audit.report.examples import Example
 from nla_audit.report.figures import Rendered
 from nla_audit.report.tables import DisplayTable, frame_table, further_tables, headline_table, label
 
@@ -26,6 +27,8 @@ class Section:
     tables: list[tuple[str, DisplayTable]]
     #: Names of the tables left out because they quote texts.
     withheld: list[str]
+    #: Texts before and after a change, by change.
+    examples: dict[str, list[Example]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -53,6 +56,9 @@ class Document:
     viewer: dict[str, Any] | None = None
     viewer_note: str = ""
     what: dict[str, str] = field(default_factory=dict)
+    #: The files that hold all numbers, and when it ran.
+    data_name: str = "findings.json"
+    record_name: str = "record.json"
 
 
 def section(

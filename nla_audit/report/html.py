@@ -30,6 +30,7 @@ def render_html(document: Document) -> str:
     )
     environment.filters["label"] = label
     environment.filters["breakable"] = _breakable
+    environment.filters["passage"] = _passage
     names = ["report.js"] if document.viewer is None else ["report.js", "viewer.js"]
     scripts = [_asset(environment, name) for name in names]
     data = None if document.viewer is None else Markup(script_json(document.viewer))
@@ -56,6 +57,11 @@ def _asset(environment: Environment, name: str) -> str:
 def _breakable(text: str) -> Markup:
     """A name that a narrow window may break after its underscores."""
     return escape(safe_text(text)).replace("_", Markup("_<wbr>"))
+
+
+def _passage(text: str) -> Markup:
+    """A text with its line breaks (the page keeps them) and without control characters."""
+    return escape(safe_text(text, newlines=True))
 
 
 def _policy(scripts: list[str]) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from nla_audit.report.document import Document, Section
 from nla_audit.report.escape import markdown_text
-from nla_audit.report.tables import Cell, DisplayTable
+from nla_audit.report.examples import joined
+from nla_audit.report.tables import Cell, DisplayTable, label
 
 #: Long tables make a Markdown page unreadable; the HTML report and the JSON hold more.
 MAX_ROWS = 20
@@ -32,7 +33,7 @@ def _lines(document: Document) -> Iterator[str]:
         yield f"- **{markdown_text(question)}** {markdown_text(verdict)}"
     yield ""
     for section in document.sections:
-        yield from _section(section)
+        yield from _section(section, document.data_name)
     if document.left_out:
         yield "## Left out"
         yield ""
@@ -42,7 +43,7 @@ def _lines(document: Document) -> Iterator[str]:
     yield from _record(document)
 
 
-def _section(section: Section) -> Iterator[str]:
+def _section(section: Section, data_name: str) -> Iterator[str]:
     finding = section.finding
     yield f"## {markdown_text(section.title)}"
     yield ""
@@ -64,9 +65,17 @@ def _section(section: Section) -> Iterator[str]:
         for caveat in section.caveats:
             yield f"- {markdown_text(caveat)}"
         yield ""
+    for name, examples in section.examples.items():
+        yield f"**Before and after: {markdown_text(label(name))}**"
+        yield ""
+        for example in examples:
+            yield f"- {markdown_text(example.title)}"
+            yield f"  - before: {markdown_text(joined(example.before))}"
+            yield f"  - after: {markdown_text(joined(example.after))}"
+        yield ""
     for name, table in section.tables:
         if table.total_rows > MAX_ROWS:
-            count = f"{table.total_rows:,} rows, in `findings.json`"
+            count = f"{table.total_rows:,} rows, in `{data_name}`"
             yield f"**{markdown_text(name)}**: {count}."
             yield ""
             continue
@@ -119,4 +128,4 @@ def _record(document: Document) -> Iterator[str]:
     for name, value in record["arguments"].items():
         yield f"- **Argument {markdown_text(name)}**: {markdown_text(value)}"
     yield ""
-    yield "All numbers: `findings.json`. When it ran: `record.json`."
+    yield f"All numbers: `{document.data_name}`. When it ran: `{document.record_name}`."

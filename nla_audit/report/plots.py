@@ -23,6 +23,8 @@ _CHANCE: dict[str, Any] = {"color": "#8a3b3b", "linestyle": (0, (3, 2)), "linewi
 _LONGEST_LABEL = 28
 #: Characters of an axis label that fit beside the height of a figure.
 _LABEL_LINE = 42
+#: More bars than this are thin, and their names slanted and small.
+_MOST_BARS = 16
 #: More bands than this blend into mud; whiskers stay readable.
 _MOST_BANDS = 3
 
@@ -191,8 +193,14 @@ def line(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours)
 
 
 def bar(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours) -> None:
-    """Bars with interval whiskers, side by side where there are groups."""
+    """Bars with interval whiskers, side by side where there are groups.
+
+    More names than fit under the axis become the rows of a forest plot.
+    """
     names = _ordered(frame[figure.x].to_list(), colours)
+    if len(names) > _MOST_BARS:
+        _forest(axes, frame, figure, colours)
+        return
     place = {name: position for position, name in enumerate(names)}
     groups = _groups(frame, figure, colours)
     width = 0.8 / len(groups)
@@ -224,6 +232,50 @@ def bar(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours) 
     _name_positions(axes, names, colours)
     axes.axhline(0, color="#8a8a8a", linewidth=0.8)
     _finish(axes, figure)
+    _legend(axes, figure.chance_label)
+
+
+def _forest(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours) -> None:
+    """A point with its interval in a row for each name, from top to bottom as in the table.
+
+    Groups that share no name are told apart by colour; others stand under each other in a row.
+    """
+    names = _ordered(frame[figure.x].to_list(), colours)
+    place = {name: position for position, name in enumerate(names)}
+    groups = _groups(frame, figure, colours)
+    is_apart = sum(part[figure.x].n_unique() for _, part in groups) == len(names)
+    step = 0.0 if is_apart else 0.8 / len(groups)
+    for position, (group, part) in enumerate(groups):
+        offset = (position - (len(groups) - 1) / 2) * step
+        rows = np.array([place[name] for name in part[figure.x].to_list()], dtype=float) + offset
+        values = _column(part, figure.y)
+        colour = _colour(group, position, colours)
+        error = _error(part, figure)
+        axes.errorbar(
+            values,
+            rows,
+            xerr=None if error is None else np.nan_to_num(error),
+            color=colour,
+            marker=_MARKERS[position % len(_MARKERS)],
+            markersize=4.5,
+            elinewidth=1.2,
+            linestyle="none",
+            label=None if group is None else named(group, colours),
+        )
+        if figure.chance:
+            level = _column(part, figure.chance)
+            name = figure.chance_label if position == 0 else None
+            axes.plot(level, rows, color=_CHANCE["color"], marker="|", linestyle="none", label=name)
+    axes.axvline(0, color="#8a8a8a", linewidth=0.8)
+    size = axes.get_figure()
+    assert size is not None
+    rows_high = len(names) * (1 if is_apart else max(1.0, 0.45 * len(groups)))
+    size.set_figheight(1.1 + 0.2 * rows_high)  # type: ignore[union-attr]
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_yticks(range(len(names)), [named(name, colours) for name in names])
+    axes.set_xlabel(figure.y_label)
+    if figure.percent:
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol="%"))
     _legend(axes, figure.chance_label)
 
 

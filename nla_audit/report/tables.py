@@ -162,11 +162,14 @@ def display(records: Sequence[dict[str, Any]], names: Sequence[str]) -> DisplayT
     return DisplayTable(columns, rows, len(records))
 
 
-def headline_table(finding: Finding) -> DisplayTable:
-    """The headline with models as rows and metrics, each with its interval, as columns."""
+def headline_table(finding: Finding, *, rows: str = "model") -> DisplayTable:
+    """The headline with models as rows and metrics, each with its interval, as columns.
+
+    ``rows`` says what the rows are where they are not models.
+    """
     metrics = list(dict.fromkeys(name for row in finding.headline.values() for name in row))
-    records = [{"model": model, **metric} for model, metric in finding.headline.items()]
-    return display(records, ["model", *metrics])
+    records = [{rows: name, **metric} for name, metric in finding.headline.items()]
+    return display(records, [rows, *metrics])
 
 
 def further_tables(finding: Finding, *, texts: bool = True) -> dict[str, pl.DataFrame]:

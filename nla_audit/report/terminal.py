@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.padding import Padding
@@ -19,20 +21,35 @@ _PROSE_WIDTH = 32
 _CELL_PADDING = 3
 
 
-def print_finding(finding: Finding, console: Console) -> None:
-    """Print verdict, headline table, caveats and the small tables of ``finding``."""
+def print_finding(
+    finding: Finding,
+    console: Console,
+    *,
+    rows: str = "model",
+    without: Collection[str] = (),
+) -> None:
+    """Print verdict, headline table, caveats and the small tables of ``finding``.
+
+    Args:
+        finding: to be shown.
+        console: where.
+        rows: what the rows of the headline are.
+        without: tables that are shown in another way.
+    """
     console.print()
     console.print(Text(safe_text(finding.question), style="italic"))
     console.print(Text(safe_text(finding.verdict), style="bold"))
     if finding.reference is not None:
         console.print(Text(f"reference: {safe_text(finding.reference)}", style="dim"))
     if finding.headline:
-        print_table(headline_table(finding), console)
+        print_table(headline_table(finding, rows=rows), console)
     if finding.caveats:
         console.print(Text("Read this before quoting it", style="yellow"))
         for caveat in finding.caveats:
             console.print(Padding(Text(f"• {safe_text(caveat)}"), (0, 0, 0, 1)))
     for name, frame in further_tables(finding).items():
+        if name in without:
+            continue
         if frame.height > MAX_ROWS:
             note = f"{label(name)}: {frame.height:,} rows, in the report and with --json"
             console.print(Text(note, style="dim"))

@@ -58,7 +58,7 @@ _HEDGE = re.compile(
 )
 
 #: Titles that a full stop shortens.
-_TITLES = frozenset(
+TITLES = frozenset(
     "mr mrs ms dr prof gov sen rep st pres gen col lt capt sgt rev hon jr sr".split()
 )
 #: Capitalised words that open a sentence or name a feature, not an entity.
@@ -150,7 +150,7 @@ def _continues_a_name(before: str, gap: str) -> bool:
     A full stop does so only after an initial or a title ("J. Smith", "Gov. Brown").
     """
     if gap in (". ", "."):
-        return len(before) == 1 or before.lower() in _TITLES
+        return len(before) == 1 or before.lower() in TITLES
     return bool(re.fullmatch(r"[ \-'’]|&| & ", gap))
 
 

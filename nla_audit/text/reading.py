@@ -190,7 +190,7 @@ def text_pairs(rows: pl.DataFrame, reference: str) -> Iterator[TextPair]:
             if current is not None:
                 yield from _pairs_of(current, texts, reference)
             texts, current = {}, idx
-        texts[model, sample] = _text(explanation, content, fixed)
+        texts[model, sample] = text_of(explanation, content, fixed)
     if current is not None:
         yield from _pairs_of(current, texts, reference)
 
@@ -210,7 +210,8 @@ def _pairs_of(idx: int, texts: dict[tuple[str, int], Text], reference: str) -> I
 
 
 @lru_cache(maxsize=1 << 13)
-def _text(explanation: str, content: float | None, fixed: float | None) -> Text:
+def text_of(explanation: str, content: float | None = None, fixed: float | None = None) -> Text:
+    """An explanation in claims; ``content`` and ``fixed`` tokens are its own, where known."""
     claims = split_claims(explanation)
     pieces = np.array([piece_count(claim.text) for claim in claims], dtype=np.float64)
     total = float(pieces.sum()) if content is None else float(content)

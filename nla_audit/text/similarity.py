@@ -8,8 +8,9 @@ makes probabilities of it. The default is fitted on the table itself and needs n
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
@@ -31,6 +32,10 @@ from nla_audit.text.segmentation import (
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+#: References whose words are kept, in numbers.
+_MOST_REFERENCES = 1 << 13
+#: For each claim, a share for each of its words.
+Shares = list[list[float]]
 #: Two explanations of one activation: the reference's claims and another's.
 ParallelTexts = tuple[Sequence[Claim], Sequence[Claim]]
 
@@ -82,6 +87,8 @@ class TranslationSimilarity:
         self._share = np.ones(1)
         self._affinity = sparse.csr_matrix((0, 0))
         self._place = np.zeros(0, dtype=np.int64)
+        self._translations: dict[int, dict[int, float]] = {}
+        self._references: dict[int, tuple[Sequence[Claim], _Words]] = {}
 
     # -- fitting ------------------------------------------------------------------------------
 
@@ -93,6 +100,7 @@ class TranslationSimilarity:
                 for claim in text:
                     counts.update(claim.stems)
         vocabulary = sorted(counts)
+        self._references.clear()
         self._ids = {word: number for number, word in enumerate(vocabulary)}
         frequency = np.array([counts[word] + 1.0 for word in vocabulary] or [1.0])
         self._share = frequency / frequency.sum()
@@ -108,6 +116,7 @@ class TranslationSimilarity:
         for _ in range(self.iterations):
             learnt, habits = self._expected_translations(usable, len(vocabulary), habits)
             self._affinity = (literal + self.learnt_weight * learnt).tocsr()
+        self._translations = self._shares_of_the_best()
         return habits
 
     def _spelling(self, vocabulary: Sequence[str]) -> sparse.csr_matrix:
@@ -186,13 +195,53 @@ class TranslationSimilarity:
 
     def evidence(self, pairs: Sequence[ParallelTexts]) -> list[Evidence]:
         """Each word's probability under each claim of the reference over its share anywhere."""
-        words: dict[int, _Words] = {}
         found = []
         for reference, other in pairs:
-            if id(reference) not in words:  # one reference stands beside every model's text
-                words[id(reference)] = _Words.of(reference, self._ids)
-            ours, theirs = words[id(reference)], _Words.of(other, self._ids)
+            ours, theirs = self._reference_words(reference), _Words.of(other, self._ids)
             found.append(self._evidence(self._affinities(ours, theirs), ours, theirs))
+        return found
+
+    def _reference_words(self, claims: Sequence[Claim]) -> _Words:
+        """The words of a reference, which stands beside every model's text and every change."""
+        kept = self._references.get(id(claims))
+        if kept is None or kept[0] is not claims:
+            if len(self._references) >= _MOST_REFERENCES:
+                self._references.clear()
+            # With the claims themselves: another list may come to have the same id.
+            kept = self._references[id(claims)] = (claims, _Words.of(claims, self._ids))
+        return kept[1]
+
+    def standing(self, reference: Sequence[Claim], other: Sequence[Claim]) -> tuple[Shares, Shares]:
+        """For each word of either text, how far the other has it or a word that stands for it.
+
+        Returns:
+            For the words of each claim of ``reference``, and of ``other``: 1 for the same word,
+            for another as much as it is the first one's best translation, 0 for none.
+        """
+        return self._standing(reference, other), self._standing(other, reference)
+
+    def _standing(self, ours: Sequence[Claim], theirs: Sequence[Claim]) -> Shares:
+        there = {stem for claim in theirs for stem in claim.stems}
+        ids = {self._ids[stem] for stem in there if stem in self._ids}
+        return [
+            [1.0 if stem in there else self._best_translation(stem, ids) for stem in claim.stems]
+            for claim in ours
+        ]
+
+    def _best_translation(self, stem: str, ids: Set[int]) -> float:
+        known = self._translations.get(self._ids.get(stem, -1), {})
+        return max((known[word] for word in known.keys() & ids), default=0.0)
+
+    def _shares_of_the_best(self) -> dict[int, dict[int, float]]:
+        """Word → the words that stand for it, each with its affinity over the largest."""
+        found: dict[int, dict[int, float]] = {}
+        for word, (start, end) in enumerate(pairwise(self._affinity.indptr.tolist())):
+            values = self._affinity.data[start:end]
+            if len(values):
+                shares = values / max(float(values.max()), self.literal_weight)
+                found[word] = dict(
+                    zip(self._affinity.indices[start:end].tolist(), shares.tolist(), strict=True)
+                )
         return found
 
     def _affinities(self, ours: _Words, theirs: _Words) -> Floats:
@@ -249,12 +298,14 @@ class _Words:
         stems = [word for claim in claims for word in claim.stems]
         lengths = np.array([len(claim.stems) for claim in claims], dtype=np.int64)
         numbers = np.array([ids.get(word, -1) for word in stems], dtype=np.int64)
-        unique, inverse = np.unique(numbers[numbers >= 0], return_inverse=True)
+        # A dictionary: numpy's own way takes ten times as long for so few.
+        place: dict[int, int] = {}
+        inverse = [place.setdefault(n, len(place)) for n in numbers.tolist() if n >= 0]
         return cls(
             stems=stems,
             ids=numbers,
-            unique=unique,
-            inverse=inverse,
+            unique=np.array(list(place), dtype=np.int64),
+            inverse=np.array(inverse, dtype=np.int64),
             lengths=lengths.astype(np.float64),
             starts=np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64),
             owners=np.repeat(np.arange(len(claims)), lengths),

@@ -42,6 +42,7 @@ class WorldWriter(Closing):
     """
 
     name = "world"
+    is_language_model = False
 
     def __init__(self) -> None:
         self.account = Account()

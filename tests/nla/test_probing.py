@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +92,7 @@ def test_what_has_no_score_says_why(root, reader):
     failed = frame.filter(pl.col("idx") == "5")
     assert failed["fve"].null_count() == failed.height
     translated = frame.filter(pl.col("variant") == "translate")
+    assert set(frame.filter(pl.col("variant") == "translate_back")["fve"]) == {None}
     assert set(translated["reason"]) == {"no explanation", "nothing written"}
 
 
@@ -141,6 +145,71 @@ def test_checkpoints_make_a_series(root, tmp_path, capsys):
         assert "changed by +0.0 [0.0, 0.0] %" in finding["verdict"]
 
 
+def test_a_probe_that_was_killed_reads_nothing_twice(root, tmp_path, capsys):
+    """Killed when it keeps its third batch; the second run reads what is missing, and no more."""
+    program = """
+import os, signal, sys
+import torch
+from nla_audit import cli
+from nla_audit.nla.shards import Shards
+torch.set_num_threads(1)
+put, calls = Shards.put, [0]
+def dying(self, stage, number, piece):
+    calls[0] += 1
+    if calls[0] == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    put(self, stage, number, piece)
+Shards.put = dying
+cli.main(sys.argv[1:])
+"""
+    arguments = [
+        "stego", "--ar", root / "ar", "--completions", root / "texts.parquet",
+        "--activations", root / "activations.parquet", "--token-budget", 1500, "--limit", 10,
+        "--json",
+    ]  # fmt: skip
+    arguments = list(map(str, arguments))
+    cached = [*arguments, "--cache", str(tmp_path / "cache")]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *cached], cwd=Path(__file__).parents[2],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == -9, done.stderr
+    assert cli.run(arguments) == 0
+    whole = capsys.readouterr().out
+    reads = []
+    plain_read = Reconstructor.read
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Reconstructor, "read",
+            lambda self, reading, batch, **options: (
+                reads.append(batch), plain_read(self, reading, batch, **options)
+            )[1],
+        )  # fmt: skip
+        assert cli.run(cached) == 0
+        resumed = capsys.readouterr().out
+        batches = len(list(tmp_path.glob(".cache.parts-*/*.parquet")))
+        assert batches > 4
+        assert len(reads) == batches - 2
+        assert cli.run(cached) == 0
+        assert len(reads) == batches - 2  # all of it is kept
+        assert cli.run([*cached, "--limit", "5"]) == 0
+        assert len(reads) > batches - 2  # other texts are other texts
+    assert resumed == whole
+    capsys.readouterr()
+
+
+def test_force_reaches_the_check_of_layers(root, tmp_path, capsys):
+    frame = pl.read_parquet(root / "activations.parquet")
+    wrong = tmp_path / "wrong.parquet"
+    frame.with_columns(activation_layer=pl.lit(7)).write_parquet(wrong)
+    arguments = ["stego", "--ar", str(root / "ar"), "--completions", str(root / "texts.parquet"),
+                 "--activations", str(wrong), "--limit", "3", "--json"]  # fmt: skip
+    assert cli.run(arguments) == 2
+    assert "--force" in capsys.readouterr().err
+    assert cli.run([*arguments, "--force"]) == 0
+    capsys.readouterr()
+
+
 def test_from_the_command_line_with_an_endpoint(root, tmp_path, capsys):
     behaviour = Behaviour(lambda text, tries: "500" if tries == 0 and "fair" in text else None)
     with serving(behaviour) as url:
@@ -158,6 +227,12 @@ def test_from_the_command_line_with_an_endpoint(root, tmp_path, capsys):
         )
         assert example["after"].startswith("in other words It likely")
         assert any("openai:tiny" in caveat for caveat in finding["caveats"])
+        report = (tmp_path / "out" / "report.html").read_text()
+        assert "<ins>in other words" in report
+        assert finding["verdict"].split(" (")[0] in report
+        record = json.loads((tmp_path / "out" / "stego.record.json").read_text())
+        assert [table["rows"] for table in record["tables"]] == [N]
+        assert record["models"]["own"]["files"]
         asked = sum(behaviour.tries.values())
         assert cli.run(list(map(str, arguments))) == 0
         assert sum(behaviour.tries.values()) == asked  # all from the cache
@@ -204,6 +279,33 @@ def test_a_local_model_that_cannot_do_it_fails_and_is_counted(tmp_path):
         assert [answer.lines for answer in answers] == [None, None]
         assert (writer.account.requests, writer.account.failures) == (1, 1)
         assert writer.account.input_tokens > 0
+
+
+@pytest.mark.parametrize("option", ["--out", "--keep-scores"])
+def test_where_nothing_can_be_written_is_said_before_anything_is_read(
+    root, tmp_path, capsys, monkeypatch, option
+):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(Reconstructor, "read", lambda *_, **__: pytest.fail("it was read"))
+    path = tmp_path / "file" if option == "--out" else tmp_path / "file" / "scores.parquet"
+    arguments = ["stego", "--ar", root / "ar", "--completions", root / "texts.parquet",
+                 "--activations", root / "activations.parquet", option, path]  # fmt: skip
+    assert cli.run(list(map(str, arguments))) == 2
+    error = capsys.readouterr().err
+    assert "cannot write" in error
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("sentence_transformers") is not None,
+    reason="sentence-transformers is installed",
+)
+def test_a_similarity_that_cannot_be_had_is_said_before_anything_is_written(root, capsys):
+    arguments = ["stego", "--ar", root / "ar", "--completions", root / "texts.parquet",
+                 "--activations", root / "activations.parquet", "--similarity", "no/model",
+                 "--paraphraser", "openai:m@http://127.0.0.1:9"]  # fmt: skip
+    assert cli.run(list(map(str, arguments))) == 2
+    assert "sentence-transformers" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["--completions", "--activations"])

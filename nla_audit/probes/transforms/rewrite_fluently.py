@@ -1,0 +1,13 @@
+"""Prose in place of notes."""
+
+from nla_audit.probes.instructions import PLACEHOLDERS, SAME
+from nla_audit.probes.registry import written
+
+written(
+    name="rewrite_fluently",
+    summary="Fluent prose in place of notes.",
+    instruction=f"Rewrite the text as fluent sentences. {SAME} {PLACEHOLDERS}",
+    destroys=("wording", "layout"),
+    keeps=("quoted spans", "script"),
+    spares_quotes=True,
+)

@@ -1,0 +1,12 @@
+"""In another language."""
+
+from nla_audit.probes.instructions import SAME
+from nla_audit.probes.registry import written
+
+written(
+    name="translate",
+    summary="A translation into German.",
+    instruction=f"Translate the text into German, quoted words included. {SAME}",
+    destroys=("wording", "layout", "quotes"),
+    changes_language=True,
+)

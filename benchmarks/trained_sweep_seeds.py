@@ -21,7 +21,7 @@ from nla_audit.stats import Interval, Resampler
 
 WARM_START, WITHOUT_PENALTY = "warm-start", "p0.0"
 #: What the demo promises (must-show 1 of the trainer).
-LEAST_GAIN, LEAST_SAVING, MOST_LOSS, COLLAPSE = 0.05, 0.25, 0.03, 0.2
+LEAST_GAIN, LEAST_SAVING, MOST_LOSS = 0.05, 0.25, 0.03
 
 
 def sweep(course: Path) -> tuple[list[list[str]], dict[str, str]]:
@@ -42,7 +42,8 @@ def sweep(course: Path) -> tuple[list[list[str]], dict[str, str]]:
         penalty = own["length_penalty"][0]
         if penalty and saving >= LEAST_SAVING and change.low > -MOST_LOSS:
             kept.append(f"λ = {penalty:g}")
-        collapsed = penalty is not None and change.high < -COLLAPSE
+        # All that RL gained is lost, or there is hardly an explanation left to score.
+        collapsed = penalty is not None and (gain.high < 0 or own["extracted"].mean() < 0.5)
         rows.append(
             [
                 model,
@@ -60,7 +61,7 @@ def sweep(course: Path) -> tuple[list[list[str]], dict[str, str]]:
         f"{LEAST_SAVING:.0%} fewer content tokens at a paired change above −{MOST_LOSS}": (
             ", ".join(kept) or "no λ"
         ),
-        f"the largest λ collapses (paired change below −{COLLAPSE})": _yes(collapsed),
+        "the largest λ collapses (below the warm start)": _yes(collapsed),
     }
     return rows, verdicts
 

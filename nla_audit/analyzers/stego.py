@@ -166,10 +166,12 @@ def _figures(group: str | None) -> list[Figure]:
         ),
         Figure(
             "channels", "What each channel carries", "bar", "channels",
-            x="channel", y="share", x_label="", y_label="share of the reconstruction lost with it",
+            x="channel", y="share", x_label="", y_label="share of the reconstruction",
             low="share_low", high="share_high", percent=True, group=group,
-            caption="The largest loss among the changes that destroy this channel and no other "
-            "and keep the meaning.",
+            caption="Layout, wording, order: the largest loss among the changes that destroy it and "
+            "nothing else and keep the meaning. Quoted text: what is lost without it. Plain "
+            "meaning: what is left after the costliest change that keeps it. What several carry "
+            "alike counts with none, and shares need not add up to one.",
         ),
         Figure(
             "form", "Loss where the meaning is kept", "bar", "loss_at_zero_meaning_change",

@@ -2,7 +2,7 @@
 #   make demo   set up, then train a sweep of NLAs from nothing and audit it (minutes, two cores)
 #   make test   set up, then lint, types and all tests
 PYTHON ?= python3
-# The release that the tests were last run with; any from 2.5 on works.
+# The release that the tests were last run with; any from 2.6 on works.
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin

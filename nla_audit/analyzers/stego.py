@@ -168,8 +168,8 @@ def _figures(group: str | None) -> list[Figure]:
             "channels", "What each channel carries", "bar", "channels",
             x="channel", y="share", x_label="", y_label="share of the reconstruction",
             low="share_low", high="share_high", percent=True, group=group,
-            caption="Layout, wording, order: the largest loss among the changes that destroy it and "
-            "nothing else and keep the meaning. Quoted text: what is lost without it. Plain "
+            caption="Layout, wording, order: the largest loss among the changes that destroy it "
+            "and nothing else and keep the meaning. Quoted text: what is lost without it. Plain "
             "meaning: what is left after the costliest change that keeps it. What several carry "
             "alike counts with none, and shares need not add up to one.",
         ),

@@ -273,7 +273,8 @@ command = click.Command(
         ),
         click.Option(
             ["--paraphraser"], metavar="WRITER", default="rules", show_default=True,
-            help="rules, hf:MODEL_OR_FOLDER, openai:MODEL@URL, file:TABLE, or world (the language of the demo).",
+            help="rules, hf:MODEL_OR_FOLDER, openai:MODEL@URL, file:TABLE, or world (for texts "
+            "in the language of the demo).",
         ),
         click.Option(
             ["--price"], type=(click.FloatRange(min=0), click.FloatRange(min=0)),

@@ -88,6 +88,8 @@ def _floats(frame: pl.DataFrame, column: str) -> np.ndarray:
 
 
 def _plain(interval: Interval) -> str:
+    if np.isnan(interval.value):
+        return "–"
     return f"{interval.value:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
 
 

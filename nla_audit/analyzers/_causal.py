@@ -17,7 +17,8 @@ from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.findings import Option
 from nla_audit.pairing import column, resampler
-from nla_audit.text.reading import FLOOR, Reading, TextPair, text_pairs
+from nla_audit.text.pairs import FLOOR, TextPair, text_pairs
+from nla_audit.text.reading import Reading
 from nla_audit.text.segmentation import Segmentation
 
 if TYPE_CHECKING:

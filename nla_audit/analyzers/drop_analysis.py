@@ -30,6 +30,8 @@ from nla_audit.text.reading import (
 QUESTION = "What do explanations stop saying as the length penalty grows, and what does that cost?"
 #: A kind with fewer reference claims than this in the table gets no rate.
 MIN_CLAIMS_OF_A_KIND = 20
+#: Models whose mean lengths differ by less than this share are called equally long.
+EQUALLY_LONG = 0.05
 
 
 @analyzer(
@@ -111,13 +113,13 @@ def drop_analysis(
         question=QUESTION,
         reference=completions.reference,
         headline=headline,
-        verdict=_verdict(completions, reading, headline, order),
+        verdict=_verdict(completions, reading, headline),
         caveats=caveats,
         tables=tables,
         figures=_figures(bool(concepts), ruler is not None),
         parameters={
             "seed": seed,
-            "similarity": reading.reader.similarity.name,
+            "similarity": reading.reader.vectors.name,
             "watch": list(watch),
             "pair": pair,
             "activations": activations,
@@ -194,6 +196,7 @@ def _headline(
             column(explanations, "tokens_model"),
         )
         summary |= added.widened(READING_ERROR, 0.0, 1.0).entries("added_share")
+        summary |= net_loss(explanations, seed).entries("net_loss_share")
         for row in kinds.filter(pl.col("model") == model).iter_rows(named=True):
             name = f"retained.{row['kind']}"
             summary |= {
@@ -248,51 +251,85 @@ def _order_of_loss(completions: Completions, kinds: pl.DataFrame) -> pl.DataFram
     return pl.DataFrame(rows, schema=schema).sort("mean_retained", "kind")
 
 
-def _verdict(
-    completions: Completions, reading: Reading, headline: Headline, order: pl.DataFrame
-) -> str:
+def _verdict(completions: Completions, reading: Reading, headline: Headline) -> str:
     compared = [model for model in completions.models if model in headline]
     if not compared:
         return "Only one model is in the table, so nothing can have been dropped."
     floor = headline.get(FLOOR, {})
     lossy = [model for model in compared if _loses(headline[model], floor)]
     if not lossy:
-        beyond = (
-            "than its own second sample keeps"
-            if reading.has_floor
-            else "than it says that the reference does not"
+        return (
+            f"No model is shown to drop more of {completions.reference}'s claims than it adds of "
+            "its own" + (", or than a second sample drops." if reading.has_floor else ".")
         )
-        return f"No model drops more of {completions.reference}'s claims {beyond}."
     worst = min(lossy, key=lambda model: headline[model]["claims_retained"] or 0.0)
     first = lossy[0]
     sentences = [
         f"{first} still makes {_percent(headline[first])} of {completions.reference}'s claims"
         + (f", {worst} {_percent(headline[worst])}" if worst != first else "")
-        + (f" (a second sample of {completions.reference}: {_percent(floor)})." if floor else ".")
+        + f" ({_beside(completions, headline, worst)})."
     ]
-    if order.height >= 3:
+    unclear = [model for model in compared if model not in lossy]
+    if unclear:
+        worst_case = max((headline[model].get("net_loss_share_high") or 0.0) for model in unclear)
         sentences.append(
-            f"First to go are {order['kind'][0]} and {order['kind'][1]} claims, last "
-            f"{order['kind'][-1]} claims."
+            f"Of {', '.join(unclear)} no drop is shown, and at most {max(worst_case, 0.0):.0%} of what "
+            f"{completions.reference} says, net of what is added, can be missing."
         )
     return " ".join(sentences)
 
 
-def _loses(summary: dict[str, float | None], floor: dict[str, float | None]) -> bool:
-    """Whether a model drops more than resampling explains.
+def net_loss(explanations: pl.DataFrame, seed: int) -> Interval:
+    """Tokens of what is left out less tokens of what is added, as a share of the reference's.
 
-    With a second sample of the reference: its retention lies below the floor's interval. Without
-    one: by exchangeability, two samples of one model add as much as they drop, so only what is
-    dropped *beyond* what is added counts as a loss.
+    Two samples of one model leave out as much of each other as they add, whatever they differ in;
+    so what goes beyond that was dropped.
     """
-    high = summary.get("claims_retained_high")
-    if high is None:
-        return False
-    if floor:
-        low = floor.get("claims_retained_low")
-        return low is not None and high < low
-    added = summary.get("added_share_high")
-    return added is not None and (1 - high) > added
+    lost = column(explanations, "tokens_reference") - column(explanations, "kept_tokens")
+    added = column(explanations, "tokens_model") - column(explanations, "supported_tokens")
+    share = resampler(explanations, seed).ratio(
+        lost - added, column(explanations, "tokens_reference")
+    )
+    return share.widened(READING_ERROR)
+
+
+def _loses(summary: dict[str, float | None], floor: dict[str, float | None]) -> bool:
+    """Whether a model drops more than it adds, or more than a second sample of the reference."""
+    net, high = summary.get("net_loss_share_low"), summary.get("claims_retained_high")
+    if net is not None and net > 0:
+        return True
+    low = floor.get("claims_retained_low")
+    return high is not None and low is not None and high < low
+
+
+def _beside(completions: Completions, headline: Headline, model: str) -> str:
+    """What a rate of claims retained is to be held against: chance, and the resampling floor."""
+    chance = headline[model].get("chance_match")
+    parts = [] if chance is None else [f"chance: {chance:.0%}"]
+    if FLOOR in headline:
+        parts.append(f"a second sample of {completions.reference}: {_percent(headline[FLOOR])}")
+    else:
+        equal = equally_long(completions, headline)
+        if equal:
+            parts.append(f"{equal}, equally long: {_percent(headline[equal])}")
+    return "; ".join(parts) or "chance is not known"
+
+
+def equally_long(completions: Completions, headline: Headline) -> str | None:
+    """The model nearest in length to the reference, if within a twentieth of it.
+
+    It bounds the resampling floor: a second sample of the reference keeps at least as much of the
+    first as another model of that length does.
+    """
+    lengths = {
+        model: float(np.nanmean(column(completions.of(model), "content_tokens")))
+        for model in (completions.reference, *headline)
+        if model in completions.models
+    }
+    own = lengths.pop(completions.reference)
+    gaps = {model: abs(length - own) / own for model, length in lengths.items() if own > 0}
+    nearest = min(gaps, key=lambda model: gaps[model], default=None)
+    return nearest if nearest is not None and gaps[nearest] <= EQUALLY_LONG else None
 
 
 def _percent(summary: dict[str, float | None]) -> str:
@@ -312,7 +349,8 @@ def _caveats(completions: Completions, reading: Reading, headline: Headline) -> 
     if not reading.has_floor:
         caveats.append(
             "The table has one sample per activation, so the resampling floor is unknown: two "
-            "samples of the reference would not keep all of each other's claims either."
+            "samples of the reference would not keep all of each other's claims either. A model "
+            "counts as dropping claims where it leaves out more than it adds."
         )
     failed = completions.rows.filter(pl.col("explanation").is_null()).height
     if failed:
@@ -322,7 +360,7 @@ def _caveats(completions: Completions, reading: Reading, headline: Headline) -> 
         "entity or number."
     )
     caveats.append(
-        f"Claims are read with a {reading.reader.similarity.name}. chance_match is what the same "
+        f"Claims are read with a {reading.reader.vectors.name}. chance_match is what the same "
         "reading finds in another activation's explanation, where set phrases and common genres "
         "agree by chance; intervals include the reading's own error on planted truth."
     )

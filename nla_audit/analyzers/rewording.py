@@ -99,7 +99,7 @@ def rewording(
             )
         ],
         parameters={
-            "seed": seed, "similarity": reading.reader.similarity.name, "pair": pair,
+            "seed": seed, "similarity": reading.reader.vectors.name, "pair": pair,
             "activations": activations,
         },
     )  # fmt: skip
@@ -154,6 +154,11 @@ def _summary(rows: pl.DataFrame, seed: int) -> dict[str, float | None]:
             summary |= share.widened(error).entries(f"{part}_share")
         else:
             summary[f"{part}_share"] = None
+    # Omission and rewording share the reading's error, with opposite signs.
+    lead = draw.mean(column(rows, "omission") - column(rows, "rewording"))
+    error = errors["omission"] + errors["rewording"]
+    summary |= lead.widened(error).entries("omission_lead_tokens")
+    summary["reading_error_tokens"] = error
     return summary
 
 
@@ -245,42 +250,59 @@ def _copying(
 
 
 def _verdict(completions: Completions, headline: Headline) -> str:
-    saved = [
-        (model, summary)
-        for model, summary in headline.items()
-        if model in completions.models
-        and model != completions.reference
-        and (summary.get("saving_tokens_low") or 0.0) > 0
+    sentences = [
+        _sentence(model, headline[model], completions.reference)
+        for model in completions.models
+        if model != completions.reference and "saving_tokens" in headline.get(model, {})
     ]
-    if not saved:
+    return " ".join(sentences) or "There is no second model, so there is no saving to split."
+
+
+def _sentence(model: str, summary: dict[str, float | None], reference: str) -> str:
+    """What one model's saving is made of; the larger part is named where the intervals allow it."""
+    low, high = summary.get("saving_tokens_low"), summary.get("saving_tokens_high")
+    if low is None or high is None:
+        return f"{model}: too few activations to tell."
+    if low <= 0 <= high:
         return (
-            f"No model is shorter than {completions.reference} by more than resampling the "
-            "activations could explain, so there is no saving to split."
+            f"{model} is as long as {reference} (it saves {_tokens(summary, 'saving')} tokens), so "
+            "there is no saving to split."
         )
-    sentences = []
-    for model, summary in saved:
-        sentences.append(
-            f"{model} saves {summary['saving_tokens']:.1f} tokens: "
-            f"{_percent(summary, 'omission')} by omission, "
-            f"{_percent(summary, 'rewording')} by terser wording"
-            + (
-                f", less {-(summary['addition_share'] or 0.0):.0%} spent on additions"
-                if (summary["addition_share"] or 0.0) < -0.005
-                else ""
-            )
-            + "."
-        )
-    chosen = sentences if len(sentences) <= 2 else [sentences[0], sentences[-1]]
-    return " ".join(chosen)
+    if high < 0:
+        return f"{model} saves nothing over {reference}: {_tokens(summary, 'saving')} tokens."
+    parts = (
+        f"{model} saves {_tokens(summary, 'saving')} tokens: {_tokens(summary, 'omission')} by "
+        f"omission, {_tokens(summary, 'rewording')} by terser wording"
+    )
+    if (summary.get("addition_tokens_high") or 0.0) < 0:
+        parts += f", less {-(summary['addition_tokens'] or 0.0):.1f} spent on additions"
+    lead, lead_low, lead_high = (
+        summary.get(f"omission_lead_tokens{end}") for end in ("", "_low", "_high")
+    )
+    if lead is None or lead_low is None or lead_high is None:
+        return f"{parts}."
+    if lead_low > 0:
+        return f"{parts}: more by omission."
+    if lead_high < 0:
+        return f"{parts}: more by terser wording."
+    return f"{parts}: which is more cannot be told{_needed(summary, lead, lead_high)}."
 
 
-def _percent(summary: dict[str, float | None], part: str) -> str:
-    value, low = summary[f"{part}_share"], summary.get(f"{part}_share_low")
-    if value is None:
-        return "an unknown share"
+def _needed(summary: dict[str, float | None], lead: float, high: float) -> str:
+    """How many explanations would tell, if more of them can."""
+    half, floor = high - lead, 1.96 * (summary["reading_error_tokens"] or 0.0)
+    if abs(lead) <= floor:
+        return " at any size: the difference is within the reading's own error"
+    by_sampling = max(half**2 - floor**2, 0.0)
+    count = (summary["n"] or 0.0) * by_sampling / (lead**2 - floor**2)
+    return f"; about {count:,.0f} explanations would tell"
+
+
+def _tokens(summary: dict[str, float | None], part: str) -> str:
+    value, low = summary[f"{part}_tokens"], summary.get(f"{part}_tokens_low")
     if low is None:
-        return f"{value:.0%}"
-    return f"{value:.0%} [{low:.0%}, {summary[f'{part}_share_high']:.0%}]"
+        return f"{value:.1f}"
+    return f"{value:.1f} [{low:.1f}, {summary[f'{part}_tokens_high']:.1f}]"
 
 
 def _caveats(completions: Completions, reading: Reading, headline: Headline) -> list[str]:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from nla_audit.stats import MIN_CLUSTERS
 from nla_audit.text.claims import Claim
-from nla_audit.text.reading import Reader, TextPair, text_of
+from nla_audit.text.pairs import TextPair, text_of
 from nla_audit.text.segmentation import Habits, Segmentation, learn
 from nla_audit.text.similarity import Shares, Similarity, TranslationSimilarity
+from nla_audit.text.walking import Reader
 
 Floats = NDArray[np.float64]
 

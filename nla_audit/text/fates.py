@@ -13,7 +13,8 @@ import polars as pl
 from nla_audit.completions import Completions
 from nla_audit.text.claims import Claim
 from nla_audit.text.items import quoted_spans
-from nla_audit.text.reading import FLOOR, TextPair, read, text_pairs
+from nla_audit.text.pairs import FLOOR, TextPair, text_pairs
+from nla_audit.text.reading import read
 from nla_audit.text.segmentation import Segmentation
 
 #: A claim that is still made counts as kept in its wording when at least this share of its content

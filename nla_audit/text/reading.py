@@ -1,67 +1,91 @@
 """Reading a table: every explanation aligned with its reference explanation.
 
-One pass over the table, activation by activation, gives what `drop-analysis` and `rewording`
-stand on: for each claim of the reference, the probability that a model's explanation of the same
-activation still makes it, the same probability for another activation's explanation (chance),
-and for each explanation the share of its own text that the reference accounts for.
+One pass over the table gives what `drop-analysis` and `rewording` stand on: for each claim of the
+reference, the share of it that a model's explanation of the same activation still makes; the same
+for another activation's explanation (chance); and for each explanation the share of its own text
+that the reference accounts for. The alignment knows no direction
+(:mod:`nla_audit.text.alignment`): with the roles of two models exchanged, what was left out is what
+is added.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from nla_audit.completions import Completions
-from nla_audit.stats import derangement
-from nla_audit.text.claims import Claim, split_claims
-from nla_audit.text.segmentation import Evidence, Habits, Segmentation, learn, segment
-from nla_audit.text.similarity import Similarity, similarity_named
-from nla_audit.text.words import piece_count
+from nla_audit.text.alignment import Aligned, Store, align, repunctuated, segmentations
+from nla_audit.text.mixture import TwoGroups, fit_two_groups, typical_two_groups
+from nla_audit.text.pairs import FLOOR, TextPair, text_pairs
+from nla_audit.text.pieces import Pieces
+from nla_audit.text.segmentation import Segmentation
+from nla_audit.text.vectors import TextVectors, vectors_named
 
-#: Activations on which the dictionary is fitted and habits learnt. More changes no rate in the
-#: second decimal and would make a large table pay for it.
+#: Activations on which similarities are fitted and the null is measured.
 SAMPLE_ACTIVATIONS = 400
-#: Pairs of explanations from which the dictionary is learnt, drawn from all models alike.
-_DICTIONARY_PAIRS = 1500
-#: Activations per model that are read against another activation's text.
-_CHANCE_ACTIVATIONS = 200
+#: Explanations read against other activations' for the null, of each model; a small table's
+#: explanations are read against several others each.
+_NULL_PAIRS = 600
+_MOST_PARTNERS = 8
 #: Of a larger table this many activations are read, drawn with the seed: the intervals of a share
-#: are then narrower than the reading's own error, and a million rows take minutes, not an hour.
-READ_ACTIVATIONS = 5000
+#: are then narrower than the reading's own error.
+READ_ACTIVATIONS = 2000
 #: A table of at most so many activations keeps its segmentations for the viewer.
 KEPT_ACTIVATIONS = 1000
 #: Activations read at a time.
-_CHUNK = 500
-#: Rounds of learning a model's habits, which start from those of all models.
-_ROUNDS = 4
+_CHUNK = 200
 #: Standard deviation taken for a reading's own error in a share of claims or tokens. It is common
 #: to all activations, so a bootstrap cannot show it; intervals of what is read are widened by it.
-#: Most biases on planted sweeps (``benchmarks/reading_error.md``) lie within twice this, not all.
-READING_ERROR = 0.02
+#: Measured on real texts with known omissions (``benchmarks/reading_truth.md``).
+READING_ERROR = 0.025
 #: The same for the share of one kind of claim, which rests on telling kinds as well.
-KIND_READING_ERROR = 0.03
-#: The pseudo-model under which the reference's own second sample is read.
-FLOOR = "resampling floor"
+KIND_READING_ERROR = 0.04
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Reader:
-    """A fitted similarity, and how each model walks over the reference's claims."""
+class Fit:
+    """How likely a match is by its similarity, for one model.
 
-    similarity: Similarity
-    habits: dict[str, Habits]
+    Attributes:
+        sentences: of whole sentences.
+        pieces: of pieces that no match of sentences holds; ``None`` where there are too few.
+        said_alone: see :func:`~nla_audit.text.alignment.repunctuated`.
+        measured: whether the null of ``sentences`` is this table's own.
+    """
+
+    sentences: TwoGroups
+    pieces: TwoGroups | None
+    said_alone: tuple[float, float]
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Aligner:
+    """Vectors fitted on a table, and what similarities mean for each of its models."""
+
+    vectors: TextVectors
+    fits: dict[str, Fit]
 
     def segment(self, model: str, pairs: Sequence[TextPair]) -> list[Segmentation]:
-        """Segment a model's explanations; one never met is read with the initial habits."""
-        found = segment(_evidence(pairs, self.similarity), self.habits.get(model, Habits()))
-        return _about_the_same(pairs, found)
+        """Which claims of the reference each explanation of a model still makes."""
+        if not pairs:
+            return []
+        store = Store.of(_texts(pairs), self.vectors)
+        return self.segmented(model, pairs, align(_pieces(pairs), store))
+
+    def segmented(
+        self, model: str, pairs: Sequence[TextPair], aligned: Aligned
+    ) -> list[Segmentation]:
+        """The same of explanations that are aligned already."""
+        fit = self.fits.get(model) or _untaught(self.vectors)
+        return _segmented(pairs, aligned, fit)
 
 
 @dataclass(frozen=True)
@@ -72,11 +96,12 @@ class Reading:
         claims: one row per (model, activation, sample, reference claim):
             ``model, idx, sample, claim, start, end, kind, tokens, kept``, where ``start:end`` is
             the claim's span in the *reference's* explanation, ``tokens`` its share of the
-            reference's content tokens and ``kept`` the probability that the model's explanation
-            still makes it. ``model`` is :data:`FLOOR` where the reference's other sample of the
+            reference's content tokens and ``kept`` the expected share of it that the model's
+            explanation still makes. ``model`` is :data:`FLOOR` where the reference's other sample
+            of the
             same activation is read instead: the resampling floor.
         chance: the same for a sample of activations, each model's explanation being replaced by
-            its explanation of another activation and its habits learnt anew from these pairs:
+            its explanation of another activation and the matches fitted anew:
             what the whole procedure finds where there is nothing to find.
         explanations: one row per (model, activation, sample):
             ``tokens_reference, tokens_model, kept_tokens, supported_tokens, overhead_saving``.
@@ -90,7 +115,7 @@ class Reading:
     claims: pl.DataFrame
     chance: pl.DataFrame
     explanations: pl.DataFrame
-    reader: Reader
+    reader: Aligner
     activations_read: int
     activations: int
     segmentations: dict[tuple[str, int, int], Segmentation]
@@ -105,29 +130,7 @@ class Reading:
     @property
     def has_floor(self) -> bool:
         """Whether the table holds a second sample of the reference."""
-        return FLOOR in self.reader.habits
-
-
-@dataclass(frozen=True)
-class TextPair:
-    """A reference explanation and another explanation of the same activation."""
-
-    model: str
-    idx: int
-    sample: int
-    reference_sample: int
-    reference: Text
-    other: Text
-
-
-@dataclass(frozen=True)
-class Text:
-    """An explanation's claims and what they cost."""
-
-    claims: list[Claim]
-    tokens: NDArray[np.float64]  #: content tokens of each claim
-    content_tokens: float
-    fixed_tokens: float
+        return FLOOR in self.reader.fits
 
 
 _CACHE: dict[tuple[int, str, str | None, int], tuple[Completions, Reading]] = {}
@@ -153,23 +156,17 @@ def read(
     cached = _CACHE.get(key)
     if cached is not None and cached[0] is completions:
         return cached[1]
-    measure = similarity_named(similarity)
-    sample = _sample(completions, seed)
-    reader, chance = _learn(sample, measure, seed)
     every = completions.rows["idx"].unique().sort().to_numpy()
     chosen = _draw(every, READ_ACTIVATIONS, [seed, 4])
-    claims, explanations, segmentations = _read_all(completions, chosen, reader, progress)
-    reading = Reading(claims, chance, explanations, reader, len(chosen), len(every), segmentations)
+    sampled = _draw(chosen, SAMPLE_ACTIVATIONS, [seed, 1])
+    reader, chance, known = _learn(_rows(completions, sampled), vectors_named(similarity), seed)
+    # What the null was measured beside is aligned already.
+    parts = chain(known, _parts(completions, np.setdiff1d(chosen, sampled), reader))
+    claims, explanations, kept = _read_all(parts, reader, len(chosen), progress)
+    reading = Reading(claims, chance, explanations, reader, len(chosen), len(every), kept)
     _CACHE.clear()
     _CACHE[key] = (completions, reading)
     return reading
-
-
-def _sample(completions: Completions, seed: int) -> list[TextPair]:
-    every = completions.rows["idx"].unique().sort().to_numpy()
-    chosen = _draw(every, SAMPLE_ACTIVATIONS, [seed, 1])
-    rows = completions.rows.filter(pl.col("idx").is_in(chosen.tolist()))
-    return list(text_pairs(rows, completions.reference))
 
 
 def _draw(every: NDArray[np.int64], most: int, seed: Sequence[int]) -> NDArray[np.int64]:
@@ -179,129 +176,140 @@ def _draw(every: NDArray[np.int64], most: int, seed: Sequence[int]) -> NDArray[n
     return np.sort(np.random.default_rng(seed).choice(every, most, replace=False))
 
 
-def text_pairs(rows: pl.DataFrame, reference: str) -> Iterator[TextPair]:
-    """Pairs of explanations, sample by sample; a failed one has no text and is left out."""
-    columns = ["idx", "model", "sample", "explanation", "content_tokens", "fixed_tokens"]
-    texts: dict[tuple[str, int], Text] = {}
-    current: int | None = None
-    kept = rows.filter(pl.col("explanation").is_not_null()).select(columns)
-    for idx, model, sample, explanation, content, fixed in kept.iter_rows():
-        if idx != current:
-            if current is not None:
-                yield from _pairs_of(current, texts, reference)
-            texts, current = {}, idx
-        texts[model, sample] = text_of(explanation, content, fixed)
-    if current is not None:
-        yield from _pairs_of(current, texts, reference)
+def _rows(completions: Completions, activations: NDArray[np.int64]) -> dict[str, list[TextPair]]:
+    """The pairs of explanations of some activations, by model."""
+    rows = completions.rows.filter(pl.col("idx").is_in(activations.tolist()))
+    pairs = list(text_pairs(rows, completions.reference))
+    models = sorted({pair.model for pair in pairs})
+    return {model: [pair for pair in pairs if pair.model == model] for model in models}
 
 
-def _pairs_of(idx: int, texts: dict[tuple[str, int], Text], reference: str) -> Iterator[TextPair]:
-    samples = sorted(sample for model, sample in texts if model == reference)
-    if not samples:
-        return
-    for (model, sample), other in texts.items():
-        if model != reference:
-            partner = sample if sample in samples else samples[0]
-            yield TextPair(model, idx, sample, partner, texts[reference, partner], other)
-        elif len(samples) > 1:
-            following = samples[(samples.index(sample) + 1) % len(samples)]
-            second = texts[model, following]
-            yield TextPair(FLOOR, idx, sample, sample, texts[reference, sample], second)
+#: A model's pairs of explanations, aligned.
+_Part = tuple[str, list[TextPair], Aligned]
 
 
-@lru_cache(maxsize=1 << 13)
-def text_of(explanation: str, content: float | None = None, fixed: float | None = None) -> Text:
-    """An explanation in claims; ``content`` and ``fixed`` tokens are its own, where known."""
-    claims = split_claims(explanation)
-    pieces = np.array([piece_count(claim.text) for claim in claims], dtype=np.float64)
-    total = float(pieces.sum()) if content is None else float(content)
-    # Separators and stray marks between claims belong to them in proportion, so that the claims'
-    # tokens sum to the explanation's.
-    tokens = pieces * (total / pieces.sum()) if pieces.sum() > 0 else pieces
-    return Text(claims, tokens, total if claims else float(content or 0.0), float(fixed or 0.0))
+def _parts(completions: Completions, chosen: NDArray[np.int64], reader: Aligner) -> Iterable[_Part]:
+    for first in range(0, len(chosen), _CHUNK):
+        by_model = _rows(completions, chosen[first : first + _CHUNK])
+        store = Store.of(_texts(*by_model.values()), reader.vectors)
+        for model, pairs in by_model.items():
+            yield model, pairs, align(_pieces(pairs), store)
 
 
-def _evidence(pairs: Sequence[TextPair], similarity: Similarity) -> list[Evidence]:
-    return similarity.evidence([(pair.reference.claims, pair.other.claims) for pair in pairs])
+def _texts(*several: Sequence[TextPair]) -> Iterable[Pieces]:
+    return (
+        side.pieces for pairs in several for pair in pairs for side in (pair.reference, pair.other)
+    )
 
 
-def _about_the_same(pairs: Sequence[TextPair], found: Sequence[Segmentation]) -> list[Segmentation]:
-    """Segmentations in which a claim about a name or number is kept only where that still stands.
+def _pieces(pairs: Sequence[TextPair]) -> list[tuple[Pieces, Pieces]]:
+    return [(pair.reference.pieces, pair.other.pieces) for pair in pairs]
 
-    Names and numbers are not paraphrased: "The name Juarez is mentioned" does not keep "The name
-    Whitlock is mentioned", however alike the two are said.
+
+def _segmented(pairs: Sequence[TextPair], aligned: Aligned, fit: Fit) -> list[Segmentation]:
+    over = aligned.left_over.scores
+    return segmentations(
+        _pieces(pairs),
+        [(len(pair.reference.claims), len(pair.other.claims)) for pair in pairs],
+        aligned,
+        fit.sentences.posterior(aligned.sentences.scores),
+        np.zeros(len(over)) if fit.pieces is None else fit.pieces.posterior(over),
+        said_alone=fit.said_alone,
+    )
+
+
+def _untaught(vectors: TextVectors) -> Fit:
+    """What is taken for a model that is too small to show its own null."""
+    typical = typical_two_groups(vectors.typical_null, vectors.most_spread)
+    return Fit(typical, None, (0.0, 0.0), False)
+
+
+def _fit(own: Aligned, null: Sequence[Aligned], vectors: TextVectors) -> Fit:
+    sentences, pieces = (
+        fit_two_groups(
+            getattr(own, level).scores,
+            np.concatenate([getattr(one, level).scores for one in null] or [np.zeros(0)]),
+            vectors.most_spread,
+        )
+        for level in ("sentences", "left_over")
+    )
+    if sentences is None:
+        return _untaught(vectors)
+    said_alone = repunctuated(own, sentences.posterior(own.sentences.scores))
+    return Fit(sentences, pieces, said_alone, True)
+
+
+def _crossed(pairs: Sequence[TextPair], seed: int) -> list[list[TextPair]]:
+    """The same references beside explanations of other activations, several times: the null.
+
+    Partners stand at equal distances before and behind in one random order of the activations, so
+    that with reference and model exchanged the same pairs of texts are compared.
     """
-    checked = []
-    for pair, segmentation in zip(pairs, found, strict=True):
-        there = {stem for claim in pair.other.claims for stem in claim.stems}
-        stands = [
-            not claim.subjects or not claim.subjects.isdisjoint(there)
-            for claim in pair.reference.claims
-        ]
-        checked.append(replace(segmentation, kept=segmentation.kept * stands))
-    return checked
-
-
-def _crossed(pairs: Sequence[TextPair], seed: int) -> list[TextPair]:
-    """The same references beside explanations of other activations: the null."""
-    partners = derangement([pair.idx for pair in pairs], seed)
-    return [
-        replace(pair, other=pairs[partner].other)
-        for pair, partner in zip(pairs, partners, strict=True)
-        if partner >= 0
-    ]
+    by_activation: dict[int, list[TextPair]] = {}
+    for pair in pairs:
+        by_activation.setdefault(pair.idx, []).append(pair)
+    order = np.random.default_rng([seed, 2]).permutation(sorted(by_activation)).tolist()
+    count = len(order)
+    wanted = min(_MOST_PARTNERS, 2 * max(1, round(_NULL_PAIRS / max(1, 2 * len(pairs)))))
+    steps = [step for near in range(1, wanted // 2 + 1) for step in (near, -near)]
+    several, used = [], set()
+    for step in steps:
+        if step % count in used or step % count == 0:
+            continue
+        used.add(step % count)
+        crossed = []
+        for place, idx in enumerate(order):
+            partners = by_activation[order[(place + step) % count]]
+            for number, pair in enumerate(by_activation[idx]):
+                crossed.append(replace(pair, other=partners[number % len(partners)].other))
+        several.append(crossed)
+    return several
 
 
 def _learn(
-    sample: Sequence[TextPair], similarity: Similarity, seed: int
-) -> tuple[Reader, pl.DataFrame]:
-    generator = np.random.default_rng([seed, 2])
-    count = min(_DICTIONARY_PAIRS, len(sample))
-    chosen = np.sort(generator.permutation(len(sample))[:count])
-    of_all = similarity.fit([(sample[n].reference.claims, sample[n].other.claims) for n in chosen])
-    habits = {}
-    chance = [_claim_rows([], [])]
-    for number, model in enumerate(sorted({pair.model for pair in sample})):
-        pairs = [pair for pair in sample if pair.model == model]
-        habits[model] = learn(_evidence(pairs, similarity), of_all, _ROUNDS)
-        crossed = _crossed(
-            pairs[:: max(1, len(pairs) // _CHANCE_ACTIVATIONS)], seed * 1000 + number
-        )
-        evidence = _evidence(crossed, similarity)
-        of_null = learn(evidence, of_all, _ROUNDS)
-        chance.append(_claim_rows(crossed, _about_the_same(crossed, segment(evidence, of_null))))
-    return Reader(similarity, habits), pl.concat(chance)
+    by_model: dict[str, list[TextPair]], vectors: TextVectors, seed: int
+) -> tuple[Aligner, pl.DataFrame, list[_Part]]:
+    """Fit each model's matches; chance; and what was aligned for it."""
+    texts = list({id(text): text for text in _texts(*by_model.values())}.values())
+    vectors.fit([sentence for text in texts for sentence in text.sentences])
+    store = Store.of(texts, vectors)
+    fits: dict[str, Fit] = {}
+    chance, known = [_claim_rows([], [])], []
+    for model, pairs in by_model.items():
+        own = align(_pieces(pairs), store)
+        crossed = _crossed(pairs, seed)
+        null = [align(_pieces(one), store) for one in crossed]
+        fits[model] = _fit(own, null, vectors)
+        known.append((model, pairs, own))
+        if len(null) > 1:
+            # One part of the null beside the rest: the procedure where nothing is to be found.
+            found = _segmented(crossed[0], null[0], _fit(null[0], null[1:], vectors))
+            chance.append(_claim_rows(crossed[0], found))
+    return Aligner(vectors, fits), pl.concat(chance), known
 
 
 def _read_all(
-    completions: Completions,
-    chosen: NDArray[np.int64],
-    reader: Reader,
-    progress: Progress | None,
+    parts: Iterable[_Part], reader: Aligner, activations: int, progress: Progress | None
 ) -> tuple[pl.DataFrame, pl.DataFrame, dict[tuple[str, int, int], Segmentation]]:
-    done = 0
-    segmentations: dict[tuple[str, int, int], Segmentation] = {}
+    kept: dict[tuple[str, int, int], Segmentation] = {}
     claim_rows, explanation_rows = [_claim_rows([], [])], [_explanation_rows([], [])]
-    for first in range(0, len(chosen), _CHUNK):
-        idx = chosen[first : first + _CHUNK].tolist()
-        chunk = completions.rows.filter(pl.col("idx").is_in(idx))
-        everything = list(text_pairs(chunk, completions.reference))
-        for model in sorted({pair.model for pair in everything}):
-            pairs = [pair for pair in everything if pair.model == model]
-            found = reader.segment(model, pairs)
-            if len(chosen) <= KEPT_ACTIVATIONS:
-                keys = ((model, pair.idx, pair.sample) for pair in pairs)
-                segmentations |= zip(keys, found, strict=True)
-            claim_rows.append(_claim_rows(pairs, found))
-            explanation_rows.append(_explanation_rows(pairs, found))
-        done += len(idx)
+    seen: set[int] = set()
+    for model, pairs, aligned in parts:
+        found = reader.segmented(model, pairs, aligned)
+        if activations <= KEPT_ACTIVATIONS:
+            kept |= zip(((model, pair.idx, pair.sample) for pair in pairs), found, strict=True)
+        claim_rows.append(_claim_rows(pairs, found))
+        explanation_rows.append(_explanation_rows(pairs, found))
+        seen |= {pair.idx for pair in pairs}
         if progress is not None:
-            progress(done, len(chosen))
+            progress(len(seen), activations)
+    if progress is not None:
+        progress(activations, activations)
     columns = ["model", "idx", "sample"]
     return (
         pl.concat(claim_rows).sort([*columns, "claim"]),
         pl.concat(explanation_rows).sort(columns),
-        segmentations,
+        kept,
     )
 
 

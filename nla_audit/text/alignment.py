@@ -1,0 +1,276 @@
+"""Alignment: which part of one text says what which part of another says; the same both ways.
+
+First whole sentences are matched, one to one, so that no stretch of text pays for two; within a
+matched pair of sentences their pieces, again one to one; then what is left over of either text,
+piece against piece. How likely each match is, is read off the null: the same procedure between
+texts of different activations (:mod:`nla_audit.text.mixture`). Nothing here knows which of the two
+texts is the reference, so what A says and B does not is the same from either side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from nla_audit.text.pieces import Pieces
+from nla_audit.text.segmentation import Segmentation
+from nla_audit.text.vectors import TextVectors, Vectors, products
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+PiecesPair = tuple[Pieces, Pieces]
+#: The number of a pair of texts, and the parts of either that are matched against each other.
+_Block = tuple[int, Integers, Integers]
+
+#: A similarity counts so much where two sentences are about names or numbers and share none:
+#: "the name Juarez" is not "the name Whitlock", however alike the two are said.
+_OTHER_SUBJECT = 0.5
+
+
+@dataclass(frozen=True)
+class Matches:
+    """One-to-one matches in many pairs of texts, in order of the pairs.
+
+    Attributes:
+        pair: `[matches]`, the number of the pair of texts.
+        ours, theirs: `[matches]`, the matched sentences, or pieces.
+        scores: `[matches]`, similarities.
+    """
+
+    pair: Integers
+    ours: Integers
+    theirs: Integers
+    scores: Floats
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Pairs of texts, matched at every level.
+
+    Attributes:
+        sentences: matched sentences.
+        inside: pieces matched inside a matched pair of sentences, and
+        inside_of: `[matches]`, the number of the match of sentences that each stands in.
+        alone: `[matches of sentences, 2]`, pieces of either sentence that have no partner inside.
+        left_over: matched pieces that no match of sentences holds.
+    """
+
+    sentences: Matches
+    inside: Matches
+    inside_of: Integers
+    alone: Floats
+    left_over: Matches
+
+
+@dataclass(frozen=True)
+class Store:
+    """Vectors of every sentence and piece of some texts.
+
+    Attributes:
+        vectors: `[distinct sentences and pieces, features]`.
+        place: the row of each.
+    """
+
+    vectors: Vectors
+    place: dict[str, int]
+
+    @classmethod
+    def of(cls, texts: Iterable[Pieces], vectors: TextVectors) -> Store:
+        """Vectors for these texts; what occurs twice is stored once."""
+        place: dict[str, int] = {}
+        for text in texts:
+            for words in (*text.sentences, *text.pieces):
+                place.setdefault(words, len(place))
+        return cls(vectors.vectors(list(place)), place)
+
+    def rows(self, words: Sequence[str]) -> Integers:
+        """The rows of these sentences or pieces."""
+        return np.array([self.place[text] for text in words], dtype=np.int64)
+
+
+def align(pairs: Sequence[PiecesPair], store: Store) -> Aligned:
+    """Match the sentences and pieces of each pair of texts, all of which the store holds."""
+    every = store.vectors
+    blocks: list[_Block] = [
+        (number, np.arange(len(ours.sentences)), np.arange(len(theirs.sentences)))
+        for number, (ours, theirs) in enumerate(pairs)
+    ]
+    sentences = _match(
+        blocks,
+        [(store.rows(ours.sentences), store.rows(theirs.sentences)) for ours, theirs in pairs],
+        every,
+        [_same_subjects(ours, theirs) for ours, theirs in pairs],
+    )
+    piece_rows = [(store.rows(ours.pieces), store.rows(theirs.pieces)) for ours, theirs in pairs]
+    blocks = []
+    for number, a, b in zip(sentences.pair, sentences.ours, sentences.theirs, strict=True):
+        ours, theirs = pairs[number]
+        blocks.append(
+            (int(number), np.flatnonzero(ours.sentence_of == a),
+             np.flatnonzero(theirs.sentence_of == b))
+        )  # fmt: skip
+    inside, inside_of = _match_in(blocks, piece_rows, every)
+    surplus = np.array([len(a) - len(b) for _, a, b in blocks], dtype=np.float64)
+    alone = np.maximum(np.column_stack([surplus, -surplus]), 0.0)
+    blocks = []
+    ends = np.searchsorted(inside.pair, np.arange(len(pairs) + 1))
+    for number, (ours, theirs) in enumerate(pairs):
+        taken = slice(ends[number], ends[number + 1])
+        blocks.append(
+            (
+                number,
+                _others(np.ones(len(ours.pieces), dtype=bool), inside.ours[taken]),
+                _others(np.ones(len(theirs.pieces), dtype=bool), inside.theirs[taken]),
+            )
+        )
+    left_over = _match(blocks, piece_rows, every)
+    return Aligned(sentences, inside, inside_of, alone, left_over)
+
+
+def _match(
+    blocks: Sequence[_Block],
+    rows: Sequence[tuple[Integers, Integers]],
+    every: Vectors,
+    weights: Sequence[Floats | None] | None = None,
+) -> Matches:
+    return _match_in(blocks, rows, every, weights)[0]
+
+
+def _match_in(
+    blocks: Sequence[_Block],
+    rows: Sequence[tuple[Integers, Integers]],
+    every: Vectors,
+    weights: Sequence[Floats | None] | None = None,
+) -> tuple[Matches, Integers]:
+    """One-to-one matches of greatest total similarity within each block, and their blocks."""
+    ours = [rows[n][0][a].repeat(len(b)) for n, a, b in blocks] or [np.zeros(0, dtype=np.int64)]
+    theirs = [np.tile(rows[n][1][b], len(a)) for n, a, b in blocks] or [np.zeros(0, dtype=np.int64)]
+    cells = products(every, np.concatenate(ours), np.concatenate(theirs))
+    found: list[tuple[Integers, Integers, Integers, Floats, Integers]] = []
+    start = 0
+    for place, (number, a, b) in enumerate(blocks):
+        size = len(a) * len(b)
+        if size == 0:
+            continue
+        table = cells[start : start + size].reshape(len(a), len(b))
+        start += size
+        weight = None if weights is None else weights[place]
+        if weight is not None:
+            table = table * weight
+        row, column = linear_sum_assignment(table, maximize=True)
+        found.append(
+            (np.full(len(row), number), a[row], b[column], table[row, column],
+             np.full(len(row), place))
+        )  # fmt: skip
+    if not found:
+        none = np.zeros(0, dtype=np.int64)
+        return Matches(none, none, none, np.zeros(0)), none
+    pair, first, second, scores, block = (np.concatenate(part) for part in zip(*found, strict=True))
+    return Matches(pair, first, second, scores), block
+
+
+def _others(chosen: NDArray[np.bool_], taken: Integers) -> Integers:
+    """Places of what is chosen and not taken."""
+    chosen[taken] = False
+    return np.flatnonzero(chosen)
+
+
+def _same_subjects(ours: Pieces, theirs: Pieces) -> Floats | None:
+    """`[our sentences, their sentences]`: 1, or less where both name things and none alike."""
+    if not any(ours.subjects) or not any(theirs.subjects):
+        return None
+    return np.array(
+        [
+            [_OTHER_SUBJECT if a and b and a.isdisjoint(b) else 1.0 for b in theirs.subjects]
+            for a in ours.subjects
+        ]
+    )
+
+
+def repunctuated(aligned: Aligned, sentence_matched: Floats) -> tuple[float, float]:
+    """Which share of either side's partnerless pieces goes back to mere punctuation.
+
+    The same sentence may be cut into more pieces here and there, and then drops nothing. That
+    happens to both sides alike; where one side has more such pieces than the other, the excess was
+    left out. So of the pieces that have no partner in a matched sentence, as many are taken for
+    said as the other side has.
+    """
+    ours, theirs = sentence_matched @ aligned.alone
+    least = min(ours, theirs)
+    return (
+        float(least / ours) if ours > 0 else 0.0,
+        float(least / theirs) if theirs > 0 else 0.0,
+    )
+
+
+def segmentations(
+    pairs: Sequence[PiecesPair],
+    claims: Sequence[tuple[int, int]],
+    aligned: Aligned,
+    sentence_matched: Floats,
+    piece_matched: Floats,
+    *,
+    said_alone: tuple[float, float],
+) -> list[Segmentation]:
+    """Which claims of the first text each claim of the second says again, pair by pair.
+
+    Args:
+        claims: how many claims the two texts of each pair have.
+        sentence_matched, piece_matched: the probability of each match of sentences, and of
+            pieces that are left over.
+        said_alone: see :func:`repunctuated`.
+    """
+    inside, over = aligned.inside, aligned.left_over
+    by_inside = np.searchsorted(inside.pair, np.arange(len(pairs) + 1))
+    by_over = np.searchsorted(over.pair, np.arange(len(pairs) + 1))
+    found = []
+    for number, ((ours, theirs), (m, n)) in enumerate(zip(pairs, claims, strict=True)):
+        here = slice(by_inside[number], by_inside[number + 1])
+        there = slice(by_over[number], by_over[number + 1])
+        # `[their pieces, our pieces]`: the probability that the one says the other again.
+        links = np.zeros((len(theirs.pieces), len(ours.pieces)))
+        links[over.theirs[there], over.ours[there]] = piece_matched[there]
+        for match in np.unique(aligned.inside_of[here]):
+            matched = np.flatnonzero(aligned.inside_of[here] == match)
+            a, b = inside.ours[here][matched], inside.theirs[here][matched]
+            _link_sentences(links, (ours, theirs), (a, b), sentence_matched[match], said_alone)
+        kept = np.minimum(links.sum(axis=0), 1.0)
+        units = _units(links, ours, theirs, (m, n))
+        found.append(Segmentation(_by_claim(ours, kept, m), units, np.arange(n)))
+    return found
+
+
+def _link_sentences(
+    links: Floats,
+    texts: PiecesPair,
+    partners: tuple[Integers, Integers],
+    matched: float,
+    said_alone: tuple[float, float],
+) -> None:
+    """Link the pieces of two sentences that match with some probability."""
+    (ours, theirs), (a, b) = texts, partners
+    links[b, a] = np.maximum(links[b, a], matched)
+    alone = _others(ours.sentence_of == ours.sentence_of[a[0]], a)
+    links[b[0], alone] = np.maximum(links[b[0], alone], matched * said_alone[0])
+    alone = _others(theirs.sentence_of == theirs.sentence_of[b[0]], b)
+    links[alone, a[0]] = np.maximum(links[alone, a[0]], matched * said_alone[1])
+
+
+def _units(links: Floats, ours: Pieces, theirs: Pieces, claims: tuple[int, int]) -> Floats:
+    """`[their claims, our claims]`: the share of each of their claims that says each of ours."""
+    m, n = claims
+    weight = links * (theirs.tokens / np.maximum(links.sum(axis=1), 1.0))[:, None]
+    units = np.zeros((n, m))
+    np.add.at(units, (theirs.claim_of[:, None], ours.claim_of[None, :]), weight)
+    return units / np.maximum(np.bincount(theirs.claim_of, theirs.tokens, n), 1e-9)[:, None]
+
+
+def _by_claim(text: Pieces, share: Floats, claims: int) -> Floats:
+    """Share of each claim's tokens that is said."""
+    said = np.bincount(text.claim_of, share * text.tokens, minlength=claims)
+    whole = np.bincount(text.claim_of, text.tokens, minlength=claims)
+    return np.minimum(said / np.maximum(whole, 1e-9), 1.0)

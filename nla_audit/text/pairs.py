@@ -1,0 +1,87 @@
+"""Pairs of texts: each explanation beside the reference's explanation of the same activation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from nla_audit.text.claims import Claim, split_claims
+from nla_audit.text.pieces import Pieces, pieces_of
+from nla_audit.text.words import piece_count
+
+#: The pseudo-model under which the reference's own second sample is read.
+FLOOR = "resampling floor"
+
+
+@dataclass(frozen=True)
+class Text:
+    """An explanation's claims and what they cost."""
+
+    claims: list[Claim]
+    tokens: NDArray[np.float64]  #: content tokens of each claim
+    content_tokens: float
+    fixed_tokens: float
+
+    @cached_property
+    def pieces(self) -> Pieces:
+        """The text's sentences and their pieces."""
+        return pieces_of(self.claims, self.tokens)
+
+
+@dataclass(frozen=True)
+class TextPair:
+    """A reference explanation and another explanation of the same activation."""
+
+    model: str
+    idx: int
+    sample: int
+    reference_sample: int
+    reference: Text
+    other: Text
+
+
+def text_pairs(rows: pl.DataFrame, reference: str) -> Iterator[TextPair]:
+    """Pairs of explanations, sample by sample; a failed one has no text and is left out."""
+    columns = ["idx", "model", "sample", "explanation", "content_tokens", "fixed_tokens"]
+    texts: dict[tuple[str, int], Text] = {}
+    current: int | None = None
+    kept = rows.filter(pl.col("explanation").is_not_null()).select(columns)
+    for idx, model, sample, explanation, content, fixed in kept.iter_rows():
+        if idx != current:
+            if current is not None:
+                yield from _pairs_of(current, texts, reference)
+            texts, current = {}, idx
+        texts[model, sample] = text_of(explanation, content, fixed)
+    if current is not None:
+        yield from _pairs_of(current, texts, reference)
+
+
+def _pairs_of(idx: int, texts: dict[tuple[str, int], Text], reference: str) -> Iterator[TextPair]:
+    samples = sorted(sample for model, sample in texts if model == reference)
+    if not samples:
+        return
+    for (model, sample), other in texts.items():
+        if model != reference:
+            partner = sample if sample in samples else samples[0]
+            yield TextPair(model, idx, sample, partner, texts[reference, partner], other)
+        elif len(samples) > 1:
+            following = samples[(samples.index(sample) + 1) % len(samples)]
+            second = texts[model, following]
+            yield TextPair(FLOOR, idx, sample, sample, texts[reference, sample], second)
+
+
+@lru_cache(maxsize=1 << 13)
+def text_of(explanation: str, content: float | None = None, fixed: float | None = None) -> Text:
+    """An explanation in claims; ``content`` and ``fixed`` tokens are its own, where known."""
+    claims = split_claims(explanation)
+    pieces = np.array([piece_count(claim.text) for claim in claims], dtype=np.float64)
+    total = float(pieces.sum()) if content is None else float(content)
+    # Separators and stray marks between claims belong to them in proportion, so that the claims'
+    # tokens sum to the explanation's.
+    tokens = pieces * (total / pieces.sum()) if pieces.sum() > 0 else pieces
+    return Text(claims, tokens, total if claims else float(content or 0.0), float(fixed or 0.0))

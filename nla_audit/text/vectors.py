@@ -1,0 +1,192 @@
+"""Vectors of short texts: what pieces and sentences are compared by.
+
+Two ways: words and spellings weighed by how rare they are in the table (built in, needs nothing),
+and sentence embeddings (``--similarity``). Both give unit vectors, so that a similarity is a
+product; what a similarity is worth is measured against the null of other activations' texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from nla_audit.errors import UserError
+from nla_audit.text.words import FUNCTION_WORDS, stem, words
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Vectors: TypeAlias = sparse.csr_matrix | np.ndarray
+
+#: Cells multiplied at a time.
+_BLOCK = 100_000
+#: Embeddings that are kept; more and the cache starts again.
+_MOST_CACHED = 200_000
+
+
+class TextVectors(Protocol):
+    """What a reading needs to know of a similarity."""
+
+    name: str
+    #: See :func:`nla_audit.text.mixture.fit_two_groups`.
+    most_spread: float
+    #: Mean and deviation of the null's scores in the tables that were tried: where a table is too
+    #: small to show its own.
+    typical_null: tuple[float, float]
+
+    def fit(self, texts: Sequence[str]) -> None:
+        """Learn from texts of the table (may do nothing)."""
+
+    def vectors(self, texts: Sequence[str]) -> Vectors:
+        """`[texts, features]`, each of unit length or zero."""
+
+
+class WordVectors:
+    """Stems of content words and letter sequences, each weighed by its rarity, in equal parts."""
+
+    name = "words and spellings weighed on the table"
+    most_spread = 0.6
+    typical_null = (0.13, 0.06)
+
+    def __init__(self) -> None:
+        self._parts = (_Features(_stem), _Features(_letters))
+
+    def fit(self, texts: Sequence[str]) -> None:
+        """Weigh words and letter sequences by how few of these texts hold them."""
+        split = [words(text) for text in texts]
+        for part in self._parts:
+            part.fit(split)
+
+    def vectors(self, texts: Sequence[str]) -> Vectors:
+        """Sparse unit vectors."""
+        split = [words(text) for text in texts]
+        found = [part.vectors(split) for part in self._parts]
+        return sparse.hstack(found).tocsr() * np.float32(np.sqrt(1 / len(found)))
+
+
+class _Features:
+    """Features of words, counted over texts: sublinear frequency times rarity, of unit length.
+
+    Texts share their words, so features are found once a word and counted by a matrix product.
+    """
+
+    def __init__(self, of_word: Callable[[str], Sequence[str]]):
+        self._of_word = of_word
+        self._ids: dict[str, int] = {}
+        self._known: dict[str, Integers] = {}
+        self._rarity = np.zeros(0, dtype=np.float32)
+
+    def fit(self, texts: Sequence[Sequence[str]]) -> None:
+        self._ids, self._known = {}, {}
+        for word in sorted({word for text in texts for word in text}):
+            for feature in self._of_word(word):
+                self._ids.setdefault(feature, len(self._ids))
+        counts = self._counts(texts)
+        held = np.bincount(counts.indices, minlength=counts.shape[1])
+        self._rarity = (np.log((1 + len(texts)) / (1 + held)) + 1).astype(np.float32)
+
+    def vectors(self, texts: Sequence[Sequence[str]]) -> sparse.csr_matrix:
+        counts = self._counts(texts)
+        counts.data = (1 + np.log(counts.data)) * self._rarity[counts.indices]
+        lengths = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1)).ravel())
+        scale = sparse.diags(1 / np.maximum(lengths, 1e-12), dtype=np.float32)
+        return (scale @ counts).tocsr()
+
+    def _counts(self, texts: Sequence[Sequence[str]]) -> sparse.csr_matrix:
+        """`[texts, features]`."""
+        place: dict[str, int] = {}
+        columns = [place.setdefault(word, len(place)) for text in texts for word in text]
+        ends = np.concatenate([[0], np.cumsum([len(text) for text in texts], dtype=np.int64)])
+        held = sparse.csr_matrix(
+            (np.ones(len(columns), dtype=np.float32), columns, ends),
+            shape=(len(texts), max(len(place), 1)),
+        )
+        features = [self._features(word) for word in place] or [np.zeros(0, dtype=np.int64)]
+        ends = np.concatenate([[0], np.cumsum([len(found) for found in features])])
+        indices = np.concatenate(features)
+        of_words = sparse.csr_matrix(
+            (np.ones(len(indices), dtype=np.float32), indices, ends),
+            shape=(len(features), max(len(self._ids), 1)),
+        )
+        return (held @ of_words).tocsr()
+
+    def _features(self, word: str) -> Integers:
+        if word not in self._known:
+            ids = (self._ids.get(feature) for feature in self._of_word(word))
+            self._known[word] = np.array([n for n in ids if n is not None], dtype=np.int64)
+        return self._known[word]
+
+
+def _stem(word: str) -> list[str]:
+    return [] if word in FUNCTION_WORDS else [stem(word)]
+
+
+def _letters(word: str) -> list[str]:
+    """Sequences of three to five letters of a word between spaces."""
+    framed = f" {word} "
+    return [
+        framed[start : start + length]
+        for length in (3, 4, 5)
+        for start in range(len(framed) - length + 1)
+    ]
+
+
+class EmbeddingVectors:
+    """Embeddings by any sentence-transformers model, by name or folder."""
+
+    most_spread = 0.4
+    typical_null = (0.3, 0.12)
+
+    def __init__(self, model: str):
+        try:
+            from sentence_transformers import SentenceTransformer  # noqa: PLC0415
+        except ImportError as error:
+            raise UserError(
+                "--similarity needs sentence-transformers: pip install 'nla-audit[embeddings]', "
+                "or leave the option out to use the built-in similarity"
+            ) from error
+        try:
+            self._model = SentenceTransformer(model, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            line = " ".join(str(error).split())
+            raise UserError(f"cannot load the similarity model '{model}': {line}") from error
+        self.name = model
+        self._cache: dict[str, Floats] = {}
+
+    def fit(self, texts: Sequence[str]) -> None:
+        """Nothing to learn."""
+
+    def vectors(self, texts: Sequence[str]) -> Vectors:
+        """Dense unit vectors."""
+        if len(self._cache) > _MOST_CACHED:
+            self._cache.clear()
+        missing = sorted(set(texts) - self._cache.keys())
+        if missing:
+            vectors = self._model.encode(
+                missing, normalize_embeddings=True, show_progress_bar=False
+            )
+            self._cache.update(zip(missing, np.asarray(vectors, dtype=np.float64), strict=True))
+        if not texts:
+            return np.zeros((0, 1))
+        return np.stack([self._cache[text] for text in texts])
+
+
+def products(vectors: Vectors, rows: Integers, columns: Integers) -> Floats:
+    """`[n]`: the product of ``vectors[rows[k]]`` and ``vectors[columns[k]]`` for each k."""
+    found = np.zeros(len(rows))
+    for start in range(0, len(rows), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        if isinstance(vectors, np.ndarray):
+            found[block] = np.einsum("ij,ij->i", vectors[rows[block]], vectors[columns[block]])
+        else:
+            cells = vectors[rows[block]].multiply(vectors[columns[block]])
+            found[block] = np.asarray(cells.sum(axis=1)).ravel()
+    return found
+
+
+def vectors_named(name: str | None) -> TextVectors:
+    """The built-in vectors for ``None`` or ``"table"``, else a sentence-transformers model."""
+    return WordVectors() if name in (None, "table") else EmbeddingVectors(name)

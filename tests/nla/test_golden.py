@@ -1,4 +1,4 @@
-"""The authors' own inference code as the reference (``shared/golden``, see its README).
+"""The authors' own inference code as the reference (``tests/golden``, see its README).
 
 All three published formats: AR vectors (directions where the AR normalises before its head),
 MSE and cosine, first-position logits and greedy continuations, prompt ids, both baselines.
@@ -19,11 +19,9 @@ import pytest
 from nla_audit.nla.fve import measure_baselines, scaled
 from nla_audit.nla.load import Pair, Placement, load
 from nla_audit.nla.verbalizer import Verbalizer
+from tests.nla.golden import GOLDEN
 
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 FLOAT32 = Placement(dtype="float32", device="cpu")
-
-pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="no ../shared/golden beside the clone")
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from nla_audit.nla.load import Pair
 from nla_audit.nla.prompts import cjk_share, content_tokens, read_explanation
 from tests.nla import tiny
 from tests.nla.explaining import NAN_ROW, OPTIONS, ROWS, ZERO_ROW, run, table_of
+from tests.nla.golden import GOLDEN
 
 ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT.parent / "shared" / "golden"
 
 
 class TestTable:
@@ -225,7 +225,6 @@ class TestBaselines:
         assert run(*arguments, *values) == 0
 
 
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason="no ../shared/golden beside the clone")
 class TestPublishedPairs:
     @pytest.mark.parametrize(
         ("folder", "options", "model"),

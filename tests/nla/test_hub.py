@@ -18,6 +18,7 @@ from nla_audit.nla.hub import HubReference, local_folder, parse_reference
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.load import Placement, load
 from tests.nla import tiny
+from tests.nla.golden import GOLDEN
 from tests.nla.hub_server import TOKEN, FakeHub
 
 FLOAT32 = Placement(dtype="float32", device="cpu")
@@ -174,8 +175,8 @@ class TestPairs:
             "rl/p0.0/adapter_model.safetensors",
         }
 
-    def test_published_adapter_of_a_sweep(self, hub: FakeHub, shared: Path) -> None:
-        golden = shared / "golden" / "nano_qwen3"
+    def test_published_adapter_of_a_sweep(self, hub: FakeHub) -> None:
+        golden = GOLDEN / "nano_qwen3"
         hub.add("lab/nano", files_in(golden))
         there = load(av="lab/nano/rl-lora/p0.006", placement=FLOAT32).verbalizer
         here = load(av=golden / "rl-lora" / "p0.006", placement=FLOAT32).verbalizer
@@ -185,9 +186,9 @@ class TestPairs:
         np.testing.assert_array_equal(there.first_logits(vectors), here.first_logits(vectors))
 
     def test_an_adapter_whose_base_is_another_repository(
-        self, hub: FakeHub, shared: Path, capsys: pytest.CaptureFixture[str]
+        self, hub: FakeHub, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        golden = shared / "golden" / "nano_lora"
+        golden = GOLDEN / "nano_lora"
         files = files_in(golden / "av_sft_lora")
         config = json.loads(files["adapter_config.json"])
         config["base_model_name_or_path"] = "lab/base"

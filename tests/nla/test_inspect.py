@@ -20,8 +20,8 @@ from nla_audit.nla.health import head_health, scan
 from nla_audit.nla.inspection import inspect
 from nla_audit.nla.load import Placement, load
 from tests.nla import talking, tiny
+from tests.nla.golden import GOLDEN
 
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 FLOAT32 = Placement(dtype="float32", device="cpu")
 
 
@@ -174,7 +174,6 @@ def test_sound_pair(sound: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["ar"]["tokenizer"].endswith("agrees with the sidecar")
 
 
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason="no ../shared/golden beside the clone")
 class TestPublishedFormats:
     @staticmethod
     def facts(path: str) -> dict[str, str]:
@@ -357,8 +356,6 @@ class TestWrongHalf:
             load(ar=pair / "ar", placement=FLOAT32)
 
     def test_adapter_of_another_base(self, pair: Path, tmp_path: Path) -> None:
-        if not GOLDEN.is_dir():
-            pytest.skip("no ../shared/golden beside the clone")
         with pytest.raises(UserError, match="the adapter does not fit its base"):
             load(av=pair / "av", adapter=GOLDEN / "nano_qwen3/rl-lora/p0.0", placement=FLOAT32)
 

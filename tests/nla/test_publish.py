@@ -19,6 +19,7 @@ from nla_audit.nla.injection import Injection
 from nla_audit.nla.load import Placement, load
 from nla_audit.report.audit import run_audit
 from tests.nla import tiny
+from tests.nla.golden import GOLDEN
 from tests.nla.hub_server import TOKEN, FakeHub
 
 FLOAT32 = Placement(dtype="float32", device="cpu")
@@ -236,8 +237,8 @@ class TestPair:
         assert "nla_meta.yaml" in hub.files("lab/x-av")
         assert load(av="lab/x-av", placement=FLOAT32).verbalizer is not None
 
-    def test_adapters_of_a_sweep(self, hub: FakeHub, shared: Path) -> None:
-        golden = shared / "golden" / "nano_qwen3"
+    def test_adapters_of_a_sweep(self, hub: FakeHub) -> None:
+        golden = GOLDEN / "nano_qwen3"
         assert cli.run(["push", str(golden), "lab/nano"]) == 0
         files = hub.files("lab/nano")
         assert {"av/nla_meta.yaml", "rl-lora/p0.006/adapter_model.safetensors"} <= set(files)

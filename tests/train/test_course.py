@@ -31,6 +31,7 @@ from nla_audit.train.state import read_metrics
 from tests.train.close import close
 from tests.train.test_faults import leave_room, limits_restored
 
+ROOT = Path(__file__).parents[2]
 MINI = {
     "name": "mini",
     "threads": 1,
@@ -313,28 +314,40 @@ def test_runs_in_processes_of_their_own_give_the_same(tmp_path, out):
         assert metrics(tmp_path / "o" / "rl" / name) == metrics(out / "rl" / name)
 
 
+#: The command, with an AdamW whose steps are smooth in its gradients: why is said at
+#: ``make_smooth_run`` of ``test_ranks``. Gradients are clipped to a norm of 1 here.
+SMOOTH_COMMAND = """
+import functools, sys, torch
+torch.optim.AdamW = functools.partial(torch.optim.AdamW, eps=0.1)
+from nla_audit.cli import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
 @pytest.mark.slow
 def test_torchrun_with_divided_weights_gives_the_same(tmp_path, out):
     """Two processes from the command line, weights divided, against one that has them whole."""
+    smooth = tmp_path / "smooth.py"
+    smooth.write_text(SMOOTH_COMMAND, encoding="utf-8")
     raw = copy.deepcopy(MINI)
     raw["rl"] |= {"prompts": 4, "length_penalties": [0.01]}
     for name in ("one", "two"):
         for stage in ("target", "activations", "warm-start"):
             shutil.copytree(out / stage, tmp_path / name / stage)
     command = ["train", write(tmp_path, raw), "--stage", "rl", "--out"]
-    assert run([*command, str(tmp_path / "one")]) == 0
-    raw["rl"]["sharding"] = "fsdp2"
-    write(tmp_path, raw)
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [sys.executable, *launcher, "-m", "nla_audit.cli", *command, str(tmp_path / "two")],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
+    for name, how, started_by in (("one", "none", []), ("two", "fsdp2", launcher)):
+        raw["rl"]["sharding"] = how
+        write(tmp_path, raw)
+        done = subprocess.run(
+            [sys.executable, *started_by, str(smooth), *command, str(tmp_path / name)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        )
+        assert done.returncode == 0, done.stderr
     one, two = (tmp_path / name / "rl" / "p0.01" for name in ("one", "two"))
     assert len(metrics(one)) == len(metrics(two)) == 4
     for ours, theirs in zip(metrics(two), metrics(one), strict=True):

@@ -87,7 +87,12 @@ def frontier(completions: Completions, *, seed: int = 0) -> Finding:
             "knee": knee,
         },
         figures=_figures(),
-        parameters={"seed": seed, "overhead_tokens": completions.overhead_tokens},
+        parameters={
+            "seed": seed,
+            "overhead_tokens": completions.overhead_tokens,
+            "fve_baseline": completions.baseline.name,
+            "fve_baseline_value": completions.baseline.value,
+        },
     )
 
 
@@ -348,9 +353,8 @@ def _caveats(completions: Completions, headline: Headline, means: pl.DataFrame) 
                 "not, the injection may have failed and the AV may be describing the marker."
             )
     caveats.append(
-        f"FVE is by one ruler ({completions.ar or 'the AR is not named in the table'}); which "
-        "baseline it uses is not recorded in the table, and the two in use differ by about 10 "
-        "points."
+        f"FVE is by one ruler ({completions.ar or 'the AR is not named in the table'}). "
+        + completions.baseline.sentence()
     )
     return caveats
 

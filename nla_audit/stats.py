@@ -149,25 +149,37 @@ class Resampler:
         return Interval(value, low, high, n, missing)
 
     def share(self, values: ArrayLike) -> Interval:
-        """Mean of `[n_rows]` values between 0 and 1 that are mostly 0 or 1, with Wilson's interval.
-
-        The bootstrap of a share that is nearly 0 or 1 has next to no width. Wilson's score
-        interval holds there too; rows of one cluster count as fewer rows, by their variance
-        (Franco et al. 2019, "Comparative study of confidence intervals for proportions in complex
-        sample surveys"). NaN is missing.
-        """
+        """Mean of `[n_rows]` values between 0 and 1, as :meth:`share_of`; NaN is missing."""
         column = np.asarray(values, dtype=np.float64)
         known = ~np.isnan(column)
-        n, missing = int(known.sum()), int((~known).sum())
+        return self.share_of(np.where(known, column, 0.0), known.astype(np.float64))
+
+    def share_of(self, part: ArrayLike, whole: ArrayLike) -> Interval:
+        """Σ part / Σ whole, a share of things that are counted, with Wilson's interval.
+
+        The bootstrap of a share that is nearly 0 or 1 has next to no width. Wilson's score
+        interval holds there too; things of one cluster count as fewer, by their variance (Franco
+        et al. 2019, "Comparative study of confidence intervals for proportions in complex sample
+        surveys"), and never as more than the clusters that have any where none of them differ.
+
+        Args:
+            part: `[n_rows]`, between 0 and ``whole``; a NaN in either is missing.
+            whole: `[n_rows]`.
+        """
+        top = np.asarray(part, dtype=np.float64)
+        bottom = np.asarray(whole, dtype=np.float64)
+        known = ~(np.isnan(top) | np.isnan(bottom))
+        used = known & (bottom != 0)
+        n, missing = int(used.sum()), int((~used).sum())
         if n == 0:
             return Interval(np.nan, np.nan, np.nan, 0, missing)
-        sums = self._cluster_sums(np.where(known, column, 0.0))
-        sizes = self._cluster_sums(known.astype(np.float64))
-        groups = int((sizes > 0).sum())
-        share = float(np.clip(sums.sum() / n, 0.0, 1.0))
+        tops = self._cluster_sums(np.where(used, top, 0.0))
+        bottoms = self._cluster_sums(np.where(used, bottom, 0.0))
+        total, groups = bottoms.sum(), int((bottoms > 0).sum())
+        share = float(np.clip(tops.sum() / total, 0.0, 1.0))
         if groups < MIN_CLUSTERS:
             return Interval(share, np.nan, np.nan, n, missing)
-        variance = ((sums - share * sizes) ** 2).sum() / n**2 * groups / (groups - 1)
+        variance = ((tops - share * bottoms) ** 2).sum() / total**2 * groups / (groups - 1)
         spread = share * (1 - share)
         effective = spread / variance if variance > 0 and spread > 0 else float(groups)
         square = _NORMAL_LIMIT**2

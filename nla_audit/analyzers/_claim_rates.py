@@ -69,8 +69,8 @@ def change_tables(
 
     ``unsupported_rate_change`` (of the share of all claims that are absent) is the sum of
     ``same_mix_change``, which is left when both make the reference's mix of kinds, and
-    ``mix_change``, where every kind has enough claims to be compared. ``kinds_compared`` names
-    the kinds that have.
+    ``mix_change``, where every kind that is claimed has enough claims to be compared.
+    ``kinds_compared`` names the kinds that have.
 
     Returns:
         The changes over all claims (:data:`CHANGES`), and those of each kind (:data:`BY_KIND`).
@@ -197,12 +197,13 @@ def _same_mix(both: pl.DataFrame, draw: Resampler) -> dict[str, object]:
     within = draw.mean(influence + rates[""] - rates["_reference"])
     row |= {f"same_mix_rate{whose}": rate for whose, rate in rates.items()}
     row |= {"same_mix_chance_rate": by_chance, **within.entries("same_mix_change")}
-    if len(kinds) == len(KINDS):
-        row |= _mix(both, draw, influence).entries("mix_change")
+    others = [kind for kind in KINDS if kind not in kinds]
+    if all(_total(both, f"checked_{kind}{whose}") == 0 for kind in others for whose in predicted):
+        row |= _mix(both, draw, influence, kinds).entries("mix_change")
     return row
 
 
-def _mix(both: pl.DataFrame, draw: Resampler, within: np.ndarray) -> Interval:
+def _mix(both: pl.DataFrame, draw: Resampler, within: np.ndarray, kinds: list[str]) -> Interval:
     """What is left of the change of the whole rate when that at the same mix is taken off."""
     influence, change = -within, 0.0
     for whose, sign in (("", 1.0), ("_reference", -1.0)):
@@ -211,7 +212,7 @@ def _mix(both: pl.DataFrame, draw: Resampler, within: np.ndarray) -> Interval:
         rate = absent.sum() / items.sum()
         change += sign * rate
         influence += sign * (absent - rate * items) / items.mean()
-    for kind in KINDS:
+    for kind in kinds:
         weight = _total(both, f"checked_{kind}_reference")
         weight /= _total(both, "checked_items_reference")
         for whose, sign in (("", 1.0), ("_reference", -1.0)):

@@ -15,6 +15,8 @@ from nla_audit.stats import CONFIDENCE, MIN_CLUSTERS, REPLICATES
 #: to within the bootstrap's own error, in the time of a few.
 _LARGE = 5_000
 
+_NOBODY_HAS = 1e9
+
 KNEE = {
     "model": pl.String, "height_above_chord": pl.Float64, "height_above_chord_low": pl.Float64,
     "height_above_chord_high": pl.Float64, "behind_first": pl.Float64,
@@ -96,11 +98,13 @@ def front_and_knee(
 def activations_to_tell(n: int, reach: float, distance: float) -> int | None:
     """Activations whose interval reaches no further than ``distance``; now ``n`` reach ``reach``.
 
-    An interval shrinks with the square root of their number. ``None`` where no number would do.
+    An interval shrinks with the square root of their number. ``None`` where no number would do, or
+    only one that nobody can have.
     """
     if distance <= 0 or not math.isfinite(reach):
         return None
-    return math.ceil(n * max(reach / distance, 1.0) ** 2)
+    number = n * max(reach / distance, 1.0) ** 2
+    return math.ceil(number) if number < _NOBODY_HAS else None
 
 
 def non_dominated(tokens: np.ndarray, fve: np.ndarray) -> list[int]:

@@ -22,7 +22,7 @@ _SAID = {
 #: Words of an input's end among which an explanation's words are counted, for the headline.
 LAST_WORDS = 10
 #: Differences that are spelled out; the table has all.
-_SENTENCES = 2
+_SENTENCES = 3
 
 
 def verdict(completions: Completions, headline: Headline, differences: pl.DataFrame) -> str:
@@ -57,7 +57,12 @@ def _largest_per_metric(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         best = largest.get(row["metric"])
         if best is None or abs(row["difference"]) > abs(best["difference"]):
             largest[row["metric"]] = row
-    return sorted(largest.values(), key=lambda row: -abs(row["difference"]))
+    # Of equal ones, to the point, the one that says most of what is repeated.
+    order = ["tail_word_share", *_SAID]
+    return sorted(
+        largest.values(),
+        key=lambda row: (-abs(round(100 * row["difference"])), order.index(row["metric"])),
+    )
 
 
 def _difference(row: Mapping[str, Any], reference: str, *, is_first: bool) -> str:

@@ -9,6 +9,7 @@ import polars as pl
 
 from nla_audit.analyzers._front import common_means, front_and_knee, matrix
 from nla_audit.analyzers._frontier_verdict import CANNOT_TELL, answer, to_tell, verdict
+from nla_audit.analyzers._lengths import mean_tokens, token_saving
 from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
@@ -62,8 +63,10 @@ def frontier(completions: Completions, *, margin: float = MARGIN, seed: int = 0)
     completions.require("n_tokens", "fve", for_="frontier")
     headline: Headline = {}
     rows, distribution = [], []
+    failed = completions.rows.filter(~pl.col("extracted"))["n_tokens"].drop_nulls().to_numpy()
+    failed_tokens = float(failed.mean()) if len(failed) else None
     for model in completions.models:
-        summary = _summary(completions, model, seed)
+        summary = _summary(completions, model, failed_tokens, seed)
         headline[model] = summary
         rows.append(
             {"model": model, "length_penalty": completions.length_penalties[model], **summary}
@@ -117,14 +120,16 @@ def frontier(completions: Completions, *, margin: float = MARGIN, seed: int = 0)
     )
 
 
-def _summary(completions: Completions, model: str, seed: int) -> dict[str, float | None]:
+def _summary(
+    completions: Completions, model: str, failed_tokens: float | None, seed: int
+) -> dict[str, float | None]:
     rows = completions.of(model)
     draw = resampler(rows, seed)
     failed = rows["explanation"].is_null()
     # Whether a failed one would have been empty is not known, so it has no part in that rate.
     empty = (rows["explanation"].str.strip_chars() == "").cast(pl.Float64).fill_null(np.nan)
     summary: dict[str, float | None] = {"n": float(rows.height)}
-    summary |= draw.mean(column(rows, "n_tokens")).entries("mean_tokens")
+    summary |= mean_tokens(rows, draw, failed_tokens).entries("mean_tokens")
     summary |= draw.mean(column(rows, "content_tokens")).entries("mean_content_tokens")
     summary |= draw.mean(column(rows, "fixed_tokens")).entries("mean_overhead_tokens")
     fve = draw.mean(column(rows, "fve"))
@@ -134,10 +139,9 @@ def _summary(completions: Completions, model: str, seed: int) -> dict[str, float
     summary |= draw.share(1.0 - failed.cast(pl.Float64).to_numpy()).entries("extraction_rate")
     summary |= draw.share(empty.to_numpy()).entries("empty_rate")
     summary |= draw.share(column(rows, "cjk")).entries("cjk_share")
-    pairs = paired(completions, model, ["n_tokens", "fve"])
+    pairs = paired(completions, model, ["n_tokens", "fve", "extracted"])
     draw = resampler(pairs, seed)
-    saved = column(pairs, "n_tokens_reference") - column(pairs, "n_tokens")
-    summary |= draw.ratio(saved, column(pairs, "n_tokens_reference")).entries("token_saving")
+    summary |= token_saving(pairs, draw, failed_tokens).entries("token_saving")
     change = column(pairs, "fve") - column(pairs, "fve_reference")
     summary |= draw.mean(change).entries("fve_change")
     return summary

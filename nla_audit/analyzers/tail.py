@@ -12,7 +12,7 @@ from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, analyzer
 from nla_audit.pairing import clusters, column, resampler
 from nla_audit.stats import derangement
-from nla_audit.text.tails import TAIL_WORDS, Tail, held, held_strictly
+from nla_audit.text.tails import TAIL_WORDS, Held, Tail, held, held_strictly
 from nla_audit.text.words import words
 
 QUESTION = (
@@ -205,7 +205,7 @@ def _against(text: str, spoken: list[str], source: Tail, others: list[Tail]) -> 
         measured["position"] = own.place / (len(spoken) - own.run)
     counts = Counter(spoken)
     for window, recent in zip(_WINDOWS, source.windows, strict=True):
-        measured[f"last_{window}"] = float(_spoken_of(counts, recent))
+        measured[f"last_{window}"] = float(_spoken_of(counts, recent) + _cut(own, spoken, recent))
     if others:
         found = [held(spoken, other.words) for other in others]
         n = len(others)
@@ -214,7 +214,10 @@ def _against(text: str, spoken: list[str], source: Tail, others: list[Tail]) -> 
         for name in ("holds", "ends_with", "is_nothing_but"):
             measured[f"{name}_by_chance"] = sum(getattr(one, name) for one in found) / n
         for number, window in enumerate(_WINDOWS):
-            by_chance = [_spoken_of(counts, other.windows[number]) for other in others]
+            by_chance = [
+                _spoken_of(counts, other.windows[number]) + _cut(one, spoken, other.windows[number])
+                for one, other in zip(found, others, strict=True)
+            ]
             measured[f"last_{window}_by_chance"] = sum(by_chance) / n
     return measured
 
@@ -222,6 +225,11 @@ def _against(text: str, spoken: list[str], source: Tail, others: list[Tail]) -> 
 def _spoken_of(counts: Counter[str], recent: frozenset[str]) -> int:
     """How many of an explanation's words, repeats included, are among ``recent``."""
     return sum(counts[word] for word in counts.keys() & recent)
+
+
+def _cut(found: Held, spoken: list[str], recent: frozenset[str]) -> int:
+    """1 where the explanation ends in the source's last word, one of the two being cut."""
+    return int(found.at_end > 0 and spoken[-1] not in recent)
 
 
 def _repeats_itself(spoken: list[str]) -> bool:

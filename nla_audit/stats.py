@@ -19,6 +19,8 @@ MIN_CLUSTERS = 10
 REPLICATES = 1000
 #: Two-sided level of every interval in the package.
 CONFIDENCE = 0.95
+#: Events up to which the near end of Wilson's interval is mended.
+_FEW_EVENTS = 3.5
 #: The normal distribution's limit at that level.
 _NORMAL_LIMIT = 1.96
 
@@ -187,6 +189,8 @@ class Resampler:
         reach = np.sqrt(spread / effective + square / (4 * effective**2))
         reach *= _NORMAL_LIMIT / (1 + square / effective)
         low, high = max(centre - reach, 0.0), min(centre + reach, 1.0)
+        low = min(low, _least_rate(share * effective) / effective)
+        high = max(high, 1 - _least_rate((1 - share) * effective) / effective)
         return Interval(share, float(min(low, share)), float(max(high, share)), n, missing)
 
     def share_difference(self, values: ArrayLike) -> Interval:
@@ -266,6 +270,18 @@ class Resampler:
         centred = np.clip([q + below.low - below.value, q + below.high - below.value], 0, 1)
         low, high = np.quantile(column[known], centred)
         return Interval(value, float(low), float(high), n, missing)
+
+
+def _least_rate(events: float) -> float:
+    """Lower limit of a Poisson mean of which a few ``events`` were seen; else no limit at all.
+
+    Wilson's interval is too short at the near end where one to three things were seen (Brown, Cai
+    & DasGupta 2001, "Interval estimation for a binomial proportion").
+    """
+    from scipy.special import gammaincinv  # noqa: PLC0415  (keeps the import of this module light)
+
+    is_few = 0 < events < _FEW_EVENTS
+    return float(gammaincinv(events, 1 - CONFIDENCE)) if is_few else np.inf
 
 
 def _percentile_limits(draws: Floats) -> tuple[float, float]:

@@ -47,7 +47,7 @@ def test_what_is_printed_covers() -> None:
     assert table.height > 150
     # A coverage of 93 % reads below 88 % once in a hundred tables of 200 seeds.
     assert table["coverage"].min() >= 0.88, table.filter(pl.col("coverage") < 0.88)
-    assert (table["coverage"] < 0.90).mean() <= 0.01
+    assert (table["coverage"] < 0.90).mean() <= 0.03
     assert 0.93 <= table["coverage"].mean() <= 0.98
 
 

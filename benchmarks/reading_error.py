@@ -91,7 +91,7 @@ def reports_loss(finding: Finding) -> bool:
         case "rewording":
             return not verdict.startswith("No model is shorter")
         case "tail":
-            return not verdict.startswith("No model holds the exact tail")
+            return not verdict.startswith("No model holds the tail")
         case "faithfulness":
             return "more often wrong" in verdict
     raise ValueError(f"no rule for the verdict of {finding.analyzer}")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
+from nla_audit.baseline import Baseline
 from nla_audit.errors import UserError
 from nla_audit.model_names import default_reference
 from nla_audit.readers import canonical, find_tables, read_table
@@ -58,6 +59,7 @@ class Completions:
         notes: caveats found while reading, as sentences.
         overhead_tokens: fixed tokens per explanation (tags, end token); ``None`` if unknown.
         columns: canonical columns for which the input held at least one value.
+        baseline: what FVE is measured against, as far as the table says or implies it.
     """
 
     rows: pl.DataFrame
@@ -69,6 +71,7 @@ class Completions:
     notes: tuple[str, ...]
     overhead_tokens: float | None
     columns: frozenset[str]
+    baseline: Baseline
 
     def has(self, column: str) -> bool:
         """Whether the input held values of ``column``, or they could be worked out from it."""
@@ -193,6 +196,7 @@ def _completions(checked: Checked, sources: Sequence[Source], reference: str | N
         notes=tuple(checked.notes),
         overhead_tokens=checked.overhead_tokens,
         columns=checked.columns,
+        baseline=checked.baseline,
     )
 
 

@@ -33,6 +33,8 @@ INPUT_COLUMNS: dict[str, pl.DataType] = {
     "mse": pl.Float64(),
     "nmse": pl.Float64(),
     "fve": pl.Float64(),
+    "fve_baseline": pl.String(),
+    "fve_baseline_value": pl.Float64(),
     "reward": pl.Float64(),
     "extracted": pl.Boolean(),
     "cjk": pl.Float64(),
@@ -42,7 +44,7 @@ ALIASES = {"tag": "model"}
 #: Columns of running text; a number there is a sign of the wrong column, not something to print.
 _PROSE = ("source_text", "explanation")
 #: Names and labels, which other tools often write as integers.
-_LABELS = ("model", "ar", "doc_id")
+_LABELS = ("model", "ar", "doc_id", "fve_baseline")
 #: Position of a row: which input file, and which row of it (0-based).
 FILE, ROW = "_file", "_row"
 _BOOLEAN_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}

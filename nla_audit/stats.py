@@ -19,6 +19,10 @@ MIN_CLUSTERS = 10
 REPLICATES = 1000
 #: Two-sided level of every interval in the package.
 CONFIDENCE = 0.95
+#: Events up to which the near end of Wilson's interval is mended.
+_FEW_EVENTS = 3.5
+#: The normal distribution's limit at that level.
+_NORMAL_LIMIT = 1.96
 
 Floats = NDArray[np.float64]
 
@@ -46,7 +50,7 @@ class Interval:
             lowest: smallest possible value.
             highest: largest possible value.
         """
-        reach = 1.96 * error
+        reach = _NORMAL_LIMIT * error
         return replace(
             self,
             low=max(self.value - float(np.hypot(self.value - self.low, reach)), lowest),
@@ -137,11 +141,114 @@ class Resampler:
         if self.n_clusters > _LARGE:
             residual = top_sums - value * bottom_sums
             error = np.sqrt((residual**2).sum()) / total
-            return Interval(value, value - 1.96 * error, value + 1.96 * error, n, missing)
+            reach = _NORMAL_LIMIT * error
+            return Interval(value, value - reach, value + reach, n, missing)
         counts = _draw_counts(self.n_clusters, self._replicates, self._seed)
         with np.errstate(invalid="ignore", divide="ignore"):
             drawn = counts @ np.column_stack([top_sums, bottom_sums])
             draws = drawn[:, 0] / drawn[:, 1]
+        low, high = _percentile_limits(draws)
+        return Interval(value, low, high, n, missing)
+
+    def share(self, values: ArrayLike) -> Interval:
+        """Mean of `[n_rows]` values between 0 and 1, as :meth:`share_of`; NaN is missing."""
+        column = np.asarray(values, dtype=np.float64)
+        known = ~np.isnan(column)
+        return self.share_of(np.where(known, column, 0.0), known.astype(np.float64))
+
+    def share_of(self, part: ArrayLike, whole: ArrayLike) -> Interval:
+        """Σ part / Σ whole, a share of things that are counted, with Wilson's interval.
+
+        The bootstrap of a share that is nearly 0 or 1 has next to no width. Wilson's score
+        interval holds there too; things of one cluster count as fewer, by their variance (Franco
+        et al. 2019, "Comparative study of confidence intervals for proportions in complex sample
+        surveys"), and never as more than the clusters that have any where none of them differ.
+
+        Args:
+            part: `[n_rows]`, between 0 and ``whole``; a NaN in either is missing.
+            whole: `[n_rows]`.
+        """
+        top = np.asarray(part, dtype=np.float64)
+        bottom = np.asarray(whole, dtype=np.float64)
+        known = ~(np.isnan(top) | np.isnan(bottom))
+        used = known & (bottom != 0)
+        n, missing = int(used.sum()), int((~used).sum())
+        if n == 0:
+            return Interval(np.nan, np.nan, np.nan, 0, missing)
+        tops = self._cluster_sums(np.where(used, top, 0.0))
+        bottoms = self._cluster_sums(np.where(used, bottom, 0.0))
+        total, groups = bottoms.sum(), int((bottoms > 0).sum())
+        share = float(np.clip(tops.sum() / total, 0.0, 1.0))
+        if groups < MIN_CLUSTERS:
+            return Interval(share, np.nan, np.nan, n, missing)
+        variance = ((tops - share * bottoms) ** 2).sum() / total**2 * groups / (groups - 1)
+        spread = share * (1 - share)
+        effective = spread / variance if variance > 0 and spread > 0 else float(groups)
+        square = _NORMAL_LIMIT**2
+        centre = (share + square / (2 * effective)) / (1 + square / effective)
+        reach = np.sqrt(spread / effective + square / (4 * effective**2))
+        reach *= _NORMAL_LIMIT / (1 + square / effective)
+        low, high = max(centre - reach, 0.0), min(centre + reach, 1.0)
+        low = min(low, _least_rate(share * effective) / effective)
+        high = max(high, 1 - _least_rate((1 - share) * effective) / effective)
+        return Interval(share, float(min(low, share)), float(max(high, share)), n, missing)
+
+    def share_difference(self, values: ArrayLike) -> Interval:
+        """Mean of `[n_rows]` paired differences of shares, each between −1 and 1.
+
+        Where few pairs differ their variance is not known from them. Two pairs are added, one
+        that differs by 1 and one by −1 (Bonett & Price 2012); the estimate is without them. NaN
+        is missing.
+        """
+        column = np.asarray(values, dtype=np.float64)
+        known = ~np.isnan(column)
+        n, missing = int(known.sum()), int((~known).sum())
+        if n == 0:
+            return Interval(np.nan, np.nan, np.nan, 0, missing)
+        sums = self._cluster_sums(np.where(known, column, 0.0))
+        sizes = self._cluster_sums(known.astype(np.float64))
+        groups = int((sizes > 0).sum())
+        difference = float(sums.sum() / n)
+        if groups < MIN_CLUSTERS:
+            return Interval(difference, np.nan, np.nan, n, missing)
+        size = n / groups
+        sums, sizes = np.append(sums, (size, -size)), np.append(sizes, (size, size))
+        centre = sums.sum() / sizes.sum()
+        error = np.sqrt(((sums - centre * sizes) ** 2).sum()) / sizes.sum()
+        low = max(centre - _NORMAL_LIMIT * error, -1.0)
+        high = min(centre + _NORMAL_LIMIT * error, 1.0)
+        return Interval(
+            difference, float(min(low, difference)), float(max(high, difference)), n, missing
+        )
+
+    def ratio_difference(
+        self, top: ArrayLike, bottom: ArrayLike, other_top: ArrayLike, other_bottom: ArrayLike
+    ) -> Interval:
+        """Σ top / Σ bottom − Σ other_top / Σ other_bottom over paired rows, `[n_rows]` each.
+
+        Rows with a NaN in any of the four are missing.
+        """
+        columns = np.column_stack(
+            [np.asarray(part, dtype=np.float64) for part in (top, bottom, other_top, other_bottom)]
+        )
+        known = np.asarray(~np.isnan(columns).any(axis=1))
+        n, missing = int(known.sum()), int((~known).sum())
+        columns = np.where(known[:, None], columns, 0.0)
+        sums = np.column_stack([self._cluster_sums(column) for column in columns.T])
+        total = sums.sum(axis=0)
+        if total[1] == 0 or total[3] == 0:
+            return Interval(np.nan, np.nan, np.nan, 0, missing)
+        value = float(total[0] / total[1] - total[2] / total[3])
+        if min((sums[:, 1] != 0).sum(), (sums[:, 3] != 0).sum()) < MIN_CLUSTERS:
+            return Interval(value, np.nan, np.nan, n, missing)
+        if self.n_clusters > _LARGE:
+            own = (sums[:, 0] - total[0] / total[1] * sums[:, 1]) / total[1]
+            other = (sums[:, 2] - total[2] / total[3] * sums[:, 3]) / total[3]
+            reach = _NORMAL_LIMIT * float(np.sqrt(((own - other) ** 2).sum()))
+            return Interval(value, value - reach, value + reach, n, missing)
+        drawn = _draw_counts(self.n_clusters, self._replicates, self._seed) @ sums
+        with np.errstate(invalid="ignore", divide="ignore"):
+            draws = drawn[:, 0] / drawn[:, 1] - drawn[:, 2] / drawn[:, 3]
         low, high = _percentile_limits(draws)
         return Interval(value, low, high, n, missing)
 
@@ -163,6 +270,18 @@ class Resampler:
         centred = np.clip([q + below.low - below.value, q + below.high - below.value], 0, 1)
         low, high = np.quantile(column[known], centred)
         return Interval(value, float(low), float(high), n, missing)
+
+
+def _least_rate(events: float) -> float:
+    """Lower limit of a Poisson mean of which a few ``events`` were seen; else no limit at all.
+
+    Wilson's interval is too short at the near end where one to three things were seen (Brown, Cai
+    & DasGupta 2001, "Interval estimation for a binomial proportion").
+    """
+    from scipy.special import gammaincinv  # noqa: PLC0415  (keeps the import of this module light)
+
+    is_few = 0 < events < _FEW_EVENTS
+    return float(gammaincinv(events, 1 - CONFIDENCE)) if is_few else np.inf
 
 
 def _percentile_limits(draws: Floats) -> tuple[float, float]:

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 
 import polars as pl
 
+from nla_audit.baseline import Baseline, find_baseline
 from nla_audit.errors import UserError
 from nla_audit.model_names import is_without_rl, length_penalty_of, ordered
 from nla_audit.overhead import overhead_tokens as find_overhead
@@ -17,7 +18,13 @@ from nla_audit.schema import FILE, INPUT_COLUMNS, ROW, count, locate, shown
 _INTEGER_ID = r"^(?:0|-?[1-9][0-9]{0,17})$"
 #: FVE = 1 − MSE / baseline cannot exceed 1; this much is rounding.
 _FVE_ROUNDING = 1e-6
-_OUTPUT = [*INPUT_COLUMNS, "fixed_tokens", "activation_id"]
+#: What is one for the whole table is kept once, not in every row.
+_OF_THE_TABLE = ("fve_baseline", "fve_baseline_value")
+_OUTPUT = [
+    *(name for name in INPUT_COLUMNS if name not in _OF_THE_TABLE),
+    "fixed_tokens",
+    "activation_id",
+]
 _FLOATS = tuple(name for name, dtype in INPUT_COLUMNS.items() if dtype == pl.Float64)
 
 
@@ -32,6 +39,7 @@ class Checked:
     notes: list[str]
     overhead_tokens: float | None
     columns: frozenset[str]
+    baseline: Baseline
 
 
 def check(
@@ -72,13 +80,16 @@ def check(
         pl.col("sample").fill_null(0),
     )
     rows = _with_integer_ids(rows)
-    rows = _sorted_unique(rows, names, door)
+    baseline, mixed = _baseline(rows, door)
+    rows = _sorted_unique(rows.drop(_OF_THE_TABLE), names, door)
     rows, lost = _common_activations(rows, names, files[0])
     rows, overhead, overhead_note = _split_tokens(rows, overhead_tokens, columns, door)
-    notes = [*unread, *lost, *_absences(rows, columns, ruler)]
+    notes = [*unread, *lost, *mixed, *_absences(rows, columns, ruler)]
     if overhead_note:
         notes.append(overhead_note)
-    return Checked(rows.select(_OUTPUT), names, penalties, ruler, notes, overhead, columns)
+    return Checked(
+        rows.select(_OUTPUT), names, penalties, ruler, notes, overhead, columns, baseline
+    )
 
 
 class _Door:
@@ -204,6 +215,27 @@ def _check_numbers(rows: pl.DataFrame, door: _Door) -> None:
         "content_tokens",
         'is more than "n_tokens", of which it is a part: correct one of them',
     )
+
+
+def _baseline(rows: pl.DataFrame, door: _Door) -> tuple[Baseline, list[str]]:
+    """The baseline of column ``fve``; one name only, since FVE by two cannot be compared."""
+    scored = pl.col("fve").is_not_null()
+    names = rows.filter(scored)["fve_baseline"].drop_nulls().unique().sort().to_list()
+    if len(names) > 1:
+        door.forbid(
+            rows,
+            scored & (pl.col("fve_baseline") == names[1]),
+            "fve_baseline",
+            f'is not the "{names[0]}" of other rows, and FVE by two baselines cannot be compared: '
+            "score all rows with one --baseline, or choose with --models",
+        )
+    door.forbid(
+        rows,
+        pl.col("fve_baseline_value") <= 0,
+        "fve_baseline_value",
+        "is no baseline, which is above 0: correct the value or leave it empty",
+    )
+    return find_baseline(rows)
 
 
 def _length_penalties(rows: pl.DataFrame, door: _Door) -> dict[str, float | None]:

@@ -31,7 +31,8 @@ HEADLINE = {
     "drop-analysis": "claims_retained chance_match",
     "rewording": "saving_tokens omission_share rewording_share addition_share overhead_share",
     "tail": (
-        "exact_tail_rate tail_word_share final_token_rate chance_exact_tail_rate "
+        "is_nothing_but_tail_rate is_nothing_but_tail_strict_rate ends_with_tail_rate "
+        "holds_tail_rate chance_holds_tail_rate holds_last_word_rate tail_word_share "
         "self_repetition_rate rows_with_source"
     ),
     "faithfulness": (
@@ -236,7 +237,7 @@ def test_a_model_whose_explanations_all_failed_has_no_rates(name: str, sweep: pl
     # What can be said of failed explanations: how many there are and how long they were.
     of_text = {
         "fve_mean", "fve_change", "empty_rate", "claims_retained", "omission_share",
-        "exact_tail_rate", "tail_word_share", "self_repetition_rate", "quotes_per_explanation",
+        "holds_tail_rate", "tail_word_share", "self_repetition_rate", "quotes_per_explanation",
         "verbatim_quote_rate", "unsupported_name_rate",
     }  # fmt: skip
     assert {metric: summary[metric] for metric in of_text & set(summary)} == dict.fromkeys(

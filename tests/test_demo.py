@@ -85,16 +85,16 @@ class TestComparison:
         known = dict(sweep.summary.select("model", "tail_copy_rate").iter_rows())
         estimates: dict = {
             "p0.006": {
-                "exact_tail_rate": known["p0.006"] + 0.01,
-                "exact_tail_rate_low": known["p0.006"] - 0.02,
-                "exact_tail_rate_high": known["p0.006"] + 0.04,
+                "holds_tail_rate": known["p0.006"] + 0.01,
+                "holds_tail_rate_low": known["p0.006"] - 0.02,
+                "holds_tail_rate_high": known["p0.006"] + 0.04,
             },
             "p0.03": {
-                "exact_tail_rate": known["p0.03"] + 0.2,
-                "exact_tail_rate_low": known["p0.03"] + 0.1,
-                "exact_tail_rate_high": known["p0.03"] + 0.3,
+                "holds_tail_rate": known["p0.03"] + 0.2,
+                "holds_tail_rate_low": known["p0.03"] + 0.1,
+                "holds_tail_rate_high": known["p0.03"] + 0.3,
             },
-            "base": {"exact_tail_rate": known["base"]},
+            "base": {"holds_tail_rate": known["base"]},
         }
         compared = truth_beside_estimate(sweep, [finding("tail", estimates)])
         rates = {row["model"]: row for row in compared.tables["rates"].to_dicts()}

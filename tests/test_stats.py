@@ -279,3 +279,64 @@ def test_features_that_never_vary_from_zero_get_no_coefficient() -> None:
     assert np.isfinite(fit.coefficient[[0, 2]]).all()
     few = clustered_regression(np.ones(8), np.ones((8, 1)), np.arange(8))
     assert np.isnan(few.coefficient).all()
+
+
+class TestShares:
+    """Wilson's interval for shares, and Bonett and Price's for their paired differences."""
+
+    @pytest.mark.parametrize("successes", [0, 5, 30, 60])
+    def test_wilson_over_rows_that_are_clusters(self, successes: int) -> None:
+        n = 60
+        found = Resampler(np.arange(n)).share(np.arange(n) < successes)
+        share, z = successes / n, 1.96
+        # The variance is estimated with n − 1, so that n rows count as n − 1.
+        size = n - 1 if 0 < share < 1 else n
+        centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
+        reach = z * np.sqrt(share * (1 - share) / size + z**2 / (4 * size**2)) / (1 + z**2 / size)
+        assert found.value == pytest.approx(share)
+        assert found.low == pytest.approx(max(centre - reach, 0), abs=1e-9)
+        assert found.high == pytest.approx(min(centre + reach, 1), abs=1e-9)
+
+    def test_rows_of_one_cluster_count_as_fewer(self) -> None:
+        values = np.repeat(np.arange(40) % 2, 5)
+        clustered = Resampler(np.repeat(np.arange(40), 5)).share(values)
+        apart = Resampler(np.arange(200)).share(values)
+        assert clustered.high - clustered.low > 2 * (apart.high - apart.low)
+
+    def test_one_event_in_many_does_not_exclude_its_rate(self) -> None:
+        one = Resampler(np.arange(50)).share(np.arange(50) == 0)
+        assert 0 < one.low < 0.0015  # Wilson's own is 0.0035
+
+    def test_a_share_of_things_that_are_counted(self) -> None:
+        part, whole = np.array([1.0, 0, 2, np.nan] * 5), np.array([2.0, 0, 2, 3] * 5)
+        found = Resampler(np.arange(20)).share_of(part, whole)
+        assert found.value == pytest.approx(0.75)
+        assert (found.n, found.missing) == (10, 10)
+
+    def test_paired_differences_that_never_differ_have_a_width(self) -> None:
+        found = Resampler(np.arange(50)).share_difference(np.zeros(50))
+        assert found.value == 0
+        assert found.high == pytest.approx(1.96 * np.sqrt(2) / 52)
+        assert found.low == -found.high
+
+    def test_difference_of_ratios_is_that_of_its_parts(self) -> None:
+        generator = np.random.default_rng(0)
+        bottom, other = generator.integers(1, 9, 300), generator.integers(1, 9, 300)
+        top, other_top = generator.binomial(bottom, 0.4), generator.binomial(other, 0.6)
+        draw = Resampler(np.arange(300))
+        found = draw.ratio_difference(top, bottom, other_top, other)
+        own, reference = draw.ratio(top, bottom), draw.ratio(other_top, other)
+        assert found.value == pytest.approx(own.value - reference.value)
+        assert found.high < 0
+        same = draw.ratio_difference(top, bottom, top, bottom)
+        assert (same.low, same.value, same.high) == (0, 0, 0)
+
+    def test_no_interval_of_few_clusters(self) -> None:
+        draw = Resampler(np.arange(9))
+        for found in (
+            draw.share(np.ones(9)),
+            draw.share_difference(np.ones(9)),
+            draw.ratio_difference(np.ones(9), np.ones(9), np.zeros(9), np.ones(9)),
+        ):
+            assert found.n == 9
+            assert np.isnan(found.low)

@@ -7,9 +7,13 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 
+from nla_audit.analyzers._front import common_means, front_and_knee, matrix
+from nla_audit.analyzers._frontier_verdict import CANNOT_TELL, answer, to_tell, verdict
+from nla_audit.analyzers._lengths import mean_tokens, token_saving
 from nla_audit.completions import Completions
-from nla_audit.findings import Figure, Finding, Headline, analyzer
-from nla_audit.pairing import column, paired, per_activation, resampler
+from nla_audit.errors import UserError
+from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
+from nla_audit.pairing import column, paired, resampler
 from nla_audit.stats import Interval
 
 QUESTION = "What do shorter explanations cost in FVE, and where does the price turn?"
@@ -18,7 +22,9 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 #: CJK share above which failed injection is suspected: the marker is a CJK character, and an AV
 #: that never saw its vector describes the marker (FIELD_NOTES §3).
 _CJK_ALARM = 0.05
-_KNEE_REPLICATES = 400
+#: FVE that a model may lose and still be said to lose none: about half of what RL gained over
+#: the warm start in the published sweep (0.532 to 0.585, FIELD_NOTES §4).
+MARGIN = 0.03
 
 
 @analyzer(
@@ -35,15 +41,32 @@ _KNEE_REPLICATES = 400
     high_means="fve_change above 0: the model reconstructs better than the reference; "
     "token_saving near 1: almost nothing of the reference's length is left",
     example="nla-audit frontier completions.parquet --reference p0.0",
+    options=(
+        Option(
+            "margin",
+            float,
+            MARGIN,
+            "A loss of FVE up to this is as good as none. A model is said to lose none only where "
+            "its interval excludes a greater loss; where it excludes neither, nothing is told.",
+        ),
+    ),
     order=10,
 )
-def frontier(completions: Completions, *, seed: int = 0) -> Finding:
-    """Tokens and FVE per model, paired changes, the Pareto front, prices and the knee."""
+def frontier(completions: Completions, *, margin: float = MARGIN, seed: int = 0) -> Finding:
+    """Tokens and FVE per model, paired changes, the Pareto front, prices and the knee.
+
+    Raises:
+        UserError: a column is missing, or ``margin`` is not above 0.
+    """
+    if not 0 < margin < float("inf"):
+        raise UserError(f"--margin {margin:g}: give the FVE that may be lost, a number above 0")
     completions.require("n_tokens", "fve", for_="frontier")
     headline: Headline = {}
     rows, distribution = [], []
+    failed = completions.rows.filter(~pl.col("extracted"))["n_tokens"].drop_nulls().to_numpy()
+    failed_tokens = float(failed.mean()) if len(failed) else None
     for model in completions.models:
-        summary = _summary(completions, model, seed)
+        summary = _summary(completions, model, failed_tokens, seed)
         headline[model] = summary
         rows.append(
             {"model": model, "length_penalty": completions.length_penalties[model], **summary}
@@ -51,13 +74,13 @@ def frontier(completions: Completions, *, seed: int = 0) -> Finding:
         distribution += _quantiles(completions, model, seed)
     changes = pl.DataFrame(
         [
-            _change(completions, model, headline[model], seed)
+            _change(completions, model, headline[model], margin=margin, seed=seed)
             for model in completions.models
             if model != completions.reference
         ]
     )
-    means = _common_means(completions)
-    front, knee = _front(means, completions.models, seed)
+    means = common_means(completions)
+    front, knee = front_and_knee(means, completions.models, seed)
     prices = _prices(completions, means, seed)
     order = {model: number for number, model in enumerate(completions.models)}
     models = pl.DataFrame(rows, infer_schema_length=None).with_columns(
@@ -73,7 +96,7 @@ def frontier(completions: Completions, *, seed: int = 0) -> Finding:
         question=QUESTION,
         reference=completions.reference,
         headline=headline,
-        verdict=_verdict(completions, headline, changes, knee),
+        verdict=verdict(completions, changes, knee, margin),
         caveats=_caveats(completions, headline, means),
         tables={
             "models": models,
@@ -87,31 +110,38 @@ def frontier(completions: Completions, *, seed: int = 0) -> Finding:
             "knee": knee,
         },
         figures=_figures(),
-        parameters={"seed": seed, "overhead_tokens": completions.overhead_tokens},
+        parameters={
+            "seed": seed,
+            "margin": margin,
+            "overhead_tokens": completions.overhead_tokens,
+            "fve_baseline": completions.baseline.name,
+            "fve_baseline_value": completions.baseline.value,
+        },
     )
 
 
-def _summary(completions: Completions, model: str, seed: int) -> dict[str, float | None]:
+def _summary(
+    completions: Completions, model: str, failed_tokens: float | None, seed: int
+) -> dict[str, float | None]:
     rows = completions.of(model)
     draw = resampler(rows, seed)
     failed = rows["explanation"].is_null()
     # Whether a failed one would have been empty is not known, so it has no part in that rate.
     empty = (rows["explanation"].str.strip_chars() == "").cast(pl.Float64).fill_null(np.nan)
     summary: dict[str, float | None] = {"n": float(rows.height)}
-    summary |= draw.mean(column(rows, "n_tokens")).entries("mean_tokens")
+    summary |= mean_tokens(rows, draw, failed_tokens).entries("mean_tokens")
     summary |= draw.mean(column(rows, "content_tokens")).entries("mean_content_tokens")
     summary |= draw.mean(column(rows, "fixed_tokens")).entries("mean_overhead_tokens")
     fve = draw.mean(column(rows, "fve"))
     summary |= fve.entries("fve_mean")
     summary |= draw.quantile(column(rows, "fve"), 0.5).entries("fve_median")
     summary["fve_missing"] = float(fve.missing)
-    summary |= draw.mean(1.0 - failed.cast(pl.Float64).to_numpy()).entries("extraction_rate")
-    summary |= draw.mean(empty.to_numpy()).entries("empty_rate")
-    summary |= draw.mean(column(rows, "cjk")).entries("cjk_share")
-    pairs = paired(completions, model, ["n_tokens", "fve"])
+    summary |= draw.share(1.0 - failed.cast(pl.Float64).to_numpy()).entries("extraction_rate")
+    summary |= draw.share(empty.to_numpy()).entries("empty_rate")
+    summary |= draw.share(column(rows, "cjk")).entries("cjk_share")
+    pairs = paired(completions, model, ["n_tokens", "fve", "extracted"])
     draw = resampler(pairs, seed)
-    saved = column(pairs, "n_tokens_reference") - column(pairs, "n_tokens")
-    summary |= draw.ratio(saved, column(pairs, "n_tokens_reference")).entries("token_saving")
+    summary |= token_saving(pairs, draw, failed_tokens).entries("token_saving")
     change = column(pairs, "fve") - column(pairs, "fve_reference")
     summary |= draw.mean(change).entries("fve_change")
     return summary
@@ -128,106 +158,35 @@ def _quantiles(completions: Completions, model: str, seed: int) -> list[dict]:
 
 
 def _change(
-    completions: Completions, model: str, summary: dict[str, float | None], seed: int
+    completions: Completions,
+    model: str,
+    summary: dict[str, float | None],
+    *,
+    margin: float,
+    seed: int,
 ) -> dict[str, object]:
     pairs = paired(completions, model, ["n_tokens", "fve"])
     draw = resampler(pairs, seed)
     saved = column(pairs, "n_tokens_reference") - column(pairs, "n_tokens")
     change = column(pairs, "fve") - column(pairs, "fve_reference")
     comparable = ~np.isnan(change)
+    compared = int(comparable.sum())
+    low, high = summary["fve_change_low"], summary["fve_change_high"]
+    loss = answer(low, high, margin)
     at_no_cost = np.where(comparable, (change >= 0) & (saved > 0), np.nan)
     return {
         "model": model,
         "activations": pairs.height,
-        "compared": int(comparable.sum()),
+        "compared": compared,
         "tokens_saved": draw.mean(saved).value,
         **{key: summary[key] for key in ("token_saving", "token_saving_low", "token_saving_high")},
         **{key: summary[key] for key in ("fve_change", "fve_change_low", "fve_change_high")},
         "fve_change_median": draw.quantile(change, 0.5).value,
-        **draw.mean(at_no_cost).entries("as_good_with_fewer_tokens"),
-    }
-
-
-def _common_means(completions: Completions) -> pl.DataFrame:
-    """`model, idx, n_tokens, fve` on the activations that every model has an FVE for."""
-    means = per_activation(completions, ["n_tokens", "fve"]).filter(
-        pl.col("fve").is_not_null() & pl.col("n_tokens").is_not_null()
-    )
-    complete = (
-        means.group_by("idx")
-        .agg(pl.col("model").n_unique().alias("models"))
-        .filter(pl.col("models") == len(completions.models))
-    )
-    return means.join(complete.select("idx"), on="idx", how="semi").sort("idx", "model")
-
-
-def _matrix(means: pl.DataFrame, name: str, models: tuple[str, ...]) -> np.ndarray:
-    """`[activations, models]` of one column of :func:`_common_means`."""
-    wide = means.pivot(on="model", index="idx", values=name).sort("idx")
-    return np.column_stack([column(wide, model) for model in models])
-
-
-def _front(
-    means: pl.DataFrame, models: tuple[str, ...], seed: int
-) -> tuple[list[str], pl.DataFrame]:
-    """Models that no other beats on both counts, and the knee of that front.
-
-    The knee is the model on the front that lies furthest above the straight line from its
-    shortest to its longest member (Satopaa et al. 2011). ``share_of_replicates`` says how often
-    the bootstrap picks the same one.
-    """
-    schema = {
-        "model": pl.String,
-        "height_above_chord": pl.Float64,
-        "share_of_replicates": pl.Float64,
-    }
-    if means.height == 0:
-        return [], pl.DataFrame(schema=schema)
-    tokens, fve = _matrix(means, "n_tokens", models), _matrix(means, "fve", models)
-    front = _non_dominated(tokens.mean(axis=0), fve.mean(axis=0))
-    heights = _heights(tokens.mean(axis=0), fve.mean(axis=0), front)
-    generator = np.random.default_rng([seed, 7])
-    picks = np.zeros(len(models))
-    for _ in range(_KNEE_REPLICATES):
-        weight = np.bincount(
-            generator.integers(0, len(tokens), len(tokens)), minlength=len(tokens)
-        ) / len(tokens)
-        heights_drawn = _heights(weight @ tokens, weight @ fve, front)
-        if heights_drawn:
-            picks[max(heights_drawn, key=lambda place: heights_drawn[place])] += 1
-    rows = [
-        {
-            "model": models[place],
-            "height_above_chord": height,
-            "share_of_replicates": picks[place] / _KNEE_REPLICATES,
-        }
-        for place, height in sorted(heights.items(), key=lambda item: -item[1])
-    ]
-    return [models[place] for place in front], pl.DataFrame(rows, schema=schema)
-
-
-def _non_dominated(tokens: np.ndarray, fve: np.ndarray) -> list[int]:
-    order = np.lexsort((-fve, tokens))
-    front, best = [], -np.inf
-    for place in order:
-        if fve[place] > best:
-            front.append(int(place))
-            best = fve[place]
-    return front
-
-
-def _heights(tokens: np.ndarray, fve: np.ndarray, front: list[int]) -> dict[int, float]:
-    """Height of each inner member of the front above its chord, in FVE; empty below three."""
-    if len(front) < 3:
-        return {}
-    first, last = front[0], front[-1]
-    span = tokens[last] - tokens[first]
-    if span <= 0:
-        return {}
-    slope = (fve[last] - fve[first]) / span
-    return {
-        place: float(fve[place] - fve[first] - slope * (tokens[place] - tokens[first]))
-        for place in front[1:-1]
+        **draw.share(at_no_cost).entries("as_good_with_fewer_tokens"),
+        "loss": loss,
+        "activations_to_tell": (
+            to_tell(compared, low, high, margin) if loss == CANNOT_TELL else None
+        ),
     }
 
 
@@ -241,7 +200,7 @@ def _prices(completions: Completions, means: pl.DataFrame, seed: int) -> pl.Data
     if means.height == 0 or len(completions.models) < 2:
         return pl.DataFrame(schema=schema)
     models = completions.models
-    tokens, fve = _matrix(means, "n_tokens", models), _matrix(means, "fve", models)
+    tokens, fve = matrix(means, "n_tokens", models), matrix(means, "fve", models)
     one_row = means.unique("idx", maintain_order=True).sort("idx")
     draw = resampler(one_row, seed)
     order = np.argsort(tokens.mean(axis=0), kind="stable")
@@ -268,65 +227,6 @@ def _prices(completions: Completions, means: pl.DataFrame, seed: int) -> pl.Data
     return pl.DataFrame(rows, schema=schema)
 
 
-def _verdict(
-    completions: Completions, headline: Headline, changes: pl.DataFrame, knee: pl.DataFrame
-) -> str:
-    if changes.height == 0:
-        return "Only one model is in the table, so there is nothing to compare it with."
-    shorter = [
-        row
-        for row in changes.iter_rows(named=True)
-        if row["token_saving_low"] is not None and row["token_saving_low"] > 0
-    ]
-    if not shorter:
-        return (
-            f"No model is shorter than {completions.reference} by more than resampling the "
-            "activations could explain."
-        )
-    shorter.sort(key=lambda row: row["token_saving"])
-    known = [row for row in shorter if row["fve_change_high"] is not None]
-    free = [row for row in known if row["fve_change_high"] >= 0]
-    costly = [row for row in known if row["fve_change_high"] < 0]
-    parts = []
-    if not known:
-        row = shorter[-1]
-        parts.append(
-            f"{row['model']} saves {row['token_saving']:.0%} of {completions.reference}'s tokens; "
-            "what that costs is not known, since no FVE can be compared."
-        )
-    if free:
-        row = free[-1]
-        parts.append(
-            f"{row['model']} saves {row['token_saving']:.0%} of {completions.reference}'s tokens "
-            + (
-                f"and gains FVE ({_signed(row, 'fve_change')})."
-                if row["fve_change_low"] > 0
-                else f"with no FVE loss that the paired interval shows "
-                f"({_signed(row, 'fve_change')}; a loss of {-row['fve_change_low']:.3f} is not "
-                "excluded)."
-            )
-        )
-    if costly:
-        first, last = costly[0], costly[-1]
-        parts.append(
-            f"{first['model']} saves {first['token_saving']:.0%} and does cost FVE "
-            f"({_signed(first, 'fve_change')})"
-            + (
-                f"; at the far end {last['model']} saves {last['token_saving']:.0%} for "
-                f"{_signed(last, 'fve_change')}."
-                if last is not first
-                else "."
-            )
-        )
-    if knee.height and knee["share_of_replicates"][0] >= 0.5:
-        parts.append(f"The knee of the front is {knee['model'][0]}.")
-    return " ".join(parts)
-
-
-def _signed(row: dict, name: str) -> str:
-    return f"{row[name]:+.3f} [{row[f'{name}_low']:+.3f}, {row[f'{name}_high']:+.3f}]"
-
-
 def _caveats(completions: Completions, headline: Headline, means: pl.DataFrame) -> list[str]:
     caveats = list(completions.notes)
     activations = completions.rows["idx"].n_unique()
@@ -348,9 +248,8 @@ def _caveats(completions: Completions, headline: Headline, means: pl.DataFrame) 
                 "not, the injection may have failed and the AV may be describing the marker."
             )
     caveats.append(
-        f"FVE is by one ruler ({completions.ar or 'the AR is not named in the table'}); which "
-        "baseline it uses is not recorded in the table, and the two in use differ by about 10 "
-        "points."
+        f"FVE is by one ruler ({completions.ar or 'the AR is not named in the table'}). "
+        + completions.baseline.sentence()
     )
     return caveats
 

@@ -2,45 +2,58 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 
 import numpy as np
 import polars as pl
 
+from nla_audit.analyzers._tail_verdict import LAST_WORDS, caveats, verdict
 from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, analyzer
 from nla_audit.pairing import clusters, column, resampler
 from nla_audit.stats import derangement
+from nla_audit.text.tails import TAIL_WORDS, Held, Tail, held, held_strictly
 from nla_audit.text.words import words
 
 QUESTION = (
     "Do explanations merely repeat the tail of the input, more than chance and the reference do?"
 )
-#: Words that make an exact tail: one word is named by most explanations ("Final token …").
-EXACT_TAIL_WORDS = 2
-_WINDOWS = (5, 10, 20)
-#: Window of the headline's ``tail_word_share``.
-_HEADLINE_WINDOW = 10
-#: Longest run looked for; a longer one is a copy all the same.
-_LONGEST = 40
+_WINDOWS = (5, LAST_WORDS, 20)
 #: A run of this many words that occurs twice in an explanation counts as repeating itself.
 _REPEATED_RUN = 4
-#: Only the tail of a source is ever compared, so a long one need not be split whole.
-_TAIL_CHARACTERS = 2_000
 #: Rows kept as Python objects before they become a frame, which takes a tenth of the memory.
 _ROWS_PER_FRAME = 20_000
 #: Other activations' tails that each explanation meets for the chance level.
 _NULL_PARTNERS = 5
 
+#: Measure of an explanation → metric. Each is 0 or 1, and has a chance level.
+_HELD = {
+    "last_word": "holds_last_word_rate",
+    "holds": "holds_tail_rate",
+    "ends_with": "ends_with_tail_rate",
+    "is_nothing_but": "is_nothing_but_tail_rate",
+}
+_STRICT = {
+    "holds_strict": "holds_tail_strict_rate",
+    "ends_with_strict": "ends_with_tail_strict_rate",
+    "is_nothing_but_strict": "is_nothing_but_tail_strict_rate",
+}
 _MEASURES = {
-    "model": pl.String, "idx": pl.Int64, "failed": pl.Boolean, "empty": pl.Boolean,
-    "repeats_itself": pl.Boolean, "run": pl.Float64, "run_by_chance": pl.Float64,
-    "exact": pl.Float64, "exact_by_chance": pl.Float64, "final": pl.Float64,
-    "final_by_chance": pl.Float64, "whole": pl.Float64, "position": pl.Float64,
-    "words": pl.Float64,
+    "model": pl.String, "idx": pl.Int64, "doc_id": pl.String, "failed": pl.Boolean,
+    "empty": pl.Boolean, "repeats_itself": pl.Boolean, "position": pl.Float64,
+    "words": pl.Float64, "run": pl.Float64, "run_by_chance": pl.Float64,
+    **dict.fromkeys(_HELD, pl.Float64),
+    **{f"{name}_by_chance": pl.Float64 for name in _HELD},
+    **dict.fromkeys(_STRICT, pl.Float64),
     **{f"last_{n}": pl.Float64 for n in _WINDOWS},
     **{f"last_{n}_by_chance": pl.Float64 for n in _WINDOWS},
+}  # fmt: skip
+_DIFFERENCES = {
+    "model": pl.String, "metric": pl.String, "activations": pl.Int64, "own_rate": pl.Float64,
+    "own_strict_rate": pl.Float64, "own_chance_rate": pl.Float64, "reference_rate": pl.Float64,
+    "reference_chance_rate": pl.Float64,
+    "difference": pl.Float64, "difference_low": pl.Float64, "difference_high": pl.Float64,
+    "beyond_chance": pl.Float64, "beyond_chance_low": pl.Float64, "beyond_chance_high": pl.Float64,
 }  # fmt: skip
 
 
@@ -48,11 +61,17 @@ _MEASURES = {
     name="tail",
     question=QUESTION,
     reads=("model", "idx", "explanation"),
-    uses={"source_text": "only repetition inside explanations and empty ones can be counted"},
-    unit="explanation whose source text is known",
-    control="the tail of another activation's source",
-    high_means=f"exact_tail_rate near 1: nearly every explanation holds the last "
-    f"{EXACT_TAIL_WORDS} words of its input in order",
+    uses={
+        "source_text": "only repetition inside explanations and empty ones can be counted",
+        "doc_id": "intervals resample activations instead of documents",
+    },
+    unit="explanation whose source text is known; differences are paired by activation",
+    control="the tail of another activation's source, and the reference's explanation of the same",
+    high_means="is_nothing_but_tail_rate near 1: nearly every explanation is the end of its input "
+    f"and says nothing else; ends_with: its last words are the input's last {TAIL_WORDS}; holds: "
+    "they stand in it somewhere; strict: to the letter, else case, quotes, punctuation and a cut "
+    f"last word do not count; tail_word_share near 1: nearly every word is one of the input's last "
+    f"{LAST_WORDS}",
     example="nla-audit tail completions.parquet",
     order=40,
 )
@@ -69,15 +88,17 @@ def tail(completions: Completions, *, seed: int = 0) -> Finding:
         [{"model": model, **summary} for model, summary in headline.items()],
         infer_schema_length=None,
     )
+    differences = _differences(completions, measures, seed)
     return Finding(
         analyzer="tail",
         question=QUESTION,
         reference=completions.reference,
         headline=headline,
-        verdict=_verdict(completions, headline),
-        caveats=_caveats(completions, headline),
+        verdict=verdict(completions, headline, differences),
+        caveats=caveats(completions, headline),
         tables={
             "models": table,
+            "paired_differences": differences,
             "run_lengths": pl.DataFrame(
                 runs,
                 schema={
@@ -88,56 +109,37 @@ def tail(completions: Completions, *, seed: int = 0) -> Finding:
                 },
             ),
         },
-        figures=[
-            Figure(
-                "exact_tail", "Explanations that hold the exact tail", "bar", "models", x="model",
-                y="exact_tail_rate", x_label="model", y_label="share of explanations",
-                low="exact_tail_rate_low", high="exact_tail_rate_high",
-                chance="chance_exact_tail_rate", percent=True,
-                caption=f"Share of explanations that contain the last {EXACT_TAIL_WORDS} words of "
-                "their input as they stand; dashed: the same with another input's tail.",
-            ),
-            Figure(
-                "run_lengths", "Longest run of the input's last words", "heatmap", "run_lengths",
-                x="run_words", y="share", group="model", x_label="words of the tail in one run",
-                y_label="model", percent=True,
-                caption="How many of the input's last words an explanation holds in one run.",
-            ),
-        ],
-        parameters={"seed": seed, "exact_tail_words": EXACT_TAIL_WORDS},
-    )  # fmt: skip
+        figures=_figures(),
+        parameters={"seed": seed, "tail_words": TAIL_WORDS, "last_words": LAST_WORDS},
+    )
 
 
-class _Tail:
-    """The last words of a source, prepared for many comparisons."""
-
-    def __init__(self, text: str):
-        self.words = [sys.intern(word) for word in words(text[-_TAIL_CHARACTERS:])[-_LONGEST:]]
-        self.windows = [frozenset(self.words[-window:]) for window in _WINDOWS]
-
-
-def suffix_run(explanation: list[str], source: list[str]) -> tuple[int, int]:
-    """Longest suffix of ``source`` that stands in ``explanation`` as one run.
-
-    Returns:
-        Its length in words and where it begins (0 and −1 when even the last word is missing).
-    """
-    if not source or source[-1] not in explanation:
-        return 0, -1
-    best, place = 0, -1
-    for end, word in enumerate(explanation):
-        if word != source[-1]:
-            continue
-        length = 1
-        while (
-            length < min(len(source), _LONGEST)
-            and end - length >= 0
-            and explanation[end - length] == source[-1 - length]
-        ):
-            length += 1
-        if length > best:
-            best, place = length, end - length + 1
-    return best, place
+def _figures() -> list[Figure]:
+    return [
+        Figure(
+            "tail_words", "Words that are the input's last", "bar", "models", x="model",
+            y="tail_word_share", x_label="model", y_label="share of words",
+            low="tail_word_share_low", high="tail_word_share_high",
+            chance="chance_tail_word_share", percent=True,
+            caption=f"Share of an explanation's words that are among the last {LAST_WORDS} "
+            "of its input; dashed: the same with another input's tail.",
+        ),
+        Figure(
+            "nothing_but_tail", "Explanations that are nothing but the tail", "bar", "models",
+            x="model", y="is_nothing_but_tail_rate", x_label="model",
+            y_label="share of explanations", low="is_nothing_but_tail_rate_low",
+            high="is_nothing_but_tail_rate_high", chance="chance_is_nothing_but_tail_rate",
+            percent=True,
+            caption="Share of explanations that are the end of their input and nothing else, but "
+            "for case, quotes, punctuation or a cut last word; dashed: of another input.",
+        ),
+        Figure(
+            "run_lengths", "Longest run of the input's last words", "heatmap", "run_lengths",
+            x="run_words", y="share", group="model", x_label="words of the tail in one run",
+            y_label="model", percent=True,
+            caption="How many of the input's last words an explanation holds in one run.",
+        ),
+    ]  # fmt: skip
 
 
 def _measure(completions: Completions, seed: int) -> pl.DataFrame:
@@ -148,7 +150,7 @@ def _measure(completions: Completions, seed: int) -> pl.DataFrame:
         rows: list[dict] = []
         own = completions.of(model)
         known = [idx in tails for idx in own["idx"]]
-        keys = own["idx"].to_list()
+        keys, documents = own["idx"].to_list(), own["doc_id"].to_list()
         with_source = [place for place, is_known in enumerate(known) if is_known]
         labels = clusters(own)[with_source] if with_source else np.zeros(0)
         partners = [
@@ -157,7 +159,8 @@ def _measure(completions: Completions, seed: int) -> pl.DataFrame:
         ]
         place_in_partners = {place: number for number, place in enumerate(with_source)}
         for place, (idx, text) in enumerate(zip(keys, own["explanation"], strict=True)):
-            row: dict = {"model": model, "idx": idx, "failed": text is None}
+            row: dict = {"model": model, "idx": idx, "doc_id": documents[place]}
+            row["failed"] = text is None
             spoken = words(text) if text is not None else []
             if text is not None:
                 row["empty"] = not text.strip()
@@ -168,7 +171,7 @@ def _measure(completions: Completions, seed: int) -> pl.DataFrame:
                     for draw in partners
                     if draw[place_in_partners[place]] >= 0
                 ]
-                row |= _against(spoken, tails[idx], others)
+                row |= _against(text, spoken, tails[idx], others)
             rows.append(row)
             if len(rows) == _ROWS_PER_FRAME:
                 measured.append(pl.DataFrame(rows, schema=_MEASURES))
@@ -177,43 +180,56 @@ def _measure(completions: Completions, seed: int) -> pl.DataFrame:
     return pl.concat(measured)
 
 
-def _tails(completions: Completions) -> dict[int, _Tail]:
+def _tails(completions: Completions) -> dict[int, Tail]:
     known = (
         completions.rows.filter(pl.col("source_text").is_not_null())
         .group_by("idx")
         .agg(pl.col("source_text").sort().first())
     )
-    return {idx: _Tail(text) for idx, text in known.iter_rows() if text.strip()}
+    return {idx: Tail(text, _WINDOWS) for idx, text in known.iter_rows() if text.strip()}
 
 
-def _against(spoken: list[str], source: _Tail, others: list[_Tail]) -> dict[str, float]:
-    run, place = suffix_run(spoken, source.words)
+def _against(text: str, spoken: list[str], source: Tail, others: list[Tail]) -> dict[str, float]:
+    own = held(spoken, source.words)
+    strict = held_strictly(text, source) if spoken else (False, False, False)
     measured: dict[str, float] = {
-        "run": run,
-        "exact": float(run >= EXACT_TAIL_WORDS),
-        "final": float(run >= 1),
-        "whole": float(bool(spoken) and run == len(spoken)),
         "words": len(spoken),
+        "run": max(own.run, own.at_end),
+        "last_word": float(own.run >= 1 or own.at_end >= 1),
+        "holds": float(own.holds),
+        "ends_with": float(own.ends_with),
+        "is_nothing_but": float(own.is_nothing_but),
+        **{name: float(value) for name, value in zip(_STRICT, strict, strict=True)},
     }
-    if run >= EXACT_TAIL_WORDS and len(spoken) > run:
-        measured["position"] = place / (len(spoken) - run)
+    if own.run >= TAIL_WORDS and len(spoken) > own.run:
+        measured["position"] = own.place / (len(spoken) - own.run)
     counts = Counter(spoken)
     for window, recent in zip(_WINDOWS, source.windows, strict=True):
-        measured[f"last_{window}"] = float(_spoken_of(counts, recent))
+        measured[f"last_{window}"] = float(_spoken_of(counts, recent) + _cut(own, spoken, recent))
     if others:
-        runs = [suffix_run(spoken, other.words)[0] for other in others]
-        measured["run_by_chance"] = sum(runs) / len(runs)
-        measured["exact_by_chance"] = sum(r >= EXACT_TAIL_WORDS for r in runs) / len(runs)
-        measured["final_by_chance"] = sum(r >= 1 for r in runs) / len(runs)
+        found = [held(spoken, other.words) for other in others]
+        n = len(others)
+        measured["run_by_chance"] = sum(max(one.run, one.at_end) for one in found) / n
+        measured["last_word_by_chance"] = sum(one.run >= 1 or one.at_end >= 1 for one in found) / n
+        for name in ("holds", "ends_with", "is_nothing_but"):
+            measured[f"{name}_by_chance"] = sum(getattr(one, name) for one in found) / n
         for number, window in enumerate(_WINDOWS):
-            spoken_by_chance = [_spoken_of(counts, other.windows[number]) for other in others]
-            measured[f"last_{window}_by_chance"] = sum(spoken_by_chance) / len(others)
+            by_chance = [
+                _spoken_of(counts, other.windows[number]) + _cut(one, spoken, other.windows[number])
+                for one, other in zip(found, others, strict=True)
+            ]
+            measured[f"last_{window}_by_chance"] = sum(by_chance) / n
     return measured
 
 
 def _spoken_of(counts: Counter[str], recent: frozenset[str]) -> int:
     """How many of an explanation's words, repeats included, are among ``recent``."""
     return sum(counts[word] for word in counts.keys() & recent)
+
+
+def _cut(found: Held, spoken: list[str], recent: frozenset[str]) -> int:
+    """1 where the explanation ends in the source's last word, one of the two being cut."""
+    return int(found.at_end > 0 and spoken[-1] not in recent)
 
 
 def _repeats_itself(spoken: list[str]) -> bool:
@@ -231,27 +247,100 @@ def _summary(rows: pl.DataFrame, seed: int) -> dict[str, float | None]:
         "rows_with_source": float(rows["run"].count()),
         "failed": float(rows["failed"].sum()),
     }
+    for measure, metric in _HELD.items():
+        summary |= draw.share(column(rows, measure)).entries(metric)
+        by_chance = draw.share(column(rows, f"{measure}_by_chance"))
+        summary |= by_chance.entries(f"chance_{metric}")
     for measure, metric in (
-        ("exact", "exact_tail_rate"),
-        ("exact_by_chance", "chance_exact_tail_rate"),
-        ("final", "final_token_rate"),
-        ("final_by_chance", "chance_final_token_rate"),
-        ("whole", "nothing_but_tail_rate"),
+        *_STRICT.items(),
+        ("repeats_itself", "self_repetition_rate"),
+        ("empty", "empty_rate"),
+    ):
+        summary |= draw.share(column(rows, measure)).entries(metric)
+    for measure, metric in (
         ("run", "mean_run_words"),
         ("run_by_chance", "chance_mean_run_words"),
         ("position", "position_in_explanation"),
-        ("repeats_itself", "self_repetition_rate"),
-        ("empty", "empty_rate"),
     ):
         summary |= draw.mean(column(rows, measure)).entries(metric)
     spoken = column(rows, "words")
     for window in _WINDOWS:
-        suffix = "" if window == _HEADLINE_WINDOW else f"_{window}"
+        suffix = "" if window == LAST_WORDS else f"_{window}"
         own = draw.ratio(column(rows, f"last_{window}"), spoken)
         chance = draw.ratio(column(rows, f"last_{window}_by_chance"), spoken)
         summary |= own.entries(f"tail_word_share{suffix}")
         summary |= chance.entries(f"chance_tail_word_share{suffix}")
     return summary
+
+
+def _differences(completions: Completions, measures: pl.DataFrame, seed: int) -> pl.DataFrame:
+    """Each model less the reference within the same activation, per metric.
+
+    ``beyond_chance`` is the difference of what each holds beyond another input's tail.
+    """
+    recent = f"last_{LAST_WORDS}"
+    names = [*_HELD, *(f"{name}_by_chance" for name in _HELD), *_STRICT]
+    names += ["words", recent, f"{recent}_by_chance"]
+    means = (
+        measures.filter(pl.col("run").is_not_null())
+        .group_by("model", "idx")
+        .agg(pl.col("doc_id").first(), *(pl.col(name).mean() for name in names))
+    )
+    reference = means.filter(pl.col("model") == completions.reference)
+    reference = reference.select("idx", *(pl.col(name).alias(f"{name}_ref") for name in names))
+    rows = []
+    for model in completions.models:
+        both = means.filter(pl.col("model") == model).join(reference, on="idx").sort("idx")
+        if model == completions.reference or both.height == 0:
+            continue
+        rows.append({"model": model, **_word_share_difference(both, recent, seed)})
+        rows += [
+            {"model": model, "metric": metric, **_share_difference(both, measure, seed)}
+            for measure, metric in _HELD.items()
+        ]
+    return pl.DataFrame(rows, schema=_DIFFERENCES)
+
+
+def _share_difference(both: pl.DataFrame, measure: str, seed: int) -> dict[str, object]:
+    draw = resampler(both, seed)
+    own, other = column(both, measure), column(both, f"{measure}_ref")
+    own_chance = column(both, f"{measure}_by_chance")
+    other_chance = column(both, f"{measure}_by_chance_ref")
+    strict = None
+    if f"{measure}_strict" in _STRICT:
+        strict = draw.mean(column(both, f"{measure}_strict")).value
+    return {
+        "activations": both.height,
+        "own_rate": draw.mean(own).value,
+        "own_strict_rate": strict,
+        "own_chance_rate": draw.mean(own_chance).value,
+        "reference_rate": draw.mean(other).value,
+        "reference_chance_rate": draw.mean(other_chance).value,
+        **draw.share_difference(own - other).entries("difference"),
+        **draw.share_difference((own - own_chance) - (other - other_chance)).entries(
+            "beyond_chance"
+        ),
+    }
+
+
+def _word_share_difference(both: pl.DataFrame, recent: str, seed: int) -> dict[str, object]:
+    draw = resampler(both, seed)
+    spoken, other_spoken = column(both, "words"), column(both, "words_ref")
+    own, other = column(both, recent), column(both, f"{recent}_ref")
+    own_chance = column(both, f"{recent}_by_chance")
+    other_chance = column(both, f"{recent}_by_chance_ref")
+    return {
+        "metric": "tail_word_share",
+        "activations": both.height,
+        "own_rate": draw.ratio(own, spoken).value,
+        "own_chance_rate": draw.ratio(own_chance, spoken).value,
+        "reference_rate": draw.ratio(other, other_spoken).value,
+        "reference_chance_rate": draw.ratio(other_chance, other_spoken).value,
+        **draw.ratio_difference(own, spoken, other, other_spoken).entries("difference"),
+        **draw.ratio_difference(
+            own - own_chance, spoken, other - other_chance, other_spoken
+        ).entries("beyond_chance"),
+    }
 
 
 def _run_lengths(rows: pl.DataFrame, model: str) -> list[dict]:
@@ -273,45 +362,3 @@ def _run_lengths(rows: pl.DataFrame, model: str) -> list[dict]:
         }
         for low, high, label in bins
     ]
-
-
-def _verdict(completions: Completions, headline: Headline) -> str:
-    known = {m: s for m, s in headline.items() if s.get("exact_tail_rate") is not None}
-    if not known:
-        return (
-            "The table has no source text, so repetition of the input's tail cannot be told; only "
-            "repetition inside explanations and empty ones are counted."
-        )
-    above = [
-        model
-        for model, summary in known.items()
-        if (summary.get("exact_tail_rate_low") or 0.0)
-        > (summary.get("chance_exact_tail_rate_high") or 0.0)
-    ]
-    if not above:
-        return "No model holds the exact tail of its input more often than that of another input."
-    most = max(known, key=lambda model: known[model]["nothing_but_tail_rate"] or 0.0)
-    highest = max(above, key=lambda model: known[model]["exact_tail_rate"] or 0.0)
-    summary = known[highest]
-    sentence = (
-        f"{highest} holds the last {EXACT_TAIL_WORDS} words of its input in "
-        f"{summary['exact_tail_rate']:.0%} of explanations (chance "
-        f"{summary['chance_exact_tail_rate'] or 0:.0%})"
-    )
-    reference = known.get(completions.reference)
-    if reference is not None and highest != completions.reference:
-        sentence += f", {completions.reference} in {reference['exact_tail_rate']:.0%}"
-    share = known[most]["nothing_but_tail_rate"] or 0.0
-    return sentence + f". {most} says nothing else in {share:.0%} of explanations."
-
-
-def _caveats(completions: Completions, headline: Headline) -> list[str]:
-    caveats = list(completions.notes)
-    n = sum(summary["n"] or 0 for summary in headline.values())
-    known = sum(summary["rows_with_source"] or 0 for summary in headline.values())
-    if known < n:
-        caveats.append(
-            f"{n - known:.0f} of {n:.0f} explanations have no source text (or failed) and are left "
-            f"out of the tail rates; those stand on {known:.0f}."
-        )
-    return caveats

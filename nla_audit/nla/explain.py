@@ -143,8 +143,8 @@ def explain(
 
     Returns:
         The table: the columns of a completions table (:mod:`nla_audit.completions`), and
-        ``cosine``, ``fve_raw_variance``, ``fve_mean_normalized``, ``fve_baseline`` (the one
-        that ``fve`` uses) and ``reason`` (why a row has no FVE).
+        ``cosine``, ``fve_raw_variance``, ``fve_mean_normalized``, ``fve_baseline`` and
+        ``fve_baseline_value`` (the one that ``fve`` uses) and ``reason`` (why a row has no FVE).
 
     Raises:
         UserError: half a pair, activations of another width or layer, no usable activation, or

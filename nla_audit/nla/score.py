@@ -39,7 +39,7 @@ from nla_audit.schema import INPUT_COLUMNS, count
 from nla_audit.validation import check
 
 #: What another ruler said; a row is the same text without it.
-_OF_A_RULER = ("ar", "mse", "nmse", "fve", "reward")
+_OF_A_RULER = ("ar", "mse", "nmse", "fve", "fve_baseline", "fve_baseline_value", "reward")
 _TEXT_KEY = ("model", "idx", "sample", "explanation", "extracted")
 _NO_ACTIVATION = "no activation of this idx"
 

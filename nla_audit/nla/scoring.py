@@ -106,7 +106,10 @@ def score_rows(
 def score_columns(
     scores: RowScores, baselines: Baselines, chosen: BaselineName
 ) -> dict[str, pl.Series]:
-    """The columns of a completions table that come from an AR; null where there is no score."""
+    """The columns of a completions table that come from an AR; null where there is no score.
+
+    ``fve_baseline`` and ``fve_baseline_value`` say in every row what FVE is measured against.
+    """
     fve = {
         name: fraction_of_variance_explained(scores.mse, baselines.of(name))
         for name in BASELINE_NAMES
@@ -120,7 +123,17 @@ def score_columns(
     }
     return {
         **{name: pl.Series(name, values, nan_to_null=True) for name, values in numbers.items()},
-        "fve_baseline": pl.repeat(chosen, len(scores.mse), dtype=pl.String, eager=True),
+        **baseline_columns(chosen, baselines, len(scores.mse)),
+    }
+
+
+def baseline_columns(
+    chosen: BaselineName, baselines: Baselines, n_rows: int
+) -> dict[str, pl.Series]:
+    """Name and value of the baseline of column ``fve``, ``[n_rows]`` each."""
+    return {
+        "fve_baseline": pl.repeat(chosen, n_rows, dtype=pl.String, eager=True),
+        "fve_baseline_value": pl.repeat(baselines.of(chosen), n_rows, dtype=pl.Float64, eager=True),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from nla_audit.text.words import content_stems
+from nla_audit.text.words import content_stems, stem, words
 
 #: Fewer claims than this make no clusters worth naming.
 MIN_CLAIMS = 60
@@ -77,20 +78,36 @@ def cluster_claims(texts: Sequence[str], *, seed: int) -> Clusters | None:
     rank = np.argsort(order)
     labels = rank[raw_labels]
     names, examples = [], []
-    words = vectorizer.get_feature_names_out()
+    stems = vectorizer.get_feature_names_out()
     counts = (features > 0).astype(np.float64)
     for cluster, centre in enumerate(order):
         inside = labels == cluster
-        names.append(_name(counts, inside, words))
+        members = [text for text, is_inside in zip(texts, inside, strict=True) if is_inside]
+        names.append(_name(counts, inside, stems, members))
         nearness = np.where(inside, space @ centres[centre], -np.inf)
         central = np.argsort(-nearness, kind="stable")[: min(_EXAMPLES, int(inside.sum()))]
         examples.append([int(place) for place in central])
     return Clusters(labels.astype(np.int64), names, examples, quality)
 
 
-def _name(counts: sparse.csr_matrix, inside: NDArray[np.bool_], words: NDArray) -> str:
+def _name(
+    counts: sparse.csr_matrix, inside: NDArray[np.bool_], stems: NDArray, members: Sequence[str]
+) -> str:
+    """The characteristic words of a cluster, each in the form that its ``members`` use most."""
     within = np.asarray(counts[inside].mean(axis=0)).ravel()
     outside = np.asarray(counts[~inside].mean(axis=0)).ravel()
     lift = within * np.log((within + 0.01) / (outside + 0.01))
-    best = np.argsort(-lift, kind="stable")[:_NAMING_WORDS]
-    return ", ".join(str(words[place]) for place in best if lift[place] > 0) or "no common word"
+    best = [str(stems[place]) for place in np.argsort(-lift, kind="stable") if lift[place] > 0]
+    # What "e.g." and "i.e." leave of themselves tells nobody what a cluster is about.
+    named = [one for one in best if len(one) > 1 or not one.isascii()][:_NAMING_WORDS]
+    forms = _forms(members, frozenset(named))
+    return ", ".join(forms[one] for one in named) or "no common word"
+
+
+def _forms(texts: Sequence[str], stems: frozenset[str]) -> dict[str, str]:
+    """Stem → the whole word that ``texts`` most often use for it (the shorter one of a tie)."""
+    used = Counter(word.removesuffix("'s") for text in texts for word in words(text))
+    forms: dict[str, str] = {}
+    for word, _ in sorted(used.items(), key=lambda item: (-item[1], len(item[0]), item[0])):
+        forms.setdefault(stem(word), word)
+    return {one: forms[one] for one in stems}

@@ -8,6 +8,7 @@ function words say little and are everywhere.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -15,7 +16,11 @@ import snowballstemmer
 
 #: A word with its place; underscores separate, as in identifiers.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-_WORD = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+(?:['’][^\W\d_{_CJK}]+)*")
+#: Accents and the like of a decomposed text belong to the letter before them.
+_MARKS = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+_RUN = rf"[^\W_{_CJK}]+(?:[{_MARKS}]+[^\W_{_CJK}]*)*"
+_ENDING = rf"[^\W\d_{_CJK}]+(?:[{_MARKS}]+[^\W\d_{_CJK}]*)*"
+_WORD = re.compile(rf"[{_CJK}][{_MARKS}]*|{_RUN}(?:['’]{_ENDING})*")
 
 #: English function words (articles, prepositions, pronouns, auxiliaries, conjunctions).
 FUNCTION_WORDS = frozenset(
@@ -37,8 +42,18 @@ def word_spans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words of ``text``, in order, function words included."""
-    return [match.group().lower().replace("’", "'") for match in _WORD.finditer(text)]
+    """Lower-case words of ``text``, in order, function words included.
+
+    One word however its characters are encoded: an accent of its own or in one character with its
+    letter, a ligature, a full-width letter (Unicode's compatibility form, NFKC).
+    """
+    return [
+        match.group().lower().replace("’", "'") for match in _WORD.finditer(_one_encoding(text))
+    ]
+
+
+def _one_encoding(text: str) -> str:
+    return text if text.isascii() else unicodedata.normalize("NFKC", text)
 
 
 @lru_cache(maxsize=1 << 17)
@@ -56,7 +71,7 @@ def content_stems(text: str, quoted: Sequence[tuple[int, int]] = ()) -> list[str
     """
     stems = []
     for match in _WORD.finditer(text):
-        word = match.group().lower().replace("’", "'")
+        word = _one_encoding(match.group()).lower().replace("’", "'")
         if word not in FUNCTION_WORDS:
             stems.append(stem(word))
         elif any(first <= match.start() < last for first, last in quoted):

@@ -9,6 +9,7 @@ import polars as pl
 
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.reconstructor import Reconstructor, Scores
+from nla_audit.nla.scoring import baseline_columns
 from nla_audit.nla.verbalizer import Explanations, Verbalizer
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.measure import content_tokens
@@ -106,6 +107,7 @@ def _frame(
             "mse": scores.mse,
             "nmse": 1 - scores.fve,
             "fve": scores.fve,
+            **baseline_columns(scores.baseline_name, scores.baselines, len(scores.fve)),
             "reward": reward,
             "extracted": [text is not None for text in said.explanations],
             "cjk": said.cjk,

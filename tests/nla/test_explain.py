@@ -89,7 +89,9 @@ class TestTable:
             fve = 1 - wanted.mse / getattr(baselines, name)
             np.testing.assert_allclose(table[f"fve_{name}"].to_numpy(), fve, atol=1e-5)
         assert table["fve"].equals(table["fve_raw_variance"].alias("fve"))
-        assert table["fve_baseline"].unique().to_list() == ["raw_variance"]
+        recorded = completions.load(explained).baseline
+        assert (recorded.name, recorded.is_recorded) == ("raw_variance", True)
+        assert recorded.value == pytest.approx(baselines.raw_variance)
 
     def test_ids_that_are_text(self, pair: Pair, vectors: np.ndarray, tmp_path: Path) -> None:
         table = table_of(vectors[:9]).with_columns(idx=pl.format("a{}", "idx"))
@@ -209,7 +211,8 @@ class TestBaselines:
         options = ("--baseline", "mean_normalized", "--baseline-value", "mean_normalized=0.6704")
         assert run(pair_path, activations, "--out", out, *OPTIONS, *options) == 0
         table = pl.read_parquet(out).drop_nulls("fve")
-        assert table["fve_baseline"].unique().to_list() == ["mean_normalized"]
+        recorded = completions.load(out).baseline
+        assert (recorded.name, recorded.value) == ("mean_normalized", 0.6704)
         np.testing.assert_allclose(table["fve"], 1 - table["mse"] / 0.6704)
         np.testing.assert_allclose(table["nmse"], table["mse"] / 0.6704)
         record = json.loads((tmp_path / "c.parquet.record.json").read_text())

@@ -84,6 +84,9 @@ class TestTable:
         )
         np.testing.assert_allclose(table["mse"].to_numpy(), wanted.mse, atol=1e-6)
         np.testing.assert_allclose(table["fve"].to_numpy(), wanted.fve, atol=1e-6)
+        recorded = completions.load(out).baseline
+        assert (recorded.name, recorded.is_recorded) == ("raw_variance", True)
+        assert recorded.value == pytest.approx(baselines.raw_variance)
         failed = table.filter(pl.col("idx") == 3)
         assert failed["fve"].null_count() == failed.height == 2
         assert failed["reason"].unique().to_list() == ["no explanation"]

@@ -90,6 +90,9 @@ def test_completions_are_what_an_audit_reads(out):
     completions = load_completions([out / "completions" / "completions.parquet"], ar="warm-start")
     assert completions.models == ("warm-start", "p0.0", "p0.01")
     assert completions.reference == "p0.0"
+    folder = json.loads((out / "completions" / "done.json").read_text())
+    assert completions.baseline.name == "raw_variance"
+    assert completions.baseline.value == pytest.approx(folder["baselines"]["raw_variance"])
     assert completions.length_penalties == {"warm-start": None, "p0.0": 0.0, "p0.01": 0.01}
     per_model = completions.rows.group_by("model").agg(
         pl.col("idx").n_unique(), pl.col("sample").n_unique()

@@ -67,7 +67,7 @@ def test_bad_tables(frame, message, tmp_path):
 
 def test_a_file_that_is_no_parquet(tmp_path):
     (tmp_path / "x.parquet").write_text("no")
-    with pytest.raises(UserError, match="cannot read as Parquet"):
+    with pytest.raises(UserError, match="not a whole Parquet file"):
         read_training_table(tmp_path / "x.parquet", held_out_share=0.1, seed=0)
 
 

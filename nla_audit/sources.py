@@ -30,7 +30,7 @@ from urllib.parse import unquote
 
 from nla_audit import hub
 from nla_audit.errors import UserError
-from nla_audit.unicode_form import composed
+from nla_audit.unicode_form import composed, half_pair
 
 #: File name suffix → format.
 SUFFIXES = {
@@ -250,7 +250,8 @@ def _regular(table: Table, stack: ExitStack) -> tuple[Path, str]:
         mode = table.path.stat().st_mode
         if stat.S_ISREG(mode):
             with table.path.open("rb") as file:
-                return table.path, hashlib.file_digest(file, "sha256").hexdigest()
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return _plainly_named(table.path, stack), digest
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or stat.S_ISDIR(mode):
         raise UserError(f"{table.name}: a device, not a table: name a file, or pipe a table in")
     if table.name not in _STREAMS:
@@ -258,7 +259,7 @@ def _regular(table: Table, stack: ExitStack) -> tuple[Path, str]:
     first = stream.read(4096)
     if first and not first.startswith((*_PACKED, *_MARKS)):
         _format(table.name, first, None)  # an endless stream that is no table ends here
-    copy, digest, size = _temporary(stack), hashlib.sha256(), 0
+    copy, streamed, size = _temporary(stack), hashlib.sha256(), 0
     with copy.open("wb") as file:
         while first:
             size += len(first)
@@ -267,10 +268,20 @@ def _regular(table: Table, stack: ExitStack) -> tuple[Path, str]:
                     f"{table.name}: more than {_MOST_STREAMED >> 30} GiB: write it to a file, and "
                     "name the file"
                 )
-            digest.update(first)
+            streamed.update(first)
             file.write(first)
             first = stream.read(_PIECE)
-    return copy, digest.hexdigest()
+    return copy, streamed.hexdigest()
+
+
+def _plainly_named(path: Path, stack: ExitStack) -> Path:
+    """The file, under another name where its own is not UTF-8, which polars does not take."""
+    if half_pair(str(path)) is None:
+        return path
+    link = _temporary(stack)
+    link.unlink()
+    link.symlink_to(path.absolute())
+    return link
 
 
 def _unpacked(name: str, path: Path, stack: ExitStack) -> Path:

@@ -7,29 +7,34 @@ file.
 
 from __future__ import annotations
 
-import bz2
 import codecs
-import gzip
 import hashlib
-import io
-import lzma
 import os
 import re
 import stat
-import tempfile
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib.parse import unquote
 
 from nla_audit import hub
 from nla_audit.errors import UserError
+from nla_audit.local_copies import (
+    MARKS,
+    PACKED,
+    PIECE,
+    as_utf8,
+    holds,
+    start_of,
+    temporary,
+    unpacked,
+    with_line_feeds,
+)
 from nla_audit.unicode_form import composed, half_pair
 
 #: File name suffix → format.
@@ -49,17 +54,8 @@ _STREAMS = ("-", "/dev/stdin")
 #: Partition value by which writers of partitioned folders say null.
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 _PARTITION = re.compile(r"([^=/]+)=([^/]*)")
-_PIECE = 1 << 20
-#: A packed table is refused beyond both: text of explanations packs to a fifth, seldom a twentieth.
-_MOST_UNPACKED, _MOST_TIMES = 256 << 20, 200
 #: A stream is copied before it is read, and may have no end.
 _MOST_STREAMED = 16 << 30
-_PACKED = {
-    b"\x1f\x8b": "gzip",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\x00": "xz",
-}
 _ZIP = b"PK\x03\x04"
 #: First bytes of what is no table → what it is, and what to do.
 _FOREIGN = {
@@ -74,13 +70,6 @@ _FOREIGN = {
     b"\x80\x03": "a pickle, which can run code and is never read: write Parquet",
     b"\x80\x04": "a pickle, which can run code and is never read: write Parquet",
     b"\x80\x05": "a pickle, which can run code and is never read: write Parquet",
-}
-#: Byte order marks → encoding; that of UTF-32 begins with that of UTF-16.
-_MARKS = {
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
 }
 
 
@@ -225,14 +214,14 @@ def opened(table: Table) -> Iterator[Opened]:
     with ExitStack() as stack:
         try:
             path, digest = _regular(table, stack)
-            path = _unpacked(table.name, path, stack)
-            path = _as_utf8(table.name, path, stack)
-            start = _start(path)
+            path = unpacked(table.name, path, stack)
+            path = as_utf8(table.name, path, stack)
+            start = start_of(path)
             if not start:
                 raise UserError(f"{table.name}: the file is empty: write the table again")
             format_ = _format(table.name, start, path)
-            if format_ == "csv" and b"\r" in start and not _holds(path, b"\n"):
-                path = _with_line_feeds(path, stack)
+            if format_ == "csv" and b"\r" in start and not holds(path, b"\n"):
+                path = with_line_feeds(path, stack)
         except OSError as error:
             raise UserError(
                 f"{table.name}: cannot be read ({error.strerror or error}): check the file, its "
@@ -257,9 +246,9 @@ def _regular(table: Table, stack: ExitStack) -> tuple[Path, str]:
     if table.name not in _STREAMS:
         stream = stack.enter_context(table.path.open("rb"))
     first = stream.read(4096)
-    if first and not first.startswith((*_PACKED, *_MARKS)):
+    if first and not first.startswith((*PACKED, *MARKS)):
         _format(table.name, first, None)  # an endless stream that is no table ends here
-    copy, streamed, size = _temporary(stack), hashlib.sha256(), 0
+    copy, streamed, size = temporary(stack), hashlib.sha256(), 0
     with copy.open("wb") as file:
         while first:
             size += len(first)
@@ -270,7 +259,7 @@ def _regular(table: Table, stack: ExitStack) -> tuple[Path, str]:
                 )
             streamed.update(first)
             file.write(first)
-            first = stream.read(_PIECE)
+            first = stream.read(PIECE)
     return copy, streamed.hexdigest()
 
 
@@ -278,95 +267,10 @@ def _plainly_named(path: Path, stack: ExitStack) -> Path:
     """The file, under another name where its own is not UTF-8, which polars does not take."""
     if half_pair(str(path)) is None:
         return path
-    link = _temporary(stack)
+    link = temporary(stack)
     link.unlink()
     link.symlink_to(path.absolute())
     return link
-
-
-def _unpacked(name: str, path: Path, stack: ExitStack) -> Path:
-    """The file that a packed one holds (packed twice at most); others are as they were."""
-    for _ in range(2):
-        start = _start(path)
-        kind = next((kind for magic, kind in _PACKED.items() if start.startswith(magic)), None)
-        if kind is None:
-            return path
-        path = _unpack(name, kind, path, _temporary(stack))
-    return path
-
-
-def _unpack(name: str, kind: str, path: Path, copy: Path) -> Path:
-    import zstandard  # noqa: PLC0415  (seldom needed)
-
-    readers: dict[str, Any] = {
-        "gzip": gzip.open,
-        "bzip2": bz2.open,
-        "xz": lzma.open,
-        "zstd": zstandard.open,
-    }
-    most = max(_MOST_UNPACKED, _MOST_TIMES * path.stat().st_size)
-    damaged = (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile)
-    size = 0
-    try:
-        with readers[kind](path, "rb") as packed, copy.open("wb") as file:
-            while piece := packed.read(_PIECE):
-                size += len(piece)
-                if size > most:
-                    raise UserError(
-                        f"{name}: unpacks to more than {_MOST_TIMES} times its size, which no "
-                        f"table does: unpack it yourself if it is one ({kind})"
-                    )
-                file.write(piece)
-    except damaged as error:
-        raise _damaged(name, kind, error) from error
-    except OSError as error:
-        if error.errno is None:  # what bz2 raises for bytes that are not its own
-            raise _damaged(name, kind, error) from error
-        raise
-    return copy
-
-
-def _damaged(name: str, kind: str, error: Exception) -> UserError:
-    return UserError(
-        f"{name}: not a whole {kind} file (truncated or damaged: {error}): copy or write it again"
-    )
-
-
-def _as_utf8(name: str, path: Path, stack: ExitStack) -> Path:
-    """A copy in UTF-8 where a byte order mark says that the text is in another encoding."""
-    start = _start(path)
-    encoding = next((e for mark, e in _MARKS.items() if start.startswith(mark)), None)
-    if encoding is None:
-        return path
-    copy = _temporary(stack)
-    with path.open("rb") as raw, copy.open("w", encoding="utf-8", newline="") as file:
-        try:
-            text = io.TextIOWrapper(raw, encoding=encoding, newline="")
-            while piece := text.read(_PIECE):
-                file.write(piece)
-        except UnicodeError as error:
-            raise UserError(
-                f"{name}: begins as {encoding.upper()}, and is not ({error}): save the file as "
-                "UTF-8"
-            ) from error
-    return copy
-
-
-def _with_line_feeds(path: Path, stack: ExitStack) -> Path:
-    """A copy whose lines end in line feeds, of a text whose lines end in carriage returns."""
-    copy = _temporary(stack)
-    with path.open("rb") as old, copy.open("wb") as new:
-        while piece := old.read(_PIECE):
-            new.write(piece.replace(b"\r", b"\n"))
-    return copy
-
-
-def _holds(path: Path, byte: bytes) -> bool:
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            if byte in piece:
-                return True
-    return False
 
 
 def _format(name: str, start: bytes, path: Path | None) -> str:
@@ -414,17 +318,3 @@ def _archive(path: Path | None) -> str:
     if any(name.startswith("xl/") for name in names):
         return "a workbook of Excel: save the sheet as CSV"
     return _FOREIGN[_ZIP]
-
-
-def _start(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(4096)
-
-
-def _temporary(stack: ExitStack) -> Path:
-    """A new empty file, removed when ``stack`` closes."""
-    handle, name = tempfile.mkstemp(prefix="nla-audit-")
-    os.close(handle)
-    path = Path(name)
-    stack.callback(path.unlink, missing_ok=True)
-    return path

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 
@@ -12,6 +14,7 @@ import click
 from nla_audit import __version__
 from nla_audit.commands.listing import analyzer_names
 from nla_audit.errors import UserError
+from nla_audit.terminal_streams import drop_output, flush, take_any_text
 
 #: Commands that are no analyzers: name → where its ``click.Command`` is, and its one-line help.
 #: A module is imported only when its command is called.
@@ -68,6 +71,8 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
 
 #: Exit codes: the user can mend it; stopped with Ctrl-C (128 + SIGINT, as shells count).
 USER_ERROR, INTERRUPTED = 2, 130
+#: What writing to a stream says that leads nowhere: full, over a quota, broken, closed.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF)
 
 
 class _Commands(click.Group):
@@ -122,12 +127,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (``sys.argv`` by default) and return the exit code."""
+    take_any_text()
     try:
         code = cli.main(
             None if arguments is None else list(arguments),
             prog_name="nla-audit",
             standalone_mode=False,
         )
+        flush()
     except UserError as error:
         return _fail(str(error))
     except click.exceptions.NoArgsIsHelpError as error:
@@ -141,16 +148,25 @@ def run(arguments: Sequence[str] | None = None) -> int:
         click.echo("interrupted", err=True)
         return INTERRUPTED
     except OSError as error:
-        if error.filename is None:
-            raise
-        return _fail(f"{error.filename}: {error.strerror}: check the path and its permissions")
+        return _fail(_of_the_system(error))
     return code if isinstance(code, int) else 0
+
+
+def _of_the_system(error: OSError) -> str:
+    """What the user can do about an error of the system; raises those that name nothing."""
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror}: check the path and its permissions"
+    if error.errno not in _NO_ROOM:
+        raise error
+    drop_output()
+    return f"cannot write ({error.strerror}): make room, or send the output elsewhere"
 
 
 def _fail(message: str) -> int:
     """Print one line, whatever control characters a stranger's table put into the message."""
     line = "".join(sign if sign.isprintable() else " " for sign in message)
-    click.echo(f"error: {line}", err=True)
+    with suppress(OSError):  # standard error may be what cannot be written
+        click.echo(f"error: {line}", err=True)
     return USER_ERROR
 
 

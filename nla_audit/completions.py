@@ -129,7 +129,8 @@ def load(
     """Read and validate completions.
 
     Args:
-        paths: Parquet, JSONL, CSV or TSV files, folders of such files, or Hub addresses
+        paths: Parquet, JSON, CSV or TSV files, packed or not, ``-`` for standard input, folders of
+            such files (partitioned ones too), or Hub addresses
             (``hf://datasets/owner/name[@revision]/path``); all rows are read as one table.
         reference: the model that differences are taken against; by default the RL model with the
             smallest length penalty.
@@ -143,21 +144,22 @@ def load(
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     tables = find_tables(given)
-    frames, sources, columns = [], [], frozenset[str]()
-    for number, table in enumerate(tables):
-        frame, present, digest = read_table(table, number)
-        frames.append(frame)
-        columns |= present
-        sources.append(Source(table.name, digest, frame.height))
+    tables_read = [read_table(table, number) for number, table in enumerate(tables)]
+    sources = [
+        Source(table.name, read.sha256, read.frame.height)
+        for table, read in zip(tables, tables_read, strict=True)
+    ]
+    columns = frozenset[str]().union(*(read.columns for read in tables_read))
     checked = check(
-        frames,
+        [read.frame for read in tables_read],
         [source.path for source in sources],
         columns,
         ar=ar,
         overhead_tokens=overhead_tokens,
         models=models,
     )
-    return _completions(checked, sources, reference)
+    notes = [note for read in tables_read for note in read.notes]
+    return _completions(checked, sources, reference, notes)
 
 
 def from_frame(
@@ -174,16 +176,18 @@ def from_frame(
     JSON lines, and so does not depend on the order of rows.
     """
     raw = frame.collect() if isinstance(frame, pl.LazyFrame) else frame
-    converted, columns = canonical(raw, file=name, number=0)
+    converted, columns, notes = canonical(raw, file=name, number=0)
     checked = check([converted], [name], columns, ar=ar, overhead_tokens=overhead_tokens, models=())
     digest = hashlib.sha256()
     for piece in checked.rows.iter_slices(_HASH_ROWS):
         digest.update(piece.write_ndjson().encode())
     source = Source(name, digest.hexdigest(), raw.height)
-    return _completions(checked, [source], reference)
+    return _completions(checked, [source], reference, notes)
 
 
-def _completions(checked: Checked, sources: Sequence[Source], reference: str | None) -> Completions:
+def _completions(
+    checked: Checked, sources: Sequence[Source], reference: str | None, notes: Sequence[str]
+) -> Completions:
     if reference is not None:
         _check_model(reference, checked.models, sources[0].path)
     return Completions(
@@ -193,7 +197,7 @@ def _completions(checked: Checked, sources: Sequence[Source], reference: str | N
         reference=reference or default_reference(checked.models, checked.length_penalties),
         ar=checked.ar,
         sources=tuple(sources),
-        notes=tuple(checked.notes),
+        notes=(*notes, *checked.notes),
         overhead_tokens=checked.overhead_tokens,
         columns=checked.columns,
         baseline=checked.baseline,

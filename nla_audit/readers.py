@@ -1,156 +1,96 @@
-"""Reading tables of completions: Parquet, JSON lines, CSV and TSV; a file, several, or a folder.
+"""Reading tables: Parquet, JSON and CSV; a file, several, a folder, a stream, the Hub.
 
-Only the known columns are read. Where a fast reader fails, the file is read again line by line
-to say which line is at fault.
+:func:`read_table` reads completions, :func:`read_frame` a table of any columns. Where a fast reader
+fails, the file is read again line by line to say which line is at fault.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 
-from nla_audit import hub
 from nla_audit.errors import UserError
-from nla_audit.schema import ALIASES, FILE, INPUT_COLUMNS, ROW, convert, source_columns
+from nla_audit.json_rows import read_json_array, read_json_lines
+from nla_audit.schema import (
+    FILE,
+    ROW,
+    column_key,
+    convert,
+    forbid_doubled,
+    is_known,
+    json_kind,
+    source_columns,
+)
+from nla_audit.sources import SUFFIXES, Opened, Table, find_tables, opened
 
-#: File name suffix → format.
-SUFFIXES = {
-    ".parquet": "parquet",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".tsv": "csv",
-}
-_FORMATS = ", ".join(SUFFIXES)
+__all__ = ["SUFFIXES", "Read", "Table", "canonical", "find_tables", "read_frame", "read_table"]
+
 #: What polars raises on a damaged file; a panic in its Rust code is no ``Exception``.
-_POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
-#: Rows per frame when JSON lines are parsed one by one, to bound the Python objects in memory.
-_SLOW_CHUNK = 20_000
+POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
+
+#: The columns there are → those to read.
+_Choose = Callable[[list[str]], Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Table:
-    """One input file: where it lies, and how it is called in messages and records."""
+class Read:
+    """One table of completions as it was read.
 
-    name: str
-    path: Path
-    format: str
-
-
-def find_tables(paths: Sequence[str | Path]) -> list[Table]:
-    """The table files behind ``paths`` (files, folders, ``hf://`` addresses), in a fixed order.
-
-    Raises:
-        UserError: a path that does not exist, a folder without tables, an unknown format.
+    Attributes:
+        frame: canonical columns and types, with ``_file`` and ``_row``.
+        columns: canonical columns for which the input held a value.
+        sha256: of the input's bytes.
+        notes: what was understood rather than read, as sentences.
     """
-    if not paths:
-        raise UserError("no table given: name a Parquet, JSONL or CSV file, a folder, or hf://…")
-    tables: list[Table] = []
-    for given in paths:
-        name = str(given)
-        if name.startswith(hub.PREFIX):
-            found = hub.download_tables(name, tuple(SUFFIXES))
-        else:
-            found = _local(Path(name))
-        tables += [Table(label, path, _format(path, label)) for label, path in found]
-    return tables
+
+    frame: pl.DataFrame
+    columns: frozenset[str]
+    sha256: str
+    notes: tuple[str, ...]
 
 
-def _local(path: Path) -> list[tuple[str, Path]]:
-    if path.is_dir():
-        files = sorted(
-            entry
-            for entry in path.iterdir()
-            if entry.suffix.lower() in SUFFIXES and entry.is_file()
-        )
-        if not files:
-            deeper = sorted(
-                {str(entry.parent) for entry in path.glob("*/*") if entry.suffix in SUFFIXES}
-            )
-            hint = f"; there are some in {deeper[0]}" if deeper else ""
-            raise UserError(f"{path}: no table in this folder ({_FORMATS}){hint}")
-        return [(str(file), file) for file in files]
-    if not path.exists():
-        siblings = [entry.name for entry in _entries(path.parent)]
-        near = get_close_matches(path.name, siblings, n=1, cutoff=0.75)
-        hint = f'did you mean "{path.parent / near[0]}"?' if near else "check the path"
-        raise UserError(f"{path}: no such file or folder: {hint}")
-    return [(str(path), path)]
+def read_table(table: Table, number: int) -> Read:
+    """One table of completions in canonical types.
 
-
-def _entries(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError:
-        return []
-
-
-def _format(path: Path, name: str) -> str:
-    """The format by suffix, or by the first bytes where the suffix says nothing."""
-    known = SUFFIXES.get(path.suffix.lower())
-    if known:
-        return known
-    try:
-        with path.open("rb") as file:
-            start = file.read(4096)
-    except OSError as error:
-        raise UserError(
-            f"{name}: cannot be read ({error.strerror}): check its permissions"
-        ) from error
-    if start.startswith(b"PAR1"):
-        return "parquet"
-    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-        return "jsonl"
-    header = start.split(b"\n", maxsplit=1)[0]
-    if b"explanation" in header and any(mark in header for mark in (b",", b"\t", b";")):
-        return "csv"
-    raise UserError(
-        f"{name}: not a table of a known format: give it one of the suffixes {_FORMATS}"
-    )
-
-
-def read_table(table: Table, number: int) -> tuple[pl.DataFrame, frozenset[str], str]:
-    """One file in canonical types.
+    A table without a column ``model`` is one model's, and is called like its file.
 
     Args:
         table: the file.
         number: its position among the inputs, kept in column ``_file``.
 
-    Returns:
-        The rows (with ``_file`` and ``_row``), the canonical columns the file has, and the
-        SHA-256 of its bytes.
-
     Raises:
-        UserError: the file is damaged or lacks a required column.
+        UserError: the file is damaged, lacks a required column or holds a value that its column
+            cannot.
     """
-    try:
-        with table.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        empty = table.path.stat().st_size == 0
-    except OSError as error:
-        raise UserError(
-            f"{table.name}: cannot be read ({error.strerror}): check its permissions"
-        ) from error
-    if empty:
-        raise UserError(f"{table.name}: the file is empty: write the completions again")
-    reader = {"parquet": _read_parquet, "jsonl": _read_jsonl, "csv": _read_csv}[table.format]
-    raw = reader(table)
-    frame, columns = canonical(raw, file=table.name, number=number)
-    if table.format == "csv":
+
+    def choose(available: list[str]) -> list[str]:
+        found = source_columns(
+            [*available, *table.partitions], file=table.name, named_after_file=True
+        )
+        return [name for name in dict.fromkeys(found.values()) if name in available]
+
+    with opened(table) as source:
+        raw = _with_partitions(_raw(table, source, choose, is_known, json_kind), table)
+        is_csv = source.format == "csv"
+    found = source_columns(raw.columns, file=table.name, named_after_file=True)
+    notes = []
+    if "model" not in found:
+        raw = raw.with_columns(pl.lit(table.stem).alias("model"))
+        notes.append(f'{table.name} has no column "model": its rows are taken as "{table.stem}".')
+    frame, columns, unlike = canonical(raw, file=table.name, number=number)
+    if is_csv:
         frame = _empty_csv_fields(frame)
-    return frame, columns, digest
+    return Read(frame, columns, source.sha256, (*notes, *unlike))
 
 
-def canonical(raw: pl.DataFrame, *, file: str, number: int) -> tuple[pl.DataFrame, frozenset[str]]:
-    """``raw`` in canonical names and types, and the canonical columns it has.
+def canonical(
+    raw: pl.DataFrame, *, file: str, number: int
+) -> tuple[pl.DataFrame, frozenset[str], tuple[str, ...]]:
+    """``raw`` in canonical names and types, the canonical columns it has, and notes.
 
     Raises:
         UserError: a required column is missing or a value has the wrong type.
@@ -159,66 +99,154 @@ def canonical(raw: pl.DataFrame, *, file: str, number: int) -> tuple[pl.DataFram
     known = raw.select(pl.col(source).alias(name) for name, source in names.items())
     known = known.with_row_index(ROW).with_columns(pl.lit(number, dtype=pl.UInt32).alias(FILE))
     present = frozenset(name for name in names if known[name].null_count() < known.height)
-    return convert(known, file=file), present
+    frame, notes = convert(known, file=file)
+    return frame, present, notes
 
 
-def _known(lazy: pl.LazyFrame, table: Table) -> pl.DataFrame:
-    available = lazy.collect_schema().names()
-    names = source_columns(available, file=table.name)
-    return lazy.select(list(dict.fromkeys(names.values()))).collect()
+def read_frame(path: str | Path, *, lower_case: bool = False) -> pl.DataFrame:
+    """All columns of the table or tables at ``path``, whatever they are; CSV fields are text.
 
+    Args:
+        path: as for :func:`nla_audit.completions.load`.
+        lower_case: write column names in lower case without white space around them.
 
-def _read_parquet(table: Table) -> pl.DataFrame:
+    Raises:
+        UserError: it cannot be read, or its files do not fit together.
+    """
+    frames = []
+    for table in find_tables([path]):
+        with opened(table) as source:
+            raw = _raw(table, source, list, lambda name: True, lambda name: "any")
+        raw = _with_partitions(raw, table)
+        if lower_case:
+            forbid_doubled(raw.columns, file=table.name)
+            raw = raw.rename({name: column_key(name) for name in raw.columns})
+        frames.append(_lists(raw))
     try:
-        return _known(pl.scan_parquet(table.path, glob=False), table)
-    except _POLARS_ERRORS as error:
+        return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
+    except POLARS_ERRORS as error:
         raise UserError(
-            f"{table.name}: not a whole Parquet file (truncated or damaged: {_first_line(error)}): "
+            f"{path}: its files do not hold the same columns ({first_line(error)}): give them one "
+            "by one"
+        ) from error
+
+
+def _lists(frame: pl.DataFrame) -> pl.DataFrame:
+    """Lists of a fixed size as lists: they say the same, and writers differ in what they use."""
+    fixed = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.Array)]
+    return frame.with_columns(pl.col(name).arr.to_list() for name in fixed)
+
+
+def _with_partitions(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
+    """``frame`` with the columns that the folders above the file say, where it has none such."""
+    own = {column_key(name) for name in frame.columns}
+    return frame.with_columns(
+        pl.lit(value, dtype=pl.String).alias(name)
+        for name, value in table.partitions.items()
+        if column_key(name) not in own
+    )
+
+
+def _raw(
+    table: Table,
+    source: Opened,
+    choose: _Choose,
+    keep: Callable[[str], bool],
+    kind: Callable[[str], str],
+) -> pl.DataFrame:
+    if source.format == "parquet":
+        return _read_parquet(table, source.path, choose)
+    if source.format == "csv":
+        return _read_csv(table, source.path, choose)
+    read = read_json_array if source.format == "json" else read_json_lines
+    try:
+        return read(source.path, table.name, keep=keep, kind=kind)
+    except UnicodeDecodeError:
+        _check_utf8(table, source.path)
+        raise
+
+
+def _chosen(lazy: pl.LazyFrame, choose: _Choose) -> pl.DataFrame:
+    return lazy.select(choose(lazy.collect_schema().names())).collect()
+
+
+def _read_parquet(table: Table, path: Path, choose: _Choose) -> pl.DataFrame:
+    try:
+        return _chosen(pl.scan_parquet(path, glob=False, hive_partitioning=False), choose)
+    except pl.exceptions.DuplicateError as error:
+        raise UserError(
+            f"{table.name}: a column occurs twice ({first_line(error)}): remove one of them"
+        ) from error
+    except POLARS_ERRORS as error:
+        raise UserError(
+            f"{table.name}: not a whole Parquet file (truncated or damaged: {first_line(error)}): "
             "copy or write it again"
         ) from error
 
 
-def _read_csv(table: Table) -> pl.DataFrame:
+def _read_csv(table: Table, path: Path, choose: _Choose) -> pl.DataFrame:
     """All fields as text; conversion is ours, so that errors can name the row."""
-    separator = _separator(table)
+    separator = _separator(path)
+    try:
+        header, rows = _check_csv(table, path, separator)
+    except UnicodeDecodeError:
+        _check_utf8(table, path)
+        raise
+    forbid_doubled(header, file=table.name)
     try:
         lazy = pl.scan_csv(
-            table.path, separator=separator, infer_schema=False, glob=False, raise_if_empty=True
+            path, separator=separator, infer_schema=False, glob=False, raise_if_empty=True
         )
-        return _known(lazy, table)
-    except _POLARS_ERRORS as error:
-        _check_utf8(table)
-        _check_csv_fields(table, separator)
+        frame = _chosen(lazy, choose)
+    except POLARS_ERRORS as error:
         raise UserError(
-            f"{table.name}: not readable as CSV ({_first_line(error)}): check quotes and separators"
+            f"{table.name}: not readable as CSV ({first_line(error)}): check quotes and separators"
         ) from error
+    if frame.height != rows:
+        raise UserError(
+            f"{table.name}: {rows} or {frame.height} rows, depending on how its quotes are read: "
+            "put quotes around text, and double those within it"
+        )
+    return frame
 
 
-def _separator(table: Table) -> str:
+def _separator(path: Path) -> str:
     """The separator that the header uses most: comma, tab or semicolon."""
-    with table.path.open("rb") as file:
+    with path.open("rb") as file:
         header = file.readline(1 << 20)
     return max((",", "\t", ";"), key=lambda mark: header.count(mark.encode()))
 
 
-def _check_csv_fields(table: Table, separator: str) -> None:
+def _check_csv(table: Table, path: Path, separator: str) -> tuple[list[str], int]:
+    """The header and the number of rows of a CSV of which every row is as wide as the header.
+
+    A row with too few fields is as wrong as one with too many: what is missing was lost from
+    somewhere, and polars would take it from the end.
+    """
     csv.field_size_limit(1 << 30)
-    with table.path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.reader(file, delimiter=separator, strict=True)
-        row, width = -2, 0
+        header: list[str] = []
+        row = -1
         try:
-            for row, fields in enumerate(lines, start=-1):
-                width = width or len(fields)
-                if len(fields) > width:
+            for fields in lines:
+                if not fields:  # an empty line
+                    continue
+                if not header:
+                    header = fields
+                    continue
+                row += 1
+                if len(fields) != len(header):
                     raise UserError(
                         f"{table.name}: row {row} (line {lines.line_num}) has {len(fields)} fields "
-                        f"where the header has {width}: put quotes around text that holds "
-                        "separators"
+                        f"where the header has {len(header)}: put quotes around text that holds "
+                        "separators or line breaks"
                     )
         except csv.Error as error:
             raise UserError(
                 f"{table.name}: row {row + 1} (line {lines.line_num}): {error}: check the quotes"
             ) from error
+    return header, row + 1
 
 
 def _empty_csv_fields(frame: pl.DataFrame) -> pl.DataFrame:
@@ -232,56 +260,8 @@ def _empty_csv_fields(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _read_jsonl(table: Table) -> pl.DataFrame:
-    try:
-        # The types are inferred over the whole file: a key may first appear on its last line.
-        return _known(pl.scan_ndjson(table.path, infer_schema_length=None), table)
-    except _POLARS_ERRORS:
-        _check_utf8(table)
-        return _read_jsonl_slowly(table)
-
-
-def _read_jsonl_slowly(table: Table) -> pl.DataFrame:
-    """Line by line with Python's parser, which accepts the ``NaN`` that Python writes."""
-    frames = []
-    rows: list[dict[str, Any]] = []
-    for row in _json_rows(table):
-        rows.append(row)
-        if len(rows) == _SLOW_CHUNK:
-            frames.append(pl.from_dicts(rows, infer_schema_length=None, strict=False))
-            rows = []
-    if rows:
-        frames.append(pl.from_dicts(rows, infer_schema_length=None, strict=False))
-    if not frames:
-        raise UserError(f"{table.name}: the file has no rows: write the completions again")
-    return pl.concat(frames, how="diagonal_relaxed")
-
-
-def _json_rows(table: Table) -> Iterator[dict[str, Any]]:
-    wanted = {*INPUT_COLUMNS, *ALIASES}
-    row = 0
-    with table.path.open(encoding="utf-8-sig") as file:
-        for line_number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{table.name}: row {row} (line {line_number})"
-            try:
-                value = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{where} is not JSON ({error.msg} at character {error.colno}): correct or "
-                    "remove the line"
-                ) from error
-            except RecursionError as error:
-                raise UserError(f"{where} is nested too deeply: remove the line") from error
-            if not isinstance(value, dict):
-                raise UserError(f"{where} is not a JSON object: write one object per line")
-            yield {key: item for key, item in value.items() if key in wanted}
-            row += 1
-
-
-def _check_utf8(table: Table) -> None:
-    with table.path.open("rb") as file:
+def _check_utf8(table: Table, path: Path) -> None:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 line.decode("utf-8")
@@ -292,6 +272,7 @@ def _check_utf8(table: Table) -> None:
                 ) from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of what a library says of an error, cut to a length that fits into ours."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:120]

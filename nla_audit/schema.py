@@ -7,11 +7,13 @@ column's type is an error that names file, row and column.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 import polars as pl
 
 from nla_audit.errors import UserError
+from nla_audit.unicode_form import composed_column
 
 #: Without these a table cannot be read at all.
 REQUIRED = ("model", "idx", "explanation")
@@ -39,8 +41,14 @@ INPUT_COLUMNS: dict[str, pl.DataType] = {
     "extracted": pl.Boolean(),
     "cjk": pl.Float64(),
 }
-#: Other names in use for a column. The column's own name wins where a table has both.
-ALIASES = {"tag": "model"}
+#: Other names in use for a column (the last three: nla_reliability). The column's own name wins
+#: where a table has both.
+ALIASES = {
+    "tag": "model",
+    "activation_idx": "idx",
+    "sample_idx": "sample",
+    "description": "explanation",
+}
 #: Columns of running text; a number there is a sign of the wrong column, not something to print.
 _PROSE = ("source_text", "explanation")
 #: Names and labels, which other tools often write as integers.
@@ -50,45 +58,111 @@ FILE, ROW = "_file", "_row"
 _BOOLEAN_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-def source_columns(available: list[str], *, file: str) -> dict[str, str]:
-    """Canonical name → name in ``file``, for the known columns among ``available``.
+def column_key(name: str) -> str:
+    """What two spellings of a column's name have in common: case and outer spaces do not count."""
+    return name.strip().lower()
+
+
+def is_known(name: str) -> bool:
+    """Whether a column of this name is read as one of completions."""
+    return column_key(name) in INPUT_COLUMNS or column_key(name) in ALIASES
+
+
+def json_kind(name: str) -> str:
+    """What JSON may hold in a column of this name, as :mod:`nla_audit.json_rows` calls it."""
+    canonical = ALIASES.get(column_key(name), column_key(name))
+    if canonical in _PROSE:
+        return "text"
+    return "label" if canonical in _LABELS or canonical == "idx" else "value"
+
+
+def forbid_doubled(names: Sequence[str], *, file: str) -> None:
+    """Raise if two columns have one name.
 
     Raises:
-        UserError: a required column is missing; the nearest name is suggested.
+        UserError: with both, where they differ in case.
     """
-    chosen = {name: alias for alias, name in ALIASES.items() if alias in available}
-    chosen |= {name: name for name in INPUT_COLUMNS if name in available}
+    seen: dict[str, str] = {}
+    for name in names:
+        before = seen.setdefault(column_key(name), name)
+        if before is not name and column_key(name):
+            raise UserError(
+                f"{file}: column {shown(before)} occurs twice"
+                f"{'' if before == name else f', the second time as {shown(name)}'}: remove or "
+                "rename one"
+            )
+
+
+def source_columns(
+    available: list[str], *, file: str, named_after_file: bool = False
+) -> dict[str, str]:
+    """Canonical name → name in ``file``, for the known columns among ``available``.
+
+    Args:
+        available: the columns there are, in whatever case.
+        file: its name, for messages.
+        named_after_file: do without ``model`` where no column looks like it.
+
+    Raises:
+        UserError: a required column is missing (the nearest name is suggested, if it is not a
+            known column itself), or two differ in case only.
+    """
+    known = [name for name in available if is_known(name) and name not in INPUT_COLUMNS]
+    exact = {name: name for name in INPUT_COLUMNS if name in available}
+    forbid_doubled([name for name in known if column_key(name) not in exact], file=file)
+    spelled = {column_key(name): name for name in known}
+    chosen = {name: spelled[alias] for alias, name in ALIASES.items() if alias in spelled}
+    chosen |= {name: spelled[name] for name in INPUT_COLUMNS if name in spelled}
+    chosen |= exact
     for name in REQUIRED:
         if name not in chosen:
-            near = get_close_matches(name, available, n=1, cutoff=0.5) or get_close_matches(
-                name, [column.lower() for column in available], n=1
-            )
-            hint = (
-                f'rename "{near[0]}" to "{name}"'
-                if near
-                else f"add it; the columns there are: {', '.join(available[:12]) or 'none'}"
-            )
-            raise UserError(f'{file}: column "{name}" is missing: {hint}')
+            _say_missing(name, available, file, may_lack=named_after_file and name == "model")
     return {name: chosen[name] for name in INPUT_COLUMNS if name in chosen}
 
 
-def convert(frame: pl.DataFrame, *, file: str) -> pl.DataFrame:
-    """``frame`` with each known column in its canonical type; absent ones become null.
+def _say_missing(name: str, available: list[str], file: str, *, may_lack: bool) -> None:
+    """Raise what helps: a column that is known for something else is never the one to rename."""
+    others = {column_key(other): other for other in available if not is_known(other)}
+    near = get_close_matches(name, list(others), n=1, cutoff=0.75) or [
+        key for key in others if key.rstrip("s") == name or key.endswith(f"_{name}")
+    ]
+    if near:
+        hint = f'rename "{others[near[0]]}" to "{name}"'
+    elif may_lack:
+        return
+    elif name == "idx" and "doc_id" in map(column_key, available):
+        hint = 'number the activations in it, or rename "doc_id" where each document has only one'
+    else:
+        hint = f"add it; the columns there are: {', '.join(available[:12]) or 'none'}"
+    raise UserError(f'{file}: column "{name}" is missing: {hint}')
 
-    ``idx`` stays text where the file holds text; whether all of it is numbers can be told only
-    over all files together. ``frame`` carries :data:`FILE` and :data:`ROW`, which are kept.
+
+def convert(frame: pl.DataFrame, *, file: str) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """``frame`` with each known column in its canonical type and all text in NFC, and notes.
+
+    Absent columns become null. ``idx`` stays text where the file holds text; whether all of it is
+    numbers can be told only over all files together. ``frame`` carries :data:`FILE` and
+    :data:`ROW`, which are kept.
 
     Raises:
         UserError: a value that is not of its column's type, with its row.
     """
     converted = [frame[FILE], frame[ROW]]
+    unlike = pl.repeat(False, frame.height, eager=True)
     for name, dtype in INPUT_COLUMNS.items():
         if name not in frame.columns:
             empty = pl.Series(name, [None], dtype=dtype)
             converted.append(empty.new_from_index(0, frame.height))
-        else:
-            converted.append(_converted(frame, name, dtype, file))
-    return pl.DataFrame(converted)
+            continue
+        column = _converted(frame, name, dtype, file)
+        if column.dtype == pl.String:
+            normal = composed_column(column)
+            unlike |= (normal != column).fill_null(False)
+            column = normal
+        converted.append(column)
+    rows = int(unlike.sum())
+    note = f"{file}: {count(rows, 'row')} with decomposed letters, read as composed ones (NFC)."
+    return pl.DataFrame(converted), (note,) if rows else ()
 
 
 def _converted(frame: pl.DataFrame, name: str, dtype: pl.DataType, file: str) -> pl.Series:
@@ -98,6 +172,8 @@ def _converted(frame: pl.DataFrame, name: str, dtype: pl.DataType, file: str) ->
     if column.dtype in (dtype, pl.Null) or (name == "idx" and column.dtype == pl.String):
         return column if column.dtype == pl.String else column.cast(dtype)
     _forbid_type(column, name, dtype, file)
+    if name == "idx" and column.dtype.is_integer() and not _fits_64_bits(column):
+        return column.cast(pl.String)  # ids such as hashes without a sign: names, as in a text
     if name in _LABELS:
         return _labels(column)
     if dtype == pl.Boolean:
@@ -166,6 +242,10 @@ def _integers(column: pl.Series) -> pl.Series:
         .to_series()
         .alias(column.name)
     )
+
+
+def _fits_64_bits(column: pl.Series) -> bool:
+    return column.cast(pl.Int64, strict=False).null_count() == column.null_count()
 
 
 def _booleans(column: pl.Series) -> pl.Series:

@@ -192,10 +192,11 @@ class TestValues:
         assert 'column "explanation" is missing: rename "explanations"' in error
         assert 'column "idx" is missing' in rejected(table.drop("idx"))
 
-    def test_case_of_a_column_name(
+    def test_two_spellings_of_a_column_name(
         self, rejected: Callable[[pl.DataFrame], str], table: pl.DataFrame
     ) -> None:
-        assert 'rename "Model" to "model"' in rejected(table.rename({"model": "Model"}))
+        frame = table.rename({"model": "Model"}).with_columns(MODEL=pl.lit("x"))
+        assert 'column "Model" occurs twice, the second time as "MODEL"' in rejected(frame)
 
     @pytest.mark.parametrize(
         ("values", "words"),

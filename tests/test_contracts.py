@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,12 @@ import pytest
 
 from nla_audit import cli
 from nla_audit.commands.listing import analyzer_names
+from nla_audit.commands.seed_option import SEED
 from nla_audit.completions import from_frame
 from nla_audit.errors import UserError
 from nla_audit.findings import Finding, registry
+from nla_audit.report.audit import run_audit
+from nla_audit.report.figures import with_reasons
 from nla_audit.stats import MIN_CLUSTERS
 from nla_audit.world.planted import PlantedModel, plant
 
@@ -302,3 +306,50 @@ def test_json_prints_only_json(
     keys = {"analyzer", "question", "reference", "headline", "verdict", "caveats", "tables"}
     assert keys <= set(printed)
     assert printed["reference"] == "p0.0"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda t: t.head(1), id="one row"),
+        pytest.param(lambda t: t.with_columns(explanation=pl.lit("")), id="all empty"),
+        pytest.param(lambda t: t.with_columns(explanation=pl.lit("... !?")), id="punctuation"),
+    ],
+)
+def test_a_degenerate_table_still_has_a_report(
+    sweep: pl.DataFrame, tmp_path: Path, change: Callable[[pl.DataFrame], pl.DataFrame]
+) -> None:
+    frame = change(sweep.filter(pl.col("extracted")))
+    done = run_audit(from_frame(frame), tmp_path / "report", seed=0)
+    assert (tmp_path / "report" / "report.html").exists()
+    assert "figure" not in " ".join(done.left_out.values())
+    drawn = {path.name for path in done.files}
+    for finding in done.findings:
+        for figure in finding.figures:
+            assert f"{finding.analyzer}-{figure.name}.svg" in drawn
+
+
+def test_a_figure_of_nothing_is_left_out_with_its_reason(sweep: pl.DataFrame) -> None:
+    finding = with_reasons(run("frontier", sweep.filter(pl.col("extracted")).head(1)))
+    assert "changes" not in {figure.name for figure in finding.figures}
+    assert any("there is nothing to compare" in caveat for caveat in finding.caveats)
+
+
+@pytest.mark.parametrize("seed", ["99999999999", "-1", str(2**128), "1.5", "9" * 5000])
+def test_seeds_of_any_size_are_taken_or_refused(
+    sweep: pl.DataFrame, tmp_path: Path, seed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep.write_parquet(tmp_path / "t.parquet")
+    code = cli.run(["tail", str(tmp_path / "t.parquet"), "--json", "--seed", seed])
+    output = capsys.readouterr()
+    if seed.lstrip("-").isdigit() and len(seed) < 1000:
+        assert code == 0
+        assert 0 <= SEED.convert(seed, None, None) < 2**32
+        assert SEED.convert(seed, None, None) == SEED.convert(int(seed), None, None)
+    else:
+        assert (code, output.err.count("\n")) == (2, 1)
+
+
+def test_seeds_of_32_bits_are_themselves() -> None:
+    for seed in (0, 1, 2**32 - 1):
+        assert SEED.convert(str(seed), None, None) == seed

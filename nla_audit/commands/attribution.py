@@ -16,6 +16,7 @@ from nla_audit.commands.pair_options import (
     provenance,
 )
 from nla_audit.commands.progress import counting
+from nla_audit.commands.seed_option import SEED
 from nla_audit.errors import UserError
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ command = click.Command(
             ["--keep-scores"], type=click.Path(path_type=Path), metavar="FILE",
             help="Write what every word is worth, a row each, to go on from.",
         ),
-        click.Option(["--seed"], type=click.IntRange(min=0), default=0, show_default=True,
+        click.Option(["--seed"], type=SEED, default=0, show_default=True,
                      help="Seed of random orders, controls and intervals."),
         click.Option(["--json", "as_json"], is_flag=True,
                      help="Print the finding as JSON to standard output, and nothing else."),

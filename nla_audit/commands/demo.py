@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from nla_audit.commands.seed_option import SEED
 from nla_audit.completions import Completions, load
 from nla_audit.findings import Finding
 from nla_audit.report.audit import AuditResult, run_audit
@@ -191,7 +192,7 @@ command = click.Command(
         ),
         click.Option(
             ["--seed"],
-            type=click.IntRange(min=0),
+            type=SEED,
             default=0,
             show_default=True,
             help="Seed of the sweep, and of intervals and samples.",

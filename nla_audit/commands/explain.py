@@ -17,6 +17,7 @@ from nla_audit.commands.pair_options import (
     provenance,
 )
 from nla_audit.commands.progress import Teller, counting
+from nla_audit.commands.seed_option import SEED
 
 if TYPE_CHECKING:
     import polars as pl
@@ -152,7 +153,7 @@ def _parameters() -> list[click.Parameter]:
         ),
         click.Option(
             ["--seed"],
-            type=click.IntRange(min=0),
+            type=SEED,
             default=0,
             show_default=True,
             help="Seed of the sampling.",

@@ -12,6 +12,7 @@ from rich.text import Text
 from nla_audit.commands.model_options import model_parameters, placement
 from nla_audit.commands.pair_options import provenance
 from nla_audit.commands.progress import counting
+from nla_audit.commands.seed_option import SEED
 from nla_audit.errors import UserError
 
 
@@ -166,7 +167,7 @@ command = click.Command(
         ),
         click.Option(
             ["--seed"],
-            type=click.IntRange(min=0),
+            type=SEED,
             default=0,
             show_default=True,
             help="With a document's id decides its positions.",

@@ -19,6 +19,7 @@ from nla_audit.commands.pair_options import (
     provenance,
 )
 from nla_audit.commands.progress import counting
+from nla_audit.commands.seed_option import SEED
 from nla_audit.errors import UserError
 
 if TYPE_CHECKING:
@@ -315,7 +316,7 @@ command = click.Command(
             ["--seeds"], type=click.IntRange(min=1), default=20, show_default=True,
             help="Studies of each simulated pair in --self-test.",
         ),
-        click.Option(["--seed"], type=click.IntRange(min=0), default=0, show_default=True,
+        click.Option(["--seed"], type=SEED, default=0, show_default=True,
                      help="Seed of transforms and intervals."),
         click.Option(["--json", "as_json"], is_flag=True,
                      help="Print JSON to standard output, and nothing else."),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nla_audit.commands.seed_option import SEED
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -36,7 +38,7 @@ def table_parameters() -> list[click.Parameter]:
         ),
         click.Option(
             ["--seed"],
-            type=click.IntRange(min=0),
+            type=SEED,
             default=0,
             show_default=True,
             help="Seed of intervals and samples.",

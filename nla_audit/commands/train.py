@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from nla_audit.commands.seed_option import SEED
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -197,7 +199,7 @@ command = click.Command(
             help="Where everything goes.  [default: runs/NAME]",
         ),
         click.Option(["--stage"], type=click.Choice(_STAGES), help="Run this stage only."),
-        click.Option(["--seed"], type=click.IntRange(min=0), help="Instead of the recipe's."),
+        click.Option(["--seed"], type=SEED, help="Instead of the recipe's."),
         click.Option(
             ["--dry-run"],
             is_flag=True,

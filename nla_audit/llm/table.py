@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import polars as pl
-
 from nla_audit.errors import UserError
 from nla_audit.llm.checks import NotAnAnswer, check_lines
 from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
+from nla_audit.readers import read_frame
+from nla_audit.unicode_form import composed
 
 _COLUMNS = ("task", "text", "answer")
 
@@ -21,8 +21,8 @@ class Table(Closing):
     translation.
 
     Args:
-        path: CSV, JSON lines or Parquet with columns ``task`` (as ``paraphrase``), ``text`` (the
-            text that was asked about, placeholders included) and ``answer``.
+        path: a table (CSV, JSON lines, Parquet) with columns ``task`` (as ``paraphrase``),
+            ``text`` (what was asked about, placeholders included) and ``answer``.
 
     Raises:
         UserError: it cannot be read, or a column is missing.
@@ -33,22 +33,15 @@ class Table(Closing):
     def __init__(self, path: Path) -> None:
         self.name = f"file:{path.name}"
         self.account = Account()
-        readers = {".csv": pl.read_csv, ".jsonl": pl.read_ndjson, ".parquet": pl.read_parquet}
-        reader = readers.get(path.suffix.lower())
-        if reader is None:
-            raise UserError(f"{path}: not a known format: use one of {', '.join(readers)}")
-        try:
-            frame: pl.DataFrame = reader(path)  # type: ignore[operator]
-        except (pl.exceptions.PolarsError, OSError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-            raise UserError(f"{path}: cannot be read ({reason}): check the file") from None
+        frame = read_frame(path)
         missing = [name for name in _COLUMNS if name not in frame.columns]
         if missing:
             raise UserError(
                 f'{path}: column "{missing[0]}" is missing: needed are task, text, answer'
             )
         self._answers = {
-            (task, text): answer for task, text, answer in frame.select(_COLUMNS).iter_rows()
+            (str(task), composed(str(text))): answer
+            for task, text, answer in frame.select(_COLUMNS).iter_rows()
         }
 
     def write(self, requests: Sequence[Request], *, progress: Progress = silent) -> list[Answer]:
@@ -60,7 +53,7 @@ class Table(Closing):
         return answers
 
     def _one(self, request: Request) -> Answer:
-        found = self._answers.get((request.task, "\n".join(request.lines)))
+        found = self._answers.get((request.task, composed("\n".join(request.lines))))
         if found is None:
             return Answer(None, "not in the table")
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,12 +21,14 @@ import polars as pl
 
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import unusable
-from nla_audit.schema import count, shown
+from nla_audit.readers import POLARS_ERRORS, first_line
+from nla_audit.schema import column_key, count, forbid_doubled, shown
+from nla_audit.sources import Table, find_tables, opened
+from nla_audit.unicode_form import composed_column
 
 VECTOR_COLUMN = "activation_vector"
 LAYER_COLUMN = "activation_layer"
 
-_POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
 #: Rows converted at once: lists of float64 take several times the room of the array they become.
 _CHUNK_ROWS = 4096
 
@@ -74,30 +77,58 @@ class Activations:
 
 
 def read_activations(path: str | Path) -> Activations:
-    """Read a Parquet file of activations.
+    """Read a table of activations: a Parquet file, packed or not, or a folder of such files.
+
+    Names of columns may be in any case. An ``idx`` beyond 64 bits with a sign is kept as text.
 
     Raises:
         UserError: no such file, not Parquet, no rows, no column of vectors, vectors of different
             widths, repeated ``idx``, or activations of several layers.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"{path}: no such file: name a Parquet file of activations")
-    try:
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        lazy = pl.scan_parquet(file, glob=False)
-        schema = lazy.collect_schema()
-        _check_vector_column(schema, str(path))
-        keys = _keys(lazy, schema)
-        vectors = _vectors(lazy, keys.height, schema[VECTOR_COLUMN], str(path))
-        layer = _layer(lazy, schema, str(path))
-    except _POLARS_ERRORS as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise UserError(f"{path}: not a whole Parquet file ({reason}): write it again") from None
+    with ExitStack() as stack:
+        parts, digests = [], []
+        for table in find_tables([path]):
+            source = stack.enter_context(opened(table))
+            if source.format != "parquet":
+                raise UserError(f"{table.name}: not a Parquet file: write the activations as one")
+            parts.append((table, source.path))
+            digests.append(source.sha256)
+        try:
+            lazies = [_scanned(table, file) for table, file in parts]
+            lazy = lazies[0] if len(lazies) == 1 else pl.concat(lazies, how="diagonal_relaxed")
+            schema = lazy.collect_schema()
+            _check_vector_column(schema, str(path))
+            keys = _keys(lazy, schema)
+            vectors = _vectors(lazy, keys.height, schema[VECTOR_COLUMN], str(path))
+            layer = _layer(lazy, schema, str(path))
+        except POLARS_ERRORS as error:
+            raise UserError(
+                f"{path}: not a whole Parquet file ({first_line(error)}): write it again"
+            ) from None
     _check_unique(keys, str(path))
     problems = {row: reason for row, reason in enumerate(unusable(vectors)) if reason is not None}
-    return Activations(keys, vectors, problems, layer, str(path), digest)
+    return Activations(keys, vectors, problems, layer, str(path), _digest(digests))
+
+
+def _digest(digests: Sequence[str]) -> str:
+    """That of one file, or of the digests of several."""
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
+
+
+def _scanned(table: Table, file: Path) -> pl.LazyFrame:
+    """One file with column names in lower case, and what its folders say."""
+    lazy = pl.scan_parquet(file, glob=False, hive_partitioning=False)
+    names = lazy.collect_schema().names()
+    forbid_doubled(names, file=table.name)
+    lazy = lazy.rename({name: column_key(name) for name in names})
+    own = {column_key(name) for name in names}
+    return lazy.with_columns(
+        pl.lit(value, dtype=pl.String).alias(column_key(name))
+        for name, value in table.partitions.items()
+        if column_key(name) not in own
+    )
 
 
 def _check_vector_column(schema: pl.Schema, path: str) -> None:
@@ -128,9 +159,7 @@ def _keys(lazy: pl.LazyFrame, schema: pl.Schema) -> pl.DataFrame:
         position = pl.col("n_raw_tokens").cast(pl.Int64) - 1
     text = next((n for n in ("source_text", "detokenized_text_truncated") if n in schema), None)
     idx = pl.col("idx") if "idx" in schema else pl.int_range(pl.len(), dtype=pl.Int64).alias("idx")
-    if "idx" in schema and schema["idx"] != pl.String:
-        idx = idx.cast(pl.Int64)
-    return (
+    keys = (
         lazy.select(
             idx,
             (pl.col("doc_id") if "doc_id" in schema else missing).cast(pl.String).alias("doc_id"),
@@ -141,6 +170,20 @@ def _keys(lazy: pl.LazyFrame, schema: pl.Schema) -> pl.DataFrame:
         .collect()
         .drop("_row")
     )
+    return keys.with_columns(
+        _idx(keys["idx"]), composed_column(keys["doc_id"]), composed_column(keys["source_text"])
+    )
+
+
+def _idx(column: pl.Series) -> pl.Series:
+    """Whole numbers where they fit into 64 bits with a sign, else text, as in completions."""
+    if column.dtype.is_float() and (column == column.floor()).fill_null(True).all():
+        column = column.cast(pl.Int64, strict=False)  # integers with gaps, as pandas writes them
+    if column.dtype.is_integer():
+        whole = column.cast(pl.Int64, strict=False)
+        if whole.null_count() == column.null_count():
+            return whole
+    return composed_column(column.cast(pl.String))
 
 
 def _vectors(

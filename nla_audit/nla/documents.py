@@ -182,6 +182,10 @@ class Documents:
                 value = json.loads(line)
             except (json.JSONDecodeError, RecursionError) as error:
                 raise UserError(f"{where} is not JSON: correct or remove the line") from error
+            except ValueError as error:  # Python reads no number of more than 4,300 digits
+                raise UserError(
+                    f"{where} holds a number of thousands of digits: correct or remove the line"
+                ) from error
             if not isinstance(value, dict):
                 raise UserError(f"{where} is not a JSON object: write one object per line")
             if self.text_column not in value:

@@ -98,13 +98,13 @@ def read_texts(paths: Sequence[str]) -> Texts:
     """
     frames, sources, columns = [], [], frozenset[str]()
     for number, table in enumerate(find_tables(paths)):
-        frame, present, digest = read_table(table, number)
+        read = read_table(table, number)
         without = [pl.lit(None, dtype=INPUT_COLUMNS[name]).alias(name) for name in _OF_A_RULER]
         frames.append(
-            frame.with_columns(without).unique(_TEXT_KEY, keep="first", maintain_order=True)
+            read.frame.with_columns(without).unique(_TEXT_KEY, keep="first", maintain_order=True)
         )
-        columns |= present
-        sources.append(Source(table.name, digest, frame.height))
+        columns |= read.columns
+        sources.append(Source(table.name, read.sha256, read.frame.height))
     files = [source.path for source in sources]
     names = {name for frame in frames for name in frame["model"].drop_nulls().unique()}
     penalties = {name: length_penalty_of(name) for name in names}

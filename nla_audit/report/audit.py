@@ -22,7 +22,7 @@ from nla_audit.errors import UserError
 from nla_audit.findings import Card, Finding, registry
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.document import Document, section, what_was_audited
-from nla_audit.report.figures import Rendered, render_figures
+from nla_audit.report.figures import Rendered, render_figures, with_reasons
 from nla_audit.report.folder import RECORD, WRITTEN_BY, replaced_folder, write_text, writing
 from nla_audit.report.html import render_html
 from nla_audit.report.markdown import render_markdown
@@ -163,7 +163,7 @@ def _run(card: Card, completions: Completions, seed: int) -> Finding:
     options = {option.name: option.default for option in card.options}
     if "seed" in inspect.signature(card.run).parameters:
         options["seed"] = seed
-    return card.run(completions, **options)
+    return with_reasons(card.run(completions, **options))
 
 
 def _document(

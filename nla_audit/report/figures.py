@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib
@@ -101,11 +101,31 @@ def render_figures(
     return rendered
 
 
+def with_reasons(finding: Finding) -> Finding:
+    """``finding`` with a caveat for each figure that has nothing to draw, which is left out."""
+    empty = [figure for figure in finding.figures if not _checked(finding, figure).height]
+    if not empty:
+        return finding
+    reasons = [
+        f'No figure "{figure.title}": '
+        + (
+            "there is nothing to compare."
+            if finding.tables[figure.table].is_empty()
+            else "none of its values is known."
+        )
+        for figure in empty
+    ]
+    drawn = [figure for figure in finding.figures if figure not in empty]
+    return replace(finding, figures=drawn, caveats=[*finding.caveats, *reasons])
+
+
 def _checked(finding: Finding, figure: Figure) -> pl.DataFrame:
     where = f"figure {figure.name!r} of {finding.analyzer}"
     if figure.table not in finding.tables:
         raise UserError(f"{where} draws table {figure.table!r}, which the finding does not have")
     frame = finding.tables[figure.table]
+    if frame.is_empty():  # a table of nothing need not have any columns
+        return frame
     named = (figure.x, figure.y, figure.low, figure.high, figure.group, figure.label, figure.chance)
     missing = sorted({column for column in named if column} - set(frame.columns))
     if missing:

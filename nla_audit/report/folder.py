@@ -111,8 +111,11 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8 with ``\\n`` on every system, so that the bytes are the same everywhere."""
+    """UTF-8 with ``\\n`` on every system, so that the bytes are the same everywhere.
+
+    A file's name need not be UTF-8, and is named in reports: its bytes are written as escapes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with suppress(FileNotFoundError):
         path.unlink()
-    path.write_text(text, encoding="utf-8", newline="\n")
+    path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")

@@ -14,7 +14,7 @@ from nla_audit.nla.shards import replacing
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.document import MAX_TABLE_ROWS, Document, Section
 from nla_audit.report.examples import SHOWN_APART, examples_by_variant
-from nla_audit.report.figures import render_figures
+from nla_audit.report.figures import render_figures, with_reasons
 from nla_audit.report.folder import writing
 from nla_audit.report.html import render_html
 from nla_audit.report.markdown import render_markdown
@@ -42,6 +42,7 @@ def write_probe(
     models = sorted(finding.parameters["verdict"])
     penalties = {name: length_penalty_of(name) for name in models}
     colours = ModelColours.of(ordered(penalties), penalties)
+    finding = with_reasons(finding)
     drawn = render_figures(finding, colours)
     whole = {"seed": finding.parameters["seed"], "versions": package_versions(), **record}
     examples = finding.tables.get("examples")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nla_audit.findings import Finding
 from nla_audit.report.colours import ModelColours
-from nla_audit.report.figures import render_figures
+from nla_audit.report.figures import render_figures, with_reasons
 from nla_audit.report.folder import writing
 from nla_audit.report.record import run_record
 
@@ -53,12 +53,13 @@ def write_with_record(
     Raises:
         UserError: ``out`` cannot be written.
     """
+    finding = with_reasons(finding)
     contents: dict[str, bytes] = {f"{finding.analyzer}.json": finding.to_json().encode()}
     for figure in render_figures(finding, colours, texts=True):
         contents[f"{figure.name}.svg"] = figure.svg.encode()
         contents[f"{figure.name}.png"] = figure.png
     plain_record = json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False)
-    contents[f"{finding.analyzer}.record.json"] = plain_record.encode()
+    contents[f"{finding.analyzer}.record.json"] = plain_record.encode(errors="backslashreplace")
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         return [_write(out / name, content) for name, content in contents.items()]

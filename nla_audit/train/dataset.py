@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ import numpy.typing as npt
 import polars as pl
 
 from nla_audit.errors import UserError
+from nla_audit.readers import read_frame
 from nla_audit.train.writing import whole_file
+from nla_audit.unicode_form import composed_column
 
 #: Our column → the name published training tables give it (FIELD_NOTES §2).
 _PUBLISHED = {
@@ -20,6 +23,11 @@ _PUBLISHED = {
     "source_text": "detokenized_text_truncated",
     "position": "n_raw_tokens",
 }
+#: A text that stands between explanation tags, be they the warm start's or a model's.
+_TAGGED = re.compile(
+    r"\s*(?:<think>.*?</think>)?\s*<explanation>(.*?)(?:</explanation>.*)?",
+    re.DOTALL | re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -167,42 +175,80 @@ def read_dataset(path: Path) -> Dataset:
 def read_training_table(path: Path, *, held_out_share: float, seed: int) -> Dataset:
     """Read a ready-made table, ours or as published (FIELD_NOTES §2), and split it.
 
+    Any form that :func:`nla_audit.readers.read_frame` knows; names of columns in any case.
+
     Raises:
-        UserError: no such file, no Parquet, or no ``activation_vector`` or ``doc_id``.
+        UserError: no such file, no table, no ``activation_vector`` or ``doc_id``, or texts that
+            are none.
     """
-    try:
-        frame = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(f"{path}: cannot read as Parquet ({_line(error)})") from None
+    frame = read_frame(path, lower_case=True)
     for needed in ("activation_vector", "doc_id"):
         if needed not in frame.columns:
             raise UserError(f"{path}: no column {needed}; it has {', '.join(frame.columns)}")
 
-    def column(name: str) -> list:
+    def column(name: str) -> pl.Series | None:
         found = next((one for one in (name, _PUBLISHED[name]) if one in frame.columns), None)
-        return frame[found].to_list() if found else [None] * frame.height
+        return frame[found] if found else None
 
     return make_dataset(
         _vectors(frame, path),
         doc_ids=[str(name) for name in frame["doc_id"].to_list()],
-        positions=column("position"),
-        source_texts=column("source_text"),
-        explanations=column("explanation"),
+        positions=_positions(column("position"), frame.height, path),
+        source_texts=texts_of(column("source_text"), frame.height, path),
+        explanations=[
+            None if text is None else without_tags(text)
+            for text in texts_of(column("explanation"), frame.height, path)
+        ],
         held_out_share=held_out_share,
         seed=seed,
     )
 
 
+def texts_of(column: pl.Series | None, rows: int, path: Path) -> list[str | None]:
+    """The texts of a column in NFC, ``None`` in each of ``rows`` where there is no column.
+
+    Raises:
+        UserError: it does not hold text.
+    """
+    if column is None or column.dtype == pl.Null:
+        return [None] * rows
+    if column.dtype != pl.String:
+        raise UserError(
+            f'{path}: column "{column.name}" holds {column.dtype}, not text: check that it is the '
+            "right column"
+        )
+    return composed_column(column).to_list()
+
+
+def without_tags(text: str) -> str:
+    """What stands between the tags of a gold explanation that still has them, stripped."""
+    match = _TAGGED.fullmatch(text)
+    return match[1].strip() if match else text
+
+
+def _positions(column: pl.Series | None, rows: int, path: Path) -> list[int | None]:
+    if column is None:
+        return [None] * rows
+    whole = column.cast(pl.Int64, strict=False)
+    if whole.null_count() != column.null_count():
+        raise UserError(f'{path}: column "{column.name}" holds what is no whole number')
+    return whole.to_list()
+
+
 def _vectors(frame: pl.DataFrame, path: Path) -> npt.NDArray[np.float32]:
-    lists = frame["activation_vector"]
-    widths = lists.list.len().unique().to_list() if frame.height else []
+    """``[n, d_model]`` of a column of lists, of a fixed size or not."""
+    column = frame["activation_vector"]
+    if not frame.height:
+        return np.zeros((0, 0), dtype=np.float32)
+    if isinstance(column.dtype, pl.Array):
+        column = column.arr.to_list()
+    dtype = column.dtype
+    if not isinstance(dtype, pl.List) or not dtype.inner.is_numeric():
+        raise UserError(
+            f"{path}: activation_vector holds {dtype}: write a list of numbers in each row"
+        )
+    widths = column.list.len().unique().to_list()
     if len(widths) > 1 or None in widths:
         raise UserError(f"{path}: activation_vector has rows of different widths: {widths[:5]}")
-    if not widths:
-        return np.zeros((0, 0), dtype=np.float32)
-    flat = lists.explode().to_numpy()
+    flat = column.explode().cast(pl.Float32).to_numpy()
     return np.ascontiguousarray(flat.reshape(frame.height, widths[0]), dtype=np.float32)
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0]

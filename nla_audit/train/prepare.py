@@ -12,7 +12,15 @@ import polars as pl
 
 from nla_audit.errors import UserError
 from nla_audit.nla.tokenizer_check import save_tokenizer
-from nla_audit.train.dataset import Dataset, make_dataset, read_training_table, write_dataset
+from nla_audit.readers import read_frame
+from nla_audit.train.dataset import (
+    Dataset,
+    make_dataset,
+    read_training_table,
+    texts_of,
+    without_tags,
+    write_dataset,
+)
 from nla_audit.train.extraction import extract
 from nla_audit.train.labeler import write_missing_gold
 from nla_audit.train.layout import Layout
@@ -186,26 +194,18 @@ def _read_texts(path: Path) -> tuple[list[str], list[str], list[str | None]]:
 
     A gold explanation is only meaningful with one position a document.
     """
-    readers: dict[str, Callable[[Path], pl.DataFrame]] = {
-        ".parquet": pl.read_parquet,
-        ".jsonl": pl.read_ndjson,
-        ".csv": pl.read_csv,
-    }
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise UserError(f"{path}: data.texts must be a .parquet, .jsonl or .csv file")
-    try:
-        frame = reader(path)
-    except (OSError, pl.exceptions.PolarsError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise UserError(f"{path}: cannot read ({reason})") from None
+    frame = read_frame(path, lower_case=True)
     if "text" not in frame.columns:
         raise UserError(f"{path}: no column text; it has {', '.join(frame.columns)}")
-    texts = [text or "" for text in frame["text"].cast(pl.String).to_list()]
+    column = frame["text"]
+    if column.dtype not in (pl.String, pl.Null):
+        raise UserError(f'{path}: column "text" holds {column.dtype}, not text: check the column')
+    texts = [text or "" for text in column.to_list()]
     names = (
         [str(name) for name in frame["doc_id"].to_list()]
         if "doc_id" in frame.columns
         else [f"row {number}" for number in range(len(texts))]
     )
-    gold = frame["explanation"].to_list() if "explanation" in frame.columns else [None] * len(texts)
-    return texts, names, gold
+    explanations = frame["explanation"] if "explanation" in frame.columns else None
+    gold = texts_of(explanations, len(texts), path)
+    return texts, names, [None if text is None else without_tags(text) for text in gold]

@@ -293,8 +293,8 @@ class Recipe(Section):
 
     name: str
     """What the run is called in reports."""
-    seed: NonNegative = 0
-    """Decides everything that is drawn."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Decides everything that is drawn: 32 bits, which is what every library takes."""
     threads: Positive | None = None
     """CPU threads in all; by default all cores."""
     target: Target

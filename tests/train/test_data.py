@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import polars as pl
 import pytest
@@ -67,7 +69,7 @@ def test_bad_tables(frame, message, tmp_path):
 
 def test_a_file_that_is_no_parquet(tmp_path):
     (tmp_path / "x.parquet").write_text("no")
-    with pytest.raises(UserError, match="cannot read as Parquet"):
+    with pytest.raises(UserError, match="not a whole Parquet file"):
         read_training_table(tmp_path / "x.parquet", held_out_share=0.1, seed=0)
 
 
@@ -135,3 +137,33 @@ def test_an_empty_answer_is_no_gold(tmp_path):
     ask = cached(lambda _: "  ", Labeler(model="m"), tmp_path)
     with pytest.raises(UserError, match="empty explanation"):
         ask("x")
+
+
+def test_fixed_lists_packed_tables_and_tags_are_read(tmp_path):
+    texts = [
+        "<explanation>\na b</explanation>",
+        "<EXPLANATION>c",
+        " d <explanation>",
+        "e",
+        "f",
+        None,
+    ]
+    frame = table(response=texts)
+    if "explanation" in frame.columns:
+        frame = frame.drop("explanation")
+    width = len(frame["activation_vector"][0])
+    fixed = frame.cast({"activation_vector": pl.Array(pl.Float32, width)})
+    fixed = fixed.rename({name: name.upper() for name in fixed.columns})
+    fixed.write_parquet(tmp_path / "plain.parquet")
+    packed = tmp_path / "t.parquet.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "plain.parquet").read_bytes()))
+    for path in (tmp_path / "plain.parquet", packed):
+        found = read_training_table(path, held_out_share=0.3, seed=0)
+        np.testing.assert_array_equal(found.activations, miniature.activations(6))
+        assert found.explanations == ["a b", "c", " d <explanation>", "e", "f", None]
+
+
+@pytest.mark.parametrize("values", [[1] * 6, [["a"]] * 6, [True] * 6])
+def test_gold_that_is_no_text_is_named(values, tmp_path):
+    with pytest.raises(UserError, match='column "explanation" holds'):
+        read(table().with_columns(explanation=pl.Series(values)), tmp_path)

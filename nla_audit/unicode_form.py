@@ -1,0 +1,30 @@
+"""One form of Unicode for every text: NFC, and no halves of surrogate pairs.
+
+A letter with an accent can be written as one sign or as two, and the two are different strings.
+Tables are brought into one form where they are read, so that nothing behind has to know.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+import polars as pl
+
+
+def composed(text: str) -> str:
+    """``text`` in NFC."""
+    return unicodedata.normalize("NFC", text)
+
+
+def composed_column(column: pl.Series) -> pl.Series:
+    """A column of text in NFC."""
+    return column.str.normalize("NFC")
+
+
+def half_pair(text: str) -> int | None:
+    """Place of the first half of a surrogate pair, which JSON can write and which is no sign."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return None

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import polars as pl
 
 from nla_audit.errors import UserError
-from nla_audit.train.writing import whole_file
+from nla_audit.files import whole_file
 
 #: Our column → the name published training tables give it (FIELD_NOTES §2).
 _PUBLISHED = {

@@ -39,7 +39,11 @@ def address_of(url: str) -> str:
 
 def without_secrets(url: str) -> str:
     """``url`` without what stands before its host, and without query and fragment."""
-    return re.sub(r"(^|//).*@", r"\1", re.split(r"[?#]", url, maxsplit=1)[0])
+    shown = re.split(r"[?#]", url, maxsplit=1)[0]
+    if "@" in url[len(shown) :]:
+        # A key that holds such a sign, or a query that holds the other: nobody can tell.
+        return re.sub(r"^([a-z]+://)?.*", r"\1…", shown, flags=re.DOTALL)
+    return re.sub(r"(^|//).*@", r"\1", shown)
 
 
 def key() -> str | None:

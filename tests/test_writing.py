@@ -246,7 +246,10 @@ WAIT = {
     "print('in', flush=True); wait([ThreadPoolExecutor().submit(time.sleep, 60)])",
 }
 def run(arguments=None):
-    exec(WAIT[sys.argv[1]])
+    try:
+        exec(WAIT[sys.argv[1]])
+    except KeyboardInterrupt:  # as the real one does
+        return 130
 cli.run = run
 cli.main([])
 """

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import errno
+import functools
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import click
 
 from nla_audit import __version__
 from nla_audit.commands.listing import analyzer_names
 from nla_audit.errors import UserError
+from nla_audit.files import full_disk, only_run, real
+from nla_audit.interrupt import INTERRUPTED, end_in_time
 from nla_audit.terminal_streams import drop_output, flush, take_any_text
 
 #: Commands that are no analyzers: name → where its ``click.Command`` is, and its one-line help.
@@ -69,8 +75,12 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     ),
 }
 
-#: Exit codes: the user can mend it; stopped with Ctrl-C (128 + SIGINT, as shells count).
-USER_ERROR, INTERRUPTED = 2, 130
+#: Exit codes: the user can mend it; who read our output has gone (128 + SIGPIPE).
+USER_ERROR, NOBODY_READS = 2, 141
+#: Options that name what a command writes.
+_OUTPUTS = ("out", "keep_scores")
+#: Decides itself whether it writes, and where: several processes may train together.
+_LOCKS_ITSELF = "train"
 #: What writing to a stream says that leads nowhere: full, over a quota, broken, closed.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF)
 
@@ -84,7 +94,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in SUBCOMMANDS:
             module, attribute = SUBCOMMANDS[cmd_name][0].split(":")
-            return getattr(import_module(module), attribute)
+            command: click.Command = getattr(import_module(module), attribute)
+            return command if cmd_name == _LOCKS_ITSELF else _alone(command)
         from nla_audit.commands.analyze import command_for  # noqa: PLC0415  (keeps --help fast)
         from nla_audit.findings import registry  # noqa: PLC0415
 
@@ -93,7 +104,7 @@ class _Commands(click.Group):
             near = get_close_matches(cmd_name, self.list_commands(ctx), n=1)
             hint = f'did you mean "{near[0]}"?' if near else "nla-audit --help lists all"
             raise UserError(f'no command "{cmd_name}": {hint}')
-        return command_for(card)
+        return _alone(command_for(card))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List names with their one-line help; importing each for it would take too long."""
@@ -101,6 +112,31 @@ class _Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in SUBCOMMANDS.items()])
         with formatter.section("Analyzers"):
             formatter.write_dl(list(analyzer_names().items()))
+
+
+def _alone(command: click.Command) -> click.Command:
+    """``command`` as the only one that writes where it writes, and through symbolic links."""
+    run: Callable[..., Any] | None = command.callback
+    if run is None:
+        return command
+
+    @functools.wraps(run)
+    def alone(**arguments: Any) -> Any:
+        with ExitStack() as locks:
+            for name in _OUTPUTS:
+                path = arguments.get(name)
+                if not isinstance(path, Path):
+                    continue
+                if path.is_symlink():
+                    arguments[name] = path = real(path)
+                # A file's missing folder is the command's to judge.
+                if name == "out" or path.parent.is_dir():
+                    locks.enter_context(only_run(path))
+            return run(**arguments)
+
+    locked = copy.copy(command)
+    locked.callback = alone
+    return locked
 
 
 @click.group(
@@ -122,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     An error that the user can mend is one line on standard error and exit code 2, and Ctrl-C is
     exit code 130; any other exception is a bug and keeps its traceback.
     """
+    end_in_time()
     sys.exit(run(arguments))
 
 
@@ -134,32 +171,44 @@ def run(arguments: Sequence[str] | None = None) -> int:
             prog_name="nla-audit",
             standalone_mode=False,
         )
-        flush()
-    except UserError as error:
-        return _fail(str(error))
+        flush()  # here, where a full disk behind it can still be told of
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return USER_ERROR
-    except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        hint = f" (see {context.command_path} --help)" if context is not None else ""
-        return _fail(error.format_message() + hint)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return INTERRUPTED
-    except OSError as error:
-        return _fail(_of_the_system(error))
+    except BrokenPipeError:
+        drop_output()
+        return NOBODY_READS
+    except BaseException as error:  # a panic of polars is no Exception
+        message = _told(error)
+        if message is None:
+            raise
+        if isinstance(error, OSError) and error.filename is None:
+            drop_output()
+        return _fail(message)
     return code if isinstance(code, int) else 0
 
 
-def _of_the_system(error: OSError) -> str:
-    """What the user can do about an error of the system; raises those that name nothing."""
-    if error.filename is not None:
-        return f"{error.filename}: {error.strerror}: check the path and its permissions"
-    if error.errno not in _NO_ROOM:
-        raise error
-    drop_output()
-    return f"cannot write ({error.strerror}): make room, or send the output elsewhere"
+def _told(error: BaseException) -> str | None:
+    """The line that a user can do something with; ``None``: it is a bug."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context is not None else ""
+        return error.format_message() + hint
+    name = getattr(error, "filename", None)
+    reason = full_disk(error)
+    if reason is not None:
+        where = "" if name is None else f"{name}: "
+        return f"{where}cannot write ({reason}): free some space and run the same command again"
+    if isinstance(error, OSError) and name is not None:
+        return f"{name}: {error.strerror}: check the path and its permissions"
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return f"cannot write ({error.strerror}): make room, or send the output elsewhere"
+    return None
 
 
 def _fail(message: str) -> int:

@@ -111,7 +111,7 @@ def test_the_same_finding_gives_the_same_bytes_and_other_files_stay(tmp_path: Pa
         contents.append({file.name: file.read_bytes() for file in files})
     assert contents[0] == contents[1]
     assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
-    assert not list(tmp_path.rglob("*.partial*"))
+    assert not list(tmp_path.rglob("*.writing-*"))
 
 
 def test_the_terminal_shows_the_largest_loss():

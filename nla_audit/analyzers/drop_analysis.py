@@ -271,9 +271,9 @@ def _verdict(completions: Completions, reading: Reading, headline: Headline) -> 
     ]
     unclear = [model for model in compared if model not in lossy]
     if unclear:
-        worst_case = max((headline[model].get("net_loss_share_high") or 0.0) for model in unclear)
+        most = max(0.0, *(headline[model].get("net_loss_share_high") or 0.0 for model in unclear))
         sentences.append(
-            f"Of {', '.join(unclear)} no drop is shown, and at most {max(worst_case, 0.0):.0%} of what "
+            f"Of {', '.join(unclear)} no drop is shown, and at most {most:.0%} of what "
             f"{completions.reference} says, net of what is added, can be missing."
         )
     return " ".join(sentences)

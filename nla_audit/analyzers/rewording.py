@@ -280,12 +280,12 @@ def _sentence(model: str, summary: dict[str, float | None], reference: str) -> s
         summary.get(f"omission_lead_tokens{end}") for end in ("", "_low", "_high")
     )
     if lead is None or lead_low is None or lead_high is None:
-        return f"{parts}."
-    if lead_low > 0:
-        return f"{parts}: more by omission."
-    if lead_high < 0:
-        return f"{parts}: more by terser wording."
-    return f"{parts}: which is more cannot be told{_needed(summary, lead, lead_high)}."
+        larger = "which is more is not known"
+    elif lead_low > 0 or lead_high < 0:
+        larger = f"more by {'omission' if lead_low > 0 else 'terser wording'}"
+    else:
+        larger = f"which is more cannot be told{_needed(summary, lead, lead_high)}"
+    return f"{parts}: {larger}."
 
 
 def _needed(summary: dict[str, float | None], lead: float, high: float) -> str:

@@ -82,7 +82,7 @@ def _read(
         path = find_pair(arguments["pair"], ar=path).ar
     out: Path | None = arguments["out"]
     if out is not None:
-        from nla_audit.report.folder import writing  # noqa: PLC0415
+        from nla_audit.files import writing  # noqa: PLC0415
 
         with writing(out):  # before hours of reading, not after
             out.mkdir(parents=True, exist_ok=True)

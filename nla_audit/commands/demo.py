@@ -18,12 +18,13 @@ from rich.text import Text
 
 from nla_audit.commands.seed_option import SEED
 from nla_audit.completions import Completions, load
+from nla_audit.files import write_text, writing
 from nla_audit.findings import Finding
 from nla_audit.report.audit import AuditResult, run_audit
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.escape import markdown_text, safe_text
 from nla_audit.report.figures import render_figures
-from nla_audit.report.folder import RECORD, WRITTEN_BY, replaced_folder, write_text, writing
+from nla_audit.report.folder import RECORD, WRITTEN_BY, replaced_folder
 from nla_audit.report.record import package_versions
 from nla_audit.report.tables import DisplayTable, frame_table, headline_table
 from nla_audit.report.terminal import print_finding

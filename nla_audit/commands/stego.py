@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,9 @@ def _run(**arguments: Any) -> None:
             "stego needs one of --scores TABLE, --pair PAIR (or --ar AR) with --completions and "
             "--activations, or --self-test"
         )
+    from nla_audit.llm.writers import check_writer  # noqa: PLC0415  (keeps --help fast)
+
+    check_writer(arguments["paraphraser"])
     console = Console(stderr=True)
     if modes == ["self_test"]:
         _self_test(arguments, console)
@@ -59,7 +63,7 @@ def _run(**arguments: Any) -> None:
 
 def _make_folders(arguments: dict[str, Any]) -> None:
     """Make the folders that are written into: better now than when all has been read."""
-    from nla_audit.nla.shards import writing  # noqa: PLC0415
+    from nla_audit.files import writing  # noqa: PLC0415
 
     for name in ("out", "keep_scores"):
         path: Path | None = arguments[name]
@@ -80,6 +84,18 @@ class _Study:
     facts: dict[str, str] = field(default_factory=dict)
 
 
+def _temperature(text: str) -> float | None:
+    if text == "none":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise UserError(f"--temperature {text}: write a number from 0 on, or none")
+    return value
+
+
 def _source(path: Path, rows: int) -> dict[str, Any]:
     import hashlib  # noqa: PLC0415
 
@@ -91,6 +107,7 @@ def _source(path: Path, rows: int) -> dict[str, Any]:
 def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     """Change the texts, read them; scores, caveats and examples."""
     from nla_audit.analyzers._stego_scores import scores_from_frame  # noqa: PLC0415
+    from nla_audit.llm.client import EndpointSettings  # noqa: PLC0415
     from nla_audit.llm.writers import writer_of  # noqa: PLC0415
     from nla_audit.nla.activations import read_activations  # noqa: PLC0415  (torch)
     from nla_audit.nla.find_pair import find_pair  # noqa: PLC0415
@@ -137,7 +154,14 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
             cache=arguments["cache"],
         )
         with writer_of(
-            arguments["paraphraser"], cache=arguments["cache"], price_per_million=arguments["price"]
+            arguments["paraphraser"],
+            cache=arguments["cache"],
+            price_per_million=arguments["price"],
+            settings=EndpointSettings(
+                temperature=_temperature(arguments["temperature"]),
+                max_tokens=arguments["max_tokens"],
+                token_limit_name=arguments["token_limit_name"],
+            ),
         ) as writer:
             frame = probe(
                 readers, texts, activations, settings,
@@ -281,6 +305,19 @@ command = click.Command(
             ["--price"], type=(click.FloatRange(min=0), click.FloatRange(min=0)),
             metavar="IN OUT", default=None,
             help="Price of a million tokens read and written by the endpoint, to tell the cost.",
+        ),
+        click.Option(
+            ["--max-tokens"], type=click.IntRange(min=1), default=2048, show_default=True,
+            metavar="N", help="Most tokens of an endpoint's answer, its reasoning included.",
+        ),
+        click.Option(
+            ["--token-limit-name"], type=click.Choice(["max_tokens", "max_completion_tokens"]),
+            default="max_tokens", show_default=True,
+            help="What the endpoint calls that limit; reasoning models take the second.",
+        ),
+        click.Option(
+            ["--temperature"], default="0", show_default=True, metavar="T",
+            help="Sent to an endpoint; none: not sent, for models that take their own only.",
         ),
         click.Option(
             ["--cache"], type=click.Path(path_type=Path), metavar="FILE",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from nla_audit.commands.seed_option import SEED
+from nla_audit.files import only_run
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,8 +32,7 @@ _INTERRUPTED = 130
 def _run(
     recipe_path: Path, out: Path | None, stage: str | None, seed: int | None, dry_run: bool
 ) -> None:
-    from nla_audit.train.interruption import Stopped  # noqa: PLC0415  (torch takes seconds)
-    from nla_audit.train.layout import Layout  # noqa: PLC0415
+    from nla_audit.train.layout import Layout  # noqa: PLC0415  (torch takes seconds)
     from nla_audit.train.ranks import Ranks  # noqa: PLC0415
     from nla_audit.train.read_recipe import read_recipe  # noqa: PLC0415
     from nla_audit.train.rewards import check_terms  # noqa: PLC0415
@@ -45,6 +46,14 @@ def _run(
         _print_plan(layout, Console())
         return
     ranks = Ranks.from_environment()
+    with only_run(layout.out) if ranks.is_first else nullcontext():
+        _train(layout, stage, ranks)
+
+
+def _train(layout: Layout, stage: str | None, ranks: Ranks) -> None:
+    """Run the stages, all or one, and say how each went."""
+    from nla_audit.train.interruption import Stopped  # noqa: PLC0415
+
     if ranks.is_first:
         layout.write_recipe()
         _write_record(layout)
@@ -131,8 +140,8 @@ def _write_record(layout: Layout) -> None:
     import torch  # noqa: PLC0415
     import transformers  # noqa: PLC0415
 
+    from nla_audit.files import write_text  # noqa: PLC0415
     from nla_audit.report.record import commit, package_versions  # noqa: PLC0415
-    from nla_audit.train.layout import write_whole  # noqa: PLC0415
 
     record = {
         "arguments": sys.argv[1:],
@@ -145,7 +154,7 @@ def _write_record(layout: Layout) -> None:
         "threads": torch.get_num_threads(),
         "commit": commit(),
     }
-    write_whole(layout.out / "record.json", json.dumps(record, indent=2) + "\n")
+    write_text(layout.out / "record.json", json.dumps(record, indent=2) + "\n")
 
 
 def _print_plan(layout: Layout, console: Console) -> None:

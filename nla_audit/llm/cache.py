@@ -6,11 +6,15 @@ import hashlib
 import json
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nla_audit.errors import UserError
+from nla_audit.files import full_disk
+from nla_audit.llm.checks import NotAnAnswer, check_lines
+from nla_audit.llm.interface import Request
 
 
 def key_of(model: str, messages: Sequence[dict[str, str]], settings: dict[str, Any]) -> str:
@@ -26,13 +30,14 @@ class AnswerCache:
         path: the file; ``None`` keeps answers for the life of the object only.
 
     Raises:
-        UserError: the file cannot be opened or is no cache.
+        UserError: here and in every method, the file cannot be opened, read or written, or is no
+            cache of answers.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._lock = threading.Lock()
-        name = ":memory:" if path is None else str(path)
-        try:
+        self._name = name = ":memory:" if path is None else str(path)
+        with self._explained():
             # Autocommit: every put is a transaction of its own, whole or absent after a kill.
             self._connection = sqlite3.connect(
                 name, check_same_thread=False, isolation_level=None, timeout=60
@@ -41,27 +46,57 @@ class AnswerCache:
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, lines TEXT NOT NULL)"
             )
-        except sqlite3.Error as error:
-            raise UserError(
-                f"{name}: cannot be used as a cache of answers ({error}): name another --cache"
-            ) from None
+            self._connection.execute("SELECT key, lines FROM answers LIMIT 0")
 
     def get(self, key: str) -> tuple[str, ...] | None:
-        """The lines kept under ``key``."""
-        with self._lock:
+        """The lines kept under ``key``; ``None`` also where what is kept is no list of lines."""
+        with self._lock, self._explained():
+            # As bytes: text that is no UTF-8 is one damaged answer, not a damaged file.
             row = self._connection.execute(
-                "SELECT lines FROM answers WHERE key = ?", (key,)
+                "SELECT CAST(lines AS BLOB) FROM answers WHERE key = ?", (key,)
             ).fetchone()
-        return None if row is None else tuple(json.loads(row[0]))
+        try:
+            lines = None if row is None or row[0] is None else json.loads(row[0])
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+            return None
+        return tuple(lines)
+
+    def checked(self, key: str, request: Request) -> tuple[str, ...] | None:
+        """As :meth:`get`, and ``None`` for what is no answer to ``request``: it is asked again."""
+        kept = self.get(key)
+        if kept is None:
+            return None
+        try:
+            return check_lines(kept, request)
+        except NotAnAnswer:
+            return None
 
     def put(self, key: str, lines: Sequence[str]) -> None:
         """Keep ``lines`` under ``key``."""
-        with self._lock:
+        with self._lock, self._explained():
             self._connection.execute(
-                "INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, json.dumps(list(lines)))
+                "INSERT OR REPLACE INTO answers (key, lines) VALUES (?, ?)",
+                (key, json.dumps(list(lines))),
             )
 
     def close(self) -> None:
         """Close the file."""
         with self._lock:
             self._connection.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            if full_disk(error):
+                raise UserError(
+                    f"{self._name}: cannot write ({error}): free some space and run the same "
+                    "command again"
+                ) from None
+            raise UserError(
+                f"{self._name}: cannot be used as a cache of answers ({error}): name another "
+                "--cache, or delete this one"
+            ) from None

@@ -50,6 +50,8 @@ def check_lines(lines: Sequence[str], request: Request) -> tuple[str, ...]:
     if len(lines) != len(request.lines):
         raise NotAnAnswer(f"{len(lines)} lines for {len(request.lines)}")
     for before, after in zip(request.lines, lines, strict=True):
+        # First: the other checks take longer the longer a line is.
+        _check_length(before, after)
         _check_talk(before, after, request)
         _check_characters(before, after)
         _check_line(before, after)
@@ -80,6 +82,9 @@ def _check_line(before: str, after: str) -> None:
         raise NotAnAnswer("an empty line")
     if sorted(PLACEHOLDER.findall(before)) != sorted(PLACEHOLDER.findall(after)):
         raise NotAnAnswer("a placeholder lost or repeated")
+
+
+def _check_length(before: str, after: str) -> None:
     if len(after) > _LONGEST * len(before) + _LONGEST_SLACK:
         raise NotAnAnswer(f"{len(after)} characters for {len(before)}")
 

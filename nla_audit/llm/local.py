@@ -83,7 +83,7 @@ class LocalModel(Closing):
         for key, request in zip(keys, requests, strict=True):
             if key in answers or key in waiting:
                 continue
-            kept = self._cache.get(key)
+            kept = self._cache.checked(key, request)
             if kept is None:
                 waiting[key] = request
             else:

@@ -9,7 +9,6 @@ too. The answer is a JSON object with as many lines.
 from __future__ import annotations
 
 import json
-import re
 import unicodedata
 from collections.abc import Sequence
 from typing import Any
@@ -30,8 +29,10 @@ _SYSTEM = (
 _TOKEN_SIGNS = "<>[]|｜▁"
 #: Control, format, private, unassigned characters and half surrogates; line and paragraph breaks.
 _UNSEEN = ("C", "Zl", "Zp")
-#: What reasoning models write before they answer; some templates open it for them.
-_REASONING = re.compile(r"^\s*(?!\{).*?</think>", re.DOTALL)
+#: Ends what reasoning models write before they answer; some templates open it for them.
+_REASONED = "</think>"
+#: Characters of what stands around an answer, at either end of it, that are looked at.
+_AROUND = 4000
 
 
 def messages(request: Request) -> list[dict[str, str]]:
@@ -78,24 +79,28 @@ def parse(content: str, request: Request) -> tuple[str, ...]:
 
 
 def _lines(content: str) -> list[str]:
-    content = _REASONING.sub("", content, count=1)
+    reasoned = content.find(_REASONED)
+    if reasoned >= 0 and not content.lstrip().startswith("{"):
+        content = content[reasoned + len(_REASONED) :]
     if content.lstrip().startswith("<think>"):
         raise NotAnAnswer("cut off in its reasoning")
     start = content.find("{")
     if start < 0:
-        raise NotAnAnswer("a refusal or a comment" if is_refusal(content) else "no JSON object")
+        is_talk = is_refusal(content[:_AROUND]) or is_refusal(content[-_AROUND:])
+        raise NotAnAnswer("a refusal or a comment" if is_talk else "no JSON object")
     try:
         pairs, end = _PAIRS.raw_decode(content, start)
-    except (json.JSONDecodeError, RecursionError):
+        others = [str(rest) for name, rest in pairs if name != "lines"]
+    except (ValueError, RecursionError):  # not only what is no JSON: also a number without end
         raise NotAnAnswer("truncated or damaged JSON") from None
     if '"lines"' in content[end:] or [name for name, _ in pairs].count("lines") > 1:
         raise NotAnAnswer("more than one answer")
     around = [
         content[:start],
         content[end:],
-        *(str(rest) for name, rest in pairs if name != "lines"),
+        *others,
     ]
-    if any(map(is_refusal, around)):
+    if any(is_refusal(text[:_AROUND]) or is_refusal(text[-_AROUND:]) for text in around):
         raise NotAnAnswer("a refusal or a comment")
     lines: Any = dict(pairs).get("lines")
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):

@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nla_audit.errors import UserError
+from nla_audit.llm.address import address_of, without_secrets
 from nla_audit.llm.interface import Account, Paraphraser
+
+if TYPE_CHECKING:
+    from nla_audit.llm.client import EndpointSettings
+
+
+def check_writer(name: str) -> None:
+    """Refuse a name that holds a key, before it is written down anywhere.
+
+    Raises:
+        UserError: it does.
+    """
+    kind, _, rest = name.partition(":")
+    model, _, url = rest.partition("@")
+    if kind == "openai" and model and url:
+        address_of(url)
 
 
 def writer_of(
@@ -13,6 +30,7 @@ def writer_of(
     *,
     cache: Path | None = None,
     price_per_million: tuple[float, float] | None = None,
+    settings: EndpointSettings | None = None,
 ) -> Paraphraser:
     """The writer called ``rules``, ``hf:MODEL_OR_FOLDER``, ``openai:MODEL@URL`` or ``file:TABLE``.
 
@@ -22,6 +40,7 @@ def writer_of(
         name: as above.
         cache: file of answers, made if need be.
         price_per_million: of input and of output tokens of an endpoint, to tell the cost.
+        settings: how an endpoint is asked.
 
     Raises:
         UserError: no such writer, or it cannot be used.
@@ -51,7 +70,11 @@ def writer_of(
         model, _, url = rest.partition("@")
         if model and url:
             account = Account(price_per_million)
-            return Endpoint(model, url, cache=AnswerCache(cache), account=account)
+            check_writer(name)  # before there is a cache
+            return Endpoint(
+                model, url, cache=AnswerCache(cache), settings=settings, account=account
+            )
     raise UserError(
-        f"no paraphraser {name!r}: write rules, hf:MODEL_OR_FOLDER, openai:MODEL@URL or file:TABLE"
+        f"no paraphraser {without_secrets(name)!r}: write rules, "
+        "hf:MODEL_OR_FOLDER, openai:MODEL@URL or file:TABLE"
     )

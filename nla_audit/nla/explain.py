@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.errors import UserError
+from nla_audit.files import whole_file
 from nla_audit.nla.activations import Activations
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.fit import check_fit
@@ -35,7 +36,7 @@ from nla_audit.nla.record import (
     versions,
 )
 from nla_audit.nla.scoring import RowScores, score_columns, score_rows
-from nla_audit.nla.shards import Progress, Shards, digest_of, silent, write_json, write_parquet
+from nla_audit.nla.shards import Progress, Shards, digest_of, silent, write_json
 from nla_audit.nla.verbalizer import DEFAULT_BATCH_SIZE, DEFAULT_MAX_NEW_TOKENS, Verbalizer
 
 _STAGE = "explained"
@@ -207,8 +208,10 @@ def explain(
         **computation,
         "activations": activations_record(activations),
     }
-    write_parquet(table, out)
-    write_json(record, record_path(out))
+    with whole_file(out) as partial:
+        table.write_parquet(partial)
+        # Before the file has its name: a table without its record would be a stranger's.
+        write_json(record, record_path(out))
     shards.remove()
     share = table["cjk"].mean()
     if isinstance(share, float) and share > _CJK_ALARM:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import polars as pl
 
 from nla_audit.errors import UserError
+from nla_audit.files import whole_file
 from nla_audit.nla.activations import LAYER_COLUMN, VECTOR_COLUMN
 from nla_audit.nla.batching import Notice, by_token_budget, halving
 from nla_audit.nla.documents import Document, Documents
@@ -28,7 +29,7 @@ from nla_audit.nla.formats import read_json
 from nla_audit.nla.fve import unusable
 from nla_audit.nla.reconstructor import TOKEN_BUDGETS
 from nla_audit.nla.record import is_done, record_path, versions
-from nla_audit.nla.shards import Progress, Shards, digest_of, replacing, silent, write_json
+from nla_audit.nla.shards import Progress, Shards, digest_of, silent, write_json
 from nla_audit.nla.target import TargetModel
 from nla_audit.schema import count
 
@@ -314,7 +315,7 @@ def _finish(run: _Run, out: Path, read: int, record: dict[str, Any]) -> Extracti
         unusable=total - rows,
         d_model=run.target.d_model,
     )
-    with replacing(out) as partial:
+    with whole_file(out) as partial:
         usable.sink_parquet(partial, row_group_size=_ROW_GROUP)
         # Before the file has its name: a table without its record would be a stranger's.
         write_json({**record, "result": asdict(result)}, record_path(out))

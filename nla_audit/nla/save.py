@@ -8,20 +8,16 @@ and renamed, so that half a checkpoint never looks whole.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
 from nla_audit.errors import UserError
+from nla_audit.files import whole_folder
 from nla_audit.nla.formats import AR_LORA_FILE, AR_LORA_META, HEAD_FILE, ArLora
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.prompts import ar_prompt_ids, chat_ids, token_ids
@@ -102,7 +98,7 @@ def save_av(verbalizer: Verbalizer, folder: Path) -> None:
     extraction = {**fields.get("extraction", {}), "injection": str(verbalizer.injection)}
     if verbalizer.injection.kind == "replace":
         extraction["injection_scale"] = verbalizer.injection.scale or "raw"
-    with _whole_folder(folder) as partial:
+    with whole_folder(folder) as partial:
         _save_model(verbalizer.model, partial)
         save_tokenizer(verbalizer.tokenizer, partial)
         check_reloads(verbalizer.tokenizer, partial, verbalizer.sidecar)
@@ -124,7 +120,7 @@ def save_ar(reconstructor: Reconstructor, folder: Path) -> None:
         )
     fields = _model_fields(reconstructor.sidecar, "ar", reconstructor.d_model)
     fields["extraction_layer_index"] = reconstructor.layer_index
-    with _whole_folder(folder) as partial, reconstructor.with_final_norm():
+    with whole_folder(folder) as partial, reconstructor.with_final_norm():
         _save_model(reconstructor.model, partial)
         save_tokenizer(reconstructor.tokenizer, partial)
         check_reloads(reconstructor.tokenizer, partial, reconstructor.sidecar)
@@ -163,7 +159,7 @@ def save_ar_lora(
         "quant": lora.quantization,
         "final_norm_stripped": lora.final_norm_stripped,
     }
-    with _whole_folder(folder) as partial:
+    with whole_folder(folder) as partial:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(plain, str(partial / AR_LORA_FILE))
         (partial / AR_LORA_META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
@@ -225,21 +221,3 @@ def _suffix(tokenizer: Any, ar_template: str) -> list[int]:
 
 def _write_yaml(path: Path, fields: dict[str, Any]) -> None:
     path.write_text(yaml.safe_dump(fields, allow_unicode=True, sort_keys=False), encoding="utf-8")
-
-
-@contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder}: exists already; name another folder")
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        partial.rename(folder)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error).split("\n", 1)[0]
-        raise UserError(
-            f"{folder}: cannot write ({reason}); free some space or name another folder"
-        ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

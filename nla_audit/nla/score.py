@@ -17,6 +17,7 @@ import polars as pl
 
 from nla_audit.completions import Source
 from nla_audit.errors import UserError
+from nla_audit.files import whole_file
 from nla_audit.model_names import length_penalty_of, ordered
 from nla_audit.nla.activations import Activations, rows_by_idx
 from nla_audit.nla.batching import Notice
@@ -218,8 +219,10 @@ def score(
     }
     if prefixes is not None:
         write_parquet(prefixes, prefixes_path(out))
-    write_parquet(completions, out)
-    write_json(record, record_path(out))
+    with whole_file(out) as partial:
+        completions.write_parquet(partial)
+        # Before the file has its name: a table without its record would be a stranger's.
+        write_json(record, record_path(out))
     shards.remove()
     return Scored(completions, prefixes)
 

@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from nla_audit.errors import UserError
+from nla_audit.files import whole_file, writing
 
 #: Told of progress: the stage in words, units done (those of a former run included), all units.
 Progress = Callable[[str, int, int], None]
 
 _DIGITS = 16
+#: No piece takes as long to write.
+_LEFT_OVER_SECONDS = 3600
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -51,8 +52,10 @@ class Shards:
         self.folder = out.parent / f".{out.name}.parts-{key[:_DIGITS]}"
         with writing(out):
             self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob("*.partial-*"):
-            leftover.unlink(missing_ok=True)
+            # Of killed runs; another that shares a cache with this one may be writing right now.
+            for leftover in self.folder.glob(".*"):
+                if time.time() - leftover.stat().st_mtime > _LEFT_OVER_SECONDS:
+                    leftover.unlink(missing_ok=True)
 
     def others(self) -> list[Path]:
         """Folders of unfinished runs with other settings for the same output."""
@@ -91,7 +94,7 @@ def write_parquet(frame: pl.DataFrame, path: Path) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    with replacing(path) as partial:
+    with whole_file(path) as partial:
         frame.write_parquet(partial)
 
 
@@ -102,27 +105,5 @@ def write_json(value: Mapping[str, Any], path: Path) -> None:
         UserError: it cannot be written.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as partial:
+    with whole_file(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well."""
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    with writing(path):
-        try:
-            yield partial
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a full disk, a missing permission and the like into a :class:`UserError`."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"cannot write {path}: {reason}; choose another --out") from None

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from nla_audit.errors import UserError
+from nla_audit.files import write_text, writing
 from nla_audit.findings import Card, Finding, registry
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.document import Document, section, what_was_audited
 from nla_audit.report.figures import Rendered, render_figures, with_reasons
-from nla_audit.report.folder import RECORD, WRITTEN_BY, replaced_folder, write_text, writing
+from nla_audit.report.folder import RECORD, WRITTEN_BY, replaced_folder
 from nla_audit.report.html import render_html
 from nla_audit.report.markdown import render_markdown
 from nla_audit.report.record import run_record

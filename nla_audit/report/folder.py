@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from nla_audit.errors import UserError
+from nla_audit.files import former_name, real, temporary_name, writing
 
 RECORD = "record.json"
 #: Written into the record, and how a former report of ours is told from a stranger's folder.
@@ -28,29 +28,18 @@ def replaced_folder(out: Path) -> Iterator[Path]:
         UserError: ``out`` is a file, holds something that is no report of ours, or it or the
             folder above cannot be written.
     """
-    out = Path(os.path.abspath(out))
+    out = real(out)
     former = _former_files(out)
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+        temporary = temporary_name(out)
+        temporary.mkdir()
     try:
-        # mkdtemp makes a private folder; a report is as readable as the folder it lies in.
-        temporary.chmod(0o777 & ~_umask())
         yield temporary
         with writing(out):
             _swap(temporary, out, former)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-@contextmanager
-def writing(out: Path) -> Iterator[None]:
-    """Turn a full disk, a missing permission and the like into a :class:`UserError`."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(f"cannot write {out}: {reason}; choose another --out") from None
 
 
 def _former_files(out: Path) -> set[str]:
@@ -89,33 +78,14 @@ def _swap(temporary: Path, out: Path, former: set[str]) -> None:
     clash = [name.as_posix() for name in extras if (temporary / name).exists()]
     if clash:
         raise UserError(f"{out} holds {clash[0]}, which is not of the former report; move it away")
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.former-", dir=out.parent))
-    previous = aside / out.name
+    previous = former_name(out)
     out.rename(previous)
     try:
         temporary.rename(out)
     except BaseException:
         previous.rename(out)
-        aside.rmdir()
         raise
     for name in extras:
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(previous / name, out / name)
-    shutil.rmtree(aside)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
-def write_text(path: Path, text: str) -> None:
-    """UTF-8 with ``\\n`` on every system, so that the bytes are the same everywhere.
-
-    A file's name need not be UTF-8, and is named in reports: its bytes are written as escapes.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileNotFoundError):
-        path.unlink()
-    path.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+    shutil.rmtree(previous)

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from nla_audit.analyzers.stego import CARD
+from nla_audit.files import write_into
 from nla_audit.findings import Finding
 from nla_audit.model_names import length_penalty_of, ordered
-from nla_audit.nla.shards import replacing
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.document import MAX_TABLE_ROWS, Document, Section
 from nla_audit.report.examples import SHOWN_APART, examples_by_variant
 from nla_audit.report.figures import render_figures, with_reasons
-from nla_audit.report.folder import writing
 from nla_audit.report.html import render_html
 from nla_audit.report.markdown import render_markdown
 from nla_audit.report.record import package_versions
@@ -75,17 +74,13 @@ def write_probe(
         "report.html": render_html(document).encode(),
         "report.md": render_markdown(document).encode(),
         "stego.json": (finding.to_json() + "\n").encode(),
-        "stego.record.json": (json.dumps(whole, ensure_ascii=False, indent=1) + "\n").encode(),
     }
     for figure in drawn:
         contents[f"figures/{figure.name}.svg"] = figure.svg.encode()
         contents[f"figures/{figure.name}.png"] = figure.png
-    with writing(out):
-        (out / "figures").mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        with replacing(out / name) as partial:
-            partial.write_bytes(content)
-    return [out / name for name in contents]
+    plain_record = json.dumps(whole, ensure_ascii=False, indent=1) + "\n"
+    contents["stego.record.json"] = plain_record.encode()
+    return write_into(out, contents)
 
 
 def _variants(finding: Finding) -> DisplayTable:

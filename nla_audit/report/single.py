@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nla_audit.files import write_into
 from nla_audit.findings import Finding
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.figures import render_figures, with_reasons
-from nla_audit.report.folder import writing
 from nla_audit.report.record import run_record
 
 if TYPE_CHECKING:
@@ -28,8 +27,7 @@ def write_finding(
 ) -> list[Path]:
     """Write ``<analyzer>.json``, its figures and ``<analyzer>.record.json`` into ``out``.
 
-    The folder is made if need be; other files in it stay. Each file appears whole: it is written
-    under a temporary name and renamed.
+    The folder is made if need be; other files in it stay. The files appear whole and together.
 
     Raises:
         UserError: ``out`` cannot be written.
@@ -60,16 +58,4 @@ def write_with_record(
         contents[f"{figure.name}.png"] = figure.png
     plain_record = json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False)
     contents[f"{finding.analyzer}.record.json"] = plain_record.encode(errors="backslashreplace")
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        return [_write(out / name, content) for name, content in contents.items()]
-
-
-def _write(path: Path, content: bytes) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
+    return write_into(out, contents)

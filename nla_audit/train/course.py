@@ -16,6 +16,7 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from nla_audit.errors import UserError
+from nla_audit.files import whole_file, whole_folder
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.load import Pair, load
 from nla_audit.nla.reconstructor import Reconstructor
@@ -42,7 +43,6 @@ from nla_audit.train.recipe import path_of, run_name
 from nla_audit.train.rl import Arms, RlRun
 from nla_audit.train.state import METRICS_FILE, read_metrics
 from nla_audit.train.warm_start import train_ar, train_av
-from nla_audit.train.writing import whole_file, writing
 
 #: Seconds between looks at the logs of runs in other processes.
 _LOOK_EVERY = 1.0
@@ -180,10 +180,8 @@ def _save_run(layout: Layout, penalty: float, run: RlRun, history: dict[str, Any
     for name in ("av", "ar", "adapter", "ar-adapter"):  # left over from a kill while saving
         shutil.rmtree(folder / name, ignore_errors=True)
     if recipe.rl.lora is not None:
-        with writing(folder / "adapter"):
-            save_adapter(
-                verbalizer.model, recipe.rl.lora, RL_ADAPTER, folder / "adapter", base=str(base_av)
-            )
+        with whole_folder(folder / "adapter") as partial:
+            save_adapter(verbalizer.model, recipe.rl.lora, RL_ADAPTER, partial, base=str(base_av))
     if not recipe.target.load_in_4bit:
         save_trained_av(verbalizer, folder / "av", history)
     if not recipe.rl.train_ar:

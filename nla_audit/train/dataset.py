@@ -13,8 +13,8 @@ import numpy.typing as npt
 import polars as pl
 
 from nla_audit.errors import UserError
+from nla_audit.files import whole_file
 from nla_audit.readers import read_frame
-from nla_audit.train.writing import whole_file
 from nla_audit.unicode_form import composed_column
 
 #: Our column → the name published training tables give it (FIELD_NOTES §2).

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from nla_audit.errors import UserError
+from nla_audit.files import whole_file
 from nla_audit.report.colours import CATEGORIES
 from nla_audit.train.dynamics import RunLog
 
@@ -53,12 +53,12 @@ def plot_runs(runs: Sequence[RunLog], path: Path) -> None:
         panel.grid(True, alpha=0.3)
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 6))
-    partial = path.with_name(f".partial-{path.name}")
+    kind = path.suffix.removeprefix(".").lower() or "png"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(partial, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
-        os.replace(partial, path)
-    except (OSError, ValueError) as error:
+        with whole_file(path) as partial:
+            metadata = {"Date": None} if kind == "svg" else None
+            figure.savefig(partial, dpi=150, format=kind, metadata=metadata)
+    except ValueError as error:
         raise UserError(
             f"{path}: cannot write the figure ({error}); choose another --out"
         ) from None

@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import urllib.error
-import urllib.request
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from nla_audit.errors import UserError
+from nla_audit.files import whole_file, writing
+from nla_audit.llm.client import Client, EndpointSettings, side_by_side
+from nla_audit.llm.interface import Account
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.recipe import Labeler
-from nla_audit.train.writing import whole_file
 
 #: A prompt to an answer.
 Write = Callable[[str], str]
 Tell = Callable[[str, int, int], None]
 
-_TIMEOUT_SECONDS = 120
 _ATTEMPTS = 3
 
 
@@ -45,31 +41,47 @@ def write_missing_gold(dataset: Dataset, settings: Labeler, cache: Path, tell: T
         )
     if not missing:
         return dataset
-    ask = cached(labeler_of(settings), settings, cache)
+    write = labeler_of(settings)
+    ask = cached(write, settings, cache)
     prompts = [settings.prompt.replace("{text}", str(dataset.source_texts[row])) for row in missing]
     explanations = list(dataset.explanations)
-    workers = settings.workers if settings.kind == "openai" else 1
-    with ThreadPoolExecutor(workers) as pool:
-        for done, (row, answer) in enumerate(zip(missing, pool.map(ask, prompts), strict=True), 1):
-            explanations[row] = answer
-            tell("gold explanations", done, len(missing))
+    done = 0
+
+    def each(place: int, answer: str) -> None:
+        nonlocal done
+        done += 1
+        explanations[missing[place]] = answer
+        tell("gold explanations", done, len(missing))
+
+    side_by_side(
+        lambda place: ask(prompts[place]),
+        range(len(missing)),
+        each,
+        workers=settings.workers if settings.kind == "openai" else 1,
+        stop=write.stop if isinstance(write, _Endpoint) else lambda: None,
+    )
     return replace(dataset, explanations=explanations)
 
 
 def labeler_of(settings: Labeler) -> Write:
     """The language model that a recipe names."""
-    return _endpoint(settings) if settings.kind == "openai" else _local(settings)
+    return _Endpoint(settings) if settings.kind == "openai" else _local(settings)
 
 
 def cached(write: Write, settings: Labeler, folder: Path) -> Write:
     """``write``, remembering its answers in ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
     def ask(prompt: str) -> str:
-        question = json.dumps([settings.kind, settings.model, settings.max_new_tokens, prompt])
+        asked = [settings.kind, settings.model, settings.max_new_tokens, prompt]
+        if settings.temperature is not None:
+            asked.append(settings.temperature)
+        question = json.dumps(asked)
         path = folder / f"{hashlib.sha256(question.encode()).hexdigest()[:32]}.txt"
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
+        kept = _kept(path)
+        if kept:
+            return kept
         answer = write(prompt).strip()
         if not answer:
             raise UserError(f"{settings.model}: gave an empty explanation; try another prompt")
@@ -80,31 +92,41 @@ def cached(write: Write, settings: Labeler, folder: Path) -> Write:
     return ask
 
 
-def _endpoint(settings: Labeler) -> Write:
+def _kept(path: Path) -> str:
+    """A former answer; nothing where there is none, or it is damaged and to be asked for again."""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+class _Endpoint:
     """Chat completions of an OpenAI-compatible server."""
-    url = f"{settings.base_url.rstrip('/')}/chat/completions"
-    headers = {"Content-Type": "application/json"}
-    if os.environ.get("OPENAI_API_KEY"):
-        headers["Authorization"] = f"Bearer {os.environ['OPENAI_API_KEY']}"
 
-    def write(prompt: str) -> str:
-        body = {
-            "model": settings.model,
-            "max_tokens": settings.max_new_tokens,
-            "messages": [{"role": "user", "content": prompt}],
-        }
-        request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-        reason = ""
-        for _ in range(_ATTEMPTS):
-            try:
-                with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as response:
-                    answer: Any = json.load(response)
-                return str(answer["choices"][0]["message"]["content"] or "")
-            except (OSError, ValueError, KeyError, IndexError) as error:
-                reason = str(error)
-        raise UserError(f"{url}: no answer after {_ATTEMPTS} attempts ({reason}); is it running?")
+    def __init__(self, settings: Labeler) -> None:
+        how = EndpointSettings(
+            concurrency=settings.workers,
+            attempts=_ATTEMPTS,
+            temperature=settings.temperature,
+            max_tokens=settings.max_new_tokens,
+            token_limit_name=settings.token_limit_name,
+        )
+        options = ("data.labeler.token_limit_name", "data.labeler.temperature")
+        self._client = Client(settings.model, settings.base_url, how, Account(), options)
 
-    return write
+    def __call__(self, prompt: str) -> str:
+        message = {"role": "user", "content": prompt}
+        # A cut explanation is one: max_new_tokens is there to cut.
+        text, reason = self._client.ask([message], lambda text: text, takes_cut=True)
+        if text is None:
+            raise UserError(
+                f"{self._client.url}: no answer after {_ATTEMPTS} attempts ({reason}); is it "
+                "running?"
+            )
+        return text
+
+    def stop(self) -> None:
+        self._client.stop()
 
 
 def _local(settings: Labeler) -> Write:

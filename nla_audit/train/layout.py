@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 import yaml
 
 from nla_audit.errors import UserError
+from nla_audit.files import write_text
 from nla_audit.train.recipe import Recipe, Rl, digest, run_name
-from nla_audit.train.writing import whole_file
 
 Stage = Literal["target", "activations", "warm-start", "rl", "completions", "audit"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -128,23 +128,13 @@ class Layout:
 
     def mark_done(self, folder: Path, key: str, **facts: Any) -> None:
         """Say that the stage in ``folder`` is finished."""
-        write_whole(folder / _DONE, json.dumps({"key": key, **facts}, indent=2) + "\n")
+        write_text(folder / _DONE, json.dumps({"key": key, **facts}, indent=2) + "\n")
 
     def write_recipe(self) -> None:
         """The recipe with every default filled in."""
         plain = self.recipe.model_dump(mode="json")
         text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-        write_whole(self.out / "recipe.yaml", text)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write under a temporary name, then rename.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    with whole_file(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
+        write_text(self.out / "recipe.yaml", text)
 
 
 def _decays(rl: Rl) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.errors import UserError
+from nla_audit.files import whole_file, whole_folder
 from nla_audit.nla.tokenizer_check import save_tokenizer
 from nla_audit.readers import read_frame
 from nla_audit.train.dataset import (
@@ -27,7 +27,6 @@ from nla_audit.train.layout import Layout
 from nla_audit.train.pair import layer_of, load_language_model, load_tokenizer, placement_of
 from nla_audit.train.recipe import World, path_of
 from nla_audit.train.seeds import Use, derived, stream
-from nla_audit.train.writing import whole_file, writing
 
 #: Called with what is being done, how much of it is done, and how much there is.
 Tell = Callable[[str, int, int], None]
@@ -71,13 +70,10 @@ def make_target(layout: Layout, tell: Tell) -> None:
         progress=lambda step, _loss: tell("target", step, world.steps),
     )
     folder = layout.target / "model"
-    partial = layout.target / ".model.partial"
-    shutil.rmtree(partial, ignore_errors=True)
     shutil.rmtree(folder, ignore_errors=True)
-    with writing(folder):
+    with whole_folder(folder) as partial:
         model.save_pretrained(partial)
         save_tokenizer(tokenizer, partial)
-        os.replace(partial, folder)
     layout.mark_done(layout.target, key, nats_per_word=loss)
 
 

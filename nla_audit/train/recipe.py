@@ -13,6 +13,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from nla_audit.errors import UserError
+from nla_audit.llm.address import address_of
+
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0)]
@@ -86,12 +89,31 @@ class Labeler(Section):
     """Cap on an explanation."""
     workers: Positive = 8
     """Requests at once."""
+    temperature: Annotated[
+        float | None, Field(ge=0.0, allow_inf_nan=False, exclude_if=lambda value: value is None)
+    ] = None
+    """Sent along to an endpoint; without it the model's own holds."""
+    token_limit_name: Annotated[
+        Literal["max_tokens", "max_completion_tokens"],
+        # As it was before there was this setting, so that a course begun then goes on.
+        Field(exclude_if=lambda value: value == "max_tokens"),
+    ] = "max_tokens"
+    """What the endpoint calls max_new_tokens; reasoning models take max_completion_tokens."""
     prompt: str = (
         "Below is the beginning of a text, cut off at some token. Name the two or three features "
         "of it that would best predict what comes next; the last must describe the very end of "
         "the text. Plain sentences, no list, no preamble.\n\n{text}"
     )
     """What it is asked; {text} is the source up to the activation's token."""
+
+    @model_validator(mode="after")
+    def _address_holds_no_key(self) -> Labeler:
+        """The recipe is written down; a key must not be."""
+        try:
+            address_of(self.base_url)
+        except UserError as error:
+            raise ValueError(f"data.labeler.base_url: {error}") from None
+        return self
 
 
 class Data(Section):

@@ -21,10 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from nla_audit.errors import UserError
+from nla_audit.files import whole_file, writing
 from nla_audit.train.sharding import placed_like, whole_tensor
 from nla_audit.train.tracker import Track, tracker
 from nla_audit.train.update import Trainer
-from nla_audit.train.writing import whole_file, writing
 
 STATE_FILE = "state.safetensors"
 METRICS_FILE = "metrics.jsonl"
@@ -74,21 +74,10 @@ def save_state(
         "seconds": repr(progress.seconds),
         "skipped": str(progress.skipped),
     }
-    path = folder / STATE_FILE
-    partial = folder / f".{STATE_FILE}.partial"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with whole_file(folder / STATE_FILE) as partial:
         save_file(tensors, str(partial), metadata=metadata)
         with partial.open("rb") as written:
             os.fsync(written.fileno())
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise UserError(
-            f"{path}: cannot save ({str(error).splitlines()[0]}); the previous state is intact, "
-            "free some space and run the same command again"
-        ) from None
 
 
 def load_state(folder: Path, key: str, trainers: Mapping[str, Trainer]) -> Progress:

@@ -19,7 +19,8 @@ import pytest
 from nla_audit.errors import UserError
 from nla_audit.llm.cache import AnswerCache
 from nla_audit.llm.checks import NotAnAnswer
-from nla_audit.llm.endpoint import Endpoint, EndpointSettings, _retry_after, _TryAgain
+from nla_audit.llm.client import EndpointSettings, TryAgain, retry_after
+from nla_audit.llm.endpoint import Endpoint
 from nla_audit.llm.interface import Request
 from nla_audit.llm.writers import writer_of
 from tests.llm.server import Behaviour, rewritten, serving
@@ -165,7 +166,7 @@ def test_a_pause_of_zero_does_not_use_up_all_tries():
     ],
 )  # fmt: skip
 def test_what_retry_after_may_say(value, least, most):
-    pause = _retry_after({} if value is None else {"Retry-After": value})
+    pause = retry_after({} if value is None else {"Retry-After": value})
     assert (pause is None) if least is None else (least <= pause <= most)
 
 
@@ -177,8 +178,8 @@ def test_tokens_are_counted_whatever_the_message_is(message):
     endpoint = Endpoint("tiny", "http://localhost/v1")
     usage = {"prompt_tokens": 7, "completion_tokens": 3}
     data = json.dumps({"choices": [{"message": message}], "usage": usage}).encode()
-    with pytest.raises((NotAnAnswer, _TryAgain)):
-        endpoint._content(data)
+    with pytest.raises((NotAnAnswer, TryAgain)):
+        endpoint._client._content(data)
     assert (endpoint.account.input_tokens, endpoint.account.output_tokens) == (7, 3)
 
 
@@ -273,6 +274,6 @@ def test_a_date_to_come_is_how_long_it_is_till_then():
     # Made here and not with the cases above: those are made when tests are collected, and a test
     # may come to its turn many minutes later.
     later = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
-    pause = _retry_after({"Retry-After": later})
+    pause = retry_after({"Retry-After": later})
     assert pause is not None
     assert 3500 <= pause <= 3600

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from nla_audit.llm.cache import AnswerCache
-from nla_audit.llm.endpoint import Endpoint, EndpointSettings
+from nla_audit.llm.client import EndpointSettings
+from nla_audit.llm.endpoint import Endpoint
 from nla_audit.llm.interface import Request
 from tests.llm.proxy import FAULTS, RETRY_AFTER, FaultyProxy, proxying
 from tests.llm.server import Behaviour, rewritten, serving
@@ -86,7 +87,8 @@ CHILD = """
 import sys
 from pathlib import Path
 from nla_audit.llm.cache import AnswerCache
-from nla_audit.llm.endpoint import Endpoint, EndpointSettings
+from nla_audit.llm.client import EndpointSettings
+from nla_audit.llm.endpoint import Endpoint
 from tests.llm.test_proxy import _requests
 settings = EndpointSettings(concurrency=3)
 with Endpoint("tiny", sys.argv[1], cache=AnswerCache(Path(sys.argv[2])), settings=settings) as e:

@@ -23,7 +23,8 @@ import pytest
 import urllib3
 
 from nla_audit import cli
-from nla_audit.llm.endpoint import Endpoint, EndpointSettings
+from nla_audit.llm.client import EndpointSettings
+from nla_audit.llm.endpoint import Endpoint
 from nla_audit.llm.interface import Request
 from tests.llm.chat_model import save_answering_model, save_rubbish_model
 from tests.llm.proxy import FAULTS, FaultyProxy, proxying

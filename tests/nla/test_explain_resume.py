@@ -34,7 +34,7 @@ def dying(self, stage, number, piece):
     calls[0] += 1
     if calls[0] == limit:
         if half:
-            (self.folder / f"{stage}-{number:06d}.parquet.partial-1").write_bytes(b"PAR1")
+            (self.folder / f".{stage}-{number:06d}.parquet.writing-0123abcd").write_bytes(b"PAR1")
         os.kill(os.getpid(), signal.SIGKILL)
     put(self, stage, number, piece)
 Shards.put = dying

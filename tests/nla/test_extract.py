@@ -285,7 +285,7 @@ def run_and_die(model: Path, texts: Path, out: Path, pieces: int) -> None:
         nonlocal pieces
         if pieces == 0:
             # Half a piece, as a kill in the middle of writing leaves it.
-            (self.folder / f"{stage}-{number:06d}.parquet.partial-0").write_bytes(b"PAR1")
+            (self.folder / f".{stage}-{number:06d}.parquet.writing-0123abcd").write_bytes(b"PAR1")
             os.kill(os.getpid(), signal.SIGKILL)
         pieces -= 1
         put(self, stage, number, piece)

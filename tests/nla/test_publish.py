@@ -504,7 +504,7 @@ class TestBadInput:
             ("lab/x/code", out, "holds nothing that belongs to a pair, a table or a report"),
             ("lab/gated", out, "access is restricted"),
             ("lab/x", str(tmp_path / "full"), "exists already: name another --out"),
-            ("lab/x", str(tmp_path / "full" / "file" / "o"), "choose another --out"),
+            ("lab/x", str(tmp_path / "full" / "file" / "o"), "choose another place"),
         ):
             assert message in self.fails(capsys, "pull", address, "--out", folder)
         assert not Path(out).exists()

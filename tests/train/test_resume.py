@@ -164,7 +164,7 @@ def test_a_full_disk_leaves_the_previous_state_whole(warm, tmp_path, monkeypatch
         real(tensors, path, metadata=metadata)
 
     monkeypatch.setattr(state_module, "save_file", full)
-    with pytest.raises(UserError, match=r"No space left.*previous state is intact"):
+    with pytest.raises(UserError, match=r"state\S*: cannot write \(No space left"):
         make_run(warm, tmp_path).run(StopSignal(), lambda _: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == [METRICS_FILE, STATE_FILE]
     steps = []

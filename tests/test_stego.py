@@ -184,12 +184,12 @@ def test_the_loss_at_zero_change_of_meaning():
     ("change", "message"),
     [
         (lambda f: f.drop("fve"), 'column "fve" is missing'),
-        (lambda f: f.filter(pl.col("variant") != "another"), 'no rows with variant "another"'),
+        (lambda f: f.filter(pl.col("variant") != "unchanged"), 'no rows with variant "unchanged"'),
         (lambda f: pl.concat([f, f.head(1)]), "is there twice"),
         (lambda f: f.with_columns(fve=pl.lit("high")), "expected a number"),
         (lambda f: f.with_columns(fve=pl.lit(float("inf"))), "expected a number"),
         (lambda f: f.with_columns(texts=pl.lit("mine")), 'column "texts" holds'),
-        (lambda f: pl.concat([f.with_columns(ar=pl.lit(a)) for a in "xy"]), "--ar which is"),
+        (lambda f: pl.concat([f.with_columns(ar=pl.lit(a)) for a in "xy"]), "--own-ar which is"),
         (lambda f: f.head(0), "no rows"),
     ],
 )

@@ -41,8 +41,8 @@ def readings(scores: Scores, model: str, unusable: dict[str, str], seed: int) ->
         ``fve`` of the unchanged texts; ``gap``, how much more the pair's own reads, over the same
         activations, and ``share_of_own``; ``lost_share``, the share of FVE (over FVE 0) that the
         ``paraphrase`` costs (``fve_of_these`` texts becomes ``fve_paraphrased``), and what one
-        costs that spares the quotes; ``unusable``, why the
-        AR is no control.
+        costs that spares the quotes; ``unusable``,
+        why the AR is no control.
     """
     rows = scores.rows.filter((pl.col("model") == model) & (pl.col("texts") == OWN))
     own_ar = scores.own_ars[model]
@@ -63,7 +63,8 @@ def readings(scores: Scores, model: str, unusable: dict[str, str], seed: int) ->
             row |= _mean(both["fve"] - both["fve_here"], both, seed).entries("gap")
             whole = _mean(both["fve"], both, seed).value
             row["share_of_own"] = mean.value / whole if whole > 0 else None
-        table.append(row | _brittleness(scores, model, ar, seed))
+        # Shares of what an unusable one reads are shares of (nearly) nothing.
+        table.append(row if row["unusable"] else row | _brittleness(scores, model, ar, seed))
     return pl.DataFrame(table, SCHEMA)
 
 

@@ -9,8 +9,8 @@ test nothing and are left out. Then, in the order in which they are tried:
    and each excess must be significant at :data:`FDR` over all such changes, and material. The
    channel is the least invasive one that costs as much as any: layout before wording before
    order, because whatever moves claims about also moves their layout and their words.
-3. *quoted or copied text*: quotes alone keep more than the text without them, which keeps less
-   than half; or a paraphrase costs half, and one that spares the quotes does not.
+3. *quoted or copied text*: quotes alone keep half or more, the text without them less than half,
+   and surely less than they do; or a paraphrase costs half, and not one that spares the quotes.
 4. *exact wording*, *word or claim order*, *layout and punctuation*: destroying it costs half or
    more, and no control says that this is a code (an AR that is brittle to unusual text).
 5. *cannot tell*: a code as large as :data:`LARGE` would have been missed; or nothing that keeps
@@ -48,6 +48,8 @@ MOST = 0.5
 LARGE = 0.25
 #: A change that touches fewer of the texts than this tests nothing that they have.
 TOUCHED = 0.05
+#: A change that touches as many is said to change the texts, and no share of them.
+NEARLY_ALL = 0.9
 #: Share of the texts that a change must touch for its channel to be what carries "most of it".
 COMMON = 0.25
 #: Where there are means alone nothing is significant; this much counts as a loss, and as an
@@ -209,7 +211,7 @@ def _untested(
 
 def _where(evidence: Evidence, name: str) -> str:
     share = evidence.share_touched(name)
-    return "" if share >= 0.995 else f" in the {share:.0%} of the texts that it changes"
+    return "" if share >= NEARLY_ALL else f" in the {share:.0%} of the texts that it changes"
 
 
 def _shown(effects: Mapping[str, Effect]) -> set[str]:
@@ -290,7 +292,7 @@ def _quoted(evidence: Evidence) -> str | None:
         error = np.hypot(only.standard_error, removed.standard_error)
         certain = apart > 0 if np.isnan(error) else apart > _Z_FDR * error
         low = removed.value if np.isnan(removed.low) else removed.low
-        if certain and low > 1 - MOST:
+        if certain and low > 1 - MOST and only.value <= MOST:
             return (
                 f"quotes alone keep {1 - only.value:.0%}, the text without them "
                 f"{1 - removed.value:.0%}"

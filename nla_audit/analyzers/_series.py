@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._series_gaps import ALL, NO_CONTROL, Gaps, floors_of, gaps_of
+from nla_audit.analyzers._series_gaps import ALL, NO_CONTROL, Gaps, floors_of, gaps_of, sources_of
 from nla_audit.analyzers._stego_scores import SERIES, Scores
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure
@@ -87,8 +87,9 @@ def trend_over(scores: Scores, by: str, *, cards: Mapping[str, Transform], seed:
         caveats.append(f"Series: left out, having no {by}: {', '.join(without)}.")
     levels = sorted(set(values.values()))
     place = {model: levels.index(value) for model, value in values.items()}
-    floor, *others = floors_of(scores, sorted(values))
-    gaps, notes = gaps_of(scores, sorted(values), cards, floor)
+    sources = sources_of(scores, sorted(values))
+    floor, *others = floors_of(sources)
+    gaps, notes = gaps_of(sources, cards, floor)
     caveats += notes
     gap_rows = [
         row
@@ -110,7 +111,7 @@ def trend_over(scores: Scores, by: str, *, cards: Mapping[str, Transform], seed:
     direction, sentence = _verdict(named, by, values)
     for other in others if direction != "cannot tell" else ():
         # A trend is one only if it is there over the other floor as well.
-        rows = _trend_rows(gaps_of(scores, sorted(values), cards, other)[0], place)
+        rows = _trend_rows(gaps_of(sources, cards, other)[0], place)
         direction_there, there = _verdict(_tested(rows), by, values)
         if direction_there != direction:
             direction = "cannot tell"

@@ -27,20 +27,32 @@ class Gaps:
     cluster: dict[str, str]
 
 
-def floors_of(scores: Scores, models: Sequence[str]) -> list[Floor]:
+@dataclass(frozen=True)
+class SeriesSource:
+    """The pair itself or a control: scores of changed texts, of all, and the idx of each row."""
+
+    read: Source
+    whole: Source
+    idx: list[str]
+
+
+#: Model → what was read of it.
+Sources = Mapping[str, Sequence[SeriesSource]]
+
+
+def floors_of(sources: Sources) -> list[Floor]:
     """The floors that all sources have: a gap is a difference of losses over the same one."""
-    sources = [source for model in models for source in _sources(scores, model)]
-    return [floor for floor in (MEASURED, ZERO) if all(floor in one.read.floors for one in sources)]
+    read = [source.read for of_model in sources.values() for source in of_model]
+    return [floor for floor in (MEASURED, ZERO) if all(floor in one.floors for one in read)]
 
 
 def gaps_of(
-    scores: Scores, models: Sequence[str], cards: Mapping[str, Transform], floor: Floor
+    read: Sources, cards: Mapping[str, Transform], floor: Floor
 ) -> tuple[dict[str, dict[str, Gaps]], list[str]]:
     """Control → model → gaps over ``floor``. Controls are kept that at least two models have."""
     losses: dict[str, dict[str, Gaps]] = {}
     notes = []
-    for model in models:
-        sources = _sources(scores, model)
+    for model, sources in read.items():
         own = next((source for source in sources if source.read.name == "own"), None)
         found = None if own is None else _losses(own, cards, floor)
         if own is None or found is None:
@@ -64,17 +76,13 @@ def gaps_of(
     return usable, notes
 
 
-@dataclass(frozen=True)
-class _Source:
-    """The pair itself or a control: scores of changed texts, of all, and the idx of each row."""
-
-    read: Source
-    whole: Source
-    idx: list[str]
+def sources_of(scores: Scores, models: Sequence[str]) -> Sources:
+    """What was read of each model."""
+    return {model: _sources(scores, model) for model in models}
 
 
-def _sources(scores: Scores, model: str) -> list[_Source]:
-    """The pair itself and its controls."""
+def _sources(scores: Scores, model: str) -> list[SeriesSource]:
+    same = same_texts(scores, model)
     pairs = scores.rows.filter(pl.col("model") == model).select("texts", "ar").unique()
     own_ar = scores.own_ars[model]
     sources = []
@@ -87,18 +95,18 @@ def _sources(scores: Scores, model: str) -> list[_Source]:
             continue
         whole = Source(name, *table_of(scores, model=model, texts=texts, ar=ar))
         changed = whole
-        if same_texts(scores, model).height:
+        if same.height:
             table = table_of(scores, model=model, texts=texts, ar=ar, changed_only=True)
             changed = Source(name, *table)
         rows = scores.rows.filter(
             (pl.col("model") == model) & (pl.col("texts") == texts) & (pl.col("ar") == ar)
         )
         if UNCHANGED in whole.columns and not np.isnan(whole.columns[UNCHANGED]).all():
-            sources.append(_Source(changed, whole, rows["idx"].unique().sort().to_list()))
+            sources.append(SeriesSource(changed, whole, rows["idx"].unique().sort().to_list()))
     return sources
 
 
-def _losses(source: _Source, cards: Mapping[str, Transform], floor: Floor) -> Gaps | None:
+def _losses(source: SeriesSource, cards: Mapping[str, Transform], floor: Floor) -> Gaps | None:
     """Loss of each change that keeps the meaning, by activation; ``None`` where nothing is carried.
 
     Of a change it is that of the texts that it changed; in the mean over all changes, one that

@@ -11,12 +11,10 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._stego_names import read_names
+from nla_audit.analyzers._unchanged import FLOOR, OWN, REFERENCE, UNCHANGED, by_scores, by_texts
 from nla_audit.errors import UserError
 from nla_audit.schema import shown
 
-UNCHANGED, FLOOR = "unchanged", "another"
-#: Whose texts: the pair's own explanations, or reference texts (gold, or by the warm start).
-OWN, REFERENCE = "own", "reference"
 #: Measures of how far the meaning was kept, per text; all optional.
 MEANING = (
     "similarity", "chance_similarity", "unfaithful", "shared_words", "length_ratio", "changed"
@@ -143,62 +141,11 @@ def scores_from_frame(
     own_ars, of_ars = _own_ars(rows, ar, path)
     notes += of_ars
     if "text" in rows.columns:
-        rows = _with_changed(rows)
+        rows = by_texts(rows)
     elif "changed" not in rows.columns and has_activations:
-        rows, of_equal = _with_equal_scores(rows)
+        rows, of_equal = by_scores(rows)
         notes += of_equal
     return Scores(rows.sort(keys), own_ars, has_activations, path, tuple(notes))
-
-
-def _with_changed(rows: pl.DataFrame) -> pl.DataFrame:
-    """``changed`` in place of ``text``: whether it is another than the unchanged one."""
-    keys = ["model", "texts", "ar", "idx"]
-    before = rows.filter(pl.col("variant") == UNCHANGED).select(*keys, before="text")
-    differs = (pl.col("text") != pl.col("before")).cast(pl.Float64)
-    return (
-        rows.join(before, on=keys, how="left", maintain_order="left")
-        .with_columns(changed=differs)
-        .drop("text", "before")
-    )
-
-
-def _with_equal_scores(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-    """``changed`` where nothing says it, by the scores; and what is to be said of that.
-
-    The same text has the same score. Two texts that share theirs to the fifth decimal and beyond,
-    under every AR that read both, are the same; of scores that were rounded nothing can be said.
-    """
-    if are_rounded(rows["fve"]):
-        return rows, []
-    keys = ["model", "texts", "ar", "idx"]
-    before = rows.filter(pl.col("variant") == UNCHANGED).select(*keys, before="fve")
-    differs = (pl.col("fve") != pl.col("before")).cast(pl.Float64)
-    found = (
-        rows.join(before, on=keys, how="left", maintain_order="left")
-        .with_columns(changed=differs)
-        .with_columns(pl.col("changed").max().over("model", "texts", "variant", "idx"))
-        .drop("before")
-    )
-    shares = (
-        found.filter(~pl.col("variant").is_in([UNCHANGED, FLOOR]) & (pl.col("texts") == OWN))
-        .group_by("variant")
-        .agg(same=1 - pl.col("changed").mean())
-        .filter(pl.col("same") > 0)
-        .sort("variant")
-    )
-    if shares.height == 0:
-        return rows, []
-    named = ", ".join(f"{shown(name)} ({same:.1%})" for name, same in shares.iter_rows())
-    return found, [
-        "No column says which texts a change left as they were (changed, or text); those with "
-        f"exactly the original's score are taken for unchanged: {named}."
-    ]
-
-
-def are_rounded(scores: pl.Series) -> bool:
-    """Whether nearly all scores have four decimals at most."""
-    known = scores.drop_nulls().to_numpy() * 1e4
-    return bool(np.mean(np.abs(known - np.round(known)) < 1e-6) > 0.9) if len(known) else True
 
 
 def _numbers(frame: pl.DataFrame, path: str) -> pl.Series:
@@ -317,9 +264,6 @@ def table_of(
     documents = rows.group_by("idx").agg(pl.col("doc_id").drop_nulls().min()).sort("idx")
     known = documents["doc_id"].null_count() == 0
     clusters = (documents["doc_id"] if known else wide["idx"]).to_numpy()
-    columns = {
-        name: wide[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
-        for name in sorted(wide.columns)
-        if name != "idx"
-    }
-    return columns, clusters
+    names = sorted(name for name in wide.columns if name != "idx")
+    values = wide.select(pl.col(names).cast(pl.Float64).fill_null(np.nan)).to_numpy(order="fortran")
+    return {name: values[:, place] for place, name in enumerate(names)}, clusters

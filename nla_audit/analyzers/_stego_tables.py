@@ -10,14 +10,12 @@ import polars as pl
 from nla_audit.analyzers._channels import CODE, NAMES, TOUCHED, Verdict
 from nla_audit.analyzers._floors import Judged
 from nla_audit.analyzers._retention import ZERO, Floor
-from nla_audit.analyzers._stego_scores import FLOOR, OWN, UNCHANGED, Scores, same_texts
+from nla_audit.analyzers._stego_scores import FLOOR, UNCHANGED, Scores, same_texts
 from nla_audit.findings import Figure
 from nla_audit.probes.registry import Transform
 
 #: Variants that are no changes.
 _READ_AS_IS = (UNCHANGED, FLOOR)
-#: Share of equal scores from which a caveat names the change.
-ALIKE = 0.05
 
 
 def aspect_of(variant: str, cards: Mapping[str, Transform]) -> str:
@@ -176,35 +174,13 @@ def caveats_of(scores: Scores, model: str, found: Judged) -> list[str]:
             "Only changed texts are judged; these change a share of the explanations: "
             f"{', '.join(partly)}."
         )
-    caveats += _diluted(scores, model)
-    same = same_texts(scores, model).height
-    missing = sum(kept.interval.missing for kept in found.own[found.main].values()) - same
+    same = dict(same_texts(scores, model).group_by("variant").len().iter_rows())
+    missing = sum(
+        kept.interval.missing - same.get(name, 0) for name, kept in found.own[found.main].items()
+    )
     if missing > 0 and scores.has_activations:
         caveats.append(f"{missing:,} changed texts have no score and are left out.")
     return caveats
-
-
-def _diluted(scores: Scores, model: str) -> list[str]:
-    """Changes whose scores are often those of the original, where no column says what changed."""
-    if "changed" in scores.rows.columns or not scores.has_activations:
-        return []
-    rows = scores.rows.filter((pl.col("model") == model) & (pl.col("texts") == OWN))
-    before = rows.filter(pl.col("variant") == UNCHANGED).select("ar", "idx", before="fve")
-    equal = (
-        rows.filter(~pl.col("variant").is_in(_READ_AS_IS))
-        .join(before, on=["ar", "idx"])
-        .group_by("variant")
-        .agg((pl.col("fve") == pl.col("before")).mean().alias("share"))
-        .filter(pl.col("share") >= ALIKE)
-        .sort("variant")
-    )
-    if equal.height == 0:
-        return []
-    named = ", ".join(f"{name} ({share:.0%})" for name, share in equal.iter_rows())
-    return [
-        f"Scores equal to the original's, to the last digit: {named}. If those texts were not "
-        "changed, they dilute the loss: add a column changed (or text), and they are left out."
-    ]
 
 
 def or_none(value: float) -> float | None:

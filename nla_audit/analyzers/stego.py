@@ -212,7 +212,8 @@ def share_changed(scores: Scores, model: str) -> dict[str, float]:
 def sentence(verdict: Verdict, model: str | None = None, aside: str | None = None) -> str:
     """A verdict in one plain sentence."""
     name = "" if model is None else f"{model}: "
-    also = "" if aside is None else f", {aside}"
+    but = ", but" if verdict.category == CANNOT_TELL else ","
+    also = "" if aside is None else f"{but} {aside}"
     return f"{name}{verdict.category}{also} ({verdict.because})."
 
 

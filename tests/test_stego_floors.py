@@ -244,14 +244,14 @@ def _same_numbers(finding: Finding, frame: pl.DataFrame) -> None:
         if name == "another":
             continue
         assert row["retention"] == pytest.approx(1 - _loss(own, name, "another", rows))
-        assert row["retention_over_zero"] == pytest.approx(1 - _loss(own, name, "zero", rows))
+        assert row["zero_floor_retention"] == pytest.approx(1 - _loss(own, name, "zero", rows))
         assert row["second_ar_gap"] == pytest.approx(np.nanmean(own[name] - second[name]))
         if row["excess_loss"] is not None and name != "unchanged":
             beyond = _loss(own, name, "another", rows) - _loss(second, name, "another", rows)
             assert row["excess_loss"] == pytest.approx(beyond)
     of_second = finding.tables["ars"].filter(pl.col("ar") == "second").row(0, named=True)
     shares = second["unchanged"].mean() / own["unchanged"].mean()
-    assert of_second["share_of_own"] == pytest.approx(shares)
+    assert of_second["fve_share"] == pytest.approx(shares)
     low, high = of_second["gap_low"], of_second["gap_high"]
     assert low < (own["unchanged"] - second["unchanged"]).mean() < high
     of_own = finding.tables["ars"].filter(pl.col("role") == "own").row(0, named=True)
@@ -306,7 +306,7 @@ def test_shares_of_next_to_nothing_are_not_printed() -> None:
     levels = {name: fve - 0.6 for name, fve in CLEAN.items()} | {"another": -1.0}
     means = pl.DataFrame([{"variant": name, "fve": fve} for name, fve in levels.items()])
     _, numbers, _ = judge(scores_from_frame(_spread(means)), "pair")
-    assert {row["retention_over_zero"] for row in numbers.values()} == {None}
+    assert {row["zero_floor_retention"] for row in numbers.values()} == {None}
     assert numbers["quotes_removed"]["retention"] == pytest.approx(0.9, abs=0.01)
 
 

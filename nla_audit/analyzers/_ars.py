@@ -24,7 +24,7 @@ BRITTLE = 0.1
 SCHEMA = {
     "model": pl.String(), "ar": pl.String(), "role": pl.String(),
     **dict.fromkeys(
-        ("fve", "fve_low", "fve_high", "gap", "gap_low", "gap_high", "share_of_own",
+        ("fve", "fve_low", "fve_high", "gap", "gap_low", "gap_high", "fve_share",
          "fve_floor"), pl.Float64()),
     "paraphrase": pl.String(),
     **dict.fromkeys(
@@ -39,7 +39,7 @@ def readings(scores: Scores, model: str, unusable: dict[str, str], seed: int) ->
 
     Returns:
         ``fve`` of the unchanged texts; ``gap``, how much more the pair's own reads, over the same
-        activations, and ``share_of_own``; ``lost_share``, the share of FVE (over FVE 0) that the
+        activations, and ``fve_share``; ``lost_share``, the share of FVE (over FVE 0) that the
         ``paraphrase`` costs (``fve_of_these`` texts becomes ``fve_paraphrased``), and what one
         costs that spares the quotes; ``unusable``,
         why the AR is no control.
@@ -62,7 +62,7 @@ def readings(scores: Scores, model: str, unusable: dict[str, str], seed: int) ->
         if ar != own_ar:
             row |= _mean(both["fve"] - both["fve_here"], both, seed).entries("gap")
             whole = _mean(both["fve"], both, seed).value
-            row["share_of_own"] = mean.value / whole if whole > 0 else None
+            row["fve_share"] = mean.value / whole if whole > 0 else None
         # Shares of what an unusable one reads are shares of (nearly) nothing.
         table.append(row if row["unusable"] else row | _brittleness(scores, model, ar, seed))
     return pl.DataFrame(table, SCHEMA)
@@ -114,7 +114,7 @@ def _gap(table: pl.DataFrame) -> str:
     own = table.filter(pl.col("role") == "own").row(0, named=True)
     said = []
     for row in seconds:
-        share = "" if row["share_of_own"] is None else f", {row['share_of_own']:.0%} of it"
+        share = "" if row["fve_share"] is None else f", {row['fve_share']:.0%} of it"
         limits = ""
         if row.get("gap_low") is not None:
             limits = f" [{row['gap_low']:.3f}, {row['gap_high']:.3f}]"

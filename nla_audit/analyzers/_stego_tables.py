@@ -90,11 +90,11 @@ def floor_table(by_floor: Mapping[str, Mapping[Floor, Verdict]]) -> pl.DataFrame
     """The verdict on each model at each floor, with what the channels carry there."""
     schema = {
         "model": pl.String, "floor": pl.String, "verdict": pl.String, "because": pl.String,
-        **dict.fromkeys(NAMES.values(), pl.Float64),
+        **{f"{channel}_share": pl.Float64 for channel in NAMES},
     }  # fmt: skip
     rows = [
         {"model": model, "floor": floor, "verdict": verdict.category, "because": verdict.because}
-        | {NAMES[channel]: effect.value for channel, effect in verdict.shares.items()}
+        | {f"{channel}_share": effect.value for channel, effect in verdict.shares.items()}
         for model, verdicts in by_floor.items()
         for floor, verdict in verdicts.items()
     ]

@@ -183,12 +183,10 @@ def _studied(scores: Scores, model: str, cards: Mapping[str, Transform], seed: i
     found = judged(own, controls, cards=cards, seed=seed, touched=touched)
     ars = readings(scores, model, found.unusable, seed)
     second = best_second(ars)
-    verdict, share = found.verdict, None
-    if second is not None:
-        share = second["share_of_own"]
-        verdict = with_gap(verdict, share, f"the second AR {second['ar']}")
+    second_ar, share = (None, None) if second is None else (second["ar"], second["fve_share"])
+    verdict = with_gap(found.verdict, share, f"the second AR {second_ar}")
     measured = meaning_of(scores, model, seed)
-    numbers = _numbers(scores, model, found, measured)
+    numbers = _numbers(scores, model, found, measured, second_ar)
     notes += caveats_of(scores, model, found)
     notes += meaning_caveats(measured, cards)
     # A verdict of meaning, or of what is lost with an aspect, says itself whether it is a code.
@@ -248,11 +246,12 @@ def _numbers(
     model: str,
     found: Judged,
     measured: Mapping[str, Mapping[str, float | None]],
+    second_ar: str | None,
 ) -> dict[str, dict[str, float | None]]:
     """The headline's row of each variant; where there are two controls, the smaller excess.
 
     The numbers are those of changed texts. ``retention`` is above another activation's text where
-    that was measured, and above FVE 0 where not; ``retention_over_zero`` is always the latter.
+    that was measured, and above FVE 0 where not; ``zero_floor_retention`` is always the latter.
     """
     evidence = found.evidence[found.main]
     q_values = adjusted(evidence.losses)
@@ -263,7 +262,7 @@ def _numbers(
     same = dict(same_texts(scores, model).group_by("variant").len().iter_rows())
     by_variant = rows.group_by("variant", maintain_order=True)
     whole = dict(by_variant.agg(pl.col("fve").mean()).iter_rows())
-    seconds = _second_fve(scores, model)
+    seconds = {} if second_ar is None else _second_fve(scores, model, second_ar)
     nothing = Interval(np.nan, np.nan, np.nan, 0, rows["idx"].n_unique())
     table: dict[str, dict[str, float | None]] = {}
     for name in sorted(whole):
@@ -282,7 +281,7 @@ def _numbers(
             "fve": whole[name] if kept is None else kept.fve,
             **interval.entries("retention"),
             **(nothing if over_zero is None else over_zero.interval).entries(
-                "retention_over_zero"
+                "zero_floor_retention"
             ),
             "q_value": or_none(q_values.get(name, np.nan)),
             "excess_loss": None if smallest is None else smallest.value,
@@ -299,21 +298,18 @@ def _numbers(
     return table
 
 
-def _second_fve(scores: Scores, model: str) -> dict[str, dict[str, float | None]]:
-    """Variant → FVE by the second AR that reads the texts best, and what the pair's reads more.
+def _second_fve(scores: Scores, model: str, second_ar: str) -> dict[str, dict[str, float | None]]:
+    """Variant → FVE by the second AR, and what the pair's reads more.
 
-    Over the activations that both have read.
+    Of changed texts, over the activations that both have read.
     """
-    second = best_second(readings(scores, model, {}, 0))
-    if second is None:
-        return {}
     rows = scores.rows.filter((pl.col("model") == model) & (pl.col("texts") == OWN))
     rows = rows.join(
         same_texts(scores, model), on=["variant", "idx"], how="anti", maintain_order="left"
     )
     own, other = (
         rows.filter(pl.col("ar") == ar).select("variant", "idx", "fve").drop_nulls()
-        for ar in (scores.own_ars[model], second["ar"])
+        for ar in (scores.own_ars[model], second_ar)
     )
     both = own.join(other, on=["variant", "idx"], suffix="_second", maintain_order="left").group_by(
         "variant", maintain_order=True

@@ -249,12 +249,12 @@ def _same_numbers(finding: Finding, frame: pl.DataFrame) -> None:
         if row["excess_loss"] is not None and name != "unchanged":
             beyond = _loss(own, name, "another", rows) - _loss(second, name, "another", rows)
             assert row["excess_loss"] == pytest.approx(beyond)
-    of_second = finding.tables["ars"].filter(pl.col("ar") == "second").row(0, named=True)
+    of_second = finding.tables["by_ar"].filter(pl.col("ar") == "second").row(0, named=True)
     shares = second["unchanged"].mean() / own["unchanged"].mean()
     assert of_second["fve_share"] == pytest.approx(shares)
     low, high = of_second["gap_low"], of_second["gap_high"]
     assert low < (own["unchanged"] - second["unchanged"]).mean() < high
-    of_own = finding.tables["ars"].filter(pl.col("role") == "own").row(0, named=True)
+    of_own = finding.tables["by_ar"].filter(pl.col("role") == "own").row(0, named=True)
     assert of_own["lost_share"] == pytest.approx(_loss(own, "paraphrase", "zero", rows))
 
 
@@ -330,6 +330,8 @@ def test_whose_ar_is_whose() -> None:
         ("text without quotes", "quotes_removed"),
         ("quotes alone", "quotes_only"),
         ("paraphrase everything except quotes", "paraphrase_unquoted"),
+        ("paraphrase the rest, keep quotes verbatim", "paraphrase_unquoted"),
+        ("paraphrase-non-quoted", "paraphrase_unquoted"),
         ("rewrite into fluent sentences", "rewrite_fluently"),
         ("shuffle_bullets", "shuffle_claims"),
         ("shuffle words within lines", "words_shuffled"),

@@ -23,7 +23,7 @@ _WORDS = {
     for concept, words in {
         "": "a the of in within inside into to as by llm full fully all everything whole text "
         "texts explanation explanations version span spans order rewrite rewritten rewriting "
-        "sentence sentences each per every is are",
+        "sentence sentences each per every is are rest else remaining",
         "unchanged": "original orig unchanged unmodified untouched",
         "floor": "floor another",
         "paraphrase": "paraphrase paraphrased paraphrasing paraphrases para reword reworded "
@@ -31,6 +31,7 @@ _WORDS = {
         "quotes": "quote quotes quoted quotation quotations",
         "unquoted": "unquoted nonquoted nonquote nonquotes",
         "except": "except excluding but sparing spare spared outside around",
+        "non": "non",
         "keep": "keep keeping kept preserve preserving preserved verbatim",
         "only": "only alone just",
         "without": "no without removed remove removing drop dropped strip stripped minus delete "
@@ -57,10 +58,12 @@ _MEANT: dict[frozenset[str], str] = {
         "paraphrase except quotes": "paraphrase_unquoted",
         "paraphrase keep quotes": "paraphrase_unquoted",
         "paraphrase unquoted": "paraphrase_unquoted",
+        "paraphrase non quotes": "paraphrase_unquoted",
         "fluent": "rewrite_fluently",
         "quotes only": "quotes_only",
         "quotes without": "quotes_removed",
         "unquoted only": "quotes_removed",
+        "non quotes only": "quotes_removed",
         "quotes mask": "quotes_masked",
         "shuffle word": "words_shuffled",
         "shuffle word line": "words_shuffled",

@@ -104,7 +104,7 @@ def stego(
         "variants": pl.DataFrame(rows, infer_schema_length=None),
         "verdicts": verdict_table(verdicts),
         "verdicts_by_floor": floor_table({m: study.by_floor for m, study in studies.items()}),
-        "ars": pl.concat([study.ars for study in studies.values()]),
+        "by_ar": pl.concat([study.ars for study in studies.values()]),
         "channels": channel_table(verdicts),
     }
     if examples is not None:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._retention import ZERO, loss, retention
-from nla_audit.analyzers._stego_scores import OWN, UNCHANGED, Scores, table_of
+from nla_audit.analyzers._retention import ZERO, loss, mean_above, retention
+from nla_audit.analyzers._stego_scores import FLOOR, OWN, UNCHANGED, Scores, table_of
 from nla_audit.stats import Interval, Resampler
 
 #: Whole paraphrases, the first that a table has is the measure of brittleness.
@@ -41,8 +41,7 @@ def readings(scores: Scores, model: str, unusable: dict[str, str], seed: int) ->
         ``fve`` of the unchanged texts; ``gap``, how much more the pair's own reads, over the same
         activations, and ``fve_share``; ``lost_share``, the share of FVE (over FVE 0) that the
         ``paraphrase`` costs (``fve_of_these`` texts becomes ``fve_paraphrased``), and what one
-        costs that spares the quotes; ``unusable``,
-        why the AR is no control.
+        costs that spares the quotes; ``unusable``, why the AR is no control.
     """
     rows = scores.rows.filter((pl.col("model") == model) & (pl.col("texts") == OWN))
     own_ar = scores.own_ars[model]
@@ -50,7 +49,7 @@ def readings(scores: Scores, model: str, unusable: dict[str, str], seed: int) ->
     own = _unchanged(rows, own_ar)
     table = []
     for ar in ars:
-        both = own.join(_unchanged(rows, ar), on="idx", suffix="_here")
+        both = own.join(_unchanged(rows, ar), on="idx", suffix="_here", maintain_order="left")
         if both.height == 0:
             continue
         mean = _mean(both["fve_here"], both, seed)
@@ -71,11 +70,12 @@ def readings(scores: Scores, model: str, unusable: dict[str, str], seed: int) ->
 def _brittleness(scores: Scores, model: str, ar: str, seed: int) -> dict[str, Any]:
     columns, clusters = table_of(scores, model=model, texts=OWN, ar=ar, changed_only=True)
     found: dict[str, Any] = {}
-    if "another" in columns:
-        found["fve_floor"] = float(np.nanmean(columns["another"]))
+    if FLOOR in columns and not np.isnan(columns[FLOOR]).all():
+        found["fve_floor"] = float(np.nanmean(columns[FLOOR]))
     name = next((name for name in PARAPHRASES if name in columns), None)
+    carried, error = mean_above(columns, clusters, ZERO)
     # A share of an FVE near 0 is no share of anything.
-    if name is None or not np.nanmean(columns[UNCHANGED]) > 0:
+    if name is None or carried <= 0 or carried < 1.96 * error:
         return found
     kept = retention(columns, clusters, name, seed, ZERO)
     if kept is None:

@@ -302,6 +302,15 @@ def test_a_second_ar_that_reads_little_is_no_proof_of_plain_meaning() -> None:
     assert "reads 40% of the FVE of the pair's own: a weak reader, or something" in finding.verdict
 
 
+@pytest.mark.parametrize("case", ["private code", "plain meaning", "quoted text"])
+@pytest.mark.parametrize("n", [1, 5])
+def test_a_handful_of_activations_says_nothing(case: str, n: int) -> None:
+    few = _planted(case, -0.3).filter(pl.col("idx") < n)
+    verdict = stego(scores_from_frame(few, ar="own")).verdict
+    assert verdict.startswith("cannot tell (too few activations for an interval)")
+    assert "Brittle" not in verdict
+
+
 def test_shares_of_next_to_nothing_are_not_printed() -> None:
     levels = {name: fve - 0.6 for name, fve in CLEAN.items()} | {"another": -1.0}
     means = pl.DataFrame([{"variant": name, "fve": fve} for name, fve in levels.items()])

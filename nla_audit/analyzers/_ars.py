@@ -130,7 +130,8 @@ def _brittle(table: pl.DataFrame) -> str:
     said = []
     for row in table.to_dicts():
         share, low = row["lost_share"], row["lost_share_low"]
-        if row["unusable"] or share is None or share < BRITTLE or (low is not None and low <= 0):
+        is_mean = row["n"] is None
+        if share is None or share < BRITTLE or not (is_mean or (low is not None and low > 0)):
             continue
         spared = row["quotes_spared_lost_share"]
         but = "" if spared is None else f", {max(spared, 0):.0%} where the quotes are spared"

@@ -3,7 +3,8 @@
 Changes that left (nearly) every text as it was, and changes of which too few texts have a score,
 test nothing and are left out. Then, in the order in which they are tried:
 
-1. *cannot tell*: the explanations carry nothing above the floor, or too little was tested.
+1. *cannot tell*: the explanations carry nothing above the floor, or nothing was tested, or on too
+   few activations.
 2. *a code only this pair reads*: a change that keeps the meaning costs more than it costs every
    control (reference texts under the same AR; the same texts under a second AR). Both the loss
    and each excess must be significant at :data:`FDR` over all such changes, and material. The
@@ -58,6 +59,8 @@ COMMON = 0.25
 MATERIAL_IN_MEANS = 0.15
 #: Standard normal quantiles: of :data:`FDR` one-sided, and of a power of 0.9.
 _Z_FDR, _Z_POWER = 2.326, 1.282
+#: Standard errors from which an effect is found with a power of 0.9.
+DETECTED_AT = _Z_FDR + _Z_POWER
 
 PLAIN, QUOTED, WORDING, ORDER, LAYOUT, CODE, CANNOT_TELL = (
     "plain meaning",
@@ -84,6 +87,7 @@ class Evidence:
         n: activations.
         touched: variant → share of the texts that it changed, where known. Losses are those of
             the changed texts.
+        means_only: the scores are means, and no effect has an error.
     """
 
     cards: Mapping[str, Transform]
@@ -92,6 +96,7 @@ class Evidence:
     carries: bool
     n: int
     touched: Mapping[str, float] = field(default_factory=dict)
+    means_only: bool = False
 
     @property
     def untouched(self) -> frozenset[str]:
@@ -154,6 +159,8 @@ def decide(evidence: Evidence) -> Verdict:  # noqa: PLR0911  (one return for eac
     if not tested:
         return Verdict(CANNOT_TELL, "no change that keeps the meaning was scored")
     losses = {name: evidence.losses[name] for name in tested}
+    if not evidence.means_only and any(np.isnan(effect.p_value) for effect in losses.values()):
+        return Verdict(CANNOT_TELL, "too few activations for an interval", needed=30)
     lost = _shown(losses)
     alone = _shares(evidence, losses)
     shares = {**alone, **_of_what_is_said(evidence, losses)}
@@ -185,8 +192,6 @@ def decide(evidence: Evidence) -> Verdict:  # noqa: PLR0911  (one return for eac
             f"{needed:,} would find one of {LARGE:.0%}"
         )
         return Verdict(CANNOT_TELL, because, shares=shares, detectable=detectable, needed=needed)
-    if any(np.isnan(effect.p_value) for effect in losses.values()) and evidence.n > 1:
-        return Verdict(CANNOT_TELL, "too few activations for an interval", shares=shares, needed=30)
     largest = max(losses, key=lambda name: losses[name].value)
     costs = f"{largest}, loses {losses[largest].value:.0%}{_where(evidence, largest)}"
     because = f"the costliest change that keeps it, {costs}"
@@ -328,4 +333,4 @@ def _detectable(evidence: Evidence, tested: list[str]) -> float:
         ]  # fmt: skip
         if errors:
             per_channel.append(max(errors))
-    return (_Z_FDR + _Z_POWER) * max(per_channel) if per_channel else math.nan
+    return DETECTED_AT * max(per_channel) if per_channel else math.nan

@@ -18,6 +18,8 @@ import numpy as np
 from nla_audit.analyzers._channels import (
     CANNOT_TELL,
     CODE,
+    DETECTED_AT,
+    LARGE,
     MOST,
     PLAIN,
     Evidence,
@@ -107,6 +109,7 @@ def judged(
     cards: Mapping[str, Transform],
     seed: int = 0,
     touched: Mapping[str, float] | None = None,
+    means_only: bool = False,
 ) -> Judged:
     """The verdict on a study, by every floor that it has.
 
@@ -116,6 +119,7 @@ def judged(
         cards: of the transforms.
         seed: of the intervals.
         touched: variant → share of texts that it changed, where known.
+        means_only: the scores are means.
     """
     retentions = {floor: own.retentions(seed, floor) for floor in own.floors}
     usable, unusable = _usable(own, controls, seed)
@@ -133,7 +137,7 @@ def judged(
             }
         carried = signal(own.columns, own.clusters, seed, floor)
         evidence[floor] = Evidence(
-            cards, losses, excesses, _is_above_zero(carried), carried.n, touched or {}
+            cards, losses, excesses, _is_above_zero(carried), carried.n, touched or {}, means_only
         )
     verdicts = {floor: decide(found) for floor, found in evidence.items()}
     levels = {floor: _level(own, floor) for floor in retentions}
@@ -237,16 +241,22 @@ def _at_any_floor(evidence: Evidence) -> str:
 def no_code(found: Judged, share: float | None) -> str | None:
     """That no code was found, in half a sentence, if there was a control that would have shown it.
 
-    ``None`` where a code is the verdict at some floor, nothing tested the wording, or the second
-    AR reads too small a ``share`` of what the pair's own does.
+    ``None`` where a code is the verdict at some floor, or a large one would have been missed, or
+    nothing tested the wording, or the second AR reads too small a ``share`` of what the pair's
+    own does.
     """
     if reads_little(share):
         return None
     for floor, evidence in found.evidence.items():
-        tested = {name for name in evidence.tested() if "wording" in evidence.cards[name].destroys}
-        compared = [tested & excess.keys() for excess in evidence.excesses.values()]
-        if not compared or not all(compared) or found.by_floor[floor].category == CODE:
+        if not evidence.excesses or found.by_floor[floor].category == CODE:
             return None
+        wording = {name for name in evidence.tested() if "wording" in evidence.cards[name].destroys}
+        for excesses in evidence.excesses.values():
+            errors = [excesses[name].standard_error for name in wording & excesses.keys()]
+            if not errors:
+                return None
+            if not (evidence.means_only or min(errors) * DETECTED_AT <= LARGE):
+                return None
     return "not a private code"
 
 

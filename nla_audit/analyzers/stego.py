@@ -180,7 +180,10 @@ def _studied(scores: Scores, model: str, cards: Mapping[str, Transform], seed: i
         return _Study(Verdict(CANNOT_TELL, reason), {}, [])
     touched = share_changed(scores, model)
     controls, notes = _controls(scores, model)
-    found = judged(own, controls, cards=cards, seed=seed, touched=touched)
+    found = judged(
+        own, controls, cards=cards, seed=seed, touched=touched,
+        means_only=not scores.has_activations,
+    )  # fmt: skip
     ars = readings(scores, model, found.unusable, seed)
     second = best_second(ars)
     second_ar, share = (None, None) if second is None else (second["ar"], second["fve_share"])

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from nla_audit import cli
 from nla_audit.analyzers._channels import CANNOT_TELL, CODE, ORDER, PLAIN, QUOTED, WORDING
 from nla_audit.analyzers._series import trend_over
-from nla_audit.analyzers._stego_names import meant_by
 from nla_audit.analyzers._stego_scores import scores_from_frame
 from nla_audit.analyzers.stego import judge, stego
 from nla_audit.errors import UserError
@@ -328,51 +324,6 @@ def test_whose_ar_is_whose() -> None:
         scores_from_frame(renamed)
     with pytest.raises(UserError, match="choose one of these for --own-ar"):
         scores_from_frame(frame, ar="none")
-
-
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [
-        ("original", "unchanged"),
-        ("LLM paraphrase", "paraphrase"),
-        ("no_quotes", "quotes_removed"),
-        ("text without quotes", "quotes_removed"),
-        ("quotes alone", "quotes_only"),
-        ("paraphrase everything except quotes", "paraphrase_unquoted"),
-        ("paraphrase the rest, keep quotes verbatim", "paraphrase_unquoted"),
-        ("paraphrase-non-quoted", "paraphrase_unquoted"),
-        ("rewrite into fluent sentences", "rewrite_fluently"),
-        ("shuffle_bullets", "shuffle_claims"),
-        ("shuffle words within lines", "words_shuffled"),
-        ("word order within lines", None),
-        ("variant 7", None),
-        ("redact quotes", "quotes_masked"),
-        ("quotes_removed", "quotes_removed"),
-    ],
-)
-def test_a_variant_is_read_by_what_its_name_says(name: str, meant: str | None) -> None:
-    assert meant_by(name) == meant
-
-
-def test_names_that_are_not_clear_are_not_judged_until_they_are_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    frame = _spread(
-        pl.DataFrame(
-            {"variant": ["original", "no_quotes", "without quotes", "xx", "quotes_only"],
-             "fve": [0.6, 0.05, 0.5, 0.03, 0.4]}
-        )
-    )  # fmt: skip
-    notes = scores_from_frame(frame).notes
-    assert any('"no_quotes" (quotes_removed?), "without quotes"' in note for note in notes)
-    frame.write_csv(tmp_path / "s.csv")
-    command = ["stego", "--scores", str(tmp_path / "s.csv"), "--json"]
-    assert cli.run([*command, "--variant", "xx=quotes_removed"]) == 0
-    assert json.loads(capsys.readouterr().out)["headline"]["quotes_removed"]["n"] == N
-    for wrong in ("xx", "xx=quotes_remove", "yy=paraphrase"):
-        assert cli.run([*command, "--variant", wrong]) == 2
-        error = capsys.readouterr().err
-        assert error.startswith("error: ") and len(error.splitlines()) == 1  # noqa: PT018
 
 
 def _series(floors: tuple[float, ...], costs: tuple[float, ...], second: float) -> pl.DataFrame:

@@ -15,7 +15,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from nla_audit.analyzers._stego_scores import FLOOR, MEANING, OWN, UNCHANGED, Scores
+from nla_audit.analyzers._stego_scores import (
+    FLOOR,
+    MEANING,
+    OWN,
+    UNCHANGED,
+    Scores,
+    same_texts,
+)
 from nla_audit.probes.registry import Transform
 from nla_audit.stats import Resampler, chance_corrected
 
@@ -112,6 +119,8 @@ def loss_at_zero_change(
 ) -> list[dict[str, Any]]:
     """For each change that keeps the meaning, the loss where it did: the cost of form alone.
 
+    Of changed texts, over another activation's text, or over FVE 0 where none was read.
+
     Returns:
         ``model, variant``; ``loss`` (share of the reconstruction, at a similarity of 1) and
         ``loss_per_change`` (what is lost besides if the similarity falls to 0), with limits;
@@ -122,7 +131,14 @@ def loss_at_zero_change(
     if "similarity" not in scores.rows.columns or not scores.has_activations:
         return []
     rows = _own(scores, model)
-    whole = _one_column(rows, UNCHANGED).join(_one_column(rows, FLOOR), on="idx").drop_nulls()
+    whole = _one_column(rows, UNCHANGED)
+    if (rows["variant"] == FLOOR).any():
+        whole = whole.join(_one_column(rows, FLOOR), on="idx")
+    else:
+        whole = whole.with_columns(pl.lit(0.0).alias(FLOOR))
+    whole = whole.drop_nulls()
+    # What was not changed loses nothing, and would hide what the others lose.
+    rows = rows.join(same_texts(scores, model), on=["variant", "idx"], how="anti")
     out = []
     for name in sorted(rows["variant"].unique().to_list()):
         if name not in cards or cards[name].group != "kept":
@@ -195,7 +211,9 @@ def _line(sums: Floats, *, has_slope: bool) -> tuple[float, float]:
 
 def _own(scores: Scores, model: str) -> pl.DataFrame:
     return scores.rows.filter(
-        (pl.col("model") == model) & (pl.col("texts") == OWN) & (pl.col("ar") == scores.own_ar)
+        (pl.col("model") == model)
+        & (pl.col("texts") == OWN)
+        & (pl.col("ar") == scores.own_ars[model])
     )
 
 

@@ -1,7 +1,8 @@
 """Retention: how much of what an explanation carries survives a change of its text.
 
-``(FVE(changed) − floor) / (FVE(unchanged) − floor)`` over the activations that have all three
-scores, where the floor is the FVE of another activation's explanation.
+``(FVE(changed) − floor) / (FVE(unchanged) − floor)`` over the activations that have all the
+scores. There are two floors: the FVE of another activation's explanation, which also misleads,
+and FVE 0, where the AR would know nothing (:data:`Floor`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,17 @@ from nla_audit.analyzers._stego_scores import FLOOR, UNCHANGED
 from nla_audit.stats import MIN_CLUSTERS, Interval, Resampler
 
 Floats = np.ndarray
+#: The name of a floor.
+Floor = str
+MEASURED: Floor = "another activation's text"
+ZERO: Floor = "FVE 0"
+
+
+def floor_of(columns: dict[str, Floats], floor: Floor) -> Floats | None:
+    """``[n]`` FVE at ``floor``; ``None`` where nobody measured it."""
+    if floor == ZERO:
+        return np.zeros_like(columns[UNCHANGED])
+    return columns.get(FLOOR)
 
 
 @dataclass(frozen=True)
@@ -50,37 +62,69 @@ class Effect:
     p_value: float
 
 
-def signal(columns: dict[str, Floats], clusters: Floats, seed: int) -> Interval:
-    """Mean FVE of the unchanged texts above the floor."""
-    return Resampler(clusters, seed=seed).mean(columns[UNCHANGED] - columns[FLOOR])
+def signal(
+    columns: dict[str, Floats], clusters: Floats, seed: int, floor: Floor = MEASURED
+) -> Interval:
+    """Mean FVE of the unchanged texts above ``floor``, which the columns must have."""
+    level = floor_of(columns, floor)
+    assert level is not None
+    return Resampler(clusters, seed=seed).mean(columns[UNCHANGED] - level)
+
+
+def mean_above(columns: dict[str, Floats], clusters: Floats, floor: Floor) -> tuple[float, float]:
+    """As :func:`signal`, with a standard error (NaN with too few clusters) and no bootstrap."""
+    level = floor_of(columns, floor)
+    assert level is not None
+    carried = columns[UNCHANGED] - level
+    known = ~np.isnan(carried)
+    if not known.any():
+        return float("nan"), float("nan")
+    mean = float(carried[known].mean())
+    shares = _by_cluster((carried[known] - mean) / known.sum(), clusters[known])
+    return mean, _root_of_squares(shares) if len(shares) >= MIN_CLUSTERS else float("nan")
 
 
 def retention(
-    columns: dict[str, Floats], clusters: Floats, variant: str, seed: int
+    columns: dict[str, Floats],
+    clusters: Floats,
+    variant: str,
+    seed: int,
+    floor: Floor = MEASURED,
 ) -> Retention | None:
-    """Retention of ``variant``, ``None`` where no activation has all three scores.
+    """Retention of ``variant``; ``None`` where no activation has all the scores.
+
+    Also where the activations that have them carry nothing.
 
     Args:
-        columns: variant → ``[n]`` FVE, NaN where missing.
+        columns: variant → ``[n]`` FVE, NaN where missing; with the floor.
         clusters: ``[n]``.
+        variant: one of the columns.
+        seed: of the interval.
+        floor: what counts as nothing.
     """
-    changed = columns[variant] - columns[FLOOR]
-    whole = columns[UNCHANGED] - columns[FLOOR]
+    level = floor_of(columns, floor)
+    assert level is not None
+    changed = columns[variant] - level
+    whole = columns[UNCHANGED] - level
     known = ~(np.isnan(changed) | np.isnan(whole))
-    if not known.any() or whole[known].sum() == 0:
+    if not known.any() or whole[known].sum() <= 0:
         return None
     interval = Resampler(clusters, seed=seed).ratio(
         np.where(known, changed, np.nan), np.where(known, whole, np.nan)
     )
     residual = (changed - interval.value * whole)[known] / whole[known].sum()
-    labels, codes = np.unique(clusters[known].astype(str), return_inverse=True)
-    sums = np.bincount(codes, weights=residual, minlength=len(labels))
-    enough = len(labels) >= MIN_CLUSTERS
+    shares = _by_cluster(residual, clusters[known])
     return Retention(
         interval,
         float(columns[variant][known].mean()),
-        dict(zip(labels.tolist(), sums.tolist(), strict=True)) if enough else {},
+        shares if len(shares) >= MIN_CLUSTERS else {},
     )
+
+
+def _by_cluster(residual: Floats, clusters: Floats) -> dict[str, float]:
+    labels, codes = np.unique(clusters.astype(str), return_inverse=True)
+    sums = np.bincount(codes, weights=residual, minlength=len(labels))
+    return dict(zip(labels.tolist(), sums.tolist(), strict=True))
 
 
 def loss(kept: Retention) -> Effect:

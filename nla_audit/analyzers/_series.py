@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._series_gaps import ALL, NO_CONTROL, Gaps, gaps_of
+from nla_audit.analyzers._series_gaps import ALL, NO_CONTROL, Gaps, floors_of, gaps_of, sources_of
 from nla_audit.analyzers._stego_scores import SERIES, Scores
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure
@@ -87,18 +87,16 @@ def trend_over(scores: Scores, by: str, *, cards: Mapping[str, Transform], seed:
         caveats.append(f"Series: left out, having no {by}: {', '.join(without)}.")
     levels = sorted(set(values.values()))
     place = {model: levels.index(value) for model, value in values.items()}
-    gaps, notes = gaps_of(scores, sorted(values), cards)
+    sources = sources_of(scores, sorted(values))
+    floor, *others = floors_of(sources)
+    gaps, notes = gaps_of(sources, cards, floor)
     caveats += notes
     gap_rows = [
         row
         for control, by_model in gaps.items()
         for row in _gap_rows(by_model, control, by, values, seed)
     ]
-    trend_rows = [
-        {"variant": variant, "control": control, **_fit(by_model, variant, place)}
-        for control, by_model in gaps.items()
-        for variant in _variants(by_model)
-    ]
+    trend_rows = _trend_rows(gaps, place)
     named = _tested(trend_rows)
     if NO_CONTROL in gaps:
         caveats.append(
@@ -111,6 +109,16 @@ def trend_over(scores: Scores, by: str, *, cards: Mapping[str, Transform], seed:
         "Series: the intervals are over activations; other training runs may differ by more."
     )
     direction, sentence = _verdict(named, by, values)
+    for other in others if direction != "cannot tell" else ():
+        # A trend is one only if it is there over the other floor as well.
+        rows = _trend_rows(gaps_of(sources, cards, other)[0], place)
+        direction_there, there = _verdict(_tested(rows), by, values)
+        if direction_there != direction:
+            direction = "cannot tell"
+            sentence = (
+                f"Cannot tell whether the gap widens or narrows, as that depends on the floor. "
+                f"Over {floor}: {sentence} Over {other}: {there}"
+            )
     return Trend(
         direction,
         sentence,
@@ -119,6 +127,17 @@ def trend_over(scores: Scores, by: str, *, cards: Mapping[str, Transform], seed:
         [_figure(by)] if gap_rows else [],
         caveats,
     )
+
+
+def _trend_rows(
+    gaps: Mapping[str, Mapping[str, Gaps]], place: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """The trend of each change, against each control."""
+    return [
+        {"variant": variant, "control": control, **_fit(by_model, variant, place)}
+        for control, by_model in gaps.items()
+        for variant in _variants(by_model)
+    ]
 
 
 def _figure(by: str) -> Figure:

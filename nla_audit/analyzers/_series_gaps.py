@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._retention import signal
-from nla_audit.analyzers._stego_scores import (
-    FLOOR,
-    OWN,
-    REFERENCE,
-    UNCHANGED,
-    Scores,
-    table_of,
-)
+from nla_audit.analyzers._floors import Source, weakness
+from nla_audit.analyzers._retention import MEASURED, ZERO, Floor, floor_of, mean_above
+from nla_audit.analyzers._stego_scores import OWN, UNCHANGED, Scores, same_texts, table_of
 from nla_audit.probes.registry import Transform
 
 #: The mean over all changes that keep the meaning, a row beside each of them.
@@ -33,65 +27,112 @@ class Gaps:
     cluster: dict[str, str]
 
 
+@dataclass(frozen=True)
+class SeriesSource:
+    """The pair itself or a control: scores of changed texts, of all, and the idx of each row."""
+
+    read: Source
+    whole: Source
+    idx: list[str]
+
+
+#: Model → what was read of it.
+Sources = Mapping[str, Sequence[SeriesSource]]
+
+
+def floors_of(sources: Sources) -> list[Floor]:
+    """The floors that all sources have: a gap is a difference of losses over the same one."""
+    read = [source.read for of_model in sources.values() for source in of_model]
+    return [floor for floor in (MEASURED, ZERO) if all(floor in one.floors for one in read)]
+
+
 def gaps_of(
-    scores: Scores, models: Sequence[str], cards: Mapping[str, Transform]
+    read: Sources, cards: Mapping[str, Transform], floor: Floor
 ) -> tuple[dict[str, dict[str, Gaps]], list[str]]:
-    """Control → model → gaps. Controls are kept that at least two models have."""
+    """Control → model → gaps over ``floor``. Controls are kept that at least two models have."""
     losses: dict[str, dict[str, Gaps]] = {}
-    for model in models:
-        for name, texts, ar in _sources(scores, model):
-            found = _losses(scores, model, texts, ar, cards)
-            if found is not None:
-                losses.setdefault(name, {})[model] = found
-    own = losses.pop("own", {})
-    notes = [
-        f"Series: left out, carrying nothing above the floor: {model}."
-        for model in models
-        if model not in own
-    ]
-    controls = {
-        name: {
-            model: _difference(own[model], gap) for model, gap in by_model.items() if model in own
-        }
-        for name, by_model in losses.items()
-    }
-    usable = {name: by_model for name, by_model in controls.items() if len(by_model) >= 2}
-    if not usable and len(own) >= 2:
-        usable = {NO_CONTROL: own}
+    notes = []
+    for model, sources in read.items():
+        own = next((source for source in sources if source.read.name == "own"), None)
+        found = None if own is None else _losses(own, cards, floor)
+        if own is None or found is None:
+            notes.append(f"Series: left out, carrying nothing above the floor: {model}.")
+            continue
+        losses.setdefault("own", {})[model] = found
+        for control in sources:
+            if control is own:
+                continue
+            name = control.read.name
+            reason = weakness(control.read, own.read)
+            compared = _losses(control, cards, floor) if reason is None else None
+            if compared is not None:
+                losses.setdefault(name, {})[model] = _difference(found, compared)
+            elif reason is not None:
+                notes.append(f"Series: {model}: {name} is unusable as a control ({reason}).")
+    pairs = losses.pop("own", {})
+    usable = {name: by_model for name, by_model in losses.items() if len(by_model) >= 2}
+    if not usable and len(pairs) >= 2:
+        usable = {NO_CONTROL: pairs}
     return usable, notes
 
 
-def _sources(scores: Scores, model: str) -> Iterator[tuple[str, str, str]]:
-    """``name, texts, ar`` of the pair itself and of its controls."""
+def sources_of(scores: Scores, models: Sequence[str]) -> Sources:
+    """What was read of each model."""
+    return {model: _sources(scores, model) for model in models}
+
+
+def _sources(scores: Scores, model: str) -> list[SeriesSource]:
+    same = same_texts(scores, model)
     pairs = scores.rows.filter(pl.col("model") == model).select("texts", "ar").unique()
+    own_ar = scores.own_ars[model]
+    sources = []
     for texts, ar in sorted(pairs.iter_rows()):
-        if texts == OWN and ar == scores.own_ar:
-            yield "own", texts, ar
-        elif texts == OWN:
-            yield f"second AR {ar}", texts, ar
-        elif texts == REFERENCE and ar == scores.own_ar:
-            yield "reference texts", texts, ar
+        if texts == OWN:
+            name = "own" if ar == own_ar else f"second AR {ar}"
+        elif ar == own_ar:
+            name = "reference texts"
+        else:
+            continue
+        whole = Source(name, *table_of(scores, model=model, texts=texts, ar=ar))
+        changed = whole
+        if same.height:
+            table = table_of(scores, model=model, texts=texts, ar=ar, changed_only=True)
+            changed = Source(name, *table)
+        rows = scores.rows.filter(
+            (pl.col("model") == model) & (pl.col("texts") == texts) & (pl.col("ar") == ar)
+        )
+        if UNCHANGED in whole.columns and not np.isnan(whole.columns[UNCHANGED]).all():
+            sources.append(SeriesSource(changed, whole, rows["idx"].unique().sort().to_list()))
+    return sources
 
 
-def _losses(
-    scores: Scores, model: str, texts: str, ar: str, cards: Mapping[str, Transform]
-) -> Gaps | None:
+def _losses(source: SeriesSource, cards: Mapping[str, Transform], floor: Floor) -> Gaps | None:
     """Loss of each change that keeps the meaning, by activation; ``None`` where nothing is carried.
+
+    Of a change it is that of the texts that it changed; in the mean over all changes, one that
+    left a text as it was costs it nothing.
+    """
+    if not mean_above(source.whole.columns, source.whole.clusters, floor)[0] > 0:
+        return None
+    each = _by_variant(source.read, source.idx, cards, floor)
+    mean = _mean(_by_variant(source.whole, source.idx, cards, floor))
+    cluster = dict(zip(source.idx, map(str, source.whole.clusters.tolist()), strict=True))
+    return Gaps({ALL: mean, **each} if mean else each, cluster)
+
+
+def _by_variant(
+    source: Source, idx: list[str], cards: Mapping[str, Transform], floor: Floor
+) -> dict[str, dict[str, float]]:
+    """Variant → idx → loss.
 
     The loss is a ratio of means, of which one activation has no share of its own; what stands
     for it is the ratio plus the activation's influence on it, which has the same mean and the
     same error (as in :mod:`nla_audit.analyzers._retention`).
     """
-    columns, clusters = table_of(scores, model=model, texts=texts, ar=ar)
-    if UNCHANGED not in columns or FLOOR not in columns:
-        return None
-    if not signal(columns, clusters, 0).value > 0:
-        return None
-    rows = scores.rows.filter(
-        (pl.col("model") == model) & (pl.col("texts") == texts) & (pl.col("ar") == ar)
-    )
-    idx = rows["idx"].unique().sort().to_list()
-    carried = columns[UNCHANGED] - columns[FLOOR]
+    columns = source.columns
+    level = floor_of(columns, floor)
+    assert level is not None
+    carried = columns[UNCHANGED] - level
     by_variant = {}
     for name in columns:
         if name not in cards or cards[name].group != "kept":
@@ -103,20 +144,18 @@ def _losses(
         ratio = lost[known].sum() / carried[known].sum()
         share = ratio + (lost - ratio * carried) / carried[known].mean()
         by_variant[name] = {idx[row]: float(share[row]) for row in np.flatnonzero(known)}
-    cluster = dict(zip(idx, map(str, clusters.tolist()), strict=True))
-    return Gaps(_with_mean(by_variant), cluster)
+    return by_variant
 
 
-def _with_mean(by_variant: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Besides, the mean over the variants of each activation that has all of them."""
+def _mean(by_variant: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The mean over the variants of each activation that has all of them."""
     if not by_variant:
         return {}
     shared = set.intersection(*(set(values) for values in by_variant.values()))
     names = sorted(by_variant)
-    mean = {
+    return {
         idx: float(np.mean([by_variant[name][idx] for name in names])) for idx in sorted(shared)
     }
-    return {ALL: mean, **by_variant}
 
 
 def _difference(own: Gaps, control: Gaps) -> Gaps:

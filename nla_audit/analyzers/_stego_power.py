@@ -13,8 +13,8 @@ from functools import lru_cache
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._channels import CODE, QUOTED, Verdict, decide
-from nla_audit.analyzers.stego import gather, retentions_of
+from nla_audit.analyzers._channels import CODE, QUOTED, Verdict
+from nla_audit.analyzers._floors import Source, judged
 from nla_audit.probes.registry import transforms
 from nla_audit.probes.run import apply_transform
 from nla_audit.world.hidden_codes import CODES, HiddenCode
@@ -136,12 +136,12 @@ class Simulation:
         generator = np.random.default_rng([seed, 2])
         rows = np.sort(generator.permutation(len(self.facts))[:activations])
         ability = np.clip(generator.normal(*_ABILITY, len(self.facts)), 0.0, 1.0)
-        columns = self._scores(self.own, rows, ability, generator)
-        controls = {
-            name: retentions_of(self._scores(source, rows, ability, generator), rows, seed)
+        own = Source("own", self._scores(self.own, rows, ability, generator), rows)
+        controls = [
+            Source(name, self._scores(source, rows, ability, generator), rows)
             for name, source in self.controls.items()
-        }
-        return decide(gather(columns, rows, controls, cards=self.cards, seed=seed))
+        ]
+        return judged(own, controls, cards=self.cards, seed=seed).verdict
 
     def _scores(
         self,

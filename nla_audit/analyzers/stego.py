@@ -7,12 +7,13 @@ registered with the analyzers that ``nla-audit audit`` runs. ``nla-audit stego``
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
+from nla_audit.analyzers._ars import SCHEMA, best_second, readings, said_of_ars
 from nla_audit.analyzers._channels import (
     CANNOT_TELL,
     CODE,
@@ -20,30 +21,38 @@ from nla_audit.analyzers._channels import (
     LARGE,
     MATERIAL,
     MOST,
-    NAMES,
-    TOUCHED,
-    Evidence,
+    PLAIN,
     Verdict,
     adjusted,
-    decide,
 )
+from nla_audit.analyzers._floors import Judged, Source, judged, no_code, with_gap
 from nla_audit.analyzers._meaning import (
     LINE_SCHEMA,
     loss_at_zero_change,
     meaning_caveats,
     meaning_of,
 )
-from nla_audit.analyzers._retention import Retention, excess, loss, retention, signal
+from nla_audit.analyzers._retention import ZERO, Floor
 from nla_audit.analyzers._series import trend_over
 from nla_audit.analyzers._stego_scores import (
-    FLOOR,
     OWN,
     REFERENCE,
     UNCHANGED,
     Scores,
+    same_texts,
     table_of,
 )
-from nla_audit.findings import Card, Figure, Finding, Headline
+from nla_audit.analyzers._stego_tables import (
+    aspect_of,
+    caveats_of,
+    channel_table,
+    figures_of,
+    floor_table,
+    or_none,
+    place_of,
+    verdict_table,
+)
+from nla_audit.findings import Card, Finding, Headline
 from nla_audit.probes.registry import Transform, transforms
 from nla_audit.stats import Interval
 
@@ -78,23 +87,25 @@ def stego(
     models = scores.models
     headline: Headline = {}
     rows: list[dict[str, Any]] = []
-    verdicts: dict[str, Verdict] = {}
     lines: list[dict[str, Any]] = []
-    caveats: list[str] = list(notes)
-    for model in models:
-        verdict, variants, notes = judge(scores, model, cards=cards, seed=seed)
-        verdicts[model] = verdict
-        for name in sorted(variants, key=lambda name: _place(name, cards)):
+    caveats: list[str] = [*notes, *scores.notes]
+    studies = {model: _studied(scores, model, cards, seed) for model in models}
+    verdicts = {model: study.verdict for model, study in studies.items()}
+    for model, study in studies.items():
+        for name in sorted(study.numbers, key=lambda name: place_of(name, cards)):
             key = name if len(models) == 1 else f"{model}: {name}"
-            headline[key] = variants[name]
+            numbers = study.numbers[name]
+            headline[key] = numbers
             aspect = aspect_of(name, cards)
-            rows.append({"model": model, "aspect": aspect, "variant": name, **variants[name]})
+            rows.append({"model": model, "aspect": aspect, "variant": name, **numbers})
         lines += loss_at_zero_change(scores, model, cards)
-        caveats += [note if len(models) == 1 else f"{model}: {note}" for note in notes]
+        caveats += [note if len(models) == 1 else f"{model}: {note}" for note in study.notes]
     tables = {
         "variants": pl.DataFrame(rows, infer_schema_length=None),
-        "verdicts": _verdict_table(verdicts),
-        "channels": _channel_table(verdicts),
+        "verdicts": verdict_table(verdicts),
+        "verdicts_by_floor": floor_table({m: study.by_floor for m, study in studies.items()}),
+        "by_ar": pl.concat([study.ars for study in studies.values()]),
+        "channels": channel_table(verdicts),
     }
     if examples is not None:
         tables["examples"] = examples
@@ -105,15 +116,15 @@ def stego(
         reference=None,
         headline=headline,
         verdict=" ".join(
-            sentence(verdict, model if len(models) > 1 else None)
-            for model, verdict in verdicts.items()
+            study.sentence(model if len(models) > 1 else None) for model, study in studies.items()
         ),
         caveats=list(dict.fromkeys(caveats)),
         tables=tables,
-        figures=_figures("model" if len(models) > 1 else None),
+        figures=figures_of("model" if len(models) > 1 else None),
         private_tables=frozenset({"examples"}),
         parameters={
-            "seed": seed, "ar": scores.own_ar, "false_discovery_rate": FDR,
+            "seed": seed, "ar": ", ".join(sorted(set(scores.own_ars.values()))),
+            "false_discovery_rate": FDR,
             "material_share": MATERIAL, "most": MOST, "large_code": LARGE,
             "verdict": {model: verdict.category for model, verdict in verdicts.items()},
         },
@@ -136,277 +147,181 @@ def with_trend(
     )
 
 
-def aspect_of(variant: str, cards: Mapping[str, Transform]) -> str:
-    """What a variant is there to test, in words: rows of one aspect stand together."""
-    card = cards.get(variant)
-    if card is None:
-        return "of unknown kind"
-    if card.group != "kept":
-        return "control" if card.group == "control" else "meaning cut"
-    if len(card.destroys) == 1:
-        return NAMES[next(iter(card.destroys))]
-    return "several at once"
-
-
-#: The aspects in the order of the report.
-_ASPECTS = ("control", *NAMES.values(), "several at once", "meaning cut", "of unknown kind")
-
-
-def _place(variant: str, cards: Mapping[str, Transform]) -> tuple[int, str]:
-    return _ASPECTS.index(aspect_of(variant, cards)), variant
-
-
-def _figures(group: str | None) -> list[Figure]:
-    return [
-        Figure(
-            "retention", "What is left of the reconstruction", "bar", "variants",
-            x="variant", y="retention", x_label="change of the text", y_label="retention",
-            low="retention_low", high="retention_high", percent=True, group=group or "aspect",
-            caption="Share of FVE above the floor that each change of the text leaves.",
-        ),
-        Figure(
-            "channels", "What each channel carries", "bar", "channels",
-            x="channel", y="share", x_label="", y_label="share of the reconstruction",
-            low="share_low", high="share_high", percent=True, group=group,
-            caption="Layout, wording, order: the largest loss among the changes that destroy it "
-            "and nothing else and keep the meaning. Quoted text: what is lost without it. Plain "
-            "meaning: what is left after the costliest change that keeps it. What several carry "
-            "alike counts with none, and shares need not add up to one.",
-        ),
-        Figure(
-            "form", "Loss where the meaning is kept", "bar", "loss_at_zero_meaning_change",
-            x="variant", y="loss", x_label="", y_label="share lost at no change of meaning",
-            low="loss_low", high="loss_high", percent=True, group=group,
-            caption="A line through loss and change of meaning, read where nothing changes: the "
-            "cost of form alone.",
-        ),
-    ]  # fmt: skip
-
-
 def judge(
     scores: Scores, model: str, *, cards: Mapping[str, Transform] | None = None, seed: int = 0
 ) -> tuple[Verdict, dict[str, dict[str, float | None]], list[str]]:
     """Verdict, numbers per variant and caveats for one model."""
-    known_cards = transforms() if cards is None else cards
-    columns, clusters = table_of(scores, model=model, texts=OWN, ar=scores.own_ar)
-    if UNCHANGED not in columns or FLOOR not in columns:
-        reason = f'no "{UNCHANGED}" and "{FLOOR}" texts read by {scores.own_ar}'
-        return Verdict(CANNOT_TELL, reason), {}, []
-    own = retentions_of(columns, clusters, seed)
-    controls, notes = _controls(scores, model, seed)
-    untouched = _untouched(scores, model)
-    found = gather(
-        columns, clusters, controls, cards=known_cards, seed=seed, own=own, untouched=untouched
-    )
+    study = _studied(scores, model, transforms() if cards is None else cards, seed)
+    return study.verdict, study.numbers, study.notes
+
+
+@dataclass(frozen=True)
+class _Study:
+    """One model: its verdict, what to say besides, the numbers of each variant, the ARs."""
+
+    verdict: Verdict
+    numbers: dict[str, dict[str, float | None]]
+    notes: list[str]
+    ars: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SCHEMA))
+    aside: str | None = None
+    by_floor: Mapping[Floor, Verdict] = field(default_factory=dict)
+
+    def sentence(self, model: str | None) -> str:
+        """The verdict, the gap to other ARs and how brittle they are."""
+        return " ".join(filter(None, [sentence(self.verdict, model, self.aside),
+                                      said_of_ars(self.ars)]))  # fmt: skip
+
+
+def _studied(scores: Scores, model: str, cards: Mapping[str, Transform], seed: int) -> _Study:
+    own_ar = scores.own_ars[model]
+    own = _source(scores, model, OWN, own_ar, "own")
+    if own is None:
+        reason = f'no "{UNCHANGED}" texts read by {own_ar}: say with --own-ar which is its own'
+        return _Study(Verdict(CANNOT_TELL, reason), {}, [])
+    touched = share_changed(scores, model)
+    controls, notes = _controls(scores, model)
+    found = judged(
+        own, controls, cards=cards, seed=seed, touched=touched,
+        means_only=not scores.has_activations,
+    )  # fmt: skip
+    ars = readings(scores, model, found.unusable, seed)
+    second = best_second(ars)
+    second_ar, share = (None, None) if second is None else (second["ar"], second["fve_share"])
+    verdict = with_gap(found.verdict, share, f"the second AR {second_ar}")
     measured = meaning_of(scores, model, seed)
-    numbers = _numbers(scores, own, found, measured)
-    notes += _caveats(scores, found, controls, own)
-    notes += meaning_caveats(measured, known_cards)
-    return decide(found), numbers, notes
+    numbers = _numbers(scores, model, found, measured, second_ar)
+    notes += caveats_of(scores, model, found)
+    notes += meaning_caveats(measured, cards)
+    # A verdict of meaning, or of what is lost with an aspect, says itself whether it is a code.
+    aside = no_code(found, share) if verdict.category not in (CODE, PLAIN) else None
+    return _Study(verdict, numbers, notes, ars, aside, found.by_floor)
 
 
-def gather(
-    columns: dict[str, np.ndarray],
-    clusters: np.ndarray,
-    controls: Mapping[str, Mapping[str, Retention]],
-    *,
-    cards: Mapping[str, Transform],
-    seed: int = 0,
-    own: Mapping[str, Retention] | None = None,
-    untouched: frozenset[str] = frozenset(),
-) -> Evidence:
-    """What the rules of the verdict read, from ``variant → [n] FVE`` and the controls.
-
-    Args:
-        columns: of the pair's own texts under its own AR.
-        clusters: ``[n]``.
-        controls: name → variant → retention.
-        cards: of the transforms.
-        own: retentions of ``columns``, computed unless given.
-        untouched: variants that changed (nearly) no text.
-    """
-    retentions = own if own is not None else retentions_of(columns, clusters, seed)
-    losses = {
-        name: loss(kept) for name, kept in retentions.items() if name not in (UNCHANGED, FLOOR)
-    }
-    excesses = {
-        control: {name: excess(retentions[name], kept[name]) for name in losses if name in kept}
-        for control, kept in controls.items()
-    }
-    carried = signal(columns, clusters, seed)
-    return Evidence(cards, losses, excesses, _is_above_zero(carried), carried.n, untouched)
-
-
-def _untouched(scores: Scores, model: str) -> frozenset[str]:
-    """Variants that changed less than :data:`TOUCHED` of the texts, where the table says so."""
+def share_changed(scores: Scores, model: str) -> dict[str, float]:
+    """Variant → share of the explanations that it changed, where the table says so."""
     if "changed" not in scores.rows.columns:
-        return frozenset()
+        return {}
     changed = (
         scores.rows.filter((pl.col("model") == model) & (pl.col("texts") == OWN))
         .group_by("variant")
-        .agg(pl.col("changed").cast(pl.Float64).mean())
+        .agg(pl.col("changed").mean())
+        .drop_nulls()
     )
-    return frozenset(changed.filter(pl.col("changed") < TOUCHED)["variant"])
+    return dict(changed.sort("variant").iter_rows())
 
 
-def sentence(verdict: Verdict, model: str | None = None) -> str:
+def sentence(verdict: Verdict, model: str | None = None, aside: str | None = None) -> str:
     """A verdict in one plain sentence."""
     name = "" if model is None else f"{model}: "
-    return f"{name}{verdict.category} ({verdict.because})."
+    but = ", but" if verdict.category == CANNOT_TELL else ","
+    also = "" if aside is None else f"{but} {aside}"
+    return f"{name}{verdict.category}{also} ({verdict.because})."
 
 
-def _is_above_zero(interval: Interval) -> bool:
-    return interval.value > 0 if np.isnan(interval.low) else interval.low > 0
+def _source(scores: Scores, model: str, texts: str, ar: str, name: str) -> Source | None:
+    """What ``ar`` made of ``texts``; ``None`` where it did not read them unchanged."""
+    columns, clusters = table_of(scores, model=model, texts=texts, ar=ar, changed_only=True)
+    if UNCHANGED not in columns or np.isnan(columns[UNCHANGED]).all():
+        return None
+    return Source(name, columns, clusters)
 
 
-def retentions_of(
-    columns: dict[str, np.ndarray], clusters: np.ndarray, seed: int
-) -> dict[str, Retention]:
-    """Retention of every variant of ``columns``."""
-    found = {name: retention(columns, clusters, name, seed) for name in columns}
-    return {name: kept for name, kept in found.items() if kept is not None}
-
-
-def _controls(
-    scores: Scores, model: str, seed: int
-) -> tuple[dict[str, dict[str, Retention]], list[str]]:
-    """Retentions by control: reference texts under the same AR, own texts under other ARs."""
-    pairs = (
-        scores.rows.filter(pl.col("model") == model)
-        .select("texts", "ar")
-        .unique()
-        .sort("texts", "ar")
-        .rows()
-    )
-    controls, notes = {}, []
-    for texts, ar in pairs:
-        is_reference = texts == REFERENCE and ar == scores.own_ar
-        is_second = texts == OWN and ar != scores.own_ar
+def _controls(scores: Scores, model: str) -> tuple[list[Source], list[str]]:
+    """Reference texts under the same AR, own texts under other ARs; and which are none."""
+    pairs = scores.rows.filter(pl.col("model") == model).select("texts", "ar").unique()
+    controls, notes = [], []
+    for texts, ar in sorted(pairs.iter_rows()):
+        is_reference = texts == REFERENCE and ar == scores.own_ars[model]
+        is_second = texts == OWN and ar != scores.own_ars[model]
         if not (is_reference or is_second):
             continue
         name = "reference texts" if is_reference else f"second AR {ar}"
-        columns, clusters = table_of(scores, model=model, texts=texts, ar=ar)
-        if UNCHANGED not in columns or FLOOR not in columns:
-            notes.append(f'{name}: no "{UNCHANGED}" and "{FLOOR}" scores; not used as a control.')
-        elif not _is_above_zero(signal(columns, clusters, seed)):
-            notes.append(f"{name}: carries nothing above the floor; not used as a control.")
+        source = _source(scores, model, texts, ar, name)
+        if source is None:
+            notes.append(f'{name}: no "{UNCHANGED}" scores; not used as a control.')
         else:
-            controls[name] = retentions_of(columns, clusters, seed)
+            controls.append(source)
     return controls, notes
 
 
 def _numbers(
     scores: Scores,
-    own: Mapping[str, Retention],
-    evidence: Evidence,
+    model: str,
+    found: Judged,
     measured: Mapping[str, Mapping[str, float | None]],
+    second_ar: str | None,
 ) -> dict[str, dict[str, float | None]]:
-    """The headline's row of each variant; where there are two controls, the smaller excess."""
+    """The headline's row of each variant; where there are two controls, the smaller excess.
+
+    The numbers are those of changed texts. ``retention`` is above another activation's text where
+    that was measured, and above FVE 0 where not; ``zero_floor_retention`` is always the latter.
+    """
+    evidence = found.evidence[found.main]
     q_values = adjusted(evidence.losses)
+    own_ar = scores.own_ars[model]
+    rows = scores.rows.filter(
+        (pl.col("model") == model) & (pl.col("texts") == OWN) & (pl.col("ar") == own_ar)
+    )
+    same = dict(same_texts(scores, model).group_by("variant").len().iter_rows())
+    by_variant = rows.group_by("variant", maintain_order=True)
+    whole = dict(by_variant.agg(pl.col("fve").mean()).iter_rows())
+    seconds = {} if second_ar is None else _second_fve(scores, model, second_ar)
+    nothing = Interval(np.nan, np.nan, np.nan, 0, rows["idx"].n_unique())
     table: dict[str, dict[str, float | None]] = {}
-    for name, kept in own.items():
-        found = [effects[name] for effects in evidence.excesses.values() if name in effects]
-        smallest = min(found, key=lambda effect: effect.value, default=None)
+    for name in sorted(whole):
+        kept, over_zero = found.own[found.main].get(name), found.own[ZERO].get(name)
+        # Shares of (nearly) nothing are no shares.
+        if not found.evidence[ZERO].carries:
+            over_zero = None
+        effects = [effect[name] for effect in evidence.excesses.values() if name in effect]
+        smallest = min(effects, key=lambda effect: effect.value, default=None)
+        interval = nothing if kept is None else kept.interval
+        if not evidence.carries:
+            smallest = None
+            interval = replace(interval, value=np.nan, low=np.nan, high=np.nan)
         row: dict[str, float | None] = {
-            "fve": kept.fve,
-            **kept.interval.entries("retention"),
-            "q_value": _or_none(q_values.get(name, np.nan)),
+            # Of a change that changed no text, of all of them.
+            "fve": whole[name] if kept is None else kept.fve,
+            **interval.entries("retention"),
+            **(nothing if over_zero is None else over_zero.interval).entries(
+                "zero_floor_retention"
+            ),
+            "q_value": or_none(q_values.get(name, np.nan)),
             "excess_loss": None if smallest is None else smallest.value,
-            "excess_loss_low": None if smallest is None else _or_none(smallest.low),
-            "excess_loss_high": None if smallest is None else _or_none(smallest.high),
+            "excess_loss_low": None if smallest is None else or_none(smallest.low),
+            "excess_loss_high": None if smallest is None else or_none(smallest.high),
+            **seconds.get(name, {}),
             "meaning_similarity": None,
             **measured.get(name, {}),
-            "n": float(kept.interval.n) if scores.has_activations else None,
-            "missing": float(kept.interval.missing) if scores.has_activations else None,
-        }
+            "n": float(interval.n) if scores.has_activations else None,
+            "missing": float(interval.missing - same.get(name, 0))
+            if scores.has_activations else None,
+        }  # fmt: skip
         table[name] = row
     return table
 
 
-def _verdict_table(verdicts: Mapping[str, Verdict]) -> pl.DataFrame:
-    return pl.DataFrame(
-        [
-            {
-                "model": model,
-                "verdict": verdict.category,
-                "channel": None if verdict.channel is None else NAMES[verdict.channel],
-                "shown_by": verdict.variant,
-                "because": verdict.because,
-                "smallest_code_found": _or_none(verdict.detectable),
-                "activations_needed": verdict.needed,
-            }
-            for model, verdict in verdicts.items()
-        ],
-        infer_schema_length=None,
+def _second_fve(scores: Scores, model: str, second_ar: str) -> dict[str, dict[str, float | None]]:
+    """Variant → FVE by the second AR, and what the pair's reads more.
+
+    Of changed texts, over the activations that both have read.
+    """
+    rows = scores.rows.filter((pl.col("model") == model) & (pl.col("texts") == OWN))
+    rows = rows.join(
+        same_texts(scores, model), on=["variant", "idx"], how="anti", maintain_order="left"
     )
-
-
-def _channel_table(verdicts: Mapping[str, Verdict]) -> pl.DataFrame:
-    schema = {"model": pl.String, "channel": pl.String, "share": pl.Float64,
-              "share_low": pl.Float64, "share_high": pl.Float64}  # fmt: skip
-    return pl.DataFrame(
-        [
-            (model, NAMES[channel], effect.value, _or_none(effect.low), _or_none(effect.high))
-            for model, verdict in verdicts.items()
-            for channel, effect in verdict.shares.items()
-        ],
-        schema=schema,
-        orient="row",
+    own, other = (
+        rows.filter(pl.col("ar") == ar).select("variant", "idx", "fve").drop_nulls()
+        for ar in (scores.own_ars[model], second_ar)
     )
-
-
-def _caveats(
-    scores: Scores, evidence: Evidence, controls: Mapping[str, Any], own: Mapping[str, Retention]
-) -> list[str]:
-    cards, losses = evidence.cards, evidence.losses
-    caveats = []
-    if not scores.has_activations:
-        caveats.append(
-            "A table of means alone: no interval and no test is possible, and the verdict rests on "
-            "the size of the numbers."
-        )
-    if not controls:
-        caveats.append(
-            "No control (reference texts or a second AR): a loss may be a code, or an AR that is "
-            f'brittle to unusual text. "{CODE}" cannot be found without one.'
-        )
-    elif len(controls) == 1:
-        only = next(iter(controls))
-        caveats.append(f"One control only ({only}): what it does not share may still be no code.")
-    unknown = sorted(name for name in losses if name not in cards)
-    if unknown:
-        caveats.append(
-            "Variants that are no transform of ours are shown and not judged: "
-            f"{', '.join(unknown)}."
-        )
-    used = evidence.tested()
-    alone = [cards[name].destroys for name in used if len(cards[name].destroys) == 1]
-    tested = frozenset().union(*alone)
-    untested = [NAMES[name] for name in ("layout", "wording", "order") if name not in tested]
-    if untested:
-        caveats.append(f"Not tested on its own: {', '.join(untested)}.")
-    idle = sorted(name for name in losses if name in cards and name in evidence.untouched)
-    if idle:
-        caveats.append(f"These change (nearly) no text here, and test nothing: {', '.join(idle)}.")
-    uncertain = sorted(
-        name for name, effect in losses.items()
-        if name in cards and np.isnan(effect.p_value) and scores.has_activations
-    )  # fmt: skip
-    if uncertain:
-        caveats.append(f"Too few texts for an interval, not judged: {', '.join(uncertain)}.")
-    if not any(cards[name].is_written for name in used):
-        caveats.append(
-            "No text was written by a language model: wording was changed by short rules only, and "
-            "a code in the rest of it would not be seen."
-        )
-    missing = sum(kept.interval.missing for kept in own.values())
-    if missing and scores.has_activations:
-        caveats.append(f"{missing:,} changed texts have no score and are left out.")
-    return caveats
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    both = own.join(other, on=["variant", "idx"], suffix="_second", maintain_order="left").group_by(
+        "variant", maintain_order=True
+    )
+    means = both.agg(
+        second_ar_fve=pl.col("fve_second").mean(),
+        second_ar_gap=(pl.col("fve") - pl.col("fve_second")).mean(),
+    )
+    return {row.pop("variant"): row for row in means.to_dicts()}
 
 
 #: Not registered: it needs scores of changed texts, which no table of completions has.
@@ -420,8 +335,8 @@ CARD = Card(
         "similarity": "a loss of meaning cannot be told from a loss of form",
     },
     unit="activation: retention is paired within it, and resampled over activations or documents",
-    control="another activation's explanation is the floor; the same change to reference texts, "
-    "and the same texts read by a second AR, are what an excess is taken over",
+    control="another activation's explanation is one floor, FVE 0 the other; the same change to "
+    "reference texts, and the same texts read by a second AR, are what an excess is taken over",
     high_means="retention near 1: the change costs nothing; excess_loss above 0: it costs more "
     "than it costs the controls; meaning_similarity near 1: the meaning was kept; unfaithful near "
     "1: names, numbers or quotes were not, or nothing was",

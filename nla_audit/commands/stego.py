@@ -54,11 +54,28 @@ def _run(**arguments: Any) -> None:
 
     if modes == ["scores"]:
         with console.status("reading the scores"):
-            scores = read_scores(arguments["scores"], ar=arguments["own_ar"])
+            scores = read_scores(
+                arguments["scores"],
+                ar=arguments["own_ar"],
+                variants=_named(arguments["variants"]),
+            )
             study = _Study(scores, tables=[_source(Path(arguments["scores"]), scores.rows.height)])
     else:
         study = _scored(arguments, console)
     _report(study, arguments, console)
+
+
+def _named(pairs: tuple[str, ...]) -> dict[str, str]:
+    """``NAME=TRANSFORM`` of ``--variant`` as name → transform."""
+    named = {}
+    for pair in pairs:
+        name, equals, meant = pair.rpartition("=")
+        if not (name.strip() and equals and meant.strip()):
+            raise UserError(
+                f"--variant {pair}: expected NAME=TRANSFORM, such as para_v2=paraphrase"
+            )
+        named[name.strip()] = meant.strip()
+    return named
 
 
 def _make_folders(arguments: dict[str, Any]) -> None:
@@ -282,6 +299,11 @@ command = click.Command(
         click.Option(
             ["--own-ar"], metavar="NAME",
             help="The pair's own AR in column ar of --scores, where there are several.",
+        ),
+        click.Option(
+            ["--variant", "variants"], metavar="NAME=TRANSFORM", multiple=True,
+            help="What a variant of --scores is, where its name is not read by itself "
+            "(paraphrase_all, fluent, no_quotes … are); may be given several times.",
         ),
         click.Option(["--ar"], metavar="PATH", help="The pair's AR, to read changed texts."),
         click.Option(["--pair"], metavar="PAIR",

@@ -232,6 +232,7 @@ def _check_text(text: str, nul: bool) -> None:
             raise _Refused(f"{text[:20]!a} holds half a character (a surrogate)") from None
 
 
+_MOST_SHOWN = 200
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 60
 _short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 4
@@ -240,7 +241,8 @@ _short.maxlevel = 3
 
 def shown(value: Any) -> str:
     """``value`` as Python writes it, shortened: for messages about what a stranger wrote."""
-    return _short.repr(value)
+    text = _short.repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def is_inside(name: str) -> bool:

@@ -100,9 +100,10 @@ def read_config(folder: Path, placement: Placement) -> Any:
 
     check_model_files(folder)
     try:
-        config = AutoConfig.from_pretrained(
-            str(folder), trust_remote_code=placement.trust_remote_code
-        )
+        with quiet_transformers(logging.CRITICAL):  # it lists a whole config before it fails
+            config = AutoConfig.from_pretrained(
+                str(folder), trust_remote_code=placement.trust_remote_code
+            )
         hidden_size(config), number_of_blocks(config)
         return config
     except Exception as error:  # a stranger's file makes it fail in any way
@@ -200,12 +201,13 @@ def _four_bit() -> Any:
 
 def first_line(error: Exception) -> str:
     """The first line of an error's message, with the kind of error where that is all it says."""
-    line = str(error).strip().split("\n", 1)[0]
+    lines = [line.strip() for line in str(error).strip().split("\n")]
+    line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     return line if " " in line else f"{type(error).__name__} {line}".strip()
 
 
 @contextmanager
-def quiet_transformers() -> Iterator[None]:
+def quiet_transformers(least: int = logging.ERROR) -> Iterator[None]:
     """Keep transformers from listing the weights of blocks that we leave out on purpose.
 
     Its progress bars, two for each pair, would break into those of the commands.
@@ -214,7 +216,7 @@ def quiet_transformers() -> Iterator[None]:
 
     logger = logging.getLogger("transformers")
     level, had_bars = logger.level, transformers_logging.is_progress_bar_enabled()
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(least)
     transformers_logging.disable_progress_bar()
     try:
         yield

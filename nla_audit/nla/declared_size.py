@@ -33,11 +33,13 @@ def check_size(
         kind: which of transformers' auto classes makes the model; causal ones by default.
 
     Raises:
-        UserError: there are far more of them than the files can hold, a file is damaged, or
-            transformers cannot make such a model.
+        UserError: there are far more of them than the files hold, a tensor has another size, a
+            file is damaged, or transformers cannot make such a model.
     """
     blocks = number_of_blocks(config)
-    held, weights = _held(folder)
+    sizes = _held(folder)
+    numbers = [int(match[1]) for name in sizes if (match := _BLOCK.search(name))]
+    held = max(numbers, default=-1) + 1
     if held and blocks > _TIMES_THE_BLOCKS * held:
         raise UserError(
             f"{folder}: config.json describes {blocks:,} blocks, its weights hold {held:,}; fetch "
@@ -45,6 +47,7 @@ def check_size(
         )
     shapes = _parameters(folder, config, kind, trust_remote_code)
     declared = sum(size for _, _, size in shapes)
+    weights = sum(sizes.values())
     if declared > _TIMES_THE_WEIGHTS * weights:
         name, shape, _ = max(shapes, key=lambda parameter: parameter[2])
         raise UserError(
@@ -52,6 +55,15 @@ def check_size(
             f"{' × '.join(map(str, shape))}), its files hold {weights:,}; fetch the checkpoint "
             "again"
         )
+    # Quantised tensors have shapes of their own.
+    if getattr(config, "quantization_config", None) is None:
+        for name, shape, size in shapes:
+            if sizes.get(name, size) != size:
+                raise UserError(
+                    f"{folder}: config.json and the weights disagree about sizes: {name} would be "
+                    f"{' × '.join(map(str, shape))}, its file holds {sizes[name]:,} numbers; fetch "
+                    "the checkpoint again"
+                )
 
 
 def _parameters(
@@ -73,23 +85,21 @@ def _parameters(
     return [(name, tuple(each.shape), each.numel()) for name, each in model.named_parameters()]
 
 
-def _held(folder: Path) -> tuple[int, int]:
-    """How many blocks the weights in ``folder`` are numbered by, and how many weights there are.
+def _held(folder: Path) -> dict[str, int]:
+    """How many weights each tensor in ``folder`` holds.
 
     A whole number may hold several quantised weights; it counts as so many two-bit ones.
     """
-    blocks, weights = 0, 0
+    sizes = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(str(path), framework="numpy") as file:
                 for name in file.keys():  # noqa: SIM118  (safe_open is no mapping)
                     tensor = file.get_slice(name)
-                    match = _BLOCK.search(name)
-                    blocks = max(blocks, int(match[1]) + 1 if match else 0)
                     whole = re.fullmatch(r"[IU](\d+)", tensor.get_dtype())
                     packed = int(whole[1]) // 2 if whole else 1
-                    weights += math.prod(tensor.get_shape()) * packed
+                    sizes[name] = math.prod(tensor.get_shape()) * packed
         except (OSError, SafetensorError) as error:
             reason = str(error).strip().split("\n", 1)[0]
             raise UserError(f"{path}: cannot read ({reason}); fetch it again") from None
-    return blocks, weights
+    return sizes

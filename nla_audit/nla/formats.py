@@ -110,8 +110,8 @@ def recognise(folder: Path, *, sidecar: Path | None = None) -> Checkpoint:
             folder, "adapter", "av", found, base_named=base or None, has_tokenizer=has_tokenizer
         )
     if (folder / "config.json").is_file():
-        check_model_files(folder)
         check_weights(folder)
+        check_model_files(folder)
         return Checkpoint(
             folder, "full", _role_of_full(folder, found), found, has_tokenizer=has_tokenizer
         )

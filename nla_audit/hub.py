@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from nla_audit.errors import UserError
+from nla_audit.strangers import is_inside, shown
 
 PREFIX = "hf://"
 _ADDRESS = re.compile(
@@ -120,7 +121,26 @@ def _in_folder(
             f'hf://datasets/{repository}: no table in folder "{folder or "/"}" '
             f"({', '.join(suffixes)}): add the subfolder or file to the address"
         )
+    check_names(f"hf://datasets/{repository}", found)
     return found
+
+
+def check_names(name: str, files: Iterable[str]) -> None:
+    """Refuse a repository whose list of files names one outside of it: it would be written there.
+
+    Args:
+        name: what the user wrote, for the message.
+        files: paths in the repository.
+
+    Raises:
+        UserError: a path is absolute, climbs with ``..``, or is none on some system.
+    """
+    for file in files:
+        if not is_inside(file):
+            raise UserError(
+                f"{name}: the repository lists a file {shown(file)}, which is not inside it: "
+                "nothing was fetched; use another repository"
+            )
 
 
 def endpoint() -> str:

@@ -17,6 +17,7 @@ def _push(**arguments: Any) -> None:
     from nla_audit.publish.cards import card_of  # noqa: PLC0415  (keeps --help fast)
     from nla_audit.publish.contents import CARD, contents_of  # noqa: PLC0415
     from nla_audit.publish.transfer import check_repository, push  # noqa: PLC0415
+    from nla_audit.report.escape import safe_text  # noqa: PLC0415
     from nla_audit.schema import count  # noqa: PLC0415
 
     console = Console(stderr=True)
@@ -34,16 +35,17 @@ def _push(**arguments: Any) -> None:
             base_model=arguments["base_model"],
         )
     for note in contents.left_out:
-        console.print(Text(f"left out: {note}", style="yellow"), soft_wrap=True)
+        console.print(Text(f"left out: {safe_text(note)}", style="yellow"), soft_wrap=True)
     if arguments["dry_run"]:
         sizes = {name: file.stat().st_size for name, file in contents.files.items()}
         sizes[CARD] = len(card.encode())
         where = f"{contents.repository_type} {repository}"
         if arguments["revision"]:
             where += f" at {arguments['revision']}"
-        lines = [f"{size:>15,}  {name}" for name, size in sorted(sizes.items())]
+        # Names and card are partly those of the checkpoint; what goes up stays as it is.
+        lines = [f"{size:>15,}  {safe_text(name)}" for name, size in sorted(sizes.items())]
         lines.append(f"{sum(sizes.values()):>15,}  bytes of {contents.kind} would go to {where}")
-        click.echo("\n".join([*lines, "", card.rstrip()]))
+        click.echo("\n".join([*lines, "", safe_text(card.rstrip(), newlines=True)]))
         return
     done = push(
         contents,
@@ -65,6 +67,7 @@ def _pull(**arguments: Any) -> None:
     from nla_audit.nla.shards import write_json  # noqa: PLC0415  (keeps --help fast)
     from nla_audit.publish.contents import contents_of, record_path  # noqa: PLC0415
     from nla_audit.publish.transfer import pull  # noqa: PLC0415
+    from nla_audit.report.escape import safe_text  # noqa: PLC0415
     from nla_audit.schema import count  # noqa: PLC0415
 
     console = Console(stderr=True)
@@ -78,11 +81,11 @@ def _pull(**arguments: Any) -> None:
     }
     write_json(record, record_path(out))
     for name in done.left_out:
-        console.print(Text(f"left there: {name}", style="yellow"), soft_wrap=True)
+        console.print(Text(f"left there: {safe_text(name)}", style="yellow"), soft_wrap=True)
     try:
         what: str = contents_of(out).kind
     except UserError as error:
-        what = f"none of ours ({error})"
+        what = f"none of ours ({safe_text(error)})"
     console.print(
         Text(f"{out}: {count(len(done.files), 'file')} of commit {done.commit[:12]}: {what}"),
         soft_wrap=True,

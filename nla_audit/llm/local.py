@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 from nla_audit.errors import UserError
@@ -41,12 +40,17 @@ class LocalModel(Closing):
         max_new_tokens: int = 512,
     ) -> None:
         # Here: transformers is slow to import, and the other writers need none of it.
-        from transformers import (  # noqa: PLC0415
-            AutoConfig,
-            AutoModelForCausalLM,
-            AutoModelForSeq2SeqLM,
-            AutoTokenizer,
+        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM  # noqa: PLC0415
+
+        from nla_audit.nla.backbone import (  # noqa: PLC0415
+            Placement,
+            first_line,
+            read_config,
+            read_tokenizer,
         )
+        from nla_audit.nla.declared_size import check_size  # noqa: PLC0415
+        from nla_audit.nla.formats import check_weights  # noqa: PLC0415
+        from nla_audit.nla.hub import local_folder  # noqa: PLC0415
 
         self.name = f"hf:{model}"
         self.account = Account()
@@ -54,16 +58,24 @@ class LocalModel(Closing):
         self._batch_size = batch_size
         self._max_new_tokens = max_new_tokens
         try:
-            config = AutoConfig.from_pretrained(model)
+            folder = local_folder(model)
+            config = read_config(folder, Placement())
+            check_weights(folder)
             self._is_seq2seq = bool(config.is_encoder_decoder)
             kind: Any = AutoModelForSeq2SeqLM if self._is_seq2seq else AutoModelForCausalLM
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(model, padding_side="left")
-            self._model: Any = kind.from_pretrained(model).eval()
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0][:160]
-            raise UserError(f"hf:{model}: cannot be loaded ({reason}): check the name") from None
+            check_size(folder, config, kind=kind)
+            self._tokenizer: Any = read_tokenizer(folder, Placement())
+            self._tokenizer.padding_side = "left"
+            options = Placement().options()
+            self._model: Any = kind.from_pretrained(str(folder), config=config, **options).eval()
+        except UserError as error:
+            raise UserError(f"hf:{model}: cannot be loaded ({error})") from None
+        except Exception as error:  # a stranger's files make it fail in any way
+            raise UserError(
+                f"hf:{model}: cannot be loaded ({first_line(error)}): check the name"
+            ) from None
         # Part of the key of every answer: a folder may hold another model tomorrow.
-        self._version = file_hashes([Path(model)]) if Path(model).is_dir() else config._commit_hash
+        self._version = file_hashes([folder])
         if not self._is_seq2seq and not self._tokenizer.chat_template:
             raise UserError(f"hf:{model}: no chat template: name a chat or a seq2seq model")
         if self._tokenizer.pad_token_id is None:
@@ -110,38 +122,38 @@ class LocalModel(Closing):
             made = iter(self._generated(prompts))
             lines = [[next(made) for _ in request.lines] for request in requests]
             return [_answer(check_lines, *each) for each in zip(lines, requests, strict=True)]
-        prompts = [self._chat_prompt(request) for request in requests]
-        contents = self._generated(prompts)
+        contents = self._generated(self._chat_prompts(requests))
         return [_answer(parse, *each) for each in zip(contents, requests, strict=True)]
 
-    def _chat_prompt(self, request: Request) -> str:
-        """The messages of ``request`` as the chat template writes them.
+    def _chat_prompts(self, requests: Sequence[Request]) -> list[str]:
+        """The messages of each request as the chat template writes them.
 
         Raises:
             UserError: a special token could be read out of the text.
         """
-        system, user = messages(request)
-        ids = self._tokenizer(user["content"], add_special_tokens=False)["input_ids"]
+        from nla_audit.nla.chat_template import rendered_chats  # noqa: PLC0415
+
         specials = set(self._tokenizer.all_special_ids) - {self._tokenizer.unk_token_id}
-        if specials & set(ids):
-            raise UserError(
-                f"{self.name}: its tokenizer reads a special token out of plain text: name a model "
-                "whose special tokens are marked by brackets"
-            )
-        chat = [system, user] if self._takes_system else [_joined(system, user)]
-        text = self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        return str(text)
+        chats = []
+        for request in requests:
+            system, user = messages(request)
+            ids = self._tokenizer(user["content"], add_special_tokens=False)["input_ids"]
+            if specials & set(ids):
+                raise UserError(
+                    f"{self.name}: its tokenizer reads a special token out of plain text: name a "
+                    "model whose special tokens are marked by brackets"
+                )
+            chats.append([system, user] if self._takes_system else [_joined(system, user)])
+        return rendered_chats(self._tokenizer, chats)
 
     def _has_system_role(self) -> bool:
         """Whether the chat template writes a system message; some refuse it, some leave it out."""
-        from jinja2 import TemplateError  # noqa: PLC0415
+        from nla_audit.nla.chat_template import TemplateFailed, rendered_chats  # noqa: PLC0415
 
         chat = [{"role": "system", "content": "of old"}, {"role": "user", "content": "of new"}]
         try:
-            text = self._tokenizer.apply_chat_template(
-                chat, tokenize=False, add_generation_prompt=True
-            )
-        except TemplateError:
+            (text,) = rendered_chats(self._tokenizer, [chat])
+        except TemplateFailed:
             return False
         return "of old" in text
 

@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 
 from nla_audit.errors import UserError
+from nla_audit.limits import OverLimit, WorkFailed, within_limits
+from nla_audit.nla.architecture import hidden_size, number_of_blocks
 from nla_audit.nla.check import check_all_loaded
+from nla_audit.nla.declared_size import check_size
+from nla_audit.nla.door import check_model_files, check_tokenizer_files
 from nla_audit.nla.refusal import Refuse
 
 _DTYPES = {
@@ -24,6 +27,9 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+#: Runs of one character and of one kind, on which careless patterns backtrack.
+_SAMPLE = f"The “{'a' * 60}”, 2,024 naïve cafés;{' ' * 40}{'!' * 40}\n{'東京' * 20} x_y <b>" * 4
+_ANOTHER_TOKENIZER = "use the tokenizer that the checkpoint was made with"
 
 
 @dataclass(frozen=True)
@@ -88,15 +94,19 @@ def read_config(folder: Path, placement: Placement) -> Any:
     """The model's config.
 
     Raises:
-        UserError: transformers cannot read it.
+        UserError: it declares what cannot be, or transformers cannot read it.
     """
     from transformers import AutoConfig  # noqa: PLC0415
 
+    check_model_files(folder)
     try:
-        return AutoConfig.from_pretrained(
-            str(folder), trust_remote_code=placement.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
+        with quiet_transformers(logging.CRITICAL):  # it lists a whole config before it fails
+            config = AutoConfig.from_pretrained(
+                str(folder), trust_remote_code=placement.trust_remote_code
+            )
+        hidden_size(config), number_of_blocks(config)
+        return config
+    except Exception as error:  # a stranger's file makes it fail in any way
         raise UserError(
             f"{folder}: transformers cannot read config.json: {first_line(error)}"
         ) from None
@@ -117,16 +127,19 @@ def read_causal_lm(
         refuse: told of weights that are in no file.
 
     Raises:
-        UserError: transformers cannot load it.
+        UserError: it is far larger than its weights, or transformers cannot load it.
     """
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
+    check_size(folder, config, trust_remote_code=placement.trust_remote_code)
     try:
         # The type that transformers declares does not know of the second value.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(folder), config=config, output_loading_info=True, **placement.options()
         )
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # a stranger's files make it fail in any way
         if "ignore_mismatched_sizes" in str(error):
             raise UserError(
                 f"{folder}: config.json and the weights disagree about sizes; fetch the checkpoint "
@@ -146,12 +159,29 @@ def read_tokenizer(folder: Path, placement: Placement) -> Any:
     """
     from transformers import AutoTokenizer  # noqa: PLC0415
 
+    check_tokenizer_files(folder)
     try:
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             str(folder), trust_remote_code=placement.trust_remote_code
         )
     except Exception as error:  # a stranger's files make it fail in any way: KeyError, Exception …
         raise UserError(f"{folder}: no usable tokenizer: {first_line(error)}") from None
+    _check_encodes(tokenizer, folder)
+    return tokenizer
+
+
+def _check_encodes(tokenizer: Any, folder: Path) -> None:
+    """Normalisers and splitting patterns are a stranger's too, and may not come to an end.
+
+    Raises:
+        UserError: they do not, or fail.
+    """
+    try:
+        within_limits(lambda: len(tokenizer(_SAMPLE)["input_ids"]))
+    except OverLimit as error:
+        raise UserError(f"{folder}: encoding a short text {error}; {_ANOTHER_TOKENIZER}") from None
+    except WorkFailed as error:
+        raise UserError(f"{folder}: no usable tokenizer: {error}; {_ANOTHER_TOKENIZER}") from None
 
 
 def _four_bit() -> Any:
@@ -171,12 +201,13 @@ def _four_bit() -> Any:
 
 def first_line(error: Exception) -> str:
     """The first line of an error's message, with the kind of error where that is all it says."""
-    line = str(error).strip().split("\n", 1)[0]
+    lines = [line.strip() for line in str(error).strip().split("\n")]
+    line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     return line if " " in line else f"{type(error).__name__} {line}".strip()
 
 
 @contextmanager
-def quiet_transformers() -> Iterator[None]:
+def quiet_transformers(least: int = logging.ERROR) -> Iterator[None]:
     """Keep transformers from listing the weights of blocks that we leave out on purpose.
 
     Its progress bars, two for each pair, would break into those of the commands.
@@ -185,7 +216,7 @@ def quiet_transformers() -> Iterator[None]:
 
     logger = logging.getLogger("transformers")
     level, had_bars = logger.level, transformers_logging.is_progress_bar_enabled()
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(least)
     transformers_logging.disable_progress_bar()
     try:
         yield

@@ -7,14 +7,16 @@ here; reading the small JSON and YAML files is enough to know.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from nla_audit.errors import UserError
+from nla_audit.nla.declared import ArLoraMeta, WeightsIndex
+from nla_audit.nla.door import check_adapter_files, check_model_files, check_rank, read_declared
 from nla_audit.nla.sidecar import SIDECAR_NAME, Sidecar, read_sidecar
+from nla_audit.strangers import read_json_object
 
 HEAD_FILE = "value_head.safetensors"
 AR_LORA_FILE = "ar_lora_value_head.safetensors"
@@ -99,15 +101,17 @@ def recognise(folder: Path, *, sidecar: Path | None = None) -> Checkpoint:
     if (folder / AR_LORA_META).is_file() or (folder / AR_LORA_FILE).is_file():
         _need(folder, AR_LORA_META, AR_LORA_FILE)
         meta = _ar_lora(folder / AR_LORA_META)
+        check_rank(meta.rank, folder / AR_LORA_META, folder / AR_LORA_FILE)
         return Checkpoint(folder, "ar_lora", "ar", found, ar_lora=meta, has_tokenizer=has_tokenizer)
     if (folder / ADAPTER_CONFIG).is_file():
         _need(folder, ADAPTER_CONFIG, ADAPTER_FILE)
-        base = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+        base = check_adapter_files(folder, ADAPTER_CONFIG, ADAPTER_FILE).base_model_name_or_path
         return Checkpoint(
             folder, "adapter", "av", found, base_named=base or None, has_tokenizer=has_tokenizer
         )
     if (folder / "config.json").is_file():
         check_weights(folder)
+        check_model_files(folder)
         return Checkpoint(
             folder, "full", _role_of_full(folder, found), found, has_tokenizer=has_tokenizer
         )
@@ -123,7 +127,8 @@ def check_weights(folder: Path) -> None:
     if (folder / WEIGHTS_FILE).is_file():
         return
     if (folder / WEIGHTS_INDEX).is_file():
-        shards = sorted(set(read_json(folder / WEIGHTS_INDEX).get("weight_map", {}).values()))
+        index = read_declared(folder / WEIGHTS_INDEX, WeightsIndex, megabytes=32)
+        shards = sorted(set(index.files()))
         missing = [name for name in shards if not (folder / name).is_file()]
         if missing or not shards:
             raise UserError(
@@ -161,28 +166,19 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: not readable, not JSON, or no object.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path}: cannot read ({error}); fetch the checkpoint again") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected a JSON object")
-    return value
+    return read_json_object(path)
 
 
 def _ar_lora(path: Path) -> ArLora:
-    meta = read_json(path)
-    try:
-        return ArLora(
-            blocks=int(meta["ar_num_layers"]),
-            rank=int(meta["lora_r"]),
-            alpha=float(meta["lora_alpha"]),
-            target_modules=tuple(str(name) for name in meta["target_modules"]),
-            quantization=str(meta.get("quant", "none")),
-            final_norm_stripped=bool(meta.get("final_norm_stripped", False)),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: field missing or of the wrong type: {error}") from None
+    meta = read_declared(path, ArLoraMeta)
+    return ArLora(
+        blocks=meta.ar_num_layers,
+        rank=meta.lora_r,
+        alpha=meta.lora_alpha,
+        target_modules=tuple(meta.target_modules),
+        quantization=meta.quant or "none",
+        final_norm_stripped=meta.final_norm_stripped,
+    )
 
 
 def _role_of_full(folder: Path, sidecar: Sidecar | None) -> Literal["av", "ar"] | None:

@@ -106,6 +106,7 @@ def _fetched(reference: HubReference, name: str) -> Path:
         if cached is None:
             raise
         return cached
+    hub.check_names(name, files)
     folder = reference.subfolder or ""
     root = _download(reference, _needed(files, folder, name))
     fetched = {folder}

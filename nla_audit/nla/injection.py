@@ -26,11 +26,15 @@ from torch import nn
 from nla_audit.errors import UserError
 from nla_audit.nla.architecture import blocks_of, decoder_of
 from nla_audit.nla.sidecar import Sidecar
+from nla_audit.strangers import shown
 
 #: The block whose output nanoNLA adds to (FIELD_NOTES §2).
 DEFAULT_ADDITION_BLOCK = 1
 
 _SMALLEST_NORM = 1e-12
+#: Beyond this, float32 overflows when squared; the largest in use is 80,000.
+_LARGEST_SCALE = 1e15
+_MOST_BLOCKS = 100_000
 
 
 @dataclass(frozen=True)
@@ -74,13 +78,13 @@ def parse_injection(text: str) -> Injection:
     if kind == "replace" and value == "raw":
         return Injection("replace", scale=None)
     try:
-        if kind == "replace" and float(value) > 0:
+        if kind == "replace" and 0 < float(value) < _LARGEST_SCALE:
             return Injection("replace", scale=float(value))
-        if kind == "add" and int(value) >= 0:
+        if kind == "add" and 0 <= int(value) < _MOST_BLOCKS:
             return Injection("add", block=int(value))
     except ValueError:
         pass
-    raise UserError(f"injection {text!r}: expected replace:SCALE, replace:raw or add:BLOCK")
+    raise UserError(f"injection {shown(text)}: expected replace:SCALE, replace:raw or add:BLOCK")
 
 
 @contextmanager

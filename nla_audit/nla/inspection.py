@@ -19,6 +19,7 @@ from nla_audit.errors import UserError
 from nla_audit.nla.architecture import hidden_size, number_of_blocks
 from nla_audit.nla.backbone import Placement, first_line, read_config, read_tokenizer
 from nla_audit.nla.check import check_ar_layer, check_injection, check_width
+from nla_audit.nla.declared_size import check_size
 from nla_audit.nla.find_pair import checkpoints_in, is_checkpoint
 from nla_audit.nla.formats import (
     ADAPTER_CONFIG,
@@ -145,6 +146,9 @@ class _Inspector:
         if self.backbone is None:
             return None
         config = read_config(self.backbone, self.placement)
+        with self._collecting():
+            trusted = self.placement.trust_remote_code
+            check_size(self.backbone, config, trust_remote_code=trusted)
         name = (getattr(config, "architectures", None) or [type(config).__name__])[0]
         self.found.facts["model"] = (
             f"{name}, {number_of_blocks(config)} blocks, d_model {hidden_size(config)}"

@@ -31,7 +31,10 @@ from nla_audit.nla.check import (
     check_weights,
     check_width,
 )
+from nla_audit.nla.declared import Adapter as AdapterConfig
+from nla_audit.nla.door import check_patterns, read_declared
 from nla_audit.nla.formats import (
+    ADAPTER_CONFIG,
     AR_LORA_FILE,
     HEAD_FILE,
     ArLora,
@@ -183,6 +186,10 @@ def _with_adapters(model: Any, adapters: Sequence[Path]) -> Any:
     """``model`` with the LoRA layers of all ``adapters`` injected and active."""
     from peft import PeftModel  # noqa: PLC0415  (slow to import, and not every AV needs it)
 
+    modules = [name for name, _ in model.named_modules()]
+    for path in adapters:
+        config = path / ADAPTER_CONFIG
+        check_patterns(read_declared(config, AdapterConfig), modules, config)
     names = [f"adapter_{number}" for number in range(len(adapters))]
     try:
         wrapped = PeftModel.from_pretrained(model, str(adapters[0]), adapter_name=names[0])

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nla_audit.errors import UserError
+from nla_audit.nla.chat_template import rendered_chats
 from nla_audit.nla.refusal import Refuse, refuse_wrong
 from nla_audit.nla.sidecar import Sidecar
 
@@ -84,16 +85,9 @@ def chat_ids(tokenizer: Any, content: str) -> list[int]:
     versions of transformers.
 
     Raises:
-        UserError: the tokenizer has no chat template.
+        UserError: the tokenizer has no chat template, or one that fails or does not end.
     """
-    messages = [{"role": "user", "content": content}]
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except ValueError:
-        raise UserError(
-            f"{tokenizer.name_or_path}: the tokenizer has no chat template, "
-            "which the AV prompt is made with"
-        ) from None
+    (text,) = rendered_chats(tokenizer, [[{"role": "user", "content": content}]])
     return token_ids(tokenizer, text, special_tokens=False)
 
 
@@ -170,8 +164,8 @@ def _token_behind_answer(tokenizer: Any) -> int | None:
     answer = "answer"
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": answer}]
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False)
-    except Exception:  # templates are programs; one that cannot render this tells us nothing
+        (text,) = rendered_chats(tokenizer, [messages], add_generation_prompt=False)
+    except UserError:  # templates are programs; one that cannot render this tells us nothing
         return None
     _, found, tail = text.rpartition(answer)
     ids = token_ids(tokenizer, tail, special_tokens=False) if found and tail else []

@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from nla_audit.errors import UserError
+from nla_audit.strangers import read_yaml, shown
 
 SIDECAR_NAME = "nla_meta.yaml"
 
@@ -32,6 +31,12 @@ _ROLE_NAMES: dict[str, Literal["av", "ar"]] = {
     "critic": "ar",
 }
 _UNSCALED = ("raw", "none")
+#: No width, layer or token id is this large.
+_LARGEST_NUMBER = 1 << 31
+#: The largest in use is 80,000 (Gemma-3-12B); beyond this float32 overflows when squared.
+_LARGEST_SCALE = 1e15
+_LONGEST_TEXT = 100_000
+_MOST_SUFFIX_IDS = 10_000
 _SQRT_D_MODEL = "sqrt_d_model"
 
 
@@ -98,16 +103,7 @@ def read_sidecar(path: Path) -> Sidecar:
     Raises:
         UserError: the file is missing, is no YAML mapping, or lacks a field that has no default.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read the sidecar ({error})") from None
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where is not None else ""
-        raise UserError(f"{path}: not valid YAML{line}; the sidecar is damaged") from None
+    raw = read_yaml(path, advice="the sidecar is damaged, fetch or name another")
     if not isinstance(raw, Mapping):
         raise UserError(f"{path}: expected a mapping of fields, found {type(raw).__name__}")
     return parse_sidecar(raw, path)
@@ -118,10 +114,12 @@ def parse_sidecar(raw: Mapping[str, Any], path: Path) -> Sidecar:
     fields = _Fields(raw, path)
     kind = fields.text("kind") or "nla_model"
     if kind not in ("nla_model", "nla_dataset"):
-        raise UserError(f"{path}: kind is {kind!r}, expected nla_model or nla_dataset")
+        raise UserError(f"{path}: kind is {shown(kind)}, expected nla_model or nla_dataset")
     role_name = fields.text("role")
     if role_name is not None and role_name not in _ROLE_NAMES:
-        raise UserError(f"{path}: role is {role_name!r}, expected one of {', '.join(_ROLE_NAMES)}")
+        raise UserError(
+            f"{path}: role is {shown(role_name)}, expected one of {', '.join(_ROLE_NAMES)}"
+        )
     d_model = fields.whole("d_model", "extraction.d_model")
     if d_model is None or d_model <= 0:
         raise UserError(f"{path}: d_model is missing; add the width of the activations")
@@ -180,7 +178,11 @@ def _tokens(fields: _Fields) -> Tokens:
             "are needed to place the vector; at least one is missing"
         )
     suffix = fields.get("tokens.critic_suffix_ids", "tokens.ar_suffix_ids") or ()
-    if not isinstance(suffix, list | tuple) or not all(isinstance(item, int) for item in suffix):
+    if (
+        not isinstance(suffix, list | tuple)
+        or len(suffix) > _MOST_SUFFIX_IDS
+        or not all(type(item) is int and 0 <= item < _LARGEST_NUMBER for item in suffix)
+    ):
         raise UserError(f"{fields.path}: tokens.critic_suffix_ids must be a list of token ids")
     return Tokens(char, token_id, left, right, tuple(suffix))
 
@@ -241,14 +243,26 @@ class _Fields:
             return None
         wrong_bool = isinstance(value, bool) and kind is not bool
         if wrong_bool or not isinstance(value, kind):
-            raise UserError(f"{self.path}: {names[0]} must be {words}, found {value!r}")
+            raise UserError(f"{self.path}: {names[0]} must be {words}, found {shown(value)}")
         return value
 
     def text(self, *names: str) -> str | None:
-        return self._typed(str, "text", names)
+        value = self._typed(str, "text", names)
+        if value is not None and len(value) > _LONGEST_TEXT:
+            raise UserError(
+                f"{self.path}: {names[0]} is {len(value):,} characters long, far more than can be "
+                "meant"
+            )
+        return value
 
     def whole(self, *names: str) -> int | None:
-        return self._typed(int, "a whole number", names)
+        value = self._typed(int, "a whole number", names)
+        if value is not None and not 0 <= value < _LARGEST_NUMBER:
+            raise UserError(
+                f"{self.path}: {names[0]} must be a whole number from 0 to "
+                f"{_LARGEST_NUMBER - 1:,}, found {shown(value)}"
+            )
+        return value
 
     def flag(self, *names: str) -> bool | None:
         return self._typed(bool, "true or false", names)
@@ -260,9 +274,9 @@ class _Fields:
         if value == _SQRT_D_MODEL:
             return math.sqrt(d_model)
         try:
-            number = float(value)
-        except (TypeError, ValueError):
+            number = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
-        if not (math.isfinite(number) and number > 0):
-            raise UserError(f"{self.path}: {name} must be a positive number, found {value!r}")
+        if not 0 < number < _LARGEST_SCALE:
+            raise UserError(f"{self.path}: {name} must be a positive number, found {shown(value)}")
         return number

@@ -170,6 +170,7 @@ def pull(text: str, out: Path) -> Pulled:
         names = hub.api().list_repo_files(
             address.repository, revision=commit, repo_type=address.type
         )
+        hub.check_names(text, names)
         wanted, left_out = _chosen(text, address, names)
         partial = _partial(out, address, commit)
         snapshot_download(

@@ -9,6 +9,7 @@ from typing import Any
 from nla_audit import hub
 from nla_audit.errors import UserError
 from nla_audit.nla.backbone import first_line
+from nla_audit.nla.door import check_model_files
 from nla_audit.nla.hub import parse_reference
 from nla_audit.train.layout import Layout
 from nla_audit.train.log_probs import TOKEN_BUDGETS
@@ -59,9 +60,9 @@ def estimate(layout: Layout) -> Estimate:
     )
     try:
         config = _config(layout)
+        model = _empty_model(config)
     except UserError as error:
         return Estimate(str(error), None, None, None, None, None, rl_tokens, completion_tokens)
-    model = _empty_model(config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     trained = parameters if rl.lora is None else _lora_parameters(model, rl.lora)
     per_parameter = _BYTES[recipe.target.dtype]
@@ -123,9 +124,10 @@ def _config(layout: Layout) -> Any:
         )
     reference = target_reference(layout)
     folder = Path(reference) if Path(reference).is_dir() else _config_from_hub(str(reference))
+    check_model_files(folder)
     try:
         return AutoConfig.from_pretrained(str(folder))
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a stranger's file makes it fail in any way
         raise UserError(f"{reference}: {first_line(error)}") from None
 
 
@@ -161,8 +163,11 @@ def _empty_model(config: Any) -> Any:
     import torch  # noqa: PLC0415
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except Exception as error:  # a stranger's config makes it fail in any way
+        raise UserError(f"no model can be built from its config: {first_line(error)}") from None
 
 
 def _lora_parameters(model: Any, lora: Lora) -> int:

@@ -6,10 +6,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from nla_audit.errors import UserError
+from nla_audit.strangers import read_yaml, shown
 from nla_audit.train.recipe import Recipe
 
 
@@ -20,16 +20,7 @@ def read_recipe(path: Path) -> Recipe:
         UserError: no such file, no YAML, an unknown key (with the nearest known one), or a value
             that cannot be; the first problem is named with its place.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot read ({error.strerror}); name a recipe") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text; name a YAML recipe") from None
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where is not None else ""
-        raise UserError(f"{path}: not valid YAML{line}; mend the recipe") from None
+    raw = read_yaml(path, advice="mend the recipe, or name another")
     return parse_recipe(raw, str(path))
 
 
@@ -60,7 +51,7 @@ def _sentence(problem: Any) -> str:
     if problem["type"] == "value_error":
         return message
     message = message[0].lower() + message[1:]
-    return f"{place}: {message}, found {problem['input']!r}"
+    return f"{place}: {message}, found {shown(problem['input'])}"
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:

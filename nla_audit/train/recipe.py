@@ -16,9 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from nla_audit.errors import UserError
 from nla_audit.llm.address import address_of
 
-Positive = Annotated[int, Field(gt=0)]
+#: More of anything than a run has ever had; what is larger is a slip, and would fill the memory.
+Positive = Annotated[int, Field(gt=0, le=10**9)]
 NonNegative = Annotated[int, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Penalty = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -32,21 +34,21 @@ class Section(BaseModel):
 class World(Section):
     """The synthetic language and the small transformer that is trained on it from scratch."""
 
-    words: Positive = 40
+    words: Annotated[int, Field(gt=0, le=10_000)] = 40
     """Words of a document."""
     peakiness: Rate = 2.2
     """Standard deviation of the logits a fact adds to its words: higher is easier to read off."""
-    d_model: Positive = 96
+    d_model: Annotated[int, Field(gt=0, le=65_536)] = 96
     """Width of the residual stream; a multiple of 4 attention heads."""
-    blocks: Annotated[int, Field(ge=2)] = 4
+    blocks: Annotated[int, Field(ge=2, le=1024)] = 4
     """Decoder blocks."""
     steps: Positive = 600
     """Steps of training from scratch."""
-    batch_size: Positive = 48
+    batch_size: Annotated[int, Field(gt=0, le=1_000_000)] = 48
     """Documents of a step; every step has fresh ones."""
     learning_rate: Rate = 3e-3
     """Peak rate of AdamW, with a short warm-up and a cosine to zero."""
-    documents: Positive = 3000
+    documents: Annotated[int, Field(gt=0, le=100_000_000)] = 3000
     """Documents written for activations (the target never trains on these)."""
 
 
@@ -164,7 +166,7 @@ class PairSettings(Section):
 class Lora(Section):
     """Low-rank adapters, scaled by α/√r (rsLoRA)."""
 
-    rank: Positive = 16
+    rank: Annotated[int, Field(gt=0, le=65_536)] = 16
     """r."""
     alpha: Rate = 16.0
     """α."""
@@ -183,7 +185,7 @@ class Optimizer(Section):
     """After the warm-up: stay, or follow a cosine to a tenth of the peak."""
     warmup_steps: NonNegative = 10
     """Steps over which the rate rises from zero."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """Decoupled."""
     max_grad_norm: Rate = 1.0
     """Gradients are scaled down to this L2 norm."""
@@ -233,7 +235,7 @@ class Rl(Section):
     """λ of each run: reward lost per token."""
     length_counts: Literal["generated", "content"] = "generated"
     """Tokens up to and including the first end token, or those inside the tags only."""
-    rewards: dict[str, float] = {"negative_mse": 1.0}
+    rewards: dict[str, Weight] = {"negative_mse": 1.0}
     """Reward terms by name with their weights; a weight of 0 only monitors. The length term is
     λ's own and is not listed here."""
     steps: NonNegative = 250
@@ -249,7 +251,7 @@ class Rl(Section):
     """Cap on a response; one that hits it has failed."""
     clip: Rate = 0.2
     """ε of the clipped ratio."""
-    kl: Annotated[float, Field(ge=0)] = 0.01
+    kl: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
     """β of the k3 estimate of KL to the warm start."""
     advantage: Literal["standardized", "centered"] = "standardized"
     """Reward minus the group's mean, divided by the group's standard deviation or not."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -168,3 +170,27 @@ def test_a_model_without_a_chat_template_is_refused(chat, tmp_path):
             (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(UserError, match="no chat template"):
         LocalModel(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json"])
+def test_pickles_are_refused(name: str, chat: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(chat, tmp_path / "chat")
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(UserError, match=r"^hf:[^\n]*a pickle that can run code[^\n]*$"):
+        LocalModel(str(folder))
+
+
+def test_a_config_of_its_own_is_checked(chat: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(chat, tmp_path / "chat")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 10**5}))
+    with pytest.raises(UserError, match="num_hidden_layers: must be"):
+        LocalModel(str(folder))
+
+
+def test_a_chat_template_without_end_is_ended(chat: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(chat, tmp_path / "chat")
+    (folder / "chat_template.jinja").write_text("{{ 'a' * 10**11 }}")
+    with pytest.raises(UserError, match="rendering the chat template needs more than"):
+        LocalModel(str(folder))

@@ -315,6 +315,19 @@ class TestWhatIsNotThere:
         assert str(caught.value).startswith(reference)
         assert not hub.asked("^/cdn/")
 
+    @pytest.mark.parametrize(
+        "name",
+        ["../evil.json", "av/../../evil.json", "/etc/evil.json", "a\\..\\b.json", "C:/x.json"],
+    )
+    def test_a_list_of_files_that_leaves_the_repository(
+        self, name: str, hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        files = ["av/config.json", "av/model.safetensors", name]
+        monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_, **__: files)
+        with pytest.raises(UserError, match=r"^lab/x[^\n]*is not inside it[^\n]*$"):
+            local_folder("lab/x/av")
+        assert not hub.asked("^/cdn/")
+
     def test_a_server_that_is_no_hub(self, hub: FakeHub) -> None:
         hub.is_no_hub = True
         with pytest.raises(UserError, match="does not answer as the Hub does: check HF_ENDPOINT"):

@@ -274,7 +274,7 @@ class TestNoCheckpoint:
         path.write_bytes(path.read_bytes()[:1000])
         assert cli.run(["inspect", str(pair / "av")]) == 2
         assert "cannot read" in capsys.readouterr().err
-        with pytest.raises(UserError, match="cannot load it"):
+        with pytest.raises(UserError, match="cannot read"):
             load(av=pair / "av", placement=FLOAT32)
 
     def test_adapter_without_weights(self, fails: Any, tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ class TestDamagedFiles:
         [
             ("tokenizer.json", "not json", "no usable tokenizer"),
             ("tokenizer.json", '{"x": 1}', "no usable tokenizer"),
-            ("config.json", "not json", "transformers cannot read config.json"),
+            ("config.json", "not json", "not valid JSON"),
             ("config.json", '{"model_type": "nonsense"}', "transformers cannot read config.json"),
             ("nla_meta.yaml", "a: [1", "not valid YAML at line 1"),
             ("nla_meta.yaml", "d_model: 32", "at least one is missing"),

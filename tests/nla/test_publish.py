@@ -369,6 +369,38 @@ class TestOptions:
 
 
 class TestBadInput:
+    def test_what_a_dry_run_prints_is_harmless_in_a_terminal(
+        self, pair: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (pair / "av" / "a\x1b[2Jb.txt").write_text("x")
+        (pair / "av" / "c\x1b]0;title\x07d.pt").write_text("x")
+        sidecar = yaml.safe_load((pair / "av" / "nla_meta.yaml").read_text(encoding="utf-8"))
+        sidecar["prompt_templates"]["av"] += "\x1b[31m\u202ered\x9b2J"
+        sidecar["base_checkpoint"] = "lab/\x1b[8mbase"
+        (pair / "av" / "nla_meta.yaml").write_text(yaml.safe_dump(sidecar))
+        assert cli.run(["push", str(pair), "lab/x", "--dry-run"]) == 0
+        said = capsys.readouterr()
+        assert "ab.txt" in said.out
+        assert "cd.pt" in said.err.replace("\n", "")
+        for text in (said.out, said.err):
+            assert not any(sign in text for sign in "\x1b\x9b\x07\u202e")
+
+    @pytest.mark.parametrize("name", ["../evil.json", "/etc/evil.json", "a\\..\\evil.json"])
+    def test_pull_stays_in_its_folder(
+        self,
+        name: str,
+        hub: FakeHub,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        hub.add("lab/x", {"av/config.json": b"{}"})
+        files = ["av/config.json", name]
+        monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda *_, **__: files)
+        out = tmp_path / "below" / "out"
+        assert "is not inside it" in self.fails(capsys, "pull", "lab/x", "--out", str(out))
+        assert not list(tmp_path.rglob("*evil*"))
+
     def fails(self, capsys: pytest.CaptureFixture[str], *command: str) -> str:
         capsys.readouterr()
         assert cli.run(list(command)) == 2

@@ -68,6 +68,14 @@ def test_the_sweep_has_the_posts_settings():
         ("seed", "abc", "seed"),
         ("target.load_in_4bit", True, "needs rl.lora"),
         ("rl.ar_lora", {"rank": 2}, "rl.ar_lora needs rl.train_ar: true"),
+        ("target.world.d_model", 10**9, "target.world.d_model"),
+        ("target.world.blocks", 10**5, "target.world.blocks"),
+        ("target.world.peakiness", float("inf"), "target.world.peakiness"),
+        ("warm_start.av.steps", 10**30, "warm_start.av.steps"),
+        ("rl.lora", {"rank": 10**9}, "rl.lora.rank"),
+        ("rl.rewards", {"negative_mse": float("nan")}, "rl.rewards.negative_mse"),
+        ("rl.kl", float("inf"), "rl.kl"),
+        ("name", ["x"] * 10_000, "name"),
     ],
 )
 def test_what_is_wrong_is_one_line(path, value, message):
@@ -77,6 +85,7 @@ def test_what_is_wrong_is_one_line(path, value, message):
     assert text.startswith("x.yaml: ")
     assert message in text
     assert "\n" not in text
+    assert len(text) < 500
 
 
 def test_data_is_needed_without_a_world():
@@ -88,7 +97,17 @@ def test_data_is_needed_without_a_world():
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [", "not valid YAML at line"), ("- 1", "expected a mapping"), ("", "expected a mapping")],
+    [
+        ("a: [", "not valid YAML at line"),
+        ("- 1", "expected a mapping"),
+        ("", "expected a mapping"),
+        ("name: 2024-99-99", "no valid timestamp"),
+        ("name: a\nname: b", "the key 'name' stands there twice"),
+        ("name: &a [*a]", "contains itself"),
+        ("a: &a [x]\nb: [*a]\nb: [*a]", "the key 'b' stands there twice"),
+        ("[" * 40 + "&a [x]" + ", *a" * 3 + "]" * 40, "expected a mapping"),
+        ("name: 'x\n" * 3, "not valid YAML"),
+    ],
 )
 def test_broken_files(tmp_path, text, message, capsys):
     path = tmp_path / "r.yaml"

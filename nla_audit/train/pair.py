@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
-from safetensors import SafetensorError
 
 from nla_audit.errors import UserError
 from nla_audit.nla.architecture import hidden_size, keep_first_blocks, number_of_blocks
+from nla_audit.nla.backbone import (
+    Placement,
+    quiet_transformers,
+    read_causal_lm,
+    read_config,
+    read_tokenizer,
+)
 from nla_audit.nla.formats import ArLora
 from nla_audit.nla.hub import local_folder
 from nla_audit.nla.injection import parse_injection
-from nla_audit.nla.load import Placement
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.save import new_sidecar, save_ar, save_ar_lora, save_av
 from nla_audit.nla.sidecar import Sidecar, parse_sidecar
@@ -37,23 +41,25 @@ def load_language_model(reference: str | Path, placement: Placement, blocks: int
     """A causal language model, shortened to its first ``blocks`` blocks if given.
 
     Raises:
-        UserError: not found, or transformers cannot load it.
+        UserError: not found, transformers cannot load it, or it lacks weights or has too many.
     """
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
-
     folder = local_folder(reference)
-    config = load_config(folder)
+    config = read_config(folder, placement)
     if blocks is not None:
         keep_first_blocks(config, blocks)
-    try:
-        with _quietly():
-            model = AutoModelForCausalLM.from_pretrained(
-                str(folder), config=config, **placement.options()
-            )
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise UserError(f"{reference}: transformers cannot load it: {reason}") from None
+    role: Literal["av", "ar"] = "av" if blocks is None else "ar"
+    with quiet_transformers():
+        model = read_causal_lm(folder, config, placement, role=role, refuse=_refuse)
     return placement.place(model)
+
+
+def _refuse(problem: str) -> NoReturn:
+    """Refuse; a recipe has no way to insist.
+
+    Raises:
+        UserError: always.
+    """
+    raise UserError(problem)
 
 
 def load_config(reference: str | Path) -> Any:
@@ -62,14 +68,7 @@ def load_config(reference: str | Path) -> Any:
     Raises:
         UserError: not found, or transformers cannot read it.
     """
-    from transformers import AutoConfig  # noqa: PLC0415
-
-    folder = local_folder(reference)
-    try:
-        return AutoConfig.from_pretrained(str(folder))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise UserError(f"{reference}: transformers cannot read config.json: {reason}") from None
+    return read_config(local_folder(reference), Placement())
 
 
 def load_tokenizer(reference: str | Path) -> Any:
@@ -78,13 +77,7 @@ def load_tokenizer(reference: str | Path) -> Any:
     Raises:
         UserError: there is none.
     """
-    from transformers import AutoTokenizer  # noqa: PLC0415
-
-    try:
-        return AutoTokenizer.from_pretrained(str(local_folder(reference)))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
-        raise UserError(f"{reference}: no usable tokenizer: {reason}") from None
+    return read_tokenizer(local_folder(reference), Placement())
 
 
 def default_layer(blocks: int) -> int:
@@ -233,15 +226,3 @@ def _with_sidecar(verbalizer: Verbalizer, history: dict[str, Any]) -> Verbalizer
         injection=verbalizer.injection,
         name=verbalizer.name,
     )
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep transformers from listing the weights of blocks that are left out on purpose."""
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

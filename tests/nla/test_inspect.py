@@ -275,7 +275,7 @@ class TestNoCheckpoint:
         path.write_bytes(path.read_bytes()[:1000])
         assert cli.run(["inspect", str(pair / "av")]) == 2
         assert "cannot read" in capsys.readouterr().err
-        with pytest.raises(UserError, match="cannot load it"):
+        with pytest.raises(UserError, match="cannot read"):
             load(av=pair / "av", placement=FLOAT32)
 
     def test_adapter_without_weights(self, fails: Any, tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ _OTHER_SENSES = frozenset(
         "embed_audio",
     }
 )
+_KIND_WORD = re.compile(r"weight|bias|lora_\w+")
 _LORA_WORD = re.compile(r"lora_\w+")
 #: More would only make a hint slow.
 _LOOKED_AT = 64
@@ -212,11 +213,11 @@ def likeliest_renaming(unmatched: Iterable[str], missing: Iterable[str]) -> str 
             # A prefix may bring numbers of its own: "replica.3.model.layers.0".
             if theirs == numbers[len(numbers) - len(theirs) :]
         ]
-        # The last two words ("lora_A.weight") say what kind of tensor it is, not which.
         longest = max(alike, default=(0, ""))
-        if longest[0] > min(2, len(longest[1].split(".")) - 1) and (
-            sum(shared == longest[0] for shared, _ in alike) == 1
-        ):
+        shared = longest[1].split(".")[-longest[0] :] if longest[0] else []
+        # "lora_A.weight" says what kind of tensor it is, not which.
+        says_which = any(not _KIND_WORD.fullmatch(word) for word in shared)
+        if says_which and sum(number == longest[0] for number, _ in alike) == 1:
             votes[_difference(name, longest[1])] += 1
     if not votes:
         return None

@@ -20,6 +20,7 @@ from nla_audit.nla.batching import Notice, halving
 from nla_audit.nla.generation import NO_TOKEN, Generated
 from nla_audit.nla.injection import Injection, injecting, injection_of
 from nla_audit.nla.prompts import (
+    AnswerDecoder,
     av_prompt,
     cjk_share,
     content_tokens,
@@ -39,7 +40,7 @@ class Explanations:
     """What the AV said about ``n`` activations.
 
     Attributes:
-        responses: the whole answers, special tokens left out.
+        responses: the whole answers, special tokens other than the tags left out.
         explanations: the text between the tags, stripped; ``""`` where it is empty, ``None``
             where the answer failed (no closed tags, or the token cap was hit).
         generated: token ids, log-probabilities, true lengths.
@@ -87,6 +88,7 @@ class Verbalizer:
         self.name = name
         self.prompt = av_prompt(tokenizer, sidecar, refuse=refuse)
         self.end_ids = end_token_ids(tokenizer, model)
+        self.decode = AnswerDecoder(tokenizer)
         self.d_model = hidden_size(model.config)
 
     @property
@@ -168,7 +170,7 @@ class Verbalizer:
     def read(self, generated: Generated) -> Explanations:
         """Turn token ids into responses and explanations."""
         rows = [tokens[tokens != NO_TOKEN].tolist() for tokens in generated.token_ids]
-        responses = self.tokenizer.batch_decode(rows, skip_special_tokens=True) if rows else []
+        responses = self.decode(rows)
         return Explanations(
             responses=responses,
             explanations=[
@@ -185,7 +187,7 @@ class Verbalizer:
         The rest of the true length is tags and end token.
         """
         return [
-            None if text is None else content_tokens(self.tokenizer, ids[:length].tolist(), text)
+            None if text is None else content_tokens(self.decode, ids[:length].tolist(), text)
             for ids, length, text in zip(
                 said.generated.token_ids, said.generated.lengths, said.explanations, strict=True
             )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import polars as pl
 
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import unusable
+from nla_audit.nla.transform import Norm, norm_of_table
 from nla_audit.schema import count, shown
 
 VECTOR_COLUMN = "activation_vector"
@@ -38,9 +39,10 @@ class Activations:
         keys: ``idx`` (Int64 or String; the row's number where the table has none), ``doc_id``
             (String), ``position`` (Int64, 0-based place of the token in its document),
             ``source_text`` (String, ends at that token); the last three null where unknown.
-        vectors: ``[n, d_model]`` float32, raw.
+        vectors: ``[n, d_model]`` float32, raw unless ``norm`` says otherwise.
         problems: row → why it cannot be explained or scored (zero vector, not finite).
         layer: the layer K they were taken from, where the table says so.
+        norm: the transform they went through, where a sidecar beside the table says so.
         path: the file.
         sha256: of the file's bytes.
     """
@@ -51,6 +53,7 @@ class Activations:
     layer: int | None
     path: str
     sha256: str
+    norm: Norm = field(default_factory=Norm)
 
     def usable_rows(self) -> list[int]:
         """The rows without a problem, in order."""
@@ -97,7 +100,7 @@ def read_activations(path: str | Path) -> Activations:
         raise UserError(f"{path}: not a whole Parquet file ({reason}): write it again") from None
     _check_unique(keys, str(path))
     problems = {row: reason for row, reason in enumerate(unusable(vectors)) if reason is not None}
-    return Activations(keys, vectors, problems, layer, str(path), digest)
+    return Activations(keys, vectors, problems, layer, str(path), digest, norm_of_table(file))
 
 
 def _check_vector_column(schema: pl.Schema, path: str) -> None:

@@ -42,6 +42,7 @@ from nla_audit.nla.load import base_of, base_of_ar, load_with
 from nla_audit.nla.prompts import av_prompt, check_ar_prompt
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.tensors import read_tensors
+from nla_audit.nla.transform import transform_of
 
 _NOT_STATED = "not stated"
 _ROLES = {"av": "AV (verbalizer)", "ar": "AR (reconstructor)", None: "plain language model"}
@@ -140,6 +141,9 @@ class _Inspector:
             self.found.oddities.append(str(error))
             return None
 
+    def _base_folder(self) -> list[Path]:
+        return [] if self.backbone is None else [self.backbone]
+
     def _base_words(self) -> str:
         stated = self.checkpoint.base_named
         if stated is None and self.checkpoint.sidecar is not None:
@@ -181,6 +185,9 @@ class _Inspector:
         facts["sidecar"] = str(sidecar.path)
         facts["stage"] = sidecar.stage or _NOT_STATED
         facts["layer"] = _NOT_STATED if sidecar.layer_index is None else str(sidecar.layer_index)
+        with self._collecting():
+            transform = transform_of(sidecar, [self.checkpoint.path, *self._base_folder()])
+            facts["activations"] = "raw" if transform is None else transform.describe()
         injection = injection_of(sidecar)
         if role != "ar":
             facts["injection"] = _injection_words(sidecar, injection)

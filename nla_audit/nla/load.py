@@ -40,6 +40,7 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.refusal import Refuse, refuse_wrong, refusing
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.tensors import read_tensors
+from nla_audit.nla.transform import transform_of
 from nla_audit.nla.verbalizer import Verbalizer
 
 
@@ -193,6 +194,7 @@ def _load_av(
     injection = injection if injection is not None else injection_of(sidecar)
     config = read_config(folder, placement)
     check_width(sidecar, config, checkpoint.path)
+    transform = transform_of(sidecar, [checkpoint.path, folder])
     check_injection(injection, config, checkpoint.path)
     model = read_causal_lm(folder, config, placement, role="av", refuse=refuse)
     tokenizer = read_tokenizer(checkpoint.path if checkpoint.has_tokenizer else folder, placement)
@@ -207,6 +209,7 @@ def _load_av(
         injection=injection,
         name=name,
         files=[checkpoint.path, folder, *adapters, sidecar.path],
+        transform=transform,
         refuse=refuse,
     )
 
@@ -232,6 +235,7 @@ def _load_ar(
     sidecar = _sidecar_of(checkpoint, folder)
     config = read_config(folder, placement)
     check_width(sidecar, config, checkpoint.path)
+    transform = transform_of(sidecar, [checkpoint.path, folder])
     if lora is not None:
         keep_first_blocks(config, lora.blocks)
     check_ar_layer(sidecar, number_of_blocks(config), checkpoint.path, refuse)
@@ -262,6 +266,7 @@ def _load_ar(
         keep_final_norm=keeps_norm,
         name=checkpoint.path.name,
         files=[checkpoint.path, folder, sidecar.path],
+        transform=transform,
         refuse=refuse,
     )
 

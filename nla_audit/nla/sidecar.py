@@ -98,6 +98,15 @@ def read_sidecar(path: Path) -> Sidecar:
     Raises:
         UserError: the file is missing, is no YAML mapping, or lacks a field that has no default.
     """
+    return parse_sidecar(read_fields(path), path)
+
+
+def read_fields(path: Path) -> Mapping[str, Any]:
+    """The fields of a sidecar file, as they stand in it.
+
+    Raises:
+        UserError: the file is missing, or is no YAML mapping.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -110,7 +119,7 @@ def read_sidecar(path: Path) -> Sidecar:
         raise UserError(f"{path}: not valid YAML{line}; the sidecar is damaged") from None
     if not isinstance(raw, Mapping):
         raise UserError(f"{path}: expected a mapping of fields, found {type(raw).__name__}")
-    return parse_sidecar(raw, path)
+    return raw
 
 
 def parse_sidecar(raw: Mapping[str, Any], path: Path) -> Sidecar:

@@ -30,6 +30,7 @@ from nla_audit.nla.prompts import (
 from nla_audit.nla.refusal import Refuse, refuse_wrong
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.threads import threads_for
+from nla_audit.nla.transform import Transform
 
 DEFAULT_MAX_NEW_TOKENS = 160
 DEFAULT_BATCH_SIZE = 256
@@ -63,6 +64,7 @@ class Verbalizer:
         injection: overrides what the sidecar says.
         name: what messages and tables call it.
         files: the folders and files it was loaded from, for records.
+        transform: what its activations went through before it was trained on them.
         refuse: what to do where the prompt cannot be that of training.
 
     Raises:
@@ -78,9 +80,13 @@ class Verbalizer:
         injection: Injection | None = None,
         name: str = "av",
         files: Sequence[Path] = (),
+        transform: Transform | None = None,
         refuse: Refuse = refuse_wrong,
     ) -> None:
         self.files = tuple(files)
+        #: Activations are passed to all methods as they are after this transform;
+        #: :func:`nla_audit.nla.fit.fitted` applies it to a table's.
+        self.transform = transform
         self.model = model
         self.tokenizer = tokenizer
         self.sidecar = sidecar

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import polars as pl
 
 from nla_audit.errors import UserError
+from nla_audit.nla.transform import RAW, norm_of_table
 from nla_audit.train.writing import whole_file
 
 #: Our column → the name published training tables give it (FIELD_NOTES §2).
@@ -174,6 +175,11 @@ def read_training_table(path: Path, *, held_out_share: float, seed: int) -> Data
         frame = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise UserError(f"{path}: cannot read as Parquet ({_line(error)})") from None
+    if (norm := norm_of_table(path)).name != RAW:
+        raise UserError(
+            f"{path}: its sidecar says that the activations are {norm.name}; the trainer would "
+            "pass them on as raw ones: give raw activations"
+        )
     for needed in ("activation_vector", "doc_id"):
         if needed not in frame.columns:
             raise UserError(f"{path}: no column {needed}; it has {', '.join(frame.columns)}")

@@ -225,4 +225,5 @@ def _with_sidecar(verbalizer: Verbalizer, history: dict[str, Any]) -> Verbalizer
         with_history(verbalizer.sidecar, history),
         injection=verbalizer.injection,
         name=verbalizer.name,
+        transform=verbalizer.transform,
     )

@@ -19,7 +19,7 @@ from nla_audit.nla.architecture import decoder_of
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.formats import ADAPTER_FILE, ArLora
 from nla_audit.nla.refusal import Refuse
-from nla_audit.nla.tensors import Match, Shapes, is_of_another_sense, match, read_tensors
+from nla_audit.nla.tensors import Match, Shapes, is_beside_the_text, match, read_tensors
 
 
 def add_adapters(model: Any, folders: Sequence[Path], *, refuse: Refuse, notice: Notice) -> Any:
@@ -87,7 +87,7 @@ def add_ar_lora(
     parameters = {
         name: parameter for name, parameter in model.named_parameters() if ".lora_" in name
     }
-    found = _without_other_senses(model, match(_shapes(tensors), _shapes(parameters)))
+    found = _within_the_text(model, match(_shapes(tensors), _shapes(parameters)))
     _check(found, path, refuse=refuse, notice=notice)
     with torch.no_grad():
         for name, place in found.places.items():
@@ -128,7 +128,7 @@ def _fill(
 
     wanted = get_peft_model_state_dict(wrapped, adapter_name=name, save_embedding_layers=False)
     found = match(_shapes(tensors), _shapes(wanted), also=_embeddings(wrapped))
-    found = _without_other_senses(wrapped.get_base_model(), found)
+    found = _within_the_text(wrapped.get_base_model(), found)
     left_out = tensors.keys() - found.places.keys() - set(found.unmatched)
     state = {
         found.places.get(given, given): tensor
@@ -187,7 +187,7 @@ def _embeddings(wrapped: Any) -> Shapes:
     }
 
 
-def _without_other_senses(model: Any, found: Match) -> Match:
+def _within_the_text(model: Any, found: Match) -> Match:
     """Leave out what belongs to the eyes and ears of a multimodal model, which no text reaches.
 
     Adapters of text-only models lack it where the base has it, and the other way round.
@@ -196,10 +196,8 @@ def _without_other_senses(model: Any, found: Match) -> Match:
     decoder = f"{inside[id(decoder_of(model))]}."
     return Match(
         places=found.places,
-        unmatched=[name for name in found.unmatched if not is_of_another_sense(name)],
-        missing=[
-            name for name in found.missing if decoder in name or not is_of_another_sense(name)
-        ],
+        unmatched=[name for name in found.unmatched if not is_beside_the_text(name)],
+        missing=[name for name in found.missing if decoder in name or not is_beside_the_text(name)],
         misshapen=found.misshapen,
         given=found.given,
     )

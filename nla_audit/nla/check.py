@@ -25,7 +25,7 @@ from nla_audit.nla.health import scan
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.refusal import Refuse
 from nla_audit.nla.sidecar import Sidecar
-from nla_audit.nla.tensors import is_of_another_sense, likeliest_renaming
+from nla_audit.nla.tensors import is_beside_the_text, likeliest_renaming
 
 #: Floating-point types as safetensors writes them: F32, BF16, F8_E4M3 …
 _FLOATING = re.compile(r"B?F\d")
@@ -142,7 +142,7 @@ def check_all_loaded(
     extra = sorted(
         name
         for name in unexpected
-        if not is_of_another_sense(name)
+        if not is_beside_the_text(name)
         and not ((match := _BLOCK.search(name)) and int(match[1]) in left_out)
     )
     renaming = likeliest_renaming(extra, needed)

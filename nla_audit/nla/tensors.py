@@ -34,9 +34,10 @@ WRAPPERS = frozenset(
 )
 #: Words at the beginning of names that only say how deep the decoder sits.
 _HULLS = frozenset({"base_model", "backbone", "model", "language_model", "text_model"})
-#: Parts of multimodal models that a text never reaches.
-_OTHER_SENSES = frozenset(
+#: Parts of a model that the next token of a text never reaches: eyes, ears, further heads.
+_BESIDE_THE_TEXT = frozenset(
     {
+        "mtp",
         "vision_tower",
         "vision_model",
         "visual",
@@ -47,6 +48,8 @@ _OTHER_SENSES = frozenset(
     }
 )
 _KIND_WORD = re.compile(r"weight|bias|lora_\w+")
+#: Tables that old versions saved and new ones compute.
+_COMPUTED = ("inv_freq", "masked_bias", "position_ids")
 _LORA_WORD = re.compile(r"lora_\w+")
 #: More would only make a hint slow.
 _LOOKED_AT = 64
@@ -82,9 +85,10 @@ def types_in(paths: Iterable[Path]) -> dict[str, str]:
     return types
 
 
-def is_of_another_sense(name: str) -> bool:
-    """Whether a tensor belongs to the eyes or ears of a multimodal model."""
-    return not _OTHER_SENSES.isdisjoint(name.split("."))
+def is_beside_the_text(name: str) -> bool:
+    """Whether a tensor belongs to a part that no next token of a text needs."""
+    words = name.split(".")
+    return words[-1] in _COMPUTED or not _BESIDE_THE_TEXT.isdisjoint(words)
 
 
 def plain_name(name: str) -> str:

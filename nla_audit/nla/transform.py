@@ -35,10 +35,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
 
 from nla_audit.errors import UserError, first_line
 from nla_audit.nla.sidecar import SIDECAR_NAME, Sidecar, read_fields
-from nla_audit.nla.tensors import read_tensors
 
 RAW = "none"
 _RAW_NAMES = (None, RAW, "raw")
@@ -217,11 +217,7 @@ def _parameters(path: Path, needed: Mapping[str, tuple[int, ...]]) -> dict[str, 
     if path.suffix == ".npz":
         found = {name: _from_npz(path, name, shape) for name, shape in needed.items()}
     else:
-        tensors = read_tensors(path)
-        missing = [name for name in needed if name not in tensors]
-        if missing:
-            raise UserError(f"{path}: no {missing[0]} in it; fetch it again")
-        found = {name: tensors[name].double().numpy() for name in needed}
+        found = _from_safetensors(path, needed)
     for name, shape in needed.items():
         if found[name].shape != shape:
             raise UserError(
@@ -236,6 +232,17 @@ def _parameters(path: Path, needed: Mapping[str, tuple[int, ...]]) -> dict[str, 
             "is to be multiplied is not known"
         )
     return found
+
+
+def _from_safetensors(path: Path, names: Iterable[str]) -> dict[str, Vectors]:
+    try:
+        with safe_open(str(path), framework="np") as file:
+            missing = sorted(set(names) - set(file.keys()))
+            if missing:
+                raise UserError(f"{path}: no {missing[0]} in it; fetch it again")
+            return {name: file.get_tensor(name).astype(np.float64) for name in names}
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: cannot read ({first_line(error)}); fetch it again") from None
 
 
 def _from_npz(path: Path, name: str, shape: tuple[int, ...]) -> Vectors:

@@ -24,7 +24,7 @@ from nla_audit.nla.backbone import (
     read_config,
     read_tokenizer,
 )
-from nla_audit.nla.check import check_ar_layer, check_injection, check_width
+from nla_audit.nla.check import check_ar_layer, check_blocks, check_injection, check_width
 from nla_audit.nla.find_pair import checkpoints_in, is_checkpoint
 from nla_audit.nla.formats import (
     ADAPTER_CONFIG,
@@ -33,6 +33,7 @@ from nla_audit.nla.formats import (
     Checkpoint,
     read_json,
     recognise,
+    weight_files,
 )
 from nla_audit.nla.head import check_head, read_head, split_head
 from nla_audit.nla.health import WeightHealth, head_health, scan
@@ -41,7 +42,7 @@ from nla_audit.nla.injection import Injection, injection_of
 from nla_audit.nla.load import base_of, base_of_ar, load_with
 from nla_audit.nla.prompts import av_prompt, check_ar_prompt
 from nla_audit.nla.sidecar import Sidecar
-from nla_audit.nla.tensors import read_tensors
+from nla_audit.nla.tensors import read_tensors, types_in
 from nla_audit.nla.transform import transform_of
 
 _NOT_STATED = "not stated"
@@ -141,9 +142,6 @@ class _Inspector:
             self.found.oddities.append(str(error))
             return None
 
-    def _base_folder(self) -> list[Path]:
-        return [] if self.backbone is None else [self.backbone]
-
     def _base_words(self) -> str:
         stated = self.checkpoint.base_named
         if stated is None and self.checkpoint.sidecar is not None:
@@ -186,7 +184,9 @@ class _Inspector:
         facts["stage"] = sidecar.stage or _NOT_STATED
         facts["layer"] = _NOT_STATED if sidecar.layer_index is None else str(sidecar.layer_index)
         with self._collecting():
-            transform = transform_of(sidecar, [self.checkpoint.path, *self._base_folder()])
+            transform = transform_of(
+                sidecar, [self.checkpoint.path, self.backbone or self.checkpoint.path]
+            )
             facts["activations"] = "raw" if transform is None else transform.describe()
         injection = injection_of(sidecar)
         if role != "ar":
@@ -272,6 +272,12 @@ class _Inspector:
             if oddity not in found.oddities:
                 found.oddities.append(oddity)
 
+        lora = self.checkpoint.ar_lora
+        blocks = number_of_blocks(config) if lora is None else lora.blocks
+        before = len(found.problems)
+        check_blocks(types_in(weight_files(self.backbone)), blocks, self.backbone, refuse)
+        if len(found.problems) > before:
+            return  # a config of a million blocks would be built for hours
         without_weights = replace(self.placement, device_map="meta")
         try:
             if self.checkpoint.role is None:

@@ -41,15 +41,15 @@ def split_head(
     heads = {name: tensor for name, tensor in tensors.items() if plain_name(name) in _NAMES}
     others = {name: tensor for name, tensor in tensors.items() if name not in heads}
     if not heads:
-        alone = [name for name in others if ".lora_" not in name]
+        alone = {name: one for name, one in others.items() if ".lora_" not in name}
         advice = (
-            f"rename {alone[0]}, if that is it"
+            f"rename {next(iter(alone))}, if that is it"
             if len(alone) == 1
             else "an AR has one head: keep the one that it was trained with, under that name"
         )
         raise UserError(
             f"{path}: no tensor called {' or '.join(_NAMES)}, found "
-            f"{_listed(tensors) if tensors else 'none'}; {advice}"
+            f"{_listed(alone) if alone else 'only LoRA' if others else 'none'}; {advice}"
         )
     first, *more = heads.values()
     if not all(first.shape == each.shape and torch.equal(first, each) for each in more):

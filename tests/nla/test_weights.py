@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM
 
 from nla_audit.errors import UserError
 from nla_audit.nla.backbone import Placement
+from nla_audit.nla.formats import AR_LORA_FILE
 from nla_audit.nla.injection import parse_injection
 from nla_audit.nla.inspection import inspect
 from nla_audit.nla.load import load
@@ -70,7 +71,8 @@ def wrapped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def edited(source: Path, folder: Path, file: str, edit: Edit) -> Path:
     """A copy of the checkpoint ``source`` whose tensors in ``file`` are changed."""
-    shutil.copytree(source, folder)
+    shutil.copytree(source, folder, copy_function=shutil.copyfile)
+    folder.chmod(0o755)  # what is copied may be read-only
     tensors = {name: one.contiguous() for name, one in edit(load_file(folder / file)).items()}
     save_file(tensors, folder / file, metadata={"format": "pt"})
     return folder
@@ -341,6 +343,52 @@ class TestHeads:
     def test_others_are_refused(self, edit: Edit, words: str, pair: Path, tmp_path: Path) -> None:
         ar = edited(pair / "ar", tmp_path / "ar", HEAD, edit)
         assert words in refused(lambda: reading(ar))
+        assert any(words in problem for problem in inspected(ar))
+
+
+# AR-LoRA -----------------------------------------------------------------------------------------
+
+GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "nano_lora"
+SAME_AR_LORA: dict[str, Edit] = {
+    "torch.compile": renaming("backbone.", "backbone._orig_mod."),
+    "DDP": lambda tensors: {f"module.{name}": one for name, one in tensors.items()},
+}
+OTHER_AR_LORA: dict[str, tuple[Edit, str]] = {
+    "one lost": (without("layers.0.self_attn.q_proj.lora_A"), "0 of its 23 tensors fit nowhere"),
+    "one too many": (also("backbone.model.layers.9.x.lora_A.default.weight", 2), "1 of its 25"),
+    "another shape": (
+        lambda tensors: {name: one[..., :5] for name, one in tensors.items() if one.ndim},
+        "have another shape",
+    ),
+    "whole numbers": (each(lambda one: one.int()), "holds int32"),
+    "no head": (without("value_head"), "found only LoRA; an AR has one head"),
+    "two heads": (also("weight", 64, 64), "holds 2 heads"),
+}
+
+
+@pytest.mark.skipif(not GOLDEN.is_dir(), reason="no ../shared/golden beside the clone")
+class TestArLora:
+    @staticmethod
+    def reading(ar: Path) -> np.ndarray:
+        half = load(ar=ar, base=GOLDEN / "base", placement=FLOAT32, notice=lambda _: None)
+        assert half.reconstructor is not None
+        return half.reconstructor.reconstruct(["a quoted word"])
+
+    @staticmethod
+    def edited(folder: Path, edit: Edit) -> Path:
+        shutil.copytree(GOLDEN / "base", folder / "base")
+        return edited(GOLDEN / "ar_lora", folder / "ar_lora", AR_LORA_FILE, edit)
+
+    @pytest.mark.parametrize("edit", SAME_AR_LORA.values(), ids=SAME_AR_LORA.keys())
+    def test_known_words_in_names_are_read(self, edit: Edit, tmp_path: Path) -> None:
+        ar = self.edited(tmp_path, edit)
+        assert np.array_equal(self.reading(ar), self.reading(GOLDEN / "ar_lora"))
+        assert inspected(ar) == []
+
+    @pytest.mark.parametrize(("edit", "words"), OTHER_AR_LORA.values(), ids=OTHER_AR_LORA.keys())
+    def test_others_are_refused(self, edit: Edit, words: str, tmp_path: Path) -> None:
+        ar = self.edited(tmp_path, edit)
+        assert words in refused(lambda: self.reading(ar))
         assert any(words in problem for problem in inspected(ar))
 
 

@@ -138,6 +138,8 @@ def _fill(
     if not found.is_whole and _places_all(wrapped, name, state):
         return
     _check(found, folder, refuse=refuse, notice=notice)
+    if found.is_whole and all(map(is_beside_the_text, found.places.values())):
+        refuse(f"{folder}: the adapter changes nothing that a text reaches; take the AV's own")
     _say_if_it_does_nothing(tensors, folder, notice)
     # A module that is saved whole and is not there keeps what the base has.
     absent = {place: wanted[place] for place in found.missing}

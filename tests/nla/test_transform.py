@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -375,7 +375,7 @@ def test_names_that_no_file_has(name: str, pair: Pair, tmp_path: Path) -> None:
         transform_of(sidecar, [tmp_path])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     norm=st.none()
     | st.sampled_from(["none", "raw", "centered", "whitened_zca_v1", "x"])

@@ -193,6 +193,12 @@ class TestAdapters:
         assert torch.equal(logits(wrapped / "av", adapter=adapter), sound)
         assert inspected(adapter, wrapped / "av") == []
 
+    def test_one_that_only_changes_the_eyes(self, wrapped: Path, tmp_path: Path) -> None:
+        eyes = make_adapter(wrapped / "av", tmp_path / "eyes", r".*vision_tower.*\.q_proj")
+        words = "changes nothing that a text reaches"
+        assert words in refused(lambda: logits(wrapped / "av", adapter=eyes))
+        assert any(words in problem for problem in inspected(eyes, wrapped / "av"))
+
     def test_tokens_before_the_prompt_are_refused(self, pair: Path, tmp_path: Path) -> None:
         adapter = Path(shutil.copytree(pair / "adapter", tmp_path / "adapter"))
         settings_ = {
@@ -450,7 +456,7 @@ def edits(draw: st.DrawFn) -> Edit:
 @settings(
     max_examples=20,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(edit=edits())
 def test_a_result_or_one_line(

@@ -7,3 +7,9 @@ class UserError(Exception):
     The command line prints it without a traceback and exits with code 2. Any other
     exception that reaches the command line is a bug.
     """
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, with the kind of error where that is all it says."""
+    line = str(error).strip().split("\n", 1)[0]
+    return line if " " in line else f"{type(error).__name__} {line}".strip()

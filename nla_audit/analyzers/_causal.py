@@ -59,7 +59,7 @@ def open_ruler(completions: Completions, pair: str | None, activations: str | No
         raise UserError("--pair and --activations go together: give both, or neither")
     from nla_audit.nla.activations import read_activations, rows_by_idx  # noqa: PLC0415
     from nla_audit.nla.find_pair import find_pair, is_checkpoint  # noqa: PLC0415
-    from nla_audit.nla.fit import check_fit  # noqa: PLC0415
+    from nla_audit.nla.fit import fitted  # noqa: PLC0415
     from nla_audit.nla.formats import recognise  # noqa: PLC0415
     from nla_audit.nla.fve import measure_baselines  # noqa: PLC0415
     from nla_audit.nla.hub import local_folder  # noqa: PLC0415
@@ -70,7 +70,7 @@ def open_ruler(completions: Completions, pair: str | None, activations: str | No
     scorer = load(ar=pair if is_ar else find_pair(pair).ar).reconstructor
     assert scorer is not None
     table = read_activations(activations)
-    check_fit(table, reconstructor=scorer, force=False)
+    table = fitted(table, reconstructor=scorer)
     keys = completions.rows.select("idx", "activation_id").unique("idx").sort("idx")
     names = [text if text is not None else idx for idx, text in keys.iter_rows()]
     places = rows_by_idx(table, names)

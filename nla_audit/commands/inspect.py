@@ -86,8 +86,8 @@ command = click.Command(
         "Say what a checkpoint of an NLA is: format, role, base, layer, injection, prompts, "
         "scales, whether the AR was trained in RL, and the health of its weights.\n\n"
         "PATH is a folder with a checkpoint or several in it, or "
-        "owner/name[@revision][/subfolder] on the Hub. No model is built, so that any size can "
-        "be inspected anywhere. Exit code 1 where loading would refuse it.\n\n"
+        "owner/name[@revision][/subfolder] on the Hub. No weights are kept in memory, so that "
+        "any size can be inspected anywhere. Exit code 1 where loading would refuse it.\n\n"
         "\b\nExample:\n  nla-audit inspect kitft/nla-qwen2.5-7b-L20-ar"
     ),
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import polars as pl
 
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import unusable
+from nla_audit.nla.transform import Norm, norm_of_table
 from nla_audit.readers import POLARS_ERRORS, first_line
 from nla_audit.schema import column_key, count, forbid_doubled, shown
 from nla_audit.sources import Table, find_tables, opened
@@ -41,9 +42,10 @@ class Activations:
         keys: ``idx`` (Int64 or String; the row's number where the table has none), ``doc_id``
             (String), ``position`` (Int64, 0-based place of the token in its document),
             ``source_text`` (String, ends at that token); the last three null where unknown.
-        vectors: ``[n, d_model]`` float32, raw.
+        vectors: ``[n, d_model]`` float32, raw unless ``norm`` says otherwise.
         problems: row → why it cannot be explained or scored (zero vector, not finite).
         layer: the layer K they were taken from, where the table says so.
+        norm: the transform they went through, where a sidecar beside the table says so.
         path: the file.
         sha256: of the file's bytes.
     """
@@ -54,6 +56,7 @@ class Activations:
     layer: int | None
     path: str
     sha256: str
+    norm: Norm = field(default_factory=Norm)
 
     def usable_rows(self) -> list[int]:
         """The rows without a problem, in order."""
@@ -107,7 +110,8 @@ def read_activations(path: str | Path) -> Activations:
             ) from None
     _check_unique(keys, str(path))
     problems = {row: reason for row, reason in enumerate(unusable(vectors)) if reason is not None}
-    return Activations(keys, vectors, problems, layer, str(path), _digest(digests))
+    norm = norm_of_table(Path(path))
+    return Activations(keys, vectors, problems, layer, str(path), _digest(digests), norm)
 
 
 def _digest(digests: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ import polars as pl
 from nla_audit.errors import UserError
 from nla_audit.nla.activations import Activations, rows_by_idx
 from nla_audit.nla.batching import Notice
-from nla_audit.nla.fit import check_fit
+from nla_audit.nla.fit import fitted
 from nla_audit.nla.fve import (
     BaselineName,
     Floats,
@@ -95,7 +95,7 @@ def attribute_with(
     Raises:
         UserError: no explanation with a usable activation, or one that does not fit the AR.
     """
-    check_fit(activations, reconstructor=reader, force=force)
+    activations = fitted(activations, reconstructor=reader, force=force)
     rows = _chosen(texts, settings.limit)
     explanations, left_out = _usable(rows, activations, texts, settings.seed)
     baselines = baselines_with(settings.given_baselines, activations.vectors, reader.mse_scale)

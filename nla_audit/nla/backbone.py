@@ -6,7 +6,7 @@ Safetensors only, and no code of strangers unless asked for; errors of transform
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +14,15 @@ from typing import Any, Literal
 
 import torch
 
-from nla_audit.errors import UserError
+from nla_audit.errors import UserError, first_line
 from nla_audit.limits import OverLimit, WorkFailed, within_limits
 from nla_audit.nla.architecture import hidden_size, number_of_blocks
-from nla_audit.nla.check import check_all_loaded
+from nla_audit.nla.check import check_all_loaded, check_blocks, check_types
 from nla_audit.nla.declared_size import check_size
 from nla_audit.nla.door import check_model_files, check_tokenizer_files
+from nla_audit.nla.formats import weight_files
 from nla_audit.nla.refusal import Refuse
+from nla_audit.nla.tensors import WRAPPERS, types_in
 
 _DTYPES = {
     "float32": torch.float32,
@@ -132,10 +134,15 @@ def read_causal_lm(
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
     check_size(folder, config, trust_remote_code=placement.trust_remote_code)
+    types = types_in(weight_files(folder))
+    check_blocks(types, number_of_blocks(config), folder, refuse)
+    options = placement.options()
+    if (renamings := _without_wrappers(types)) is not None:
+        options["key_mapping"] = renamings
     try:
         # The type that transformers declares does not know of the second value.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            str(folder), config=config, output_loading_info=True, **placement.options()
+            str(folder), config=config, output_loading_info=True, **options
         )
     except UserError:
         raise
@@ -147,8 +154,27 @@ def read_causal_lm(
             ) from None
         raise UserError(f"{folder}: transformers cannot load it: {first_line(error)}") from None
     model, loading = loaded
-    check_all_loaded(model, loading["missing_keys"], folder, role=role, refuse=refuse)
+    check_all_loaded(
+        model,
+        loading["missing_keys"],
+        loading["unexpected_keys"],
+        folder,
+        role=role,
+        blocks_in_files=number_of_blocks(read_config(folder, placement)),
+        refuse=refuse,
+    )
+    check_types(types, model, folder, refuse)
     return model
+
+
+def _without_wrappers(names: Iterable[str]) -> dict[str, str] | None:
+    """Renamings for transformers that take wrappers' words out of names; ``None`` if none need it.
+
+    Each renaming of transformers takes out one word, so there are as many as a name may need.
+    """
+    most = max((sum(word in WRAPPERS for word in name.split(".")) for name in names), default=0)
+    words = "|".join(sorted(WRAPPERS))
+    return {f"(?#{number})(?<![^.])(?:{words})[.]": "" for number in range(most)} or None
 
 
 def read_tokenizer(folder: Path, placement: Placement) -> Any:
@@ -197,13 +223,6 @@ def _four_bit() -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, with the kind of error where that is all it says."""
-    lines = [line.strip() for line in str(error).strip().split("\n")]
-    line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    return line if " " in line else f"{type(error).__name__} {line}".strip()
 
 
 @contextmanager

@@ -6,7 +6,8 @@ what cannot be right and what to do. What cannot work at all raises, whoever ask
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,15 @@ from nla_audit.nla.architecture import (
     number_of_blocks,
 )
 from nla_audit.nla.formats import Checkpoint
-from nla_audit.nla.health import head_health, scan
+from nla_audit.nla.health import scan
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.refusal import Refuse
 from nla_audit.nla.sidecar import Sidecar
+from nla_audit.nla.tensors import is_beside_the_text, likeliest_renaming
+
+#: Floating-point types as safetensors writes them: F32, BF16, F8_E4M3 …
+_FLOATING = re.compile(r"B?F\d")
+_BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
 def check_role(checkpoint: Checkpoint, role: str, refuse: Refuse) -> None:
@@ -71,16 +77,59 @@ def check_injection(injection: Injection, config: Any, path: Path) -> None:
         )
 
 
-def check_all_loaded(
-    model: Any, missing: Iterable[str], path: Path, *, role: str, refuse: Refuse
-) -> None:
-    """Every weight that is used must come from the checkpoint.
+def check_blocks(names: Iterable[str], blocks: int, path: Path, refuse: Refuse) -> None:
+    """The files must hold weights for every block; cheap, before anything is built.
 
-    transformers fills what is missing with random numbers. An AR uses neither the output matrix
-    nor, unless kept, the final norm, and published ones leave them out.
+    Args:
+        names: of the tensors in the files.
+        blocks: how many the config describes.
+    """
+    found = {int(match[1]) for name in names if (match := _BLOCK.search(name))}
+    lacking = blocks - sum(number < blocks for number in found)
+    if found and lacking:
+        first = next(number for number in range(blocks) if number not in found)
+        refuse(
+            f"{path}: no weights for {lacking:,} of {blocks:,} blocks (first {first}); fetch the "
+            "checkpoint again"
+        )
+
+
+def check_types(types: Mapping[str, str], model: Any, path: Path, refuse: Refuse) -> None:
+    """Weights that compute must be saved as floating-point numbers.
+
+    Args:
+        types: name → type of the tensors in the files.
+    """
+    needed = {name for name, weight in model.named_parameters() if weight.is_floating_point()}
+    wrong = sorted(name for name in needed & types.keys() if not _FLOATING.match(types[name]))
+    if wrong and getattr(model.config, "quantization_config", None) is None:
+        refuse(
+            f"{path}: {len(wrong)} weights are saved as {types[wrong[0]]}, not as floating-point "
+            f"numbers (first {wrong[0]}); save the checkpoint again"
+        )
+
+
+def check_all_loaded(
+    model: Any,
+    missing: Iterable[str],
+    unexpected: Iterable[str],
+    path: Path,
+    *,
+    role: str,
+    blocks_in_files: int,
+    refuse: Refuse,
+) -> None:
+    """Every weight that is used must come from the checkpoint, and all of it must be used.
+
+    transformers fills what is missing with random numbers and drops what fits nowhere. An AR uses
+    neither the output matrix nor, unless kept, the final norm, and published ones leave them out;
+    eyes and ears of a multimodal model are no part of its text decoder.
 
     Args:
         missing: names of weights that no file held.
+        unexpected: names in the files that are no weight of the model.
+        blocks_in_files: how many blocks the files are for; more than the model has where it was
+            shortened on purpose.
     """
     unused: tuple[str, ...] = ()
     if role == "ar":
@@ -89,22 +138,29 @@ def check_all_loaded(
         parts = (model.get_output_embeddings(), getattr(decoder, final_norm_name(decoder)))
         unused = tuple(f"{names[id(part)]}." for part in parts if id(part) in names)
     needed = sorted(name for name in missing if not name.startswith(unused or ("\0",)))
+    left_out = range(number_of_blocks(model.config), blocks_in_files)
+    extra = sorted(
+        name
+        for name in unexpected
+        if not is_beside_the_text(name)
+        and not ((match := _BLOCK.search(name)) and int(match[1]) in left_out)
+    )
+    renaming = likeliest_renaming(extra, needed)
+    advice = "fetch the checkpoint again" if renaming is None else renaming
     if needed:
         refuse(
             f"{path}: {len(needed)} weights of the model are in none of its files (first "
-            f"{needed[0]}), and would be random; fetch the checkpoint again"
+            f"{needed[0]}), and would be random; {advice}"
+        )
+    if extra:
+        refuse(
+            f"{path}: {len(extra)} tensors of its files are no weights of the model that "
+            f"config.json describes (first {extra[0]}), and would be ignored; {advice}"
         )
 
 
 def check_weights(tensors: Iterable[tuple[str, torch.Tensor]], path: Path, refuse: Refuse) -> None:
     """No weight may be NaN, infinite or absurdly large."""
     problem = scan(tensors).problem()
-    if problem is not None:
-        refuse(f"{path}: {problem}")
-
-
-def check_head(head: torch.Tensor, path: Path, refuse: Refuse) -> None:
-    """No weight of an AR's head may be NaN, infinite or absurdly large."""
-    problem = head_health(head).problem()
     if problem is not None:
         refuse(f"{path}: {problem}")

@@ -22,7 +22,7 @@ from nla_audit.errors import UserError
 from nla_audit.files import whole_file
 from nla_audit.nla.activations import Activations
 from nla_audit.nla.batching import Notice
-from nla_audit.nla.fit import check_fit
+from nla_audit.nla.fit import fitted
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
 from nla_audit.nla.load import Pair
 from nla_audit.nla.reconstructor import Reconstructor
@@ -155,7 +155,9 @@ def explain(
     if pair.verbalizer is None or pair.reconstructor is None:
         raise UserError("explaining needs both halves: name an AV and an AR")
     verbalizer, reconstructor = pair.verbalizer, pair.reconstructor
-    check_fit(activations, verbalizer=verbalizer, reconstructor=reconstructor, force=force)
+    activations = fitted(
+        activations, verbalizer=verbalizer, reconstructor=reconstructor, force=force
+    )
     problems = activations.describe_problems()
     if problems is not None:
         notice(problems)

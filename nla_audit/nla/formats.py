@@ -140,6 +140,13 @@ def check_weights(folder: Path) -> None:
     raise UserError(f"{folder}: config.json but no {WEIGHTS_FILE}; fetch the checkpoint again")
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a full checkpoint that hold the model itself."""
+    if (folder / WEIGHTS_FILE).is_file():
+        return [folder / WEIGHTS_FILE]
+    return [path for path in sorted(folder.glob("*.safetensors")) if path.name != HEAD_FILE]
+
+
 def nearest_sidecar(folder: Path) -> Sidecar | None:
     """The sidecar in ``folder`` or in the folders right above it; ``None`` if there is none."""
     resolved = folder.resolve()

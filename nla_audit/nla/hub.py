@@ -33,6 +33,7 @@ _REFERENCE = re.compile(
 #: Weights, configs, sidecars, tokenizers, and the code that only ``trust_remote_code`` runs.
 _SUFFIXES = (
     ".safetensors",
+    ".npz",
     ".json",
     ".yaml",
     ".yml",

@@ -1,24 +1,30 @@
 """``nla-audit inspect``: say what a checkpoint is, and what is wrong with it, without loading it.
 
 Reads the small files and scans the weights one tensor at a time, so that a checkpoint of any
-size can be looked at on any machine. The checks are those of loading.
+size can be looked at on any machine. Then it is loaded on torch's ``meta`` device, where weights
+have a name and a shape but take no room: whatever loading refuses is found by loading.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from nla_audit.errors import UserError
+from nla_audit.errors import UserError, first_line
 from nla_audit.nla.architecture import hidden_size, number_of_blocks
-from nla_audit.nla.backbone import Placement, first_line, read_config, read_tokenizer
-from nla_audit.nla.check import check_ar_layer, check_injection, check_width
+from nla_audit.nla.backbone import (
+    Placement,
+    quiet_transformers,
+    read_causal_lm,
+    read_config,
+    read_tokenizer,
+)
+from nla_audit.nla.check import check_ar_layer, check_blocks, check_injection, check_width
 from nla_audit.nla.declared_size import check_size
 from nla_audit.nla.find_pair import checkpoints_in, is_checkpoint
 from nla_audit.nla.formats import (
@@ -28,16 +34,19 @@ from nla_audit.nla.formats import (
     Checkpoint,
     read_json,
     recognise,
+    weight_files,
 )
-from nla_audit.nla.health import HeadHealth, WeightHealth, head_health, scan
+from nla_audit.nla.head import check_head, read_head, split_head
+from nla_audit.nla.health import WeightHealth, head_health, scan
 from nla_audit.nla.hub import local_folder
 from nla_audit.nla.injection import Injection, injection_of
-from nla_audit.nla.load import base_of, base_of_ar
+from nla_audit.nla.load import base_of, base_of_ar, load_with
 from nla_audit.nla.prompts import av_prompt, check_ar_prompt
 from nla_audit.nla.sidecar import Sidecar
+from nla_audit.nla.tensors import read_tensors, types_in
+from nla_audit.nla.transform import transform_of
 
 _NOT_STATED = "not stated"
-_BLOCK = re.compile(r"\.(?:layers|h|blocks)\.(\d+)\.")
 _ROLES = {"av": "AV (verbalizer)", "ar": "AR (reconstructor)", None: "plain language model"}
 
 
@@ -117,8 +126,9 @@ class _Inspector:
         else:
             self._sidecar(self.sidecar, config)
             self._tokenizer(self.sidecar)
-        self._head()
-        self._weights(config)
+        self._head(config)
+        self._weights()
+        self._as_loading(config)
         return self.found
 
     def _backbone(self, base: str | Path | None) -> Path | None:
@@ -177,6 +187,11 @@ class _Inspector:
         facts["sidecar"] = str(sidecar.path)
         facts["stage"] = sidecar.stage or _NOT_STATED
         facts["layer"] = _NOT_STATED if sidecar.layer_index is None else str(sidecar.layer_index)
+        with self._collecting():
+            transform = transform_of(
+                sidecar, [self.checkpoint.path, self.backbone or self.checkpoint.path]
+            )
+            facts["activations"] = "raw" if transform is None else transform.describe()
         injection = injection_of(sidecar)
         if role != "ar":
             facts["injection"] = _injection_words(sidecar, injection)
@@ -221,47 +236,70 @@ class _Inspector:
         if len(self.found.problems) == before:
             self.found.facts["tokenizer"] += ", agrees with the sidecar"
 
-    def _head(self) -> None:
+    def _head(self, config: Any) -> None:
         if self.checkpoint.role != "ar":
             return
-        lora = self.checkpoint.layout == "ar_lora"
-        path = self.checkpoint.path / (AR_LORA_FILE if lora else HEAD_FILE)
-        name = "value_head.weight" if lora else "weight"
-        head = next((tensor for found, tensor in _tensors(path) if found == name), None)
-        if head is None:
-            self.found.problems.append(f"{path}: no tensor called {name}")
-            return
-        health = head_health(head)
-        self.found.facts["head"] = _head_words(head, health)
-        if (problem := health.problem()) is not None:
-            self.found.problems.append(f"{path}: {problem}")
-        if (oddity := health.oddity()) is not None:
-            self.found.oddities.append(f"{path}: {oddity}")
+        with self._collecting():
+            if self.checkpoint.layout == "ar_lora":
+                path = self.checkpoint.path / AR_LORA_FILE
+                head, _ = split_head(read_tensors(path), path)
+            else:
+                head = read_head(self.checkpoint.path / HEAD_FILE)
+            self.found.facts["head"] = _head_words(head)
+            width = None if config is None else hidden_size(config)
+            check_head(head, width, self.checkpoint.path, self.found.problems.append)
 
-    def _weights(self, config: Any) -> None:
+    def _weights(self) -> None:
         """Health of the checkpoint's own weights (an adapter's base is a checkpoint of its own)."""
-        names: set[str] = set()
 
         def seen() -> Iterator[tuple[str, torch.Tensor]]:
             for path in sorted(self.checkpoint.path.glob("*.safetensors")):
                 if path.name != HEAD_FILE:
-                    for name, tensor in _tensors(path):
-                        names.add(name)
-                        yield name, tensor
+                    yield from _tensors(path)
 
         health = scan(seen())
         self.found.facts["weights"] = _weight_words(health)
         if (problem := health.problem()) is not None:
             self.found.problems.append(f"{self.checkpoint.path}: {problem}")
-        if config is not None and self.checkpoint.layout == "full":
-            blocks = {int(match[1]) for name in names if (match := _BLOCK.search(name))}
-            missing = sorted(set(range(number_of_blocks(config))) - blocks)
-            if missing:
-                self.found.problems.append(
-                    f"{self.checkpoint.path}: no weights for {len(missing)} of "
-                    f"{number_of_blocks(config)} blocks (first {missing[0]}); fetch the "
-                    "checkpoint again"
+
+    def _as_loading(self, config: Any) -> None:
+        """What loading would refuse or say, by loading names and shapes alone."""
+        if self.backbone is None:
+            return
+        path, found = self.checkpoint.path, self.found
+
+        def refuse(problem: str) -> None:
+            if problem not in found.problems:
+                found.problems.append(problem)
+
+        def notice(oddity: str) -> None:
+            if oddity not in found.oddities:
+                found.oddities.append(oddity)
+
+        lora = self.checkpoint.ar_lora
+        blocks = number_of_blocks(config) if lora is None else lora.blocks
+        before = len(found.problems)
+        check_blocks(types_in(weight_files(self.backbone)), blocks, self.backbone, refuse)
+        if len(found.problems) > before:
+            return  # a config of a million blocks would be built for hours
+        without_weights = replace(self.placement, device_map="meta")
+        try:
+            if self.checkpoint.role is None:
+                with quiet_transformers():
+                    read_causal_lm(path, config, without_weights, role="av", refuse=refuse)
+            else:
+                is_av = self.checkpoint.role == "av"
+                load_with(
+                    path if is_av else None,
+                    None if is_av else path,
+                    base=self.backbone,
+                    sidecar=self.sidecar.path if self.sidecar is not None else None,
+                    placement=without_weights,
+                    refuse=refuse,
+                    notice=notice,
                 )
+        except UserError as error:
+            refuse(str(error))
 
     def _collecting(self) -> _Collecting:
         return _Collecting(self.found.problems)
@@ -319,9 +357,12 @@ def _scale_words(sidecar: Sidecar) -> str:
     return f"{sidecar.mse_scale:g}{name}"
 
 
-def _head_words(head: torch.Tensor, health: HeadHealth) -> str:
-    shape = " × ".join(map(str, head.shape))
+def _head_words(head: torch.Tensor) -> str:
+    shape = " × ".join(map(str, head.shape)) or "one number"
     kind = str(head.dtype).removeprefix("torch.")
+    if head.numel() == 0 or not head.is_floating_point():
+        return f"{shape} {kind}"
+    health = head_health(head)
     distance = "" if health.from_identity is None else f", {health.from_identity:.3g} from identity"
     return (
         f"{shape} {kind}, largest {health.largest:.3g}{distance}, {health.non_finite:.2%} not "

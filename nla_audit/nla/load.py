@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from nla_audit.errors import UserError
-from nla_audit.nla.architecture import keep_first_blocks, number_of_blocks
+from nla_audit.nla.adapters import add_adapters, add_ar_lora
+from nla_audit.nla.architecture import hidden_size, keep_first_blocks, number_of_blocks
 from nla_audit.nla.backbone import (
     Placement,
-    first_line,
     quiet_transformers,
     read_causal_lm,
     read_config,
@@ -25,29 +20,27 @@ from nla_audit.nla.backbone import (
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.check import (
     check_ar_layer,
-    check_head,
     check_injection,
     check_role,
     check_weights,
     check_width,
 )
-from nla_audit.nla.declared import Adapter as AdapterConfig
-from nla_audit.nla.door import check_patterns, read_declared
 from nla_audit.nla.formats import (
-    ADAPTER_CONFIG,
     AR_LORA_FILE,
     HEAD_FILE,
-    ArLora,
     Checkpoint,
     neighbour,
     recognise,
 )
+from nla_audit.nla.head import check_head, read_head, split_head
 from nla_audit.nla.health import head_health
 from nla_audit.nla.hub import local_folder
 from nla_audit.nla.injection import Injection, injection_of
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.refusal import Refuse, refuse_wrong, refusing
 from nla_audit.nla.sidecar import Sidecar
+from nla_audit.nla.tensors import read_tensors
+from nla_audit.nla.transform import transform_of
 from nla_audit.nla.verbalizer import Verbalizer
 
 
@@ -89,17 +82,53 @@ def load(
         UserError: whatever keeps a half from being loaded, or what :mod:`nla_audit.nla.check`
             says cannot be right, in one line.
     """
+    return load_with(
+        av,
+        ar,
+        adapter=adapter,
+        base=base,
+        sidecar=sidecar,
+        injection=injection,
+        placement=placement or Placement(),
+        refuse=refusing(force=force, notice=notice),
+        notice=notice,
+    )
+
+
+def load_with(
+    av: str | Path | None,
+    ar: str | Path | None,
+    *,
+    adapter: str | Path | None = None,
+    base: str | Path | None = None,
+    sidecar: str | Path | None = None,
+    injection: Injection | None = None,
+    placement: Placement,
+    refuse: Refuse,
+    notice: Notice,
+) -> Pair:
+    """:func:`load`, with what to do where something cannot be right left to the caller.
+
+    Raises:
+        UserError: as :func:`load`.
+    """
     if av is None and ar is None:
         raise UserError("nothing to load: name an AV, an AR, or both")
-    place = placement or Placement()
     sidecar_path = Path(sidecar) if sidecar is not None else None
-    refuse = refusing(force=force, notice=notice)
     av_checkpoint = _recognised(av, sidecar_path, "av", refuse) if av is not None else None
     ar_checkpoint = _recognised(ar, sidecar_path, "ar", refuse) if ar is not None else None
     with quiet_transformers():
         return Pair(
             verbalizer=(
-                _load_av(av_checkpoint, adapter, base, injection, placement=place, refuse=refuse)
+                _load_av(
+                    av_checkpoint,
+                    adapter,
+                    base,
+                    injection,
+                    placement=placement,
+                    refuse=refuse,
+                    notice=notice,
+                )
                 if av_checkpoint
                 else None
             ),
@@ -108,7 +137,7 @@ def load(
                     ar_checkpoint,
                     av_checkpoint,
                     base,
-                    placement=place,
+                    placement=placement,
                     refuse=refuse,
                     notice=notice,
                 )
@@ -153,6 +182,7 @@ def _load_av(
     *,
     placement: Placement,
     refuse: Refuse,
+    notice: Notice,
 ) -> Verbalizer:
     adapters = [checkpoint.path] if checkpoint.layout == "adapter" else []
     folder = checkpoint.path
@@ -164,11 +194,12 @@ def _load_av(
     injection = injection if injection is not None else injection_of(sidecar)
     config = read_config(folder, placement)
     check_width(sidecar, config, checkpoint.path)
+    transform = transform_of(sidecar, [checkpoint.path, folder])
     check_injection(injection, config, checkpoint.path)
     model = read_causal_lm(folder, config, placement, role="av", refuse=refuse)
     tokenizer = read_tokenizer(checkpoint.path if checkpoint.has_tokenizer else folder, placement)
     if adapters:
-        model = _with_adapters(model, adapters)
+        model = add_adapters(model, adapters, refuse=refuse, notice=notice)
     check_weights(model.named_parameters(), checkpoint.path, refuse)
     name = Path(adapter).name if adapter is not None else checkpoint.path.name
     return Verbalizer(
@@ -178,31 +209,9 @@ def _load_av(
         injection=injection,
         name=name,
         files=[checkpoint.path, folder, *adapters, sidecar.path],
+        transform=transform,
         refuse=refuse,
     )
-
-
-def _with_adapters(model: Any, adapters: Sequence[Path]) -> Any:
-    """``model`` with the LoRA layers of all ``adapters`` injected and active."""
-    from peft import PeftModel  # noqa: PLC0415  (slow to import, and not every AV needs it)
-
-    modules = [name for name, _ in model.named_modules()]
-    for path in adapters:
-        config = path / ADAPTER_CONFIG
-        check_patterns(read_declared(config, AdapterConfig), modules, config)
-    names = [f"adapter_{number}" for number in range(len(adapters))]
-    try:
-        wrapped = PeftModel.from_pretrained(model, str(adapters[0]), adapter_name=names[0])
-        for name, path in zip(names[1:], adapters[1:], strict=True):
-            wrapped.load_adapter(str(path), adapter_name=name)
-        wrapped.base_model.set_adapter(names)  # type: ignore[operator]
-    except Exception as error:  # a stranger's adapter_config.json makes it fail in any way
-        raise UserError(
-            f"{adapters[-1]}: the adapter does not fit its base ({first_line(error)}); name the "
-            "model it was trained on with --base"
-        ) from None
-    # The LoRA layers now sit inside the model itself; the wrapper adds nothing we need.
-    return wrapped.get_base_model()
 
 
 def _load_ar(
@@ -226,6 +235,7 @@ def _load_ar(
     sidecar = _sidecar_of(checkpoint, folder)
     config = read_config(folder, placement)
     check_width(sidecar, config, checkpoint.path)
+    transform = transform_of(sidecar, [checkpoint.path, folder])
     if lora is not None:
         keep_first_blocks(config, lora.blocks)
     check_ar_layer(sidecar, number_of_blocks(config), checkpoint.path, refuse)
@@ -239,10 +249,12 @@ def _load_ar(
     )
     model = placement.place(loaded)
     if lora is None:
-        head = _one_tensor(checkpoint.path / HEAD_FILE)
+        head = read_head(checkpoint.path / HEAD_FILE)
     else:
-        head = _add_ar_lora(model, lora, checkpoint.path / AR_LORA_FILE)
-    check_head(head, checkpoint.path, refuse)
+        path = checkpoint.path / AR_LORA_FILE
+        head, tensors = split_head(read_tensors(path), path)
+        add_ar_lora(model, lora, tensors, path, refuse=refuse, notice=notice)
+    check_head(head, hidden_size(config), checkpoint.path, refuse)
     check_weights(model.named_parameters(), checkpoint.path, refuse)
     if (oddity := head_health(head).oddity()) is not None:
         notice(f"{checkpoint.path}: {oddity}")
@@ -254,6 +266,7 @@ def _load_ar(
         keep_final_norm=keeps_norm,
         name=checkpoint.path.name,
         files=[checkpoint.path, folder, sidecar.path],
+        transform=transform,
         refuse=refuse,
     )
 
@@ -321,64 +334,3 @@ def _sidecar_of(checkpoint: Checkpoint, base: Path) -> Sidecar:
             "name one with --sidecar"
         )
     return found
-
-
-def _one_tensor(path: Path) -> torch.Tensor:
-    tensors = read_tensors(path)
-    if "weight" not in tensors:
-        raise UserError(f"{path}: no tensor called weight, found {sorted(tensors)[:5]}")
-    return tensors["weight"]
-
-
-def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a safetensors file.
-
-    Raises:
-        UserError: missing or damaged.
-    """
-    try:
-        return load_file(str(path))
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot read ({first_line(error)})") from None
-
-
-def _add_ar_lora(model: Any, lora: ArLora, path: Path) -> torch.Tensor:
-    """Inject the LoRA layers, load their tensors by full module name; returns the head."""
-    from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415
-
-    config = LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]
-        use_rslora=True,
-        target_modules=list(lora.target_modules),
-        task_type="CAUSAL_LM",
-    )
-    inject_adapter_in_model(config, model)
-    tensors = read_tensors(path)
-    head = tensors.pop("value_head.weight", None)
-    if head is None:
-        raise UserError(f"{path}: no value_head.weight in it")
-    parameters = dict(model.named_parameters())
-    given = {name.removeprefix("backbone."): tensor for name, tensor in tensors.items()}
-    unknown = sorted(given.keys() - parameters.keys())
-    missing = sorted(
-        name
-        for name in parameters.keys() - given.keys()
-        if ".lora_A." in name or ".lora_B." in name
-    )
-    if unknown or missing:
-        problem = f"unknown {unknown[0]}" if unknown else f"missing {missing[0]}"
-        raise UserError(
-            f"{path}: {len(unknown)} tensors fit nowhere and {len(missing)} are missing "
-            f"({problem}); it was made for another base or another ar_meta.json"
-        )
-    with torch.no_grad():
-        for name, tensor in given.items():
-            if parameters[name].shape != tensor.shape:
-                raise UserError(
-                    f"{path}: {name} has shape {list(tensor.shape)}, "
-                    f"the base needs {list(parameters[name].shape)}"
-                )
-            parameters[name].copy_(tensor)
-    model.eval()
-    return head

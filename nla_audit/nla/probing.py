@@ -17,7 +17,7 @@ from nla_audit.errors import UserError
 from nla_audit.llm.interface import Paraphraser
 from nla_audit.nla.activations import Activations, rows_by_idx
 from nla_audit.nla.batching import Notice
-from nla_audit.nla.fit import check_fit
+from nla_audit.nla.fit import fitted
 from nla_audit.nla.fve import BaselineName, baselines_with, fraction_of_variance_explained
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.record import reconstructor_record, versions
@@ -97,7 +97,7 @@ def probe(
     """
     # Before anything is written: paraphrases may cost money.
     for reader in readers.values():
-        check_fit(activations, reconstructor=reader, force=settings.force)
+        fitted(activations, reconstructor=reader, force=settings.force)
     if all(place is None for place in rows_by_idx(activations, texts.rows["idx"].to_list())):
         raise UserError(
             f"{activations.path}: none of its idx is among those of {texts.sources[0].path}: give "
@@ -225,6 +225,7 @@ def _read(
         None if text is None or place is None else text.strip()
         for text, place in zip(made["text"], places, strict=True)
     ]
+    activations = fitted(activations, reconstructor=reader, force=settings.force)
     shards = None
     if settings.cache is not None:
         progress(f"hashing the AR ({name})", 0, 0)

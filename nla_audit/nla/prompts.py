@@ -182,13 +182,56 @@ def read_explanation(response: str, *, ended: bool) -> str | None:
     return match.group(1).strip() if match else None
 
 
-def content_tokens(tokenizer: Any, ids: Sequence[int], explanation: str) -> int:
+class AnswerDecoder:
+    """Says what an AV wrote: without special tokens, but with the tags.
+
+    Some trainers add the tags to the tokenizer as special tokens; a decoder that leaves out all
+    of these would lose them, and every answer would seem to have failed.
+
+    Args:
+        tokenizer: of the AV.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        special = _special_tokens(tokenizer)
+        tags = {token for token, text in special.items() if _is_of_a_tag(text)}
+        #: What to leave out by hand; ``None`` where the tokenizer leaves out the right ones.
+        self._left_out = special.keys() - tags if tags else None
+
+    def __call__(self, rows: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each row of token ids."""
+        if not rows:
+            return []
+        if self._left_out is None:
+            return list(self._tokenizer.batch_decode(list(rows), skip_special_tokens=True))
+        kept = [[token for token in row if token not in self._left_out] for row in rows]
+        return list(self._tokenizer.batch_decode(kept, skip_special_tokens=False))
+
+
+def _special_tokens(tokenizer: Any) -> dict[int, str]:
+    """Every token that ``skip_special_tokens`` leaves out: id → text."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    found = {token: each.content for token, each in added.items() if each.special}
+    for token in tokenizer.all_special_ids:
+        found.setdefault(token, str(tokenizer.convert_ids_to_tokens(token)))
+    return found
+
+
+def _is_of_a_tag(text: str) -> bool:
+    """Whether a token holds a tag, or is a part of one (``</``, ``explanation``)."""
+    stripped = text.strip()
+    return any(tag in text or (stripped and stripped in tag) for tag in (_OPENING, _CLOSING))
+
+
+def content_tokens(decode: AnswerDecoder, ids: Sequence[int], explanation: str) -> int:
     """How many tokens of a response hold its explanation; the others are tags and end token.
 
     A token that holds a part of a tag and a part of the explanation counts as content, one that
     only holds white space at the explanation's ends does not.
 
     Args:
+        decode: of the AV's tokenizer.
         ids: the response, up to and including its end token.
         explanation: what :func:`read_explanation` made of it.
     """
@@ -196,7 +239,8 @@ def content_tokens(tokenizer: Any, ids: Sequence[int], explanation: str) -> int:
         return 0
 
     def said(part: Sequence[int]) -> str:
-        return tokenizer.decode(list(part), skip_special_tokens=True)
+        (text,) = decode([part])
+        return text
 
     tokens = range(1, len(ids) + 1)
     if said(ids).count(_CLOSING) > 1:

@@ -36,6 +36,7 @@ from nla_audit.nla.refusal import Refuse, refuse_wrong
 from nla_audit.nla.scoring import score_rows
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.threads import threads_for
+from nla_audit.nla.transform import Transform
 
 #: Tokens of a batch, padding included, by type of device. On a CPU larger batches only leave
 #: the caches (benchmarks/pair_throughput.py); a GPU needs them to be busy.
@@ -95,6 +96,7 @@ class Reconstructor:
         keep_final_norm: leave the norm in place (AR-LoRAs whose ``ar_meta.json`` says so).
         name: what messages and tables call it, the name of the ruler.
         files: the folders and files it was loaded from, for records.
+        transform: what its activations went through before it was trained on them.
         refuse: what to do where the prompt cannot be that of training.
 
     Raises:
@@ -111,9 +113,13 @@ class Reconstructor:
         keep_final_norm: bool = False,
         name: str = "ar",
         files: Sequence[Path] = (),
+        transform: Transform | None = None,
         refuse: Refuse = refuse_wrong,
     ) -> None:
         self.files = tuple(files)
+        #: Activations are passed to all methods, and reconstructed, as they are after this
+        #: transform; :func:`nla_audit.nla.fit.fitted` applies it to a table's.
+        self.transform = transform
         self.model = model
         self.decoder = decoder_of(model)
         self.tokenizer = tokenizer

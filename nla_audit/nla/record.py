@@ -15,6 +15,7 @@ from nla_audit.nla.fingerprint import file_hashes
 from nla_audit.nla.formats import read_json
 from nla_audit.nla.fve import BASELINE_NAMES, BaselineName, Baselines
 from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.transform import Transform
 from nla_audit.nla.verbalizer import Verbalizer
 
 #: The packages whose version can change a digit.
@@ -38,6 +39,7 @@ def verbalizer_record(verbalizer: Verbalizer) -> dict[str, Any]:
         "injection": str(verbalizer.injection),
         "prompt_ids": " ".join(map(str, verbalizer.prompt.ids)),
         "end_ids": sorted(verbalizer.end_ids),
+        **_transform(verbalizer.transform),
         **_model(verbalizer.model, verbalizer.files),
     }
 
@@ -50,8 +52,16 @@ def reconstructor_record(reconstructor: Reconstructor) -> dict[str, Any]:
         "mse_scale": reconstructor.mse_scale,
         "keeps_final_norm": reconstructor.keeps_final_norm,
         "trained_in_rl": reconstructor.sidecar.ar_trained_in_rl,
+        **_transform(reconstructor.transform),
         **_model(reconstructor.model, reconstructor.files),
     }
+
+
+def _transform(transform: Transform | None) -> dict[str, Any]:
+    """What the activations go through; nothing where they are read raw."""
+    if transform is None:
+        return {}
+    return {"activations_are": transform.name, "transform_sha256": transform.sha256}
 
 
 def _model(model: Any, files: Iterable[Path]) -> dict[str, Any]:

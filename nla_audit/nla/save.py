@@ -103,6 +103,8 @@ def save_av(verbalizer: Verbalizer, folder: Path) -> None:
         save_tokenizer(verbalizer.tokenizer, partial)
         check_reloads(verbalizer.tokenizer, partial, verbalizer.sidecar)
         _write_yaml(partial / SIDECAR_NAME, {**fields, "extraction": extraction})
+        if verbalizer.transform is not None:
+            verbalizer.transform.save(partial)
 
 
 def save_ar(reconstructor: Reconstructor, folder: Path) -> None:
@@ -127,6 +129,8 @@ def save_ar(reconstructor: Reconstructor, folder: Path) -> None:
         head = reconstructor.head.detach().cpu().to(reconstructor.model.dtype).contiguous()
         save_file({"weight": head}, str(partial / HEAD_FILE))
         _write_yaml(partial / SIDECAR_NAME, fields)
+        if reconstructor.transform is not None:
+            reconstructor.transform.save(partial)
 
 
 def save_ar_lora(
@@ -164,6 +168,8 @@ def save_ar_lora(
         save_file(plain, str(partial / AR_LORA_FILE))
         (partial / AR_LORA_META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
         _write_yaml(partial / SIDECAR_NAME, fields)
+        if reconstructor.transform is not None:
+            reconstructor.transform.save(partial)
 
 
 def merged_state(model: nn.Module) -> dict[str, torch.Tensor]:

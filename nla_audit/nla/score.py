@@ -21,7 +21,7 @@ from nla_audit.files import whole_file
 from nla_audit.model_names import length_penalty_of, ordered
 from nla_audit.nla.activations import Activations, rows_by_idx
 from nla_audit.nla.batching import Notice
-from nla_audit.nla.fit import check_fit
+from nla_audit.nla.fit import fitted
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
 from nla_audit.nla.prefixes import prefixes_of
 from nla_audit.nla.reconstructor import Reconstructor
@@ -149,7 +149,7 @@ def score(
         UserError: activations of another width or layer, no row with an activation, or ``out``
             is there already and not from this run.
     """
-    check_fit(activations, reconstructor=reconstructor, force=force)
+    activations = fitted(activations, reconstructor=reconstructor, force=force)
     places = rows_by_idx(activations, texts.rows["idx"].to_list())
     _tell_of_gaps(activations, texts, places, notice)
     baselines = baselines_with(

@@ -103,10 +103,19 @@ def read_sidecar(path: Path) -> Sidecar:
     Raises:
         UserError: the file is missing, is no YAML mapping, or lacks a field that has no default.
     """
+    return parse_sidecar(read_fields(path), path)
+
+
+def read_fields(path: Path) -> Mapping[str, Any]:
+    """The fields of a sidecar file, as they stand in it.
+
+    Raises:
+        UserError: the file is missing, or is no YAML mapping.
+    """
     raw = read_yaml(path, advice="the sidecar is damaged, fetch or name another")
     if not isinstance(raw, Mapping):
         raise UserError(f"{path}: expected a mapping of fields, found {type(raw).__name__}")
-    return parse_sidecar(raw, path)
+    return raw
 
 
 def parse_sidecar(raw: Mapping[str, Any], path: Path) -> Sidecar:

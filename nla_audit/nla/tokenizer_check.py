@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from nla_audit.errors import UserError
-from nla_audit.nla.backbone import Placement, first_line, read_tokenizer
+from nla_audit.errors import UserError, first_line
+from nla_audit.nla.backbone import Placement, read_tokenizer
 from nla_audit.nla.prompts import ar_prompt_ids, chat_ids, token_ids
 from nla_audit.nla.sidecar import Sidecar
 

@@ -20,6 +20,7 @@ from nla_audit.nla.batching import Notice, halving
 from nla_audit.nla.generation import NO_TOKEN, Generated
 from nla_audit.nla.injection import Injection, injecting, injection_of
 from nla_audit.nla.prompts import (
+    AnswerDecoder,
     av_prompt,
     cjk_share,
     content_tokens,
@@ -29,6 +30,7 @@ from nla_audit.nla.prompts import (
 from nla_audit.nla.refusal import Refuse, refuse_wrong
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.threads import threads_for
+from nla_audit.nla.transform import Transform
 
 DEFAULT_MAX_NEW_TOKENS = 160
 DEFAULT_BATCH_SIZE = 256
@@ -39,7 +41,7 @@ class Explanations:
     """What the AV said about ``n`` activations.
 
     Attributes:
-        responses: the whole answers, special tokens left out.
+        responses: the whole answers, special tokens other than the tags left out.
         explanations: the text between the tags, stripped; ``""`` where it is empty, ``None``
             where the answer failed (no closed tags, or the token cap was hit).
         generated: token ids, log-probabilities, true lengths.
@@ -62,6 +64,7 @@ class Verbalizer:
         injection: overrides what the sidecar says.
         name: what messages and tables call it.
         files: the folders and files it was loaded from, for records.
+        transform: what its activations went through before it was trained on them.
         refuse: what to do where the prompt cannot be that of training.
 
     Raises:
@@ -77,9 +80,13 @@ class Verbalizer:
         injection: Injection | None = None,
         name: str = "av",
         files: Sequence[Path] = (),
+        transform: Transform | None = None,
         refuse: Refuse = refuse_wrong,
     ) -> None:
         self.files = tuple(files)
+        #: Activations are passed to all methods as they are after this transform;
+        #: :func:`nla_audit.nla.fit.fitted` applies it to a table's.
+        self.transform = transform
         self.model = model
         self.tokenizer = tokenizer
         self.sidecar = sidecar
@@ -87,6 +94,7 @@ class Verbalizer:
         self.name = name
         self.prompt = av_prompt(tokenizer, sidecar, refuse=refuse)
         self.end_ids = end_token_ids(tokenizer, model)
+        self.decode = AnswerDecoder(tokenizer)
         self.d_model = hidden_size(model.config)
 
     @property
@@ -168,7 +176,7 @@ class Verbalizer:
     def read(self, generated: Generated) -> Explanations:
         """Turn token ids into responses and explanations."""
         rows = [tokens[tokens != NO_TOKEN].tolist() for tokens in generated.token_ids]
-        responses = self.tokenizer.batch_decode(rows, skip_special_tokens=True) if rows else []
+        responses = self.decode(rows)
         return Explanations(
             responses=responses,
             explanations=[
@@ -185,7 +193,7 @@ class Verbalizer:
         The rest of the true length is tags and end token.
         """
         return [
-            None if text is None else content_tokens(self.tokenizer, ids[:length].tolist(), text)
+            None if text is None else content_tokens(self.decode, ids[:length].tolist(), text)
             for ids, length, text in zip(
                 said.generated.token_ids, said.generated.lengths, said.explanations, strict=True
             )

@@ -22,6 +22,7 @@ RepositoryType = Literal["model", "dataset"]
 PUBLIC_SUFFIXES = (
     *TABLE_SUFFIXES,
     ".safetensors",
+    ".npz",
     ".json",
     ".yaml",
     ".yml",

@@ -14,6 +14,7 @@ import polars as pl
 
 from nla_audit.errors import UserError
 from nla_audit.files import whole_file
+from nla_audit.nla.transform import RAW, norm_of_table
 from nla_audit.readers import read_frame
 from nla_audit.unicode_form import composed_column
 
@@ -182,6 +183,11 @@ def read_training_table(path: Path, *, held_out_share: float, seed: int) -> Data
             are none.
     """
     frame = read_frame(path, lower_case=True)
+    if (norm := norm_of_table(path)).name != RAW:
+        raise UserError(
+            f"{path}: its sidecar says that the activations are {norm.name}; the trainer would "
+            "pass them on as raw ones: give raw activations"
+        )
     for needed in ("activation_vector", "doc_id"):
         if needed not in frame.columns:
             raise UserError(f"{path}: no column {needed}; it has {', '.join(frame.columns)}")

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nla_audit import hub
-from nla_audit.errors import UserError
-from nla_audit.nla.backbone import first_line
+from nla_audit.errors import UserError, first_line
 from nla_audit.nla.door import check_model_files
 from nla_audit.nla.hub import parse_reference
 from nla_audit.train.layout import Layout

@@ -42,10 +42,10 @@ def load_language_model(reference: str | Path, placement: Placement, blocks: int
     """A causal language model, shortened to its first ``blocks`` blocks if given.
 
     Raises:
-        UserError: not found, or transformers cannot load it.
+        UserError: not found, transformers cannot load it, or it lacks weights or has too many.
     """
     folder = local_folder(reference)
-    config = load_config(folder)
+    config = read_config(folder, placement)
     if blocks is not None:
         keep_first_blocks(config, blocks)
     role: Literal["av", "ar"] = "av" if blocks is None else "ar"
@@ -217,4 +217,5 @@ def _with_sidecar(verbalizer: Verbalizer, history: dict[str, Any]) -> Verbalizer
         with_history(verbalizer.sidecar, history),
         injection=verbalizer.injection,
         name=verbalizer.name,
+        transform=verbalizer.transform,
     )

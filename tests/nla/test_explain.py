@@ -16,7 +16,7 @@ from nla_audit.nla.activations import read_activations
 from nla_audit.nla.explain import ExplainSettings, explain, sampling_key
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.load import Pair
-from nla_audit.nla.prompts import cjk_share, content_tokens, read_explanation
+from nla_audit.nla.prompts import AnswerDecoder, cjk_share, content_tokens, read_explanation
 from tests.nla import tiny
 from tests.nla.explaining import NAN_ROW, OPTIONS, ROWS, ZERO_ROW, run, table_of
 from tests.nla.golden import GOLDEN
@@ -183,7 +183,7 @@ def test_content_tokens_ignore_tags_and_white_space(response: str) -> None:
     encoded = tokenizer(response, add_special_tokens=False, return_offsets_mapping=True)
     start = response.index(text, response.index("<explanation>"))
     inside = [low < start + len(text) and high > start for low, high in encoded["offset_mapping"]]
-    assert content_tokens(tokenizer, [*encoded["input_ids"], 4], text) == sum(inside)
+    assert content_tokens(AnswerDecoder(tokenizer), [*encoded["input_ids"], 4], text) == sum(inside)
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,20 @@ def read(
     cached = _CACHE.get(key)
     if cached is not None and cached[0] is completions:
         return cached[1]
+    reading = read_afresh(completions, similarity=similarity, seed=seed, progress=progress)
+    _CACHE.clear()
+    _CACHE[key] = (completions, reading)
+    return reading
+
+
+def read_afresh(
+    completions: Completions,
+    *,
+    similarity: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Reading:
+    """:func:`read`, of a table that no other analyzer will ask for."""
     every = completions.rows["idx"].unique().sort().to_numpy()
     chosen = _draw(every, READ_ACTIVATIONS, [seed, 4])
     sampled = _draw(chosen, SAMPLE_ACTIVATIONS, [seed, 1])
@@ -163,10 +177,7 @@ def read(
     # What the null was measured beside is aligned already.
     parts = chain(known, _parts(completions, np.setdiff1d(chosen, sampled), reader))
     claims, explanations, kept = _read_all(parts, reader, len(chosen), progress)
-    reading = Reading(claims, chance, explanations, reader, len(chosen), len(every), kept)
-    _CACHE.clear()
-    _CACHE[key] = (completions, reading)
-    return reading
+    return Reading(claims, chance, explanations, reader, len(chosen), len(every), kept)
 
 
 def _draw(every: NDArray[np.int64], most: int, seed: Sequence[int]) -> NDArray[np.int64]:

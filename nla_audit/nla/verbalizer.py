@@ -17,7 +17,9 @@ from nla_audit.errors import UserError
 from nla_audit.nla import generation
 from nla_audit.nla.architecture import hidden_size
 from nla_audit.nla.batching import Notice, halving
+from nla_audit.nla.caching import caching_of
 from nla_audit.nla.generation import NO_TOKEN, Generated
+from nla_audit.nla.head import with_contiguous_states
 from nla_audit.nla.injection import Injection, injecting, injection_of
 from nla_audit.nla.prompts import (
     av_prompt,
@@ -80,7 +82,7 @@ class Verbalizer:
         refuse: Refuse = refuse_wrong,
     ) -> None:
         self.files = tuple(files)
-        self.model = model
+        self.model = with_contiguous_states(model)
         self.tokenizer = tokenizer
         self.sidecar = sidecar
         self.injection = injection if injection is not None else injection_of(sidecar)
@@ -88,6 +90,7 @@ class Verbalizer:
         self.prompt = av_prompt(tokenizer, sidecar, refuse=refuse)
         self.end_ids = end_token_ids(tokenizer, model)
         self.d_model = hidden_size(model.config)
+        self._said_how = False
 
     @property
     def device(self) -> torch.device:
@@ -143,6 +146,8 @@ class Verbalizer:
         if len(keys) != len(vectors):
             raise UserError(f"{len(keys)} row keys for {len(vectors)} activations")
 
+        self._say_how(notice)
+
         def explain(rows: Sequence[int]) -> Generated:
             draws = None
             if temperature > 0:
@@ -164,6 +169,13 @@ class Verbalizer:
             with threads_for(vectors.shape[1], self.device):
                 parts.extend(halving(rows, explain, notice))
         return self.read(_joined(parts))
+
+    def _say_how(self, notice: Notice) -> None:
+        """Once: tell where the model cannot be run in the fast way."""
+        line = caching_of(self.model, self.model.config, self.prompt.ids).notice(self.model)
+        if line is not None and not self._said_how:
+            notice(line)
+        self._said_how = True
 
     def read(self, generated: Generated) -> Explanations:
         """Turn token ids into responses and explanations."""

@@ -13,8 +13,16 @@ from torch import nn
 from nla_audit.errors import UserError
 
 _BLOCK_LISTS = ("layers", "h", "blocks")
-_FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
-_INNER_MODELS = ("model", "language_model", "text_model", "transformer", "gpt_neox", "decoder")
+_FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f", "embedding_norm")
+_INNER_MODELS = (
+    "model",
+    "language_model",
+    "text_model",
+    "transformer",
+    "gpt_neox",
+    "decoder",
+    "backbone",
+)
 
 
 def text_config(config: Any) -> Any:

@@ -6,6 +6,7 @@ time. Here each block's keys and values live in a buffer that is allocated once.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -96,6 +97,15 @@ class RowCache(Cache):
                 layer.keep_rows(rows)
 
 
+def cache_keyword(model: nn.Module) -> str | None:
+    """What the forward pass of ``model`` calls its cache; ``None``: it takes none of this kind.
+
+    transformers renamed the argument in the course of its version 5.
+    """
+    names = inspect.signature(type(model).forward).parameters
+    return next((name for name in ("cache", "past_key_values") if name in names), None)
+
+
 @torch.inference_mode()
 def prefix_cache(model: nn.Module, config: Any, ids: torch.Tensor) -> RowCache | None:
     """Keys and values of the shared prefix ``ids`` ``[prefix]``, as a cache of one row.
@@ -105,7 +115,9 @@ def prefix_cache(model: nn.Module, config: Any, ids: torch.Tensor) -> RowCache |
     if len(ids) == 0:
         return None
     cache = RowCache(config, capacity=len(ids))
-    model(input_ids=ids.unsqueeze(0), past_key_values=cache, use_cache=True)
+    name = cache_keyword(model)
+    assert name is not None
+    model(input_ids=ids.unsqueeze(0), use_cache=True, **{name: cache})
     return cache
 
 

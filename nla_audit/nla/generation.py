@@ -18,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nla_audit.nla.cache import RowCache, cache_from, prefix_cache
+from nla_audit.nla.cache import cache_from, cache_keyword, prefix_cache
+from nla_audit.nla.caching import Caching, caching_of, keep_rows, own_cache
 from nla_audit.nla.injection import Injection, injecting
+from nla_audit.nla.output_head import last_logits
 from nla_audit.nla.prompts import AvPrompt
 
 #: Marks "no token here" in padded arrays. No tokenizer has it, so padding can never be taken
@@ -66,21 +68,68 @@ def first_logits(
     model: Any, prompt: AvPrompt, injection: Injection, activations: torch.Tensor
 ) -> torch.Tensor:
     """Logits ``[n, vocabulary]`` at the first generated position, for ``[n, d_model]``."""
-    return _prefill(model, prompt, injection, activations, new_tokens=0)[0]
+    return _Rows(model, prompt, injection, activations, new_tokens=0).logits
 
 
-def _prefill(
-    model: Any, prompt: AvPrompt, injection: Injection, activations: torch.Tensor, new_tokens: int
-) -> tuple[torch.Tensor, RowCache]:
-    device = model.get_input_embeddings().weight.device
-    ids = torch.tensor(prompt.ids, device=device)
-    prefix = prefix_cache(model, model.config, ids[: prompt.marker])
-    rows = len(activations)
-    cache = cache_from(prefix, model.config, rows, capacity=len(ids) + new_tokens)
-    rest = ids[prompt.marker :].expand(rows, -1)
-    with injecting(model, injection, activations, column=0):
-        output = model(input_ids=rest, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return output.logits[:, -1], cache
+class _Rows:
+    """Rows in step, run in the fastest way that holds for the model.
+
+    ``logits`` ``[rows, vocabulary]`` are those of the next token.
+    """
+
+    logits: torch.Tensor
+
+    def __init__(
+        self,
+        model: Any,
+        prompt: AvPrompt,
+        injection: Injection,
+        activations: torch.Tensor,
+        new_tokens: int,
+    ) -> None:
+        self._model, self._injection = model, injection
+        self._activations, self._marker = activations, prompt.marker
+        self._caching = caching_of(model, model.config, prompt.ids)
+        device = model.get_input_embeddings().weight.device
+        ids = torch.tensor(prompt.ids, device=device)
+        rows = len(activations)
+        self._cache: Any = None
+        column = prompt.marker
+        if self._caching is Caching.SHARED:
+            prefix = prefix_cache(model, model.config, ids[: prompt.marker])
+            self._cache = cache_from(prefix, model.config, rows, capacity=len(ids) + new_tokens)
+            ids, column = ids[prompt.marker :], 0
+        elif self._caching is Caching.OWN:
+            self._cache = own_cache(model.config)
+        #: All tokens of each row; only without a cache are they needed, and kept, after this.
+        self._ids = ids.expand(rows, -1)
+        with injecting(model, injection, activations, column):
+            self._forward(self._ids)
+
+    def append(self, tokens: torch.Tensor) -> None:
+        """Go on by one token ``[rows]``."""
+        if self._caching is Caching.NONE:
+            self._ids = torch.cat([self._ids, tokens[:, None]], dim=1)
+            with injecting(self._model, self._injection, self._activations, self._marker):
+                self._forward(self._ids)
+        else:
+            self._forward(tokens[:, None])
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Drop all rows but ``rows`` ``[kept]`` (ascending)."""
+        if self._caching is Caching.SHARED:
+            self._cache.keep_rows(rows)
+        elif self._caching is Caching.OWN:
+            keep_rows(self._cache, rows)
+        else:
+            self._ids, self._activations = self._ids[rows], self._activations[rows]
+
+    def _forward(self, ids: torch.Tensor) -> None:
+        options: dict[str, Any] = {"use_cache": self._cache is not None}
+        if self._cache is not None:
+            options[str(cache_keyword(self._model))] = self._cache
+        output = self._model(input_ids=ids, **options, **last_logits(self._model, 1))
+        self.logits = output.logits[:, -1]
 
 
 @torch.inference_mode()
@@ -105,8 +154,8 @@ def generate(
         draws: ``[n, max_new_tokens]`` uniform numbers, needed unless temperature is 0.
     """
     rows = len(activations)
-    logits, cache = _prefill(model, prompt, injection, activations, max_new_tokens)
-    device = logits.device
+    batch = _Rows(model, prompt, injection, activations, max_new_tokens)
+    device = batch.logits.device
     draws = draws.to(device) if draws is not None else None
     ends = torch.tensor(sorted(end_ids), device=device)
     token_ids = torch.full((rows, max_new_tokens), NO_TOKEN, dtype=torch.int64, device=device)
@@ -116,7 +165,7 @@ def generate(
     is_running = torch.ones(rows, dtype=torch.bool, device=device)
     for step in range(max_new_tokens):
         tokens, chosen = _choose(
-            logits, temperature, None if draws is None else draws[active, step]
+            batch.logits, temperature, None if draws is None else draws[active, step]
         )
         writing = active[is_running]
         token_ids[writing, step] = tokens[is_running]
@@ -127,10 +176,9 @@ def generate(
             break
         if len(active) - running >= max(1, _FINISHED_SHARE * len(active)):
             kept = is_running.nonzero().squeeze(1)
-            cache.keep_rows(kept)
+            batch.keep(kept)
             active, tokens, is_running = active[kept], tokens[kept], is_running[kept]
-        output = model(input_ids=tokens[:, None], past_key_values=cache, use_cache=True)
-        logits = output.logits[:, -1]
+        batch.append(tokens)
     return _collect(token_ids, log_probs, ends)
 
 

@@ -23,7 +23,8 @@ from nla_audit.nla.architecture import (
     text_config,
 )
 from nla_audit.nla.batching import Notice, by_token_budget, halving
-from nla_audit.nla.cache import RowCache, cache_from, prefix_cache
+from nla_audit.nla.cache import RowCache, cache_from, cache_keyword, prefix_cache
+from nla_audit.nla.caching import Caching, caching_of
 from nla_audit.nla.fve import (
     BaselineName,
     Baselines,
@@ -123,6 +124,7 @@ class Reconstructor:
         self.model = model
         self.decoder = decoder_of(model)
         self.tokenizer = tokenizer
+        self._said_how = False
         self.sidecar = sidecar
         self.name = name
         self.template = check_ar_prompt(tokenizer, sidecar, refuse=refuse)
@@ -207,7 +209,10 @@ class Reconstructor:
         fitting = [row for row, ids in enumerate(prompts) if len(ids) <= self.longest_prompt]
         if not fitting:
             return Reading(distinct, prompts, 0, [])
-        shared = _common_beginning([prompts[row] for row in fitting])
+        shared = 0
+        caching = caching_of(self.decoder, self.model.config, prompts[fitting[0]])
+        if caching is Caching.SHARED:
+            shared = _common_beginning([prompts[row] for row in fitting])
         budget = token_budget or TOKEN_BUDGETS.get(self.device.type, _OTHER_TOKEN_BUDGET)
         groups = by_token_budget([len(prompts[row]) - shared for row in fitting], budget)
         batches = [[fitting[place] for place in group] for group in groups]
@@ -218,6 +223,7 @@ class Reconstructor:
         self, reading: Reading, batch: Sequence[int], *, notice: Notice = warnings.warn
     ) -> npt.NDArray[np.float32]:
         """Reconstruct the texts of one of ``reading.batches``; ``[len(batch), d_model]``."""
+        self._say_how(reading.prompts[batch[0]], notice)
         shared = reading.shared
         if reading.prefix is None and shared > 0:
             ids = torch.tensor(reading.prompts[batch[0]][:shared], device=self.device)
@@ -229,6 +235,13 @@ class Reconstructor:
 
         with threads_for(self.d_model, self.device):
             return np.concatenate(halving(batch, forward, notice))
+
+    def _say_how(self, ids: Sequence[int], notice: Notice) -> None:
+        """Once: tell where the model cannot be run in the fast way."""
+        line = caching_of(self.decoder, self.model.config, ids).notice(self.decoder)
+        if line is not None and not self._said_how:
+            notice(line)
+        self._said_how = True
 
     def score(
         self,
@@ -281,8 +294,11 @@ class Reconstructor:
         ids = torch.zeros((len(rests), longest), dtype=torch.int64)
         for row, rest in enumerate(rests):
             ids[row, : len(rest)] = torch.tensor(rest)
-        cache = cache_from(prefix, self.model.config, len(rests), capacity=shared + longest)
-        output = self.decoder(input_ids=ids.to(self.device), past_key_values=cache, use_cache=True)
+        options: dict[str, Any] = {"use_cache": prefix is not None}
+        if prefix is not None:
+            cache = cache_from(prefix, self.model.config, len(rests), capacity=shared + longest)
+            options[str(cache_keyword(self.decoder))] = cache
+        output = self.decoder(input_ids=ids.to(self.device), **options)
         hidden = output.last_hidden_state
         final = hidden[torch.arange(len(rests), device=hidden.device), last.to(hidden.device)]
         return (final.float().to(self.head.device) @ self.head.T).cpu().numpy()

@@ -17,8 +17,10 @@ from nla_audit.errors import UserError
 from nla_audit.nla import generation
 from nla_audit.nla.architecture import hidden_size
 from nla_audit.nla.batching import Notice, halving
+from nla_audit.nla.caching import caching_of
 from nla_audit.nla.generation import NO_TOKEN, Generated
 from nla_audit.nla.injection import Injection, injecting, injection_of
+from nla_audit.nla.output_head import with_contiguous_states
 from nla_audit.nla.prompts import (
     AnswerDecoder,
     av_prompt,
@@ -87,7 +89,7 @@ class Verbalizer:
         #: Activations are passed to all methods as they are after this transform;
         #: :func:`nla_audit.nla.fit.fitted` applies it to a table's.
         self.transform = transform
-        self.model = model
+        self.model = with_contiguous_states(model)
         self.tokenizer = tokenizer
         self.sidecar = sidecar
         self.injection = injection if injection is not None else injection_of(sidecar)
@@ -96,6 +98,7 @@ class Verbalizer:
         self.end_ids = end_token_ids(tokenizer, model)
         self.decode = AnswerDecoder(tokenizer)
         self.d_model = hidden_size(model.config)
+        self._said_how = False
 
     @property
     def device(self) -> torch.device:
@@ -151,6 +154,8 @@ class Verbalizer:
         if len(keys) != len(vectors):
             raise UserError(f"{len(keys)} row keys for {len(vectors)} activations")
 
+        self._say_how(notice)
+
         def explain(rows: Sequence[int]) -> Generated:
             draws = None
             if temperature > 0:
@@ -172,6 +177,13 @@ class Verbalizer:
             with threads_for(vectors.shape[1], self.device):
                 parts.extend(halving(rows, explain, notice))
         return self.read(_joined(parts))
+
+    def _say_how(self, notice: Notice) -> None:
+        """Once: tell where the model cannot be run in the fast way."""
+        line = caching_of(self.model, self.model.config, self.prompt.ids).notice(self.model)
+        if line is not None and not self._said_how:
+            notice(line)
+        self._said_how = True
 
     def read(self, generated: Generated) -> Explanations:
         """Turn token ids into responses and explanations."""

@@ -11,6 +11,7 @@ import torch
 
 from nla_audit.nla.batching import by_token_budget
 from nla_audit.nla.generation import NO_TOKEN
+from nla_audit.nla.output_head import last_logits
 from nla_audit.nla.verbalizer import Verbalizer
 
 #: Tokens of a forward and backward pass, padding included, by type of device.
@@ -92,8 +93,10 @@ def response_log_probs(
     # The last token is predicted but predicts nothing we need.
     ids = torch.cat([prompt.expand(rows, -1), token_ids[:, :-1]], dim=1)
     with verbalizer.injecting(activations):
-        logits = verbalizer.model(input_ids=ids, use_cache=False, logits_to_keep=tokens).logits
-    return selected_log_probs(logits, token_ids)
+        output = verbalizer.model(
+            input_ids=ids, use_cache=False, **last_logits(verbalizer.model, tokens)
+        )
+    return selected_log_probs(output.logits[:, -tokens:], token_ids)
 
 
 def selected_log_probs(logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:

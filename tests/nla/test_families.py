@@ -1,0 +1,242 @@
+"""Tiny random models of many families against plain, uncached forward passes.
+
+What is compared: activations read, tokens written, texts read, log-probabilities trained on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from nla_audit.nla.architecture import blocks_of, decoder_of, keep_first_blocks, text_config
+from nla_audit.nla.caching import Caching, caching_of
+from nla_audit.nla.injection import Injection
+from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.save import new_sidecar
+from nla_audit.nla.target import TargetModel
+from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.train.log_probs import response_log_probs
+from tests.nla import tiny
+
+BLOCKS, LAYER, WIDTH = 4, 2, tiny.D_MODEL
+COMMON = {
+    "hidden_size": WIDTH,
+    "intermediate_size": 48,
+    "num_hidden_layers": BLOCKS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+LINEAR = {
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "layer_types": ["linear_attention", "full_attention"] * 2,
+}
+EXPERTS = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+}
+WINDOWS = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 2}
+MAMBA = {"mamba_d_ssm": 64, "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8}
+#: Family → what its config needs besides COMMON, and the way that must be found for it.
+FAMILIES: dict[str, tuple[dict[str, Any], set[Caching]]] = {
+    "llama": ({}, {Caching.SHARED}),
+    "mistral": ({"sliding_window": 8}, {Caching.SHARED}),
+    "qwen2": ({}, {Caching.SHARED}),
+    "qwen3": ({}, {Caching.SHARED}),
+    "phi3": ({}, {Caching.SHARED}),
+    "olmo2": ({}, {Caching.SHARED}),
+    "gpt_neox": ({}, {Caching.SHARED}),
+    "gemma2": (WINDOWS, {Caching.SHARED}),
+    "gemma3_text": (WINDOWS, {Caching.SHARED}),
+    "granite": ({"logits_scaling": 2.0, "residual_multiplier": 0.5}, {Caching.SHARED}),
+    "cohere2": (WINDOWS, {Caching.SHARED}),
+    "qwen3_next": ({**LINEAR, **EXPERTS}, {Caching.OWN, Caching.NONE}),
+    "qwen3_5_text": (LINEAR, {Caching.OWN, Caching.NONE}),
+    "falcon_h1": (MAMBA, {Caching.OWN, Caching.NONE}),
+    "lfm2": ({"layer_types": ["conv", "full_attention"] * 2}, {Caching.OWN, Caching.NONE}),
+    "mamba": ({"state_size": 8}, {Caching.OWN, Caching.NONE}),
+    "gemma4_text": ({**WINDOWS, "num_kv_shared_layers": 1}, set(Caching)),
+    "qwen2_5_vl": ({}, set(Caching)),
+}
+TEXTS = ["a story about a fair", "", "noun", "formal register; the final token opens a phrase"]
+IDS = [[7, 8, 9, 10, 11, 12], [20, 21, 22], [30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40]]
+
+
+def config_of(family: str, vocabulary: int) -> Any:
+    if family not in CONFIG_MAPPING:
+        pytest.skip(f"this transformers has no {family}")
+    special = {**COMMON, **FAMILIES[family][0], "vocab_size": vocabulary}
+    if family == "qwen2_5_vl":
+        rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0}
+        vision = {"depth": 1, "hidden_size": 16, "num_heads": 2, "out_hidden_size": WIDTH}
+        text = {**special, "rope_parameters": rope}
+        return AutoConfig.for_model(family, text_config=text, vision_config=vision)
+    if family == "gemma4_text":
+        special |= {
+            "vocab_size_per_layer_input": vocabulary,
+            "hidden_size_per_layer_input": 8,
+            "global_head_dim": 8,
+        }
+    return AutoConfig.for_model(family, **special)
+
+
+def model_of(config: Any, seed: int) -> Any:
+    from transformers import AutoModelForImageTextToText  # noqa: PLC0415
+
+    torch.manual_seed(seed)
+    wrapper = hasattr(config, "vision_config")
+    kind = AutoModelForImageTextToText if wrapper else AutoModelForCausalLM
+    return kind.from_config(config).float().eval()
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> tuple[str, Any, Any]:
+    tokenizer = tiny.make_tokenizer(bos=False)
+    model = model_of(config_of(request.param, len(tokenizer)), 0)
+    return request.param, model, tokenizer
+
+
+def sidecar_of(tokenizer: Any, role: str, injection: Injection) -> Any:
+    return new_sidecar(
+        tokenizer,
+        role=role,
+        d_model=WIDTH,
+        layer_index=LAYER,
+        injection_char=tiny.MARKER,
+        injection=injection,
+        av_template=tiny.AV_TEMPLATE,
+        ar_template=tiny.AR_TEMPLATE,
+        base_model="tiny/random",
+        stage="rl",
+    )
+
+
+def verbalizer_of(model: Any, tokenizer: Any) -> Verbalizer:
+    injection = Injection("add", block=1)
+    return Verbalizer(model, tokenizer, sidecar_of(tokenizer, "av", injection))
+
+
+def plain_logits(verbalizer: Verbalizer, ids: list[int], vector: np.ndarray) -> torch.Tensor:
+    """Logits ``[tokens, vocabulary]`` of one row, whole and uncached, with the vector added."""
+    model, column = verbalizer.model, verbalizer.prompt.marker
+
+    def add(_module: Any, _inputs: Any, output: Any) -> Any:
+        h = (output[0] if isinstance(output, tuple) else output).clone()
+        v = torch.from_numpy(vector)
+        h[0, column] += h[0, column].norm() * v / v.norm()
+        return (h, *output[1:]) if isinstance(output, tuple) else h
+
+    handle = blocks_of(decoder_of(model))[1].register_forward_hook(add)
+    try:
+        with torch.no_grad():
+            return model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+    finally:
+        handle.remove()
+
+
+def test_way(family: tuple[str, Any, Any]) -> None:
+    name, model, _ = family
+    assert caching_of(model, model.config, list(range(5, 40))) in FAMILIES[name][1]
+
+
+def test_extract(family: tuple[str, Any, Any]) -> None:
+    name, model, tokenizer = family
+    # Mamba's list leaves out the embeddings, which are the first of all others.
+    place = LAYER if name == "mamba" else LAYER + 1
+    target = TargetModel(model, tokenizer, LAYER)
+    found = target.activations(IDS, [[len(ids) - 1] for ids in IDS])
+    for row, ids in enumerate(IDS):
+        with torch.no_grad():
+            states = model(
+                input_ids=torch.tensor([ids]), output_hidden_states=True, use_cache=False
+            ).hidden_states
+        wanted = states[place][0, -1].numpy()
+        np.testing.assert_allclose(found[row], wanted, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:.*keeps more than keys and values")
+def test_greedy_explanations(family: tuple[str, Any, Any]) -> None:
+    _, model, tokenizer = family
+    verbalizer = verbalizer_of(model, tokenizer)
+    # No end token at once, and rows that end at different times, so that rows are dropped.
+    vectors = np.random.default_rng(0).normal(size=(4, WIDTH)).astype(np.float32)
+    said = verbalizer.generate(vectors, max_new_tokens=6, temperature=0).generated
+    for row, vector in enumerate(vectors):
+        ids = list(verbalizer.prompt.ids)
+        for token in said.token_ids[row, : said.lengths[row]]:
+            logits = plain_logits(verbalizer, ids, vector)[-1]
+            # A tie up to rounding may fall either way.
+            assert logits[token] >= logits.max() - 1e-3
+            ids.append(int(token))
+
+
+@pytest.mark.filterwarnings("ignore:.*keeps more than keys and values")
+def test_rows_that_leave_the_batch(family: tuple[str, Any, Any]) -> None:
+    _, model, tokenizer = family
+    verbalizer = verbalizer_of(model, tokenizer)
+    vectors = np.random.default_rng(1).normal(size=(6, WIDTH)).astype(np.float32)
+    whole = verbalizer.generate(vectors, max_new_tokens=5, temperature=0).generated
+    firsts = {int(token) for token in whole.token_ids[:2, :2].ravel() if token >= 0}
+    verbalizer.end_ids = frozenset(firsts)
+    together = verbalizer.generate(vectors, max_new_tokens=5, temperature=0).generated
+    for row in range(len(vectors)):
+        alone = verbalizer.generate(vectors[row : row + 1], max_new_tokens=5, temperature=0)
+        length = together.lengths[row]
+        assert length == alone.generated.lengths[0]
+        np.testing.assert_array_equal(
+            together.token_ids[row, :length], alone.generated.token_ids[0, :length]
+        )
+
+
+def test_log_probs_and_their_gradient(family: tuple[str, Any, Any]) -> None:
+    _, model, tokenizer = family
+    verbalizer = verbalizer_of(model, tokenizer)
+    vectors = np.random.default_rng(2).normal(size=(3, WIDTH)).astype(np.float32)
+    responses = torch.randint(5, 300, (3, 6), generator=torch.Generator().manual_seed(0))
+    found = response_log_probs(verbalizer, torch.from_numpy(vectors), responses)
+    found.sum().backward()
+    weight = model.get_input_embeddings().weight
+    assert weight.grad is not None
+    assert bool(torch.isfinite(weight.grad).all())
+    model.zero_grad()
+    prompt = list(verbalizer.prompt.ids)
+    for row in range(3):
+        logits = plain_logits(verbalizer, prompt + responses[row].tolist(), vectors[row])
+        log_probs = logits[len(prompt) - 1 : -1].log_softmax(dim=-1)
+        wanted = log_probs.gather(1, responses[row][:, None]).squeeze(1)
+        torch.testing.assert_close(found[row].detach(), wanted, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.filterwarnings("ignore:.*keeps more than keys and values")
+def test_reading(family: tuple[str, Any, Any]) -> None:
+    name, _, tokenizer = family
+    config = config_of(name, len(tokenizer))
+    keep_first_blocks(config, LAYER + 1)
+    assert text_config(config).num_hidden_layers == LAYER + 1
+    model = model_of(config, 1)
+    head = torch.eye(WIDTH) + 0.1 * nn.init.normal_(torch.empty(WIDTH, WIDTH))
+    sidecar = sidecar_of(tokenizer, "ar", Injection("add", block=1))
+    reader = Reconstructor(model, head, tokenizer, sidecar)
+    found = reader.reconstruct(TEXTS)
+    for row, ids in enumerate(reader.prompt_ids(TEXTS)):
+        with torch.no_grad():
+            state = reader.decoder(
+                input_ids=torch.tensor([ids]), use_cache=False
+            ).last_hidden_state[0, -1]
+        np.testing.assert_allclose(found[row], (head @ state).numpy(), atol=1e-3, rtol=1e-3)

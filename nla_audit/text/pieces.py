@@ -49,6 +49,11 @@ class Pieces:
     tokens: Floats
     subjects: list[frozenset[str]]
 
+    @property
+    def words(self) -> str:
+        """All that is said."""
+        return " ".join(self.sentences)
+
 
 def pieces_of(claims: Sequence[Claim], tokens: Floats) -> Pieces:
     """The pieces of a text's claims, whose content tokens are ``tokens``: `[claims]`."""

@@ -283,6 +283,11 @@ def _learn(
     """Fit each model's matches; chance; and what was aligned for it."""
     texts = list({id(text): text for text in _texts(*by_model.values())}.values())
     vectors.fit([sentence for text in texts for sentence in text.sentences])
+    every = [pair for pairs in by_model.values() for pair in pairs]
+    vectors.learn(
+        [(pair.reference.pieces.words, pair.other.pieces.words) for pair in every],
+        len({pair.idx for pair in every}),
+    )
     store = Store.of(texts, vectors)
     fits: dict[str, Fit] = {}
     chance, known = [_claim_rows([], [])], []

@@ -21,6 +21,11 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Vectors: TypeAlias = sparse.csr_matrix | np.ndarray
 
+#: Two stems stand for each other only if they met in so many activations, with so large a
+#: likelihood ratio, and in so large a share of the texts that hold either.
+_LEAST_MEETINGS = 4
+_LEAST_SURPRISE = 16.0
+_LEAST_SHARE = 0.1
 #: Cells multiplied at a time.
 _BLOCK = 100_000
 #: Embeddings that are kept; more and the cache starts again.
@@ -40,6 +45,13 @@ class TextVectors(Protocol):
     def fit(self, texts: Sequence[str]) -> None:
         """Learn from texts of the table (may do nothing)."""
 
+    def learn(self, pairs: Sequence[tuple[str, str]], activations: int) -> bool:
+        """Learn from whole texts of the same activations; whether vectors are now others.
+
+        Args:
+            activations: how many there are among the pairs.
+        """
+
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """`[texts, features]`, each of unit length or zero."""
 
@@ -53,17 +65,31 @@ class WordVectors:
 
     def __init__(self) -> None:
         self._parts = (_Features(_stem), _Features(_letters))
+        self._others: sparse.csr_matrix | None = None
 
     def fit(self, texts: Sequence[str]) -> None:
         """Weigh words and letter sequences by how few of these texts hold them."""
         split = [words(text) for text in texts]
+        self._others = None
         for part in self._parts:
             part.fit(split)
+
+    def learn(self, pairs: Sequence[tuple[str, str]], activations: int) -> bool:
+        """Learn which stems stand for which: those that take each other's place."""
+        if not pairs:
+            return False
+        ours, theirs = (
+            self._parts[0].held([words(pair[side]) for pair in pairs]) for side in (0, 1)
+        )
+        self._others = stand_ins(ours, theirs, max(1.0, len(pairs) / max(activations, 1)))
+        return self._others.nnz > 0
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Sparse unit vectors."""
         split = [words(text) for text in texts]
         found = [part.vectors(split) for part in self._parts]
+        if self._others is not None:
+            found[0] = _unit(found[0] + found[0] @ self._others)
         return sparse.hstack(found).tocsr() * np.float32(np.sqrt(1 / len(found)))
 
 
@@ -91,9 +117,13 @@ class _Features:
     def vectors(self, texts: Sequence[Sequence[str]]) -> sparse.csr_matrix:
         counts = self._counts(texts)
         counts.data = (1 + np.log(counts.data)) * self._rarity[counts.indices]
-        lengths = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1)).ravel())
-        scale = sparse.diags(1 / np.maximum(lengths, 1e-12), dtype=np.float32)
-        return (scale @ counts).tocsr()
+        return _unit(counts)
+
+    def held(self, texts: Sequence[Sequence[str]]) -> sparse.csr_matrix:
+        """`[texts, features]`: 1 for what each text holds."""
+        counts = self._counts(texts)
+        counts.data[:] = 1
+        return counts
 
     def _counts(self, texts: Sequence[Sequence[str]]) -> sparse.csr_matrix:
         """`[texts, features]`."""
@@ -118,6 +148,48 @@ class _Features:
             ids = (self._ids.get(feature) for feature in self._of_word(word))
             self._known[word] = np.array([n for n in ids if n is not None], dtype=np.int64)
         return self._known[word]
+
+
+def _unit(vectors: sparse.csr_matrix) -> sparse.csr_matrix:
+    lengths = np.sqrt(np.asarray(vectors.multiply(vectors).sum(axis=1)).ravel())
+    scale = sparse.diags(1 / np.maximum(lengths, 1e-12), dtype=np.float32)
+    return (scale @ vectors).tocsr()
+
+
+def stand_ins(
+    ours: sparse.csr_matrix, theirs: sparse.csr_matrix, models: float
+) -> sparse.csr_matrix:
+    """Which features of one text take the place of which of the other, either way alike.
+
+    Counted over pairs of texts, among what only one of the two holds: a word that both hold needs
+    no other to stand for it. Pairs of features must meet oftener than chance by a likelihood ratio
+    (Dunning 1993, "Accurate methods for the statistics of surprise and coincidence").
+
+    Args:
+        ours, theirs: `[pairs, features]` of ones.
+        models: how many pairs there are for each activation; they are not independent.
+
+    Returns:
+        `[features, features]`: how far each stands for each, up to 1.
+    """
+    shared = ours.multiply(theirs)
+    ours, theirs = (ours - shared).tocsr(), (theirs - shared).tocsr()
+    ours.eliminate_zeros()
+    theirs.eliminate_zeros()
+    a, b = (np.asarray(side.sum(axis=0)).ravel() for side in (ours, theirs))
+    met = (ours.T @ theirs).tocsr()
+    met = (met + met.T).tocoo()
+    row, column, count = met.row, met.col, met.data
+    enough = (count >= _LEAST_MEETINGS * models) & (row != column)
+    row, column, count = row[enough], column[enough], count[enough].astype(np.float64)
+    expected = (a[row] * b[column] + a[column] * b[row]) / ours.shape[0]
+    surprise = 2 * count * np.log(count / np.maximum(expected, 1e-9)) / models
+    held = np.sqrt((a + b)[row] * (a + b)[column])
+    share = (count - expected) / np.maximum(held, 1.0)
+    chosen = (surprise > _LEAST_SURPRISE) & (share > _LEAST_SHARE)
+    return sparse.csr_matrix(
+        (share[chosen].astype(np.float32), (row[chosen], column[chosen])), shape=met.shape
+    )
 
 
 def _stem(word: str) -> list[str]:
@@ -158,6 +230,10 @@ class EmbeddingVectors:
 
     def fit(self, texts: Sequence[str]) -> None:
         """Nothing to learn."""
+
+    def learn(self, pairs: Sequence[tuple[str, str]], activations: int) -> bool:
+        """Nothing to learn."""
+        return False
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Dense unit vectors."""

@@ -87,13 +87,13 @@ def reports_loss(finding: Finding) -> bool:
         case "frontier":
             return "does cost FVE" in verdict
         case "drop-analysis":
-            return not verdict.startswith("No model drops")
+            return not verdict.startswith("No model is shown to drop")
         case "rewording":
-            return not verdict.startswith("No model is shorter")
+            return "by omission" in verdict
         case "tail":
             return not verdict.startswith("No model holds the tail")
         case "faithfulness":
-            return "more often wrong" in verdict
+            return "makes more claims" in verdict
     raise ValueError(f"no rule for the verdict of {finding.analyzer}")
 
 

@@ -107,10 +107,9 @@ def exchanged_roles(sweep: pl.DataFrame, similarity: str | None) -> Iterator[str
             rewording(from_frame(both, reference=reference), similarity=similarity).headline[second]
             for reference, second in (("p0.0", model), (model, "p0.0"))
         )
-        yield (
-            f"| p0.0 and {model} | {one['omission_tokens']:.1f} | "
-            f"{-other['addition_tokens']:.1f} | {one['rewording_tokens']:.1f} | {-other['rewording_tokens']:.1f} |"
-        )
+        cells = [one["omission_tokens"], -other["addition_tokens"]]
+        cells += [one["rewording_tokens"], -other["rewording_tokens"]]
+        yield f"| p0.0 and {model} | {' | '.join(f'{cell:.1f}' for cell in cells)} |"
 
 
 def deleted(sweep: pl.DataFrame, seeds: int, similarity: str | None) -> Iterator[str]:

@@ -6,6 +6,7 @@ three pairs in :data:`PUBLISHED` are rounded figures of the same 600 rows.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -163,7 +164,25 @@ class TestRewording:
         ]
         assert np.abs(parts - np.array(saved)).max() < 1e-9
 
-    def test_verdict_names_the_extremes_with_their_numbers(self, rewording: Finding) -> None:
-        assert "p0.03 saves" in rewording.verdict
-        saving = rewording.headline["p0.03"]["saving_tokens"]
-        assert f"{saving:.1f} tokens" in rewording.verdict
+    def test_verdict_says_of_every_model_what_its_saving_is_made_of(
+        self, rewording: Finding
+    ) -> None:
+        sentences = re.split(r"(?<=[a-z)\]]\.) (?=base|p0)", rewording.verdict)
+        said = {sentence.split()[0]: sentence for sentence in sentences}
+        assert set(said) == set(MODELS) - {"p0.0"}
+        for model, sentence in said.items():
+            numbers = rewording.headline[model]
+            if numbers["saving_tokens_low"] <= 0 <= numbers["saving_tokens_high"]:
+                assert "no saving to split" in sentence
+                continue
+            for part, words in (("omission", "omission"), ("rewording", "terser wording")):
+                value, low, high = (numbers[f"{part}_tokens{end}"] for end in ("", "_low", "_high"))
+                assert f"{value:.1f} [{low:.1f}, {high:.1f}] by {words}" in sentence
+            # The larger part is named where the difference of the two, reading's error and all,
+            # is beyond doubt.
+            lead = numbers["omission_tokens"] - numbers["rewording_tokens"]
+            assert lead == pytest.approx(numbers["omission_lead_tokens"])
+            beyond = abs(lead) > 1.96 * numbers["reading_error_tokens"]
+            named = "more by omission" in sentence or "more by terser wording" in sentence
+            assert named <= beyond
+            assert named == (numbers["omission_lead_tokens_low"] > 0)

@@ -321,13 +321,14 @@ def equally_long(completions: Completions, headline: Headline) -> str | None:
     It bounds the resampling floor: a second sample of the reference keeps at least as much of the
     first as another model of that length does.
     """
-    lengths = {
-        model: float(np.nanmean(column(completions.of(model), "content_tokens")))
-        for model in (completions.reference, *headline)
-        if model in completions.models
+    means = completions.rows.group_by("model").agg(pl.col("content_tokens").mean())
+    lengths = {model: length for model, length in means.iter_rows() if length is not None}
+    own = lengths.pop(completions.reference, 0.0)
+    gaps = {
+        model: abs(length - own) / own
+        for model, length in lengths.items()
+        if own > 0 and model in headline
     }
-    own = lengths.pop(completions.reference)
-    gaps = {model: abs(length - own) / own for model, length in lengths.items() if own > 0}
     nearest = min(gaps, key=lambda model: gaps[model], default=None)
     return nearest if nearest is not None and gaps[nearest] <= EQUALLY_LONG else None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -16,6 +16,9 @@ from nla_audit.text.words import piece_count
 
 #: The pseudo-model under which the reference's own second sample is read.
 FLOOR = "resampling floor"
+#: A text of more claims than this is read more coarsely: what a reading costs grows with their
+#: square.
+MOST_CLAIMS = 256
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,30 @@ def _pairs_of(idx: int, texts: dict[tuple[str, int], Text], reference: str) -> I
 @lru_cache(maxsize=1 << 13)
 def text_of(explanation: str, content: float | None = None, fixed: float | None = None) -> Text:
     """An explanation in claims; ``content`` and ``fixed`` tokens are its own, where known."""
-    claims = split_claims(explanation)
+    claims = _fewer(split_claims(explanation), explanation)
     pieces = np.array([piece_count(claim.text) for claim in claims], dtype=np.float64)
     total = float(pieces.sum()) if content is None else float(content)
     # Separators and stray marks between claims belong to them in proportion, so that the claims'
     # tokens sum to the explanation's.
     tokens = pieces * (total / pieces.sum()) if pieces.sum() > 0 else pieces
     return Text(claims, tokens, total if claims else float(content or 0.0), float(fixed or 0.0))
+
+
+def _fewer(claims: list[Claim], explanation: str) -> list[Claim]:
+    """Neighbouring claims of a very long text taken together, so that there are not too many."""
+    each = -(-len(claims) // MOST_CLAIMS)
+    if each <= 1:
+        return claims
+    groups = (claims[start : start + each] for start in range(0, len(claims), each))
+    return [
+        replace(
+            group[0],
+            end=group[-1].end,
+            text=explanation[group[0].start : group[-1].end],
+            stems=tuple(stem for claim in group for stem in claim.stems),
+            quotes=sum(claim.quotes for claim in group),
+            has_parenthesis=any(claim.has_parenthesis for claim in group),
+            subjects=frozenset().union(*(claim.subjects for claim in group)),
+        )
+        for group in groups
+    ]

@@ -21,10 +21,10 @@ Integers = NDArray[np.int64]
 
 #: A piece with fewer content words than this belongs to the piece before it.
 MIN_PIECE_WORDS = 2
-#: A text of more sentences, or a sentence of more pieces, is cut more coarsely: what a reading
-#: costs grows with the square of these.
-MOST_SENTENCES = 256
-MOST_PIECES = 64
+#: A text of more sentences or pieces is cut more coarsely: what a reading costs grows with the
+#: square of these.
+MOST_SENTENCES = 128
+MOST_PIECES = 512
 
 _SEPARATOR = re.compile(r"(?<=[.;,:])\s+|\s+[—–-]\s+|\s+(?=\()")
 
@@ -64,13 +64,12 @@ def pieces_of(claims: Sequence[Claim], tokens: Floats) -> Pieces:
     said: list[list[str]] = [[] for _ in range(count)]
     subjects: list[frozenset[str]] = [frozenset()] * count
     pieces, sentence_of, claim_of, shares = [], [], [], []
-    in_sentence = [0] * count
+    most = max(1, MOST_PIECES // max(len(claims), 1))
     for number, claim in enumerate(claims):
         sentence = place[claim.sentence]
         said[sentence].append(claim.text)
         subjects[sentence] |= claim.subjects
-        found = _split(claim.text) if in_sentence[sentence] < MOST_PIECES else [claim.text]
-        in_sentence[sentence] += len(found)
+        found = _coarser(_split(claim.text), most) if most > 1 else [claim.text]
         lengths = np.array([max(piece_count(piece), 1) for piece in found], dtype=np.float64)
         pieces += found
         sentence_of += [sentence] * len(found)
@@ -99,9 +98,11 @@ def _split(text: str) -> list[str]:
         else:
             found.append(part)
             length = words
-    return found[:MOST_PIECES] if len(found) <= MOST_PIECES else _coarser(found)
+    return found
 
 
-def _coarser(parts: list[str]) -> list[str]:
-    each = -(-len(parts) // MOST_PIECES)
+def _coarser(parts: list[str], most: int) -> list[str]:
+    each = -(-len(parts) // most)
+    if each <= 1:
+        return parts
     return [" ".join(parts[start : start + each]) for start in range(0, len(parts), each)]

@@ -32,6 +32,8 @@ SAMPLE_ACTIVATIONS = 400
 #: explanations are read against several others each.
 _NULL_PAIRS = 600
 _MOST_PARTNERS = 8
+#: A similarity from here on is that of the same words.
+_COPY = 0.999
 #: Of a larger table this many activations are read, drawn with the seed: the intervals of a share
 #: are then narrower than the reading's own error.
 READ_ACTIVATIONS = 2000
@@ -218,15 +220,21 @@ def _pieces(pairs: Sequence[TextPair]) -> list[tuple[Pieces, Pieces]]:
 
 
 def _segmented(pairs: Sequence[TextPair], aligned: Aligned, fit: Fit) -> list[Segmentation]:
-    over = aligned.left_over.scores
+    sentences, over = aligned.sentences.scores, aligned.left_over.scores
+    none = np.zeros(len(over))
     return segmentations(
         _pieces(pairs),
         [(len(pair.reference.claims), len(pair.other.claims)) for pair in pairs],
         aligned,
-        fit.sentences.posterior(aligned.sentences.scores),
-        np.zeros(len(over)) if fit.pieces is None else fit.pieces.posterior(over),
+        _or_copied(fit.sentences.posterior(sentences), sentences),
+        _or_copied(none if fit.pieces is None else fit.pieces.posterior(over), over),
         said_alone=fit.said_alone,
     )
+
+
+def _or_copied(matched: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What stands there word for word is said, however often other activations say it too."""
+    return np.where(scores >= _COPY, 1.0, matched)
 
 
 def _untaught(vectors: TextVectors) -> Fit:

@@ -1,0 +1,77 @@
+"""The two-groups model: shares of matches recovered, and nothing found where nothing is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nla_audit.text.mixture import fit_two_groups, normal_scores, typical_two_groups
+
+SPREAD = 0.6
+
+
+def draws(matches: int, others: int, mean: float, deviation: float, seed: int = 0):
+    """Scores, which of them are matches, and a null, on a scale that is not the normal one."""
+    generator = np.random.default_rng(seed)
+    places = np.concatenate(
+        [generator.normal(mean, deviation, matches), generator.normal(0, 1, others)]
+    )
+    return (
+        np.exp(places / 12),
+        np.arange(len(places)) < matches,
+        np.exp(generator.normal(0, 1, 8000) / 12),
+    )
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_the_share_of_matches_is_recovered(share: float) -> None:
+    matches = round(1000 * share)
+    scores, _, null = draws(matches, 1000 - matches, 3.0, 1.2)
+    fit = fit_two_groups(scores, null, SPREAD)
+    assert fit is not None
+    assert 1 - fit.null_share == pytest.approx(share, abs=0.05)
+    assert fit.posterior(scores).mean() == pytest.approx(share, abs=0.05)
+
+
+def test_matches_that_look_like_the_null_are_counted() -> None:
+    """A sixth of heavy paraphrases score like other activations' texts."""
+    scores, is_match, null = draws(800, 200, 3.0, 2.0)
+    fit = fit_two_groups(scores, null, SPREAD)
+    assert fit is not None
+    hidden = scores[is_match] < np.quantile(null, 0.8)
+    assert hidden.mean() > 0.1
+    assert 1 - fit.null_share == pytest.approx(0.8, abs=0.05)
+
+
+def test_posteriors_tell_matches_from_the_null_and_never_fall() -> None:
+    scores, is_match, null = draws(500, 500, 3.0, 1.5)
+    fit = fit_two_groups(scores, null, SPREAD)
+    assert fit is not None
+    found = fit.posterior(np.sort(scores))
+    assert (np.diff(found) >= -1e-12).all()
+    assert ((found >= 0) & (found <= 1)).all()
+    own = fit.posterior(scores)
+    assert own[is_match].mean() - own[~is_match].mean() > 0.6
+
+
+def test_the_null_is_standard_normal_on_its_own_scale() -> None:
+    null = np.sort(np.random.default_rng(1).exponential(size=5000))
+    places = normal_scores(null, null)
+    assert places.mean() == pytest.approx(0, abs=0.05)
+    assert places.std() == pytest.approx(1, abs=0.1)
+
+
+def test_too_few_scores_are_not_fitted() -> None:
+    assert fit_two_groups(np.ones(5), np.ones(500), SPREAD) is None
+    assert fit_two_groups(np.ones(500), np.ones(5), SPREAD) is None
+
+
+def test_equal_scores_are_no_error() -> None:
+    fit = fit_two_groups(np.full(100, 0.3), np.full(100, 0.3), SPREAD)
+    assert fit is not None
+    assert np.isfinite(fit.posterior(np.array([0.0, 0.3, 1.0]))).all()
+
+
+def test_what_is_taken_without_a_fit_rises_with_the_score() -> None:
+    found = typical_two_groups((0.1, 0.05), SPREAD).posterior(np.array([0.05, 0.2, 0.6]))
+    assert found[0] < found[1] < found[2]

@@ -151,8 +151,9 @@ def _beside_another(
     nearest = min(gaps, key=lambda model: gaps[model], default=None)
     if nearest is None or gaps[nearest] > EQUALLY_LONG:
         raise UserError(
-            f"no twin to try the reading on: {completions.reference} has one sample for each "
-            "activation, and no other model is equally long; give --paraphrases, or a second sample"
+            f"no twin to try the reading on: {completions.reference} has a second sample of fewer "
+            f"than {_LEAST} activations, and no other model is equally long; give --paraphrases, "
+            "or more second samples"
         )
     other = rows.filter(pl.col("model") == nearest).unique("idx", keep="first", maintain_order=True)
     both = by_idx.with_columns(pl.col("explanation").list.first()).join(

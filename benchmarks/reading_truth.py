@@ -109,7 +109,8 @@ def exchanged_roles(sweep: pl.DataFrame, similarity: str | None) -> Iterator[str
         )
         yield (
             f"| p0.0 and {model} | {one['omission_tokens']:.1f} | "
-            f"{-other['addition_tokens']:.1f} | {one['rewording_tokens']:.1f} | {-other['rewording_tokens']:.1f} |"
+            f"{-other['addition_tokens']:.1f} | {one['rewording_tokens']:.1f} | "
+            f"{-other['rewording_tokens']:.1f} |"
         )
 
 

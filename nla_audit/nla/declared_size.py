@@ -37,7 +37,7 @@ def check_size(
             file is damaged, or transformers cannot make such a model.
     """
     blocks = number_of_blocks(config)
-    sizes = _held(folder)
+    sizes, weights = _held(folder)
     numbers = [int(match[1]) for name in sizes if (match := _BLOCK.search(name))]
     held = max(numbers, default=-1) + 1
     if held and blocks > _TIMES_THE_BLOCKS * held:
@@ -47,7 +47,6 @@ def check_size(
         )
     shapes = _parameters(folder, config, kind, trust_remote_code)
     declared = sum(size for _, _, size in shapes)
-    weights = sum(sizes.values())
     if declared > _TIMES_THE_WEIGHTS * weights:
         name, shape, _ = max(shapes, key=lambda parameter: parameter[2])
         raise UserError(
@@ -85,12 +84,12 @@ def _parameters(
     return [(name, tuple(each.shape), each.numel()) for name, each in model.named_parameters()]
 
 
-def _held(folder: Path) -> dict[str, int]:
-    """How many weights each tensor in ``folder`` holds.
+def _held(folder: Path) -> tuple[dict[str, int], int]:
+    """How many numbers each tensor in ``folder`` holds, and the most weights that they can be.
 
     A whole number may hold several quantised weights; it counts as so many two-bit ones.
     """
-    sizes = {}
+    sizes, weights = {}, 0
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(str(path), framework="numpy") as file:
@@ -98,8 +97,9 @@ def _held(folder: Path) -> dict[str, int]:
                     tensor = file.get_slice(name)
                     whole = re.fullmatch(r"[IU](\d+)", tensor.get_dtype())
                     packed = int(whole[1]) // 2 if whole else 1
-                    sizes[name] = math.prod(tensor.get_shape()) * packed
+                    sizes[name] = math.prod(tensor.get_shape())
+                    weights += sizes[name] * packed
         except (OSError, SafetensorError) as error:
             reason = str(error).strip().split("\n", 1)[0]
             raise UserError(f"{path}: cannot read ({reason}); fetch it again") from None
-    return sizes
+    return sizes, weights

@@ -128,7 +128,8 @@ def test_a_chat_model_reads_no_special_token_out_of_a_text(chat_folder, monkeypa
         writer._takes_system = writer._has_system_role()
         assert writer._takes_system is (system == "written")
         # The instruction arrives all the same.
-        assert "Task: Paraphrase the text." in writer._chat_prompt(_request("a"))
+        (prompt,) = writer._chat_prompts([_request("a")])
+        assert "Task: Paraphrase the text." in prompt
         specials = set(writer._tokenizer.all_special_ids)
 
         def special_ids(text):

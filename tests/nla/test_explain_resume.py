@@ -46,6 +46,7 @@ cli.main(sys.argv[3:])
         )
         assert done.returncode == -9, done.stderr
 
+    @pytest.mark.slow
     def test_kill_loses_one_batch_and_changes_nothing(
         self,
         pair_path: Path,

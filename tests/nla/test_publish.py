@@ -424,7 +424,7 @@ class TestBadInput:
             ("t.docx", "not a table"),
             ("half", "no model.safetensors"),
             ("pickle", "a pickle that can run code"),
-            ("x.parquet", '"model"'),
+            ("x.parquet", 'column "idx" is missing'),
         ):
             assert message in self.fails(capsys, "push", str(tmp_path / name), "lab/x")
 

@@ -371,6 +371,7 @@ def metrics(folder):
     return [{key: value for key, value in one.items() if key not in timed} for one in records]
 
 
+@pytest.mark.slow
 def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path, out):
     for name in ("target", "activations", "warm-start", "rl"):
         shutil.copytree(out / name, tmp_path / "o" / name)

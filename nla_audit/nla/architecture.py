@@ -26,6 +26,19 @@ _INNER_MODELS = (
 )
 
 
+def model_class(config: Any) -> Any:
+    """Which of transformers' auto classes makes the model: causal ones, or wrappers that see too.
+
+    Some wrappers (Gemma-3) count as both, others (Qwen2.5-VL) only as the latter.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText  # noqa: PLC0415
+    from transformers.models.auto import modeling_auto  # noqa: PLC0415
+
+    causal = type(config) in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING
+    sees = type(config) in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    return AutoModelForImageTextToText if sees and not causal else AutoModelForCausalLM
+
+
 def text_config(config: Any) -> Any:
     """The config of the text decoder: ``config`` itself, or the nested one of a wrapper."""
     return config.get_text_config(decoder=True)

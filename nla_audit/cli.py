@@ -20,6 +20,7 @@ from nla_audit.commands.listing import analyzer_names
 from nla_audit.errors import UserError
 from nla_audit.files import full_disk, only_run, real
 from nla_audit.interrupt import INTERRUPTED, end_in_time
+from nla_audit.quiet import quiet_libraries
 from nla_audit.terminal_streams import drop_output, flush, take_any_text
 
 #: Commands that are no analyzers: name → where its ``click.Command`` is, and its one-line help.
@@ -159,6 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     exit code 130; any other exception is a bug and keeps its traceback.
     """
     end_in_time()
+    quiet_libraries()
     sys.exit(run(arguments))
 
 

@@ -53,7 +53,10 @@ def _run(
 def _train(layout: Layout, stage: str | None, ranks: Ranks) -> None:
     """Run the stages, all or one, and say how each went."""
     from nla_audit.train.interruption import Stopped  # noqa: PLC0415
+    from nla_audit.train.lora_targets import check_lora_targets  # noqa: PLC0415
 
+    if stage in (None, "target", "activations", "warm-start", "rl"):
+        check_lora_targets(layout)
     if ranks.is_first:
         layout.write_recipe()
         _write_record(layout)

@@ -21,7 +21,14 @@ from nla_audit.nla.declared import Adapter as AdapterConfig
 from nla_audit.nla.door import check_patterns, read_declared
 from nla_audit.nla.formats import ADAPTER_CONFIG, ADAPTER_FILE, ArLora
 from nla_audit.nla.refusal import Refuse
-from nla_audit.nla.tensors import Match, Shapes, is_beside_the_text, match, read_tensors
+from nla_audit.nla.tensors import (
+    Match,
+    Shapes,
+    is_beside_the_text,
+    match,
+    plain_name,
+    read_tensors,
+)
 
 
 def add_adapters(model: Any, folders: Sequence[Path], *, refuse: Refuse, notice: Notice) -> Any:
@@ -41,13 +48,20 @@ def add_adapters(model: Any, folders: Sequence[Path], *, refuse: Refuse, notice:
     for folder in folders:
         config_file = folder / ADAPTER_CONFIG
         check_patterns(read_declared(config_file, AdapterConfig), modules, config_file)
+    given = [
+        _without_copies(_floating(read_tensors(folder / ADAPTER_FILE), folder))
+        for folder in folders
+    ]
+    _make_room_for_added_tokens(model, given)
     wrapped: Any = None
-    for name, folder in zip(names, folders, strict=True):
-        tensors = _floating(read_tensors(folder / ADAPTER_FILE), folder)
+    for name, folder, tensors in zip(names, folders, given, strict=True):
         try:
             config = _config(folder)
             if wrapped is None:
-                wrapped = PeftModel(model, config, adapter_name=name)
+                with warnings.catch_warnings():
+                    # peft asks transformers by a name that is deprecated.
+                    warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+                    wrapped = PeftModel(model, config, adapter_name=name)
             else:
                 wrapped.add_adapter(name, config)
         except UserError:
@@ -100,6 +114,51 @@ def add_ar_lora(
             if not parameters[place].is_meta:
                 parameters[place].copy_(tensors[name])
     model.eval()
+
+
+def _without_copies(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """``tensors`` without what peft saves twice or thrice of a resized module that is saved whole.
+
+    Beside ``X.weight`` it writes ``X.modules_to_save.weight``, which is the same, and
+    ``X.original_module.weight``, which is the module as it was before training.
+    """
+
+    def is_copy(name: str) -> bool:
+        before, word, rest = name.partition(".modules_to_save.")
+        twin = tensors.get(f"{before}.{rest}") if word else None
+        if twin is not None:
+            return torch.equal(twin, tensors[name])
+        before, word, rest = name.partition(".original_module.")
+        return bool(word) and f"{before}.{rest}" in tensors
+
+    return {name: one for name, one in tensors.items() if not is_copy(name)}
+
+
+def _make_room_for_added_tokens(model: Any, given: Sequence[dict[str, torch.Tensor]]) -> None:
+    """Give the base as many rows as the largest matrix that came along: tokens were added.
+
+    The rows are filled from the adapter afterwards; where several adapters differ, the last one's
+    remain, as with everything that is saved whole.
+    """
+    parts = (model.get_input_embeddings(), model.get_output_embeddings())
+    weights = [part.weight for part in parts if part is not None]
+    tables = {
+        plain_name(name)
+        for name, parameter in model.named_parameters()
+        if any(parameter is weight for weight in weights)
+    }
+    rows, width = weights[0].shape
+    most = max(
+        (
+            tensor.shape[0]
+            for tensors in given
+            for name, tensor in tensors.items()
+            if tensor.ndim == 2 and tensor.shape[1] == width and plain_name(name) in tables
+        ),
+        default=rows,
+    )
+    if most > rows:
+        model.resize_token_embeddings(most, mean_resizing=False)
 
 
 def _config(folder: Path) -> Any:

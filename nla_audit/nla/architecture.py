@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from nla_audit.errors import UserError
@@ -23,6 +24,19 @@ _INNER_MODELS = (
     "decoder",
     "backbone",
 )
+
+
+def model_class(config: Any) -> Any:
+    """Which of transformers' auto classes makes the model: causal ones, or wrappers that see too.
+
+    Some wrappers (Gemma-3) count as both, others (Qwen2.5-VL) only as the latter.
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText  # noqa: PLC0415
+    from transformers.models.auto import modeling_auto  # noqa: PLC0415
+
+    causal = type(config) in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING
+    sees = type(config) in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    return AutoModelForImageTextToText if sees and not causal else AutoModelForCausalLM
 
 
 def text_config(config: Any) -> Any:
@@ -47,7 +61,7 @@ def keep_first_blocks(config: Any, blocks: int) -> None:
     ``layer_types`` has another length than its number of blocks).
 
     Raises:
-        UserError: the model has fewer blocks than that.
+        UserError: the model has fewer blocks than that, or weights that are not by block.
     """
     inner = text_config(config)
     available = number_of_blocks(config)
@@ -56,10 +70,31 @@ def keep_first_blocks(config: Any, blocks: int) -> None:
             f"the AR needs {blocks} blocks but its base model has only {available}; "
             "name the base model it was trained on"
         )
+    if blocks < available and packs_blocks(config):
+        raise UserError(
+            f"{config.model_type}: its per-layer embeddings are one matrix for all {available} "
+            f"blocks, so that an AR of the first {blocks} cannot be made of it; take another model"
+        )
     for name, value in list(vars(inner).items()):
         if isinstance(value, list) and len(value) == available:
             setattr(inner, name, value[:blocks])
+    # The last blocks may read keys and values of earlier ones: how many of those are left?
+    if shared := getattr(inner, "num_kv_shared_layers", 0):
+        inner.num_kv_shared_layers = max(0, blocks - (available - shared))
     inner.num_hidden_layers = blocks
+
+
+def packs_blocks(config: Any) -> bool:
+    """Whether one matrix holds something of all blocks, as the per-layer embeddings of Gemma do."""
+    return bool(getattr(text_config(config), "hidden_size_per_layer_input", 0))
+
+
+def drop_last_blocks(model: nn.Module, blocks: int) -> None:
+    """Take all but the first ``blocks`` blocks out of a loaded model, which still runs.
+
+    For models whose config cannot be shortened (:func:`packs_blocks`).
+    """
+    del blocks_of(decoder_of(model))[blocks:]
 
 
 def decoder_of(model: nn.Module) -> nn.Module:
@@ -86,6 +121,21 @@ def blocks_of(decoder: nn.Module) -> nn.ModuleList:
         if isinstance(blocks, nn.ModuleList):
             return blocks
     raise UserError(f"no decoder blocks found in {type(decoder).__name__}")
+
+
+def residual_of(output: Any, block: nn.Module) -> torch.Tensor:
+    """The residual stream ``[rows, tokens, width]`` in what a block returned.
+
+    Raises:
+        UserError: the block keeps several streams (Gemma-3n), and no one vector stands for a token.
+    """
+    hidden = output[0] if isinstance(output, tuple) else output
+    if hidden.ndim != 3:
+        raise UserError(
+            f"{type(block).__name__}: its blocks hand on {len(hidden)} streams for each token, not "
+            "one residual stream, so that there is no one activation; take another model"
+        )
+    return hidden
 
 
 def final_norm_name(decoder: nn.Module) -> str:

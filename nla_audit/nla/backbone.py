@@ -16,7 +16,7 @@ import torch
 
 from nla_audit.errors import UserError, first_line
 from nla_audit.limits import OverLimit, WorkFailed, within_limits
-from nla_audit.nla.architecture import hidden_size, number_of_blocks
+from nla_audit.nla.architecture import hidden_size, model_class, number_of_blocks
 from nla_audit.nla.check import check_all_loaded, check_blocks, check_types
 from nla_audit.nla.declared_size import check_size
 from nla_audit.nla.door import check_model_files, check_tokenizer_files
@@ -131,8 +131,6 @@ def read_causal_lm(
     Raises:
         UserError: it is far larger than its weights, or transformers cannot load it.
     """
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
-
     check_size(folder, config, trust_remote_code=placement.trust_remote_code)
     types = types_in(weight_files(folder))
     check_blocks(types, number_of_blocks(config), folder, refuse)
@@ -141,7 +139,7 @@ def read_causal_lm(
         options["key_mapping"] = renamings
     try:
         # The type that transformers declares does not know of the second value.
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = model_class(config).from_pretrained(
             str(folder), config=config, output_loading_info=True, **options
         )
     except UserError:

@@ -94,6 +94,24 @@ def check_blocks(names: Iterable[str], blocks: int, path: Path, refuse: Refuse) 
         )
 
 
+def check_tokens(ids: Iterable[int], model: Any, tokenizer: Path) -> None:
+    """The model must have a row of its embeddings for each token of the prompt.
+
+    Args:
+        tokenizer: the folder it was read from.
+
+    Raises:
+        UserError: it has not: tokens were added, and their rows were not saved.
+    """
+    rows, most = model.get_input_embeddings().weight.shape[0], max(ids)
+    if most >= rows:
+        raise UserError(
+            f"{tokenizer}: the prompt holds token {most}, but the model has rows for {rows} tokens "
+            "only: save the rows of added tokens with the adapter (modules_to_save), or use the "
+            "base's tokenizer"
+        )
+
+
 def check_types(types: Mapping[str, str], model: Any, path: Path, refuse: Refuse) -> None:
     """Weights that compute must be saved as floating-point numbers.
 

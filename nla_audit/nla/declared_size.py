@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from nla_audit.errors import UserError
-from nla_audit.nla.architecture import number_of_blocks
+from nla_audit.nla.architecture import model_class, number_of_blocks
 
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks?)\.(\d+)\.")
 #: An AR leaves out its output matrix, which is no larger than its embedding.
@@ -30,7 +30,7 @@ def check_size(
     """Check blocks and parameters of ``config`` against the safetensors in ``folder``.
 
     Args:
-        kind: which of transformers' auto classes makes the model; causal ones by default.
+        kind: which of transformers' auto classes makes the model, if it is known.
 
     Raises:
         UserError: there are far more of them than the files hold, a tensor has another size, a
@@ -69,11 +69,9 @@ def _parameters(
     folder: Path, config: Any, kind: Any, trust_remote_code: bool
 ) -> list[tuple[str, tuple[int, ...], int]]:
     """Name, shape and size of each parameter of the model; no memory is taken for them."""
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
-
     try:
         with torch.device("meta"):
-            maker: Any = kind or AutoModelForCausalLM
+            maker: Any = kind or model_class(config)
             model = maker.from_config(config, trust_remote_code=trust_remote_code)
     except Exception as error:  # a stranger's config makes it fail in any way
         line = (str(error).strip().split("\n", 1)[0] or type(error).__name__)[:200]

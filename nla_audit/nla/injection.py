@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from nla_audit.errors import UserError
-from nla_audit.nla.architecture import blocks_of, decoder_of
+from nla_audit.nla.architecture import blocks_of, decoder_of, residual_of
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.strangers import shown
 
@@ -104,8 +104,8 @@ def injecting(
     """
     module = _module(model, injection)
 
-    def hook(_module: nn.Module, _arguments: Any, output: Any) -> Any:
-        hidden = output[0] if isinstance(output, tuple) else output
+    def hook(block: nn.Module, _arguments: Any, output: Any) -> Any:
+        hidden = residual_of(output, block)
         vectors = activations.to(device=hidden.device)
         changed = hidden.clone()
         changed[:, column] = _injected(hidden[:, column], vectors, injection)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nla_audit.errors import UserError
 from nla_audit.nla.adapters import add_adapters, add_ar_lora
-from nla_audit.nla.architecture import hidden_size, keep_first_blocks, number_of_blocks
+from nla_audit.nla.architecture import (
+    drop_last_blocks,
+    hidden_size,
+    keep_first_blocks,
+    number_of_blocks,
+    packs_blocks,
+)
 from nla_audit.nla.backbone import (
     Placement,
     quiet_transformers,
@@ -22,6 +29,7 @@ from nla_audit.nla.check import (
     check_ar_layer,
     check_injection,
     check_role,
+    check_tokens,
     check_weights,
     check_width,
 )
@@ -160,10 +168,14 @@ def load_first_blocks(
     available = number_of_blocks(config)
     if not 0 <= layer_index < available:
         raise UserError(f"{folder}: no layer {layer_index}: its layers are 0 to {available - 1}")
-    keep_first_blocks(config, layer_index + 1)
+    is_packed = packs_blocks(config)  # then it is read whole, and cut afterwards
+    if not is_packed:
+        keep_first_blocks(config, layer_index + 1)
     with quiet_transformers():
-        model = place.place(read_causal_lm(folder, config, place, role="ar", refuse=refuse_wrong))
-        return model, read_tokenizer(folder, place)
+        model = read_causal_lm(folder, config, place, role="ar", refuse=refuse_wrong)
+        if is_packed:
+            drop_last_blocks(model, layer_index + 1)
+        return place.place(model), read_tokenizer(folder, place)
 
 
 def _recognised(
@@ -197,12 +209,13 @@ def _load_av(
     transform = transform_of(sidecar, [checkpoint.path, folder])
     check_injection(injection, config, checkpoint.path)
     model = read_causal_lm(folder, config, placement, role="av", refuse=refuse)
-    tokenizer = read_tokenizer(checkpoint.path if checkpoint.has_tokenizer else folder, placement)
+    tokenizer_folder = _with_tokenizer([*reversed(adapters), checkpoint.path, folder])
+    tokenizer = read_tokenizer(tokenizer_folder, placement)
     if adapters:
         model = add_adapters(model, adapters, refuse=refuse, notice=notice)
     check_weights(model.named_parameters(), checkpoint.path, refuse)
     name = Path(adapter).name if adapter is not None else checkpoint.path.name
-    return Verbalizer(
+    verbalizer = Verbalizer(
         placement.place(model),
         tokenizer,
         sidecar,
@@ -212,6 +225,8 @@ def _load_av(
         transform=transform,
         refuse=refuse,
     )
+    check_tokens(verbalizer.prompt.ids, model, tokenizer_folder)
+    return verbalizer
 
 
 def _load_ar(
@@ -317,6 +332,11 @@ def base_of_ar(checkpoint: Checkpoint, av: Checkpoint | None, base: str | Path |
         if recognise(candidate).role is None:
             return candidate
     raise UserError(f"{checkpoint.path}: say with --base which model this AR-LoRA sits on")
+
+
+def _with_tokenizer(folders: Sequence[Path]) -> Path:
+    """The first folder that brings a tokenizer; the last, if none does."""
+    return next((one for one in folders if recognise(one).has_tokenizer), folders[-1])
 
 
 def _adapter_folder(adapter: str | Path) -> Path:

@@ -20,6 +20,8 @@ from nla_audit.nla.refusal import Refuse, refuse_wrong
 from nla_audit.nla.sidecar import Sidecar
 
 _OPENING, _CLOSING = "<explanation>", "</explanation>"
+#: Reasoning models write a thought first; templates of some open it by themselves.
+_THOUGHT, _THOUGHT_END = "<think>", "</think>"
 _EXPLANATION = re.compile(f"{_OPENING}(.*?){_CLOSING}", re.DOTALL)
 
 #: Words in the Unicode names of Chinese, Japanese and Korean characters. The release's marker is
@@ -178,8 +180,23 @@ def read_explanation(response: str, *, ended: bool) -> str | None:
     A response that hit the token cap has failed even if a closing tag occurs in it; counting it
     would reward running on (FIELD_NOTES §3).
     """
-    match = _EXPLANATION.search(response) if ended else None
+    match = _EXPLANATION.search(behind_thought(response)) if ended else None
     return match.group(1).strip() if match else None
+
+
+def behind_thought(response: str) -> str:
+    """The part of a response that holds its answer: what follows a thought, if one precedes it.
+
+    A thought may quote the tags; an explanation may quote the end of a thought.
+    """
+    _, _, answer = response.partition(_THOUGHT_END)
+    return answer if _EXPLANATION.search(answer) else response
+
+
+def opens_thought(tokenizer: Any, prompt: AvPrompt) -> bool:
+    """Whether the chat template itself writes the beginning of a thought before each answer."""
+    tail = tokenizer.decode(list(prompt.ids[prompt.marker + 1 :]), skip_special_tokens=False)
+    return str(tail).rstrip().endswith(_THOUGHT)
 
 
 class AnswerDecoder:
@@ -221,7 +238,10 @@ def _special_tokens(tokenizer: Any) -> dict[int, str]:
 def _is_of_a_tag(text: str) -> bool:
     """Whether a token holds a tag, or is a part of one (``</``, ``explanation``)."""
     stripped = text.strip()
-    return any(tag in text or (stripped and stripped in tag) for tag in (_OPENING, _CLOSING))
+    return any(
+        tag in text or (stripped and stripped in tag)
+        for tag in (_OPENING, _CLOSING, _THOUGHT, _THOUGHT_END)
+    )
 
 
 def content_tokens(decode: AnswerDecoder, ids: Sequence[int], explanation: str) -> int:
@@ -243,6 +263,11 @@ def content_tokens(decode: AnswerDecoder, ids: Sequence[int], explanation: str) 
         return text
 
     tokens = range(1, len(ids) + 1)
+    whole = said(ids)
+    if behind_thought(whole) != whole:
+        thought = bisect_left(tokens, True, key=lambda length: _THOUGHT_END in said(ids[:length]))
+        ids = ids[tokens[thought] :]
+        tokens = range(1, len(ids) + 1)
     if said(ids).count(_CLOSING) > 1:
         # Only what stands before the first closing tag behind the opening one matters.
         ended = bisect_left(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from nla_audit.errors import UserError
-from nla_audit.nla.architecture import blocks_of, decoder_of, hidden_size, text_config
+from nla_audit.nla.architecture import blocks_of, decoder_of, hidden_size, residual_of, text_config
 from nla_audit.nla.formats import recognise
 from nla_audit.nla.hub import local_folder
 from nla_audit.nla.load import Placement, load_first_blocks
@@ -103,7 +103,7 @@ class TargetModel:
         outputs: list[torch.Tensor] = []
 
         def keep(module: torch.nn.Module, inputs: Any, output: Any) -> None:
-            outputs.append(output[0] if isinstance(output, tuple) else output)
+            outputs.append(residual_of(output, module))
 
         hook = self.block.register_forward_hook(keep)
         try:

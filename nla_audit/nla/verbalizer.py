@@ -27,6 +27,7 @@ from nla_audit.nla.prompts import (
     cjk_share,
     content_tokens,
     end_token_ids,
+    opens_thought,
     read_explanation,
 )
 from nla_audit.nla.refusal import Refuse, refuse_wrong
@@ -179,10 +180,15 @@ class Verbalizer:
         return self.read(_joined(parts))
 
     def _say_how(self, notice: Notice) -> None:
-        """Once: tell where the model cannot be run in the fast way."""
+        """Once: tell where the model cannot be run in the fast way, or thinks first."""
         line = caching_of(self.model, self.model.config, self.prompt.ids).notice(self.model)
         if line is not None and not self._said_how:
             notice(line)
+        if not self._said_how and opens_thought(self.tokenizer, self.prompt):
+            notice(
+                f"{self.name}: the chat template opens a thought (<think>) before each answer; "
+                "explanations are read behind it, or in it where it is not closed"
+            )
         self._said_how = True
 
     def read(self, generated: Generated) -> Explanations:

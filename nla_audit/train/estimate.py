@@ -8,6 +8,7 @@ from typing import Any
 
 from nla_audit import hub
 from nla_audit.errors import UserError, first_line
+from nla_audit.nla.architecture import model_class
 from nla_audit.nla.door import check_model_files
 from nla_audit.nla.hub import parse_reference
 from nla_audit.train.layout import Layout
@@ -86,6 +87,15 @@ def estimate(layout: Layout) -> Estimate:
     )
 
 
+def empty_target(layout: Layout) -> Any:
+    """The target without weights.
+
+    Raises:
+        UserError: its config is not to be had here and now, or no model can be built from it.
+    """
+    return _empty_model(_config(layout))
+
+
 def missing_inputs(layout: Layout) -> list[str]:
     """What the recipe names as a file or folder and is not there (names on the Hub are not asked).
 
@@ -160,11 +170,10 @@ def _config_from_hub(name: str) -> Path:
 
 def _empty_model(config: Any) -> Any:
     import torch  # noqa: PLC0415
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
+            return model_class(config).from_config(config)
     except Exception as error:  # a stranger's config makes it fail in any way
         raise UserError(f"no model can be built from its config: {first_line(error)}") from None
 

@@ -14,8 +14,16 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from nla_audit.nla.architecture import blocks_of, decoder_of, keep_first_blocks, text_config
+from nla_audit.errors import UserError
+from nla_audit.nla.architecture import (
+    blocks_of,
+    decoder_of,
+    keep_first_blocks,
+    packs_blocks,
+    text_config,
+)
 from nla_audit.nla.caching import Caching, caching_of
+from nla_audit.nla.generation import uniforms
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.save import new_sidecar
@@ -24,7 +32,9 @@ from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.log_probs import response_log_probs
 from tests.nla import tiny
 
-BLOCKS, LAYER, WIDTH = 4, 2, tiny.D_MODEL
+BLOCKS, LAYER, WIDTH = 3, 1, tiny.D_MODEL
+ROWS, NEW_TOKENS, SEED = 6, 5, 0
+TEMPLATE = "A <concept>{injection_char}</concept>"
 COMMON = {
     "hidden_size": WIDTH,
     "intermediate_size": 48,
@@ -43,7 +53,7 @@ LINEAR = {
     "linear_num_value_heads": 4,
     "linear_key_head_dim": 8,
     "linear_value_head_dim": 8,
-    "layer_types": ["linear_attention", "full_attention"] * 2,
+    "layer_types": ["linear_attention", "full_attention", "full_attention"],
 }
 EXPERTS = {
     "num_experts": 4,
@@ -51,29 +61,40 @@ EXPERTS = {
     "moe_intermediate_size": 16,
     "shared_expert_intermediate_size": 16,
 }
-WINDOWS = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"] * 2}
-MAMBA = {"mamba_d_ssm": 64, "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8}
-#: Family → what its config needs besides COMMON, and the way that must be found for it.
-FAMILIES: dict[str, tuple[dict[str, Any], set[Caching]]] = {
-    "llama": ({}, {Caching.SHARED}),
-    "mistral": ({"sliding_window": 8}, {Caching.SHARED}),
-    "qwen2": ({}, {Caching.SHARED}),
-    "qwen3": ({}, {Caching.SHARED}),
-    "phi3": ({}, {Caching.SHARED}),
-    "olmo2": ({}, {Caching.SHARED}),
-    "gpt_neox": ({}, {Caching.SHARED}),
-    "gemma2": (WINDOWS, {Caching.SHARED}),
-    "gemma3_text": (WINDOWS, {Caching.SHARED}),
-    "granite": ({"logits_scaling": 2.0, "residual_multiplier": 0.5}, {Caching.SHARED}),
-    "cohere2": (WINDOWS, {Caching.SHARED}),
-    "qwen3_next": ({**LINEAR, **EXPERTS}, {Caching.OWN, Caching.NONE}),
-    "qwen3_5_text": (LINEAR, {Caching.OWN, Caching.NONE}),
-    "falcon_h1": (MAMBA, {Caching.OWN, Caching.NONE}),
-    "lfm2": ({"layer_types": ["conv", "full_attention"] * 2}, {Caching.OWN, Caching.NONE}),
-    "mamba": ({"state_size": 8}, {Caching.OWN, Caching.NONE}),
-    "gemma4_text": ({**WINDOWS, "num_kv_shared_layers": 1}, set(Caching)),
-    "qwen2_5_vl": ({}, set(Caching)),
+WINDOWS = {
+    "sliding_window": 8,
+    "layer_types": ["sliding_attention", "full_attention", "full_attention"],
 }
+MAMBA = {
+    "mamba_d_ssm": 64,
+    "mamba_n_heads": 8,
+    "mamba_d_head": 8,
+    "mamba_d_state": 8,
+    "mamba_chunk_size": 16,
+}
+#: Family → what its config needs besides COMMON, and the way that must be found for it.
+FAMILIES: dict[str, tuple[dict[str, Any], Caching]] = {
+    "llama": ({}, Caching.SHARED),
+    "mistral": ({"sliding_window": 8}, Caching.SHARED),
+    "qwen2": ({}, Caching.SHARED),
+    "qwen3": ({}, Caching.SHARED),
+    "phi3": ({}, Caching.SHARED),
+    "olmo2": ({}, Caching.SHARED),
+    "gpt_neox": ({}, Caching.SHARED),
+    "gemma2": (WINDOWS, Caching.SHARED),
+    "gemma3_text": (WINDOWS, Caching.SHARED),
+    "granite": ({"logits_scaling": 2.0, "residual_multiplier": 0.5}, Caching.SHARED),
+    "cohere2": (WINDOWS, Caching.SHARED),
+    "qwen3_next": ({**LINEAR, **EXPERTS}, Caching.OWN),
+    "qwen3_5_text": (LINEAR, Caching.OWN),
+    "falcon_h1": (MAMBA, Caching.OWN),
+    "lfm2": ({"layer_types": ["conv", "full_attention", "conv"]}, Caching.OWN),
+    "mamba": ({"state_size": 8}, Caching.OWN),
+    "gemma4_text": ({**WINDOWS, "num_kv_shared_layers": 1}, Caching.OWN),
+    "qwen2_5_vl": ({}, Caching.SHARED),
+}
+#: They take the longest, on the processor.
+SLOW = ("falcon_h1", "gemma4_text")
 TEXTS = ["a story about a fair", "", "noun", "formal register; the final token opens a phrase"]
 IDS = [[7, 8, 9, 10, 11, 12], [20, 21, 22], [30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40]]
 
@@ -105,7 +126,12 @@ def model_of(config: Any, seed: int) -> Any:
     return kind.from_config(config).float().eval()
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in FAMILIES
+    ],
+)
 def family(request: pytest.FixtureRequest) -> tuple[str, Any, Any]:
     tokenizer = tiny.make_tokenizer(bos=False)
     model = model_of(config_of(request.param, len(tokenizer)), 0)
@@ -120,7 +146,7 @@ def sidecar_of(tokenizer: Any, role: str, injection: Injection) -> Any:
         layer_index=LAYER,
         injection_char=tiny.MARKER,
         injection=injection,
-        av_template=tiny.AV_TEMPLATE,
+        av_template=TEMPLATE,
         ar_template=tiny.AR_TEMPLATE,
         base_model="tiny/random",
         stage="rl",
@@ -152,7 +178,7 @@ def plain_logits(verbalizer: Verbalizer, ids: list[int], vector: np.ndarray) -> 
 
 def test_way(family: tuple[str, Any, Any]) -> None:
     name, model, _ = family
-    assert caching_of(model, model.config, list(range(5, 40))) in FAMILIES[name][1]
+    assert caching_of(model, model.config, list(range(5, 40))) is FAMILIES[name][1]
 
 
 def test_extract(family: tuple[str, Any, Any]) -> None:
@@ -171,44 +197,35 @@ def test_extract(family: tuple[str, Any, Any]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*keeps more than keys and values")
-def test_greedy_explanations(family: tuple[str, Any, Any]) -> None:
+def test_explanations_of_rows_that_leave_the_batch(family: tuple[str, Any, Any]) -> None:
     _, model, tokenizer = family
     verbalizer = verbalizer_of(model, tokenizer)
-    # No end token at once, and rows that end at different times, so that rows are dropped.
-    vectors = np.random.default_rng(0).normal(size=(4, WIDTH)).astype(np.float32)
-    said = verbalizer.generate(vectors, max_new_tokens=6, temperature=0).generated
+    vectors = np.random.default_rng(1).normal(size=(ROWS, WIDTH)).astype(np.float32)
+    # A quarter of all tokens end an answer, so that rows end at different times.
+    verbalizer.end_ids = frozenset(range(5, len(tokenizer), 4))
+    said = verbalizer.generate(vectors, max_new_tokens=NEW_TOKENS, seed=SEED).generated
+    assert len(set(said.lengths.tolist())) > 1
+    prompt = list(verbalizer.prompt.ids)
     for row, vector in enumerate(vectors):
-        ids = list(verbalizer.prompt.ids)
-        for token in said.token_ids[row, : said.lengths[row]]:
-            logits = plain_logits(verbalizer, ids, vector)[-1]
-            # A tie up to rounding may fall either way.
-            assert logits[token] >= logits.max() - 1e-3
-            ids.append(int(token))
-
-
-@pytest.mark.filterwarnings("ignore:.*keeps more than keys and values")
-def test_rows_that_leave_the_batch(family: tuple[str, Any, Any]) -> None:
-    _, model, tokenizer = family
-    verbalizer = verbalizer_of(model, tokenizer)
-    vectors = np.random.default_rng(1).normal(size=(6, WIDTH)).astype(np.float32)
-    whole = verbalizer.generate(vectors, max_new_tokens=5, temperature=0).generated
-    firsts = {int(token) for token in whole.token_ids[:2, :2].ravel() if token >= 0}
-    verbalizer.end_ids = frozenset(firsts)
-    together = verbalizer.generate(vectors, max_new_tokens=5, temperature=0).generated
-    for row in range(len(vectors)):
-        alone = verbalizer.generate(vectors[row : row + 1], max_new_tokens=5, temperature=0)
-        length = together.lengths[row]
-        assert length == alone.generated.lengths[0]
-        np.testing.assert_array_equal(
-            together.token_ids[row, :length], alone.generated.token_ids[0, :length]
-        )
+        tokens = said.token_ids[row, : said.lengths[row]]
+        logits = plain_logits(verbalizer, prompt + tokens[:-1].tolist(), vector)[len(prompt) - 1 :]
+        wanted = logits.log_softmax(dim=-1)[range(len(tokens)), tokens].numpy()
+        found = said.log_probs[row, : len(tokens)]
+        np.testing.assert_allclose(found, wanted, atol=1e-3, rtol=1e-3)
+        draws = uniforms(SEED, [row], len(tokens))[0]
+        below = logits.double().softmax(dim=-1).cumsum(dim=-1)
+        chosen = torch.searchsorted(below, draws[:, None]).squeeze(1)
+        np.testing.assert_array_equal(tokens, chosen)
+        ends = [int(token) in verbalizer.end_ids for token in tokens]
+        assert ends == [False] * (len(tokens) - 1) + [bool(said.ended[row])]
+        assert said.ended[row] or len(tokens) == NEW_TOKENS
 
 
 def test_log_probs_and_their_gradient(family: tuple[str, Any, Any]) -> None:
     _, model, tokenizer = family
     verbalizer = verbalizer_of(model, tokenizer)
-    vectors = np.random.default_rng(2).normal(size=(3, WIDTH)).astype(np.float32)
-    responses = torch.randint(5, 300, (3, 6), generator=torch.Generator().manual_seed(0))
+    vectors = np.random.default_rng(2).normal(size=(2, WIDTH)).astype(np.float32)
+    responses = torch.randint(5, 300, (2, 4), generator=torch.Generator().manual_seed(0))
     found = response_log_probs(verbalizer, torch.from_numpy(vectors), responses)
     found.sum().backward()
     weight = model.get_input_embeddings().weight
@@ -216,7 +233,7 @@ def test_log_probs_and_their_gradient(family: tuple[str, Any, Any]) -> None:
     assert bool(torch.isfinite(weight.grad).all())
     model.zero_grad()
     prompt = list(verbalizer.prompt.ids)
-    for row in range(3):
+    for row in range(len(vectors)):
         logits = plain_logits(verbalizer, prompt + responses[row].tolist(), vectors[row])
         log_probs = logits[len(prompt) - 1 : -1].log_softmax(dim=-1)
         wanted = log_probs.gather(1, responses[row][:, None]).squeeze(1)
@@ -227,6 +244,10 @@ def test_log_probs_and_their_gradient(family: tuple[str, Any, Any]) -> None:
 def test_reading(family: tuple[str, Any, Any]) -> None:
     name, _, tokenizer = family
     config = config_of(name, len(tokenizer))
+    if packs_blocks(config):
+        with pytest.raises(UserError, match="per-layer embeddings are one matrix"):
+            keep_first_blocks(config, LAYER + 1)
+        return
     keep_first_blocks(config, LAYER + 1)
     assert text_config(config).num_hidden_layers == LAYER + 1
     model = model_of(config, 1)

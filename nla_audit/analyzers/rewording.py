@@ -20,7 +20,7 @@ QUESTION = (
 )
 PARTS = ("omission", "rewording", "addition", "overhead")
 #: Activations on which extractiveness is measured; its intervals are narrow long before that.
-_EXTRACTIVE_ACTIVATIONS = 5000
+_EXTRACTIVE_ACTIVATIONS = 1000
 
 
 @analyzer(

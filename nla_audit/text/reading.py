@@ -36,7 +36,7 @@ _MOST_PARTNERS = 8
 _COPY = 0.999
 #: Of a larger table this many activations are read, drawn with the seed: the intervals of a share
 #: are then narrower than the reading's own error.
-READ_ACTIVATIONS = 2000
+READ_ACTIVATIONS = 1000
 #: A table of at most so many activations keeps its segmentations for the viewer.
 KEPT_ACTIVATIONS = 1000
 #: Activations read at a time.

@@ -91,7 +91,7 @@ def reports_loss(finding: Finding) -> bool:
         case "rewording":
             return "by omission" in verdict
         case "tail":
-            return not verdict.startswith("No model holds the tail")
+            return "No model holds the tail" not in verdict
         case "faithfulness":
             return "makes more claims" in verdict
     raise ValueError(f"no rule for the verdict of {finding.analyzer}")

@@ -69,7 +69,7 @@ def test_an_analyzer_needs_no_model_library(name: str, tmp_path: Path) -> None:
             "fve": 0.5,
         }
         for model in ("p0.0", "p0.01")
-        for idx in range(4)
+        for idx in range(24)
     ]
     pl.DataFrame(rows).write_parquet(path)
     assert packages(imported(name, str(path), "--json")).isdisjoint(MODELS)

@@ -94,7 +94,7 @@ def check_blocks(names: Iterable[str], blocks: int, path: Path, refuse: Refuse) 
         )
 
 
-def check_tokens(ids: Iterable[int], model: Any, tokenizer: Path) -> None:
+def check_tokens(ids: Iterable[int], model: Any, tokenizer: Path, refuse: Refuse) -> None:
     """The model must have a row of its embeddings for each token of the prompt.
 
     Args:
@@ -105,7 +105,7 @@ def check_tokens(ids: Iterable[int], model: Any, tokenizer: Path) -> None:
     """
     rows, most = model.get_input_embeddings().weight.shape[0], max(ids)
     if most >= rows:
-        raise UserError(
+        refuse(
             f"{tokenizer}: the prompt holds token {most}, but the model has rows for {rows} tokens "
             "only: save the rows of added tokens with the adapter (modules_to_save), or use the "
             "base's tokenizer"

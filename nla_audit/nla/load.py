@@ -225,7 +225,7 @@ def _load_av(
         transform=transform,
         refuse=refuse,
     )
-    check_tokens(verbalizer.prompt.ids, model, tokenizer_folder)
+    check_tokens(verbalizer.prompt.ids, model, tokenizer_folder, refuse)
     return verbalizer
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch.distributed.device_mesh import DeviceMesh
@@ -52,7 +53,7 @@ class Policy:
             self._warm = _frozen_copy(verbalizer)
             verbalizer.model.requires_grad_(True)
         if gradient_checkpointing:
-            verbalizer.model.gradient_checkpointing_enable({"use_reentrant": False})
+            recompute_activations(verbalizer.model)
         if mesh is not None:
             for one in (verbalizer, self._warm):
                 if one is not None:
@@ -96,3 +97,9 @@ def _frozen_copy(verbalizer: Verbalizer) -> Verbalizer:
         injection=verbalizer.injection,
         name=f"{verbalizer.name} (anchor)",
     )
+
+
+def recompute_activations(model: Any) -> None:
+    """Keep no activations of the forward pass; older transformers name it otherwise."""
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})

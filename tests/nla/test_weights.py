@@ -437,7 +437,7 @@ _CHANGES: list[Callable[[torch.Tensor], torch.Tensor]] = [
     lambda one: one.to(torch.complex64),
     lambda one: one.to(torch.bfloat16),
     lambda one: one * torch.nan,
-    lambda one: one > 0,
+    lambda one: one != 0,
 ]
 
 

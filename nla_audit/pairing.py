@@ -8,6 +8,9 @@ import polars as pl
 from nla_audit.completions import Completions
 from nla_audit.stats import Resampler
 
+#: Models whose mean lengths differ by less than this share are called equally long.
+EQUALLY_LONG = 0.05
+
 
 def clusters(frame: pl.DataFrame) -> np.ndarray:
     """Labels to resample by, `[n_rows]`: the document where it is known, else the activation."""
@@ -43,3 +46,17 @@ def paired(completions: Completions, model: str, columns: list[str]) -> pl.DataF
 def column(frame: pl.DataFrame, name: str) -> np.ndarray:
     """A numeric or Boolean column as floats; null becomes NaN."""
     return frame[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
+
+
+def equally_long(completions: Completions) -> str | None:
+    """The model nearest in length to the reference, if it is equally long.
+
+    It bounds the resampling floor: a second sample of the reference keeps at least as much of the
+    first as another model of that length does.
+    """
+    means = completions.rows.group_by("model").agg(pl.col("content_tokens").mean())
+    lengths = {model: length for model, length in means.iter_rows() if length is not None}
+    own = lengths.pop(completions.reference, 0.0)
+    gaps = {model: abs(length - own) / own for model, length in lengths.items() if own > 0}
+    nearest = min(sorted(gaps), key=lambda model: gaps[model], default=None)
+    return nearest if nearest is not None and gaps[nearest] <= EQUALLY_LONG else None

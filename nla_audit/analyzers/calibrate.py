@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers.drop_analysis import EQUALLY_LONG, net_loss
+from nla_audit.analyzers.drop_analysis import net_loss
 from nla_audit.completions import Completions, from_frame
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
-from nla_audit.pairing import column, resampler
+from nla_audit.pairing import column, equally_long, resampler
 from nla_audit.readers import read_frame
 from nla_audit.stats import Interval
 from nla_audit.text.claims import split_claims
@@ -141,15 +141,8 @@ def _twins_of(completions: Completions, seed: int) -> _Twins:
 def _beside_another(
     completions: Completions, rows: pl.DataFrame, by_idx: pl.DataFrame
 ) -> tuple[str, list[tuple[int, str, str]]]:
-    lengths = {
-        model: length
-        for model, length in rows.group_by("model").agg(pl.col("content_tokens").mean()).iter_rows()
-        if length is not None
-    }
-    own = lengths.pop(completions.reference, 0.0)
-    gaps = {model: abs(length - own) / own for model, length in lengths.items() if own > 0}
-    nearest = min(gaps, key=lambda model: gaps[model], default=None)
-    if nearest is None or gaps[nearest] > EQUALLY_LONG:
+    nearest = equally_long(completions)
+    if nearest is None:
         raise UserError(
             f"no twin to try the reading on: {completions.reference} has a second sample of fewer "
             f"than {_LEAST} activations, and no other model is equally long; give --paraphrases, "

@@ -14,7 +14,7 @@ from nla_audit.analyzers._dropped import (
 )
 from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
-from nla_audit.pairing import column, resampler
+from nla_audit.pairing import column, equally_long, resampler
 from nla_audit.stats import Interval, chance_corrected
 from nla_audit.text.concepts import parse_concept
 from nla_audit.text.kinds import KIND_NAMES, KINDS
@@ -30,8 +30,6 @@ from nla_audit.text.reading import (
 QUESTION = "What do explanations stop saying as the length penalty grows, and what does that cost?"
 #: A kind with fewer reference claims than this in the table gets no rate.
 MIN_CLAIMS_OF_A_KIND = 20
-#: Models whose mean lengths differ by less than this share are called equally long.
-EQUALLY_LONG = 0.05
 
 
 @analyzer(
@@ -309,28 +307,10 @@ def _beside(completions: Completions, headline: Headline, model: str) -> str:
     if FLOOR in headline:
         parts.append(f"a second sample of {completions.reference}: {_percent(headline[FLOOR])}")
     else:
-        equal = equally_long(completions, headline)
-        if equal:
+        equal = equally_long(completions)
+        if equal in headline:
             parts.append(f"{equal}, equally long: {_percent(headline[equal])}")
     return "; ".join(parts) or "chance is not known"
-
-
-def equally_long(completions: Completions, headline: Headline) -> str | None:
-    """The model nearest in length to the reference, if within a twentieth of it.
-
-    It bounds the resampling floor: a second sample of the reference keeps at least as much of the
-    first as another model of that length does.
-    """
-    means = completions.rows.group_by("model").agg(pl.col("content_tokens").mean())
-    lengths = {model: length for model, length in means.iter_rows() if length is not None}
-    own = lengths.pop(completions.reference, 0.0)
-    gaps = {
-        model: abs(length - own) / own
-        for model, length in lengths.items()
-        if own > 0 and model in headline
-    }
-    nearest = min(gaps, key=lambda model: gaps[model], default=None)
-    return nearest if nearest is not None and gaps[nearest] <= EQUALLY_LONG else None
 
 
 def _percent(summary: dict[str, float | None]) -> str:

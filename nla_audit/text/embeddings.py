@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nla_audit.errors import UserError
 from nla_audit.text.claims import Claim
 from nla_audit.text.segmentation import Evidence, Habits
+from nla_audit.text.sentence_model import sentence_model
 from nla_audit.text.similarity import ParallelTexts, breaks_between
 
 Floats = NDArray[np.float64]
@@ -26,18 +26,7 @@ class EmbeddingSimilarity:
     """Cosines of whole claims, on the scale of the null: cosines between different activations."""
 
     def __init__(self, model: str):
-        try:
-            from sentence_transformers import SentenceTransformer  # noqa: PLC0415
-        except ImportError as error:
-            raise UserError(
-                "--similarity needs sentence-transformers: pip install 'nla-audit[embeddings]', "
-                "or leave the option out to use the built-in similarity"
-            ) from error
-        try:
-            self._model = SentenceTransformer(model, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            line = " ".join(str(error).split())
-            raise UserError(f"cannot load the similarity model '{model}': {line}") from error
+        self._model = sentence_model(model)
         self.name = model
         self._mean, self._deviation = 0.0, 1.0
         self._cache: dict[str, Floats] = {}

@@ -37,8 +37,6 @@ _COPY = 0.999
 #: Of a larger table this many activations are read, drawn with the seed: the intervals of a share
 #: are then narrower than the reading's own error.
 READ_ACTIVATIONS = 1000
-#: A table of at most so many activations keeps its segmentations for the viewer.
-KEPT_ACTIVATIONS = 1000
 #: Activations read at a time.
 _CHUNK = 200
 #: Standard deviation taken for a reading's own error in a share of claims or tokens. It is common
@@ -110,8 +108,7 @@ class Reading:
         reader: what the table was read with; it reads further explanations in the same way.
         activations_read: how many activations were read, of
         activations: how many there are.
-        segmentations: by model, activation and sample; kept for tables of at most
-            :data:`KEPT_ACTIVATIONS` activations.
+        segmentations: of what was read, by model, activation and sample.
     """
 
     claims: pl.DataFrame
@@ -123,7 +120,7 @@ class Reading:
     segmentations: dict[tuple[str, int, int], Segmentation]
 
     def segmented(self, model: str, pairs: Sequence[TextPair]) -> list[Segmentation]:
-        """Segmentations of a model's explanations, in their order; read again only if not kept."""
+        """Segmentations of a model's explanations, in their order; read only if they were not."""
         keys = [(model, pair.idx, pair.sample) for pair in pairs]
         if all(key in self.segmentations for key in keys):
             return [self.segmentations[key] for key in keys]
@@ -320,8 +317,7 @@ def _read_all(
     seen: set[int] = set()
     for model, pairs, aligned in parts:
         found = reader.segmented(model, pairs, aligned)
-        if activations <= KEPT_ACTIVATIONS:
-            kept |= zip(((model, pair.idx, pair.sample) for pair in pairs), found, strict=True)
+        kept |= zip(((model, pair.idx, pair.sample) for pair in pairs), found, strict=True)
         claim_rows.append(_claim_rows(pairs, found))
         explanation_rows.append(_explanation_rows(pairs, found))
         seen |= {pair.idx for pair in pairs}

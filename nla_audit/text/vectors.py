@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from nla_audit.errors import UserError
+from nla_audit.text.sentence_model import sentence_model
 from nla_audit.text.words import FUNCTION_WORDS, stem, words
 
 Floats = NDArray[np.float64]
@@ -213,18 +213,7 @@ class EmbeddingVectors:
     typical_null = (0.3, 0.12)
 
     def __init__(self, model: str):
-        try:
-            from sentence_transformers import SentenceTransformer  # noqa: PLC0415
-        except ImportError as error:
-            raise UserError(
-                "--similarity needs sentence-transformers: pip install 'nla-audit[embeddings]', "
-                "or leave the option out to use the built-in similarity"
-            ) from error
-        try:
-            self._model = SentenceTransformer(model, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            line = " ".join(str(error).split())
-            raise UserError(f"cannot load the similarity model '{model}': {line}") from error
+        self._model = sentence_model(model)
         self.name = model
         self._cache: dict[str, Floats] = {}
 

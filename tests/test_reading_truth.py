@@ -17,6 +17,7 @@ from nla_audit.analyzers.drop_analysis import drop_analysis
 from nla_audit.analyzers.rewording import rewording
 from nla_audit.completions import from_frame
 from nla_audit.errors import UserError
+from nla_audit.text.reading import READING_ERROR, read
 from nla_audit.world.planted import PlantedModel, plant
 
 _BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "reading_truth.py"
@@ -65,6 +66,42 @@ def test_either_model_may_be_the_reference(sweep: pl.DataFrame, model: str) -> N
         assert gap <= 2, part
     if model == "base":  # as long as the reference: nothing to say in fewer words
         assert abs(there["rewording_tokens"] or 0.0) <= 3
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_the_sentence_on_what_is_dropped_is_what_was_read(
+    truth: ModuleType, sweep: pl.DataFrame, share: float
+) -> None:
+    table = from_frame(truth._deleted(sweep, share, 5), reference="p0.0")
+    finding = drop_analysis(table)
+    reading = read(table)
+    kept = float(reading.claims["kept"].mean())
+    rows = reading.explanations
+    lost = (rows["tokens_reference"] - rows["kept_tokens"]).sum()
+    added = (rows["tokens_model"] - rows["supported_tokens"]).sum()
+    net = float((lost - added) / rows["tokens_reference"].sum())
+    numbers = finding.headline["p0.01"]
+    assert numbers["net_loss_share"] == pytest.approx(net)
+    if share:
+        # Beyond what the reading's own error could be, whatever the activations drawn.
+        assert net > 1.96 * READING_ERROR
+        assert f"p0.01 still makes {kept:.0%} [" in finding.verdict
+        chance = float(reading.chance["kept"].mean())
+        assert f"chance: {chance:.0%}" in finding.verdict
+    else:
+        assert abs(net) < 1.96 * READING_ERROR
+        assert finding.verdict.startswith("No model")
+
+
+def test_a_table_too_small_for_its_null_says_so() -> None:
+    rows = [
+        {"model": model, "idx": idx, "explanation": f"Harbour news {idx}. The text ends with town."}
+        for model in ("p0.0", "p0.01")
+        for idx in range(4)
+    ]
+    table = from_frame(pl.DataFrame(rows), reference="p0.0")
+    for analyzer in (drop_analysis, rewording):
+        assert any("Too little text of p0.01" in caveat for caveat in analyzer(table).caveats)
 
 
 @pytest.fixture(scope="module")

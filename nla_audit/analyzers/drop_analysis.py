@@ -333,6 +333,7 @@ def _caveats(completions: Completions, reading: Reading, headline: Headline) -> 
             "samples of the reference would not keep all of each other's claims either. A model "
             "counts as dropping claims where it leaves out more than it adds."
         )
+    caveats += assumed_chance(reading)
     failed = completions.rows.filter(pl.col("explanation").is_null()).height
     if failed:
         caveats.append(f"{failed} failed explanations have no text and are left out here.")
@@ -341,11 +342,21 @@ def _caveats(completions: Completions, reading: Reading, headline: Headline) -> 
         "entity or number."
     )
     caveats.append(
-        f"Claims are read with a {reading.reader.vectors.name}. chance_match is what the same "
-        "reading finds in another activation's explanation, where set phrases and common genres "
-        "agree by chance; intervals include the reading's own error on planted truth."
+        f"Claims are read by {reading.reader.vectors.name}. chance_match is what the same reading "
+        "finds in another activation's explanation. Intervals allow for the error that the reading "
+        "had on real texts with known omissions; `calibrate` says what it is on this table's own."
     )
     return caveats
+
+
+def assumed_chance(reading: Reading) -> list[str]:
+    """What to say where the null was not measured."""
+    if not reading.assumed:
+        return []
+    return [
+        f"Too little text of {', '.join(reading.assumed)} to measure what matches by chance: a "
+        "usual level is taken, and what is read as kept is a guess."
+    ]
 
 
 def _figures(watched: bool, causal: bool) -> list[Figure]:

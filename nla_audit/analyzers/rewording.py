@@ -7,6 +7,7 @@ import polars as pl
 from rapidfuzz.distance import LCSseq
 
 from nla_audit.analyzers._causal import PAIR_OPTIONS, fve_parts, open_ruler
+from nla_audit.analyzers.drop_analysis import assumed_chance
 from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
 from nla_audit.pairing import column, resampler
@@ -317,6 +318,7 @@ def _caveats(completions: Completions, reading: Reading, headline: Headline) -> 
             "The table has one sample per activation, so the resampling floor is unknown: some of "
             "what counts as omission and addition is what two samples of one model differ in."
         )
+    caveats += assumed_chance(reading)
     for model, summary in headline.items():
         low, high = summary.get("saving_tokens_low"), summary.get("saving_tokens_high")
         if low is not None and high is not None and low <= 0 <= high:

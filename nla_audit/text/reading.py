@@ -127,6 +127,11 @@ class Reading:
         return self.reader.segment(model, pairs)
 
     @property
+    def assumed(self) -> list[str]:
+        """Models of which too little is there to measure what matches by chance."""
+        return sorted(model for model, fit in self.reader.fits.items() if not fit.measured)
+
+    @property
     def has_floor(self) -> bool:
         """Whether the table holds a second sample of the reference."""
         return FLOOR in self.reader.fits

@@ -45,8 +45,8 @@ class TextVectors(Protocol):
     def fit(self, texts: Sequence[str]) -> None:
         """Learn from texts of the table (may do nothing)."""
 
-    def learn(self, pairs: Sequence[tuple[str, str]], activations: int) -> bool:
-        """Learn from whole texts of the same activations; whether vectors are now others.
+    def learn(self, pairs: Sequence[tuple[str, str]], activations: int) -> None:
+        """Learn from whole texts of the same activations (may do nothing).
 
         Args:
             activations: how many there are among the pairs.
@@ -74,15 +74,14 @@ class WordVectors:
         for part in self._parts:
             part.fit(split)
 
-    def learn(self, pairs: Sequence[tuple[str, str]], activations: int) -> bool:
+    def learn(self, pairs: Sequence[tuple[str, str]], activations: int) -> None:
         """Learn which stems stand for which: those that take each other's place."""
         if not pairs:
-            return False
+            return
         ours, theirs = (
             self._parts[0].held([words(pair[side]) for pair in pairs]) for side in (0, 1)
         )
         self._others = stand_ins(ours, theirs, max(1.0, len(pairs) / max(activations, 1)))
-        return self._others.nnz > 0
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Sparse unit vectors."""
@@ -220,9 +219,8 @@ class EmbeddingVectors:
     def fit(self, texts: Sequence[str]) -> None:
         """Nothing to learn."""
 
-    def learn(self, pairs: Sequence[tuple[str, str]], activations: int) -> bool:
+    def learn(self, pairs: Sequence[tuple[str, str]], activations: int) -> None:
         """Nothing to learn."""
-        return False
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Dense unit vectors."""

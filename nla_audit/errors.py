@@ -9,7 +9,11 @@ class UserError(Exception):
     """
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, with the kind of error where that is all it says."""
-    line = str(error).strip().split("\n", 1)[0]
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, with the kind of error where that is all it says.
+
+    A first line that ends in a colon introduces the second, and is joined with it.
+    """
+    lines = [line.strip() for line in str(error).strip().split("\n")]
+    line = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
     return line if " " in line else f"{type(error).__name__} {line}".strip()

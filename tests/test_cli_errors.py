@@ -15,6 +15,7 @@ import pytest
 from nla_audit import cli, findings
 from nla_audit.commands.listing import analyzer_names
 from nla_audit.completions import Completions
+from nla_audit.errors import first_line
 from nla_audit.findings import Finding, Option, analyzer, registry
 
 ROOT = Path(__file__).parents[1]
@@ -434,3 +435,17 @@ cli.main(["frontier", sys.argv[1], "--out", sys.argv[2]])
         assert done.returncode == 130
         assert done.stderr.strip() == "interrupted"
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("weights differ\nat layer 3", "weights differ"),
+        ("Error(s) in loading:\n\tsize mismatch for lm_head", "Error(s) in loading: size mismatch"),
+        ("lm_head", "KeyError"),
+    ],
+)
+def test_the_first_line_of_a_librarys_error_says_what_it_is(said: str, line: str) -> None:
+    found = first_line(KeyError(said) if said == "lm_head" else ValueError(said))
+    assert line in found
+    assert "\n" not in found

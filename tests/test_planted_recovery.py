@@ -12,11 +12,8 @@ for another claim; the settings with spurious claims show by how much.
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -33,6 +30,7 @@ from nla_audit.text.reading import read
 from nla_audit.world.demo import truth_beside_estimate
 from nla_audit.world.phrasebook_wordings import KINDS
 from nla_audit.world.planted import PlantedModel, PlantedSweep, plant
+from tests.benchmark_module import benchmark_module
 
 #: The grid takes half a minute to read and is needed whole: a rate is known from 400 activations.
 pytestmark = pytest.mark.slow
@@ -297,7 +295,6 @@ def _assert_shares_sum(completions: Completions) -> None:
 
 # -- the benchmark, with few seeds ----------------------------------------------------------------
 
-_BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "reading_error.py"
 _FEW_SEEDS = 2
 _FEW_ACTIVATIONS = 60
 
@@ -305,14 +302,8 @@ _FEW_ACTIVATIONS = 60
 @pytest.fixture(scope="module")
 def benchmark() -> Iterator[ModuleType]:
     """``benchmarks/reading_error.py`` as a module."""
-    specification = importlib.util.spec_from_file_location("reading_error", _BENCHMARK)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[module.__name__] = module  # where its dataclasses look their types up
-    specification.loader.exec_module(module)
-    yield module
-    del sys.modules[module.__name__]
+    with benchmark_module("reading_error") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

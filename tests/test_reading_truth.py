@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -19,8 +17,8 @@ from nla_audit.completions import from_frame
 from nla_audit.errors import UserError
 from nla_audit.text.reading import READING_ERROR, read
 from nla_audit.world.planted import PlantedModel, plant
+from tests.benchmark_module import benchmark_module
 
-_BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "reading_truth.py"
 #: Tokens of a hundred and more.
 MOST_TOKENS = 8
 
@@ -28,14 +26,8 @@ MOST_TOKENS = 8
 @pytest.fixture(scope="module")
 def truth() -> Iterator[ModuleType]:
     """``benchmarks/reading_truth.py`` as a module."""
-    specification = importlib.util.spec_from_file_location("reading_truth", _BENCHMARK)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[module.__name__] = module
-    specification.loader.exec_module(module)
-    yield module
-    del sys.modules[module.__name__]
+    with benchmark_module("reading_truth") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

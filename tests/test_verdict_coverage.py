@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 
 import polars as pl
 import pytest
 
-_BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "verdict_coverage.py"
+from tests.benchmark_module import BENCHMARKS, benchmark_module
+
+_TABLE = BENCHMARKS / "verdict_coverage.md"
 _FEW_SEEDS = 5
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> Iterator[ModuleType]:
     """``benchmarks/verdict_coverage.py`` as a module."""
-    specification = importlib.util.spec_from_file_location("verdict_coverage", _BENCHMARK)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[module.__name__] = module
-    specification.loader.exec_module(module)
-    yield module
-    del sys.modules[module.__name__]
+    with benchmark_module("verdict_coverage") as module:
+        yield module
 
 
 def committed() -> pl.DataFrame:
     """`analyzer, quantity, activations, model, coverage` of the table in the repository."""
     rows = []
-    for line in _BENCHMARK.with_suffix(".md").read_text(encoding="utf-8").splitlines():
+    for line in _TABLE.read_text(encoding="utf-8").splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         if len(cells) != 8 or not cells[7].endswith("%"):
             continue

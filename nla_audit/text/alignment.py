@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 from scipy.optimize import linear_sum_assignment
 
 from nla_audit.text.pieces import Pieces
@@ -46,6 +47,12 @@ class Matches:
     theirs: Integers
     scores: Floats
 
+    @classmethod
+    def none(cls) -> Matches:
+        """No matches."""
+        places = np.zeros(0, dtype=np.int64)
+        return cls(places, places, places, np.zeros(0))
+
 
 @dataclass(frozen=True)
 class Aligned:
@@ -73,10 +80,12 @@ class Store:
     Attributes:
         vectors: `[distinct sentences and pieces, features]`.
         place: the row of each.
+        text_vectors: what made them, for further texts.
     """
 
     vectors: Vectors
     place: dict[str, int]
+    text_vectors: TextVectors
 
     @classmethod
     def of(cls, texts: Iterable[Pieces], vectors: TextVectors) -> Store:
@@ -85,11 +94,18 @@ class Store:
         for text in texts:
             for words in (*text.sentences, *text.pieces):
                 place.setdefault(words, len(place))
-        return cls(vectors.vectors(list(place)), place)
+        return cls(vectors.vectors(list(place)), place, vectors)
 
     def rows(self, words: Sequence[str]) -> Integers:
         """The rows of these sentences or pieces."""
         return np.array([self.place[text] for text in words], dtype=np.int64)
+
+
+def joined(first: Vectors, second: Vectors) -> tuple[Vectors, int]:
+    """Both sets of vectors in one, and where the second begins."""
+    if isinstance(first, np.ndarray):
+        return np.concatenate([first, second]), len(first)
+    return sparse.vstack([first, second]).tocsr(), first.shape[0]
 
 
 def align(pairs: Sequence[PiecesPair], store: Store) -> Aligned:
@@ -167,8 +183,7 @@ def _match_in(
              np.full(len(row), place))
         )  # fmt: skip
     if not found:
-        none = np.zeros(0, dtype=np.int64)
-        return Matches(none, none, none, np.zeros(0)), none
+        return Matches.none(), np.zeros(0, dtype=np.int64)
     pair, first, second, scores, block = (np.concatenate(part) for part in zip(*found, strict=True))
     return Matches(pair, first, second, scores), block
 
@@ -214,6 +229,8 @@ def segmentations(
     sentence_matched: Floats,
     piece_matched: Floats,
     *,
+    rest: Matches,
+    rest_matched: Floats,
     said_alone: tuple[float, float],
 ) -> list[Segmentation]:
     """Which claims of the first text each claim of the second says again, pair by pair.
@@ -222,11 +239,13 @@ def segmentations(
         claims: how many claims the two texts of each pair have.
         sentence_matched, piece_matched: the probability of each match of sentences, and of
             pieces that are left over.
+        rest, rest_matched: see :mod:`nla_audit.text.rest`.
         said_alone: see :func:`repunctuated`.
     """
     inside, over = aligned.inside, aligned.left_over
     by_inside = np.searchsorted(inside.pair, np.arange(len(pairs) + 1))
     by_over = np.searchsorted(over.pair, np.arange(len(pairs) + 1))
+    by_rest = np.searchsorted(rest.pair, np.arange(len(pairs) + 1))
     found = []
     for number, ((ours, theirs), (m, n)) in enumerate(zip(pairs, claims, strict=True)):
         here = slice(by_inside[number], by_inside[number + 1])
@@ -238,7 +257,13 @@ def segmentations(
             matched = np.flatnonzero(aligned.inside_of[here] == match)
             a, b = inside.ours[here][matched], inside.theirs[here][matched]
             _link_sentences(links, (ours, theirs), (a, b), sentence_matched[match], said_alone)
-        kept = np.minimum(links.sum(axis=0), 1.0)
+        for find in range(by_rest[number], by_rest[number + 1]):
+            of_a = ours.sentence_of == rest.ours[find]
+            cells = np.ix_(theirs.sentence_of == rest.theirs[find], of_a)
+            links[cells] = np.maximum(links[cells], rest_matched[find])
+        # Not their sum: several parts of a sentence that say the same thing once more keep no
+        # more of it.
+        kept = links.max(axis=0, initial=0.0)
         units = _units(links, ours, theirs, (m, n))
         found.append(Segmentation(_by_claim(ours, kept, m), units, np.arange(n)))
     return found
@@ -263,7 +288,9 @@ def _link_sentences(
 def _units(links: Floats, ours: Pieces, theirs: Pieces, claims: tuple[int, int]) -> Floats:
     """`[their claims, our claims]`: the share of each of their claims that says each of ours."""
     m, n = claims
-    weight = links * (theirs.tokens / np.maximum(links.sum(axis=1), 1.0))[:, None]
+    # What is said once is said at most once, as for the other side.
+    share = links.max(axis=1, initial=0.0) / np.maximum(links.sum(axis=1), 1e-9)
+    weight = links * (theirs.tokens * share)[:, None]
     units = np.zeros((n, m))
     np.add.at(units, (theirs.claim_of[:, None], ours.claim_of[None, :]), weight)
     return units / np.maximum(np.bincount(theirs.claim_of, theirs.tokens, n), 1e-9)[:, None]

@@ -76,7 +76,9 @@ def normal_scores(scores: Floats, null: Floats) -> Floats:
     return np.where(quantile > _TAIL, np.maximum(inside, (scores - middle) / spread), inside)
 
 
-def fit_two_groups(scores: Floats, null: Floats, most_spread: float) -> TwoGroups | None:
+def fit_two_groups(
+    scores: Floats, null: Floats, most_spread: float, least_mean: float = 0.0
+) -> TwoGroups | None:
     """Fit by expectation maximisation; ``None`` where there are too few scores.
 
     Args:
@@ -85,19 +87,22 @@ def fit_two_groups(scores: Floats, null: Floats, most_spread: float) -> TwoGroup
         most_spread: largest deviation of the matches over their mean, a property of the
             similarity: how unevenly it finds what is the same. Without a bound, matches as wide
             as that take the null itself for theirs.
+        least_mean: matches lie at least here on average, on the scale on which the null is a
+            standard normal: for finds that must be strong evidence.
     """
     if len(scores) < MIN_SCORES or len(null) < MIN_SCORES:
         return None
     null = np.sort(null)
     places = normal_scores(scores, null)
-    null_share, mean, deviation = 0.5, _PRIOR_MEAN, most_spread * _PRIOR_MEAN
+    prior = max(_PRIOR_MEAN, least_mean)
+    null_share, mean, deviation = 0.5, prior, most_spread * prior
     density = norm.pdf(places)
     for _ in range(_ROUNDS):
         matched = (1 - null_share) * norm.pdf(places, mean, deviation)
         share = matched / np.maximum(matched + null_share * density, 1e-300)
         before, null_share = null_share, float(1 - share.mean())
         weight = share.sum() + _PRIOR_WEIGHT
-        mean = float((share @ places + _PRIOR_WEIGHT * _PRIOR_MEAN) / weight)
+        mean = max(float((share @ places + _PRIOR_WEIGHT * prior) / weight), least_mean)
         spread = (share @ (places - mean) ** 2 + _PRIOR_WEIGHT * deviation**2) / weight
         deviation = float(
             np.clip(np.sqrt(spread), _LEAST_DEVIATION, most_spread * max(mean, _USUAL_MEAN))

@@ -19,10 +19,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from nla_audit.completions import Completions
-from nla_audit.text.alignment import Aligned, Store, align, repunctuated, segmentations
+from nla_audit.text.alignment import Aligned, Matches, Store, align, repunctuated, segmentations
 from nla_audit.text.mixture import TwoGroups, fit_two_groups, typical_two_groups
 from nla_audit.text.pairs import FLOOR, TextPair, text_pairs
 from nla_audit.text.pieces import Pieces
+from nla_audit.text.rest import fit_rest, match_rest
 from nla_audit.text.segmentation import Segmentation
 from nla_audit.text.vectors import TextVectors, vectors_named
 
@@ -58,12 +59,15 @@ class Fit:
         pieces: of pieces that no match of sentences holds; ``None`` where there are too few.
         said_alone: see :func:`~nla_audit.text.alignment.repunctuated`.
         measured: whether the null of ``sentences`` is this table's own.
+        rest: of sentences said in lines that say other sentences too; ``None`` where too few are
+            matched to tell (:mod:`nla_audit.text.rest`).
     """
 
     sentences: TwoGroups
     pieces: TwoGroups | None
     said_alone: tuple[float, float]
     measured: bool
+    rest: TwoGroups | None = None
 
 
 @dataclass(frozen=True)
@@ -78,14 +82,14 @@ class Aligner:
         if not pairs:
             return []
         store = Store.of(_texts(pairs), self.vectors)
-        return self.segmented(model, pairs, align(_pieces(pairs), store))
+        return self.segmented(model, pairs, align(_pieces(pairs), store), store)
 
     def segmented(
-        self, model: str, pairs: Sequence[TextPair], aligned: Aligned
+        self, model: str, pairs: Sequence[TextPair], aligned: Aligned, store: Store
     ) -> list[Segmentation]:
         """The same of explanations that are aligned already."""
         fit = self.fits.get(model) or _untaught(self.vectors)
-        return _segmented(pairs, aligned, fit)
+        return _segmented(pairs, aligned, fit, store)
 
 
 @dataclass(frozen=True)
@@ -200,7 +204,7 @@ def _rows(completions: Completions, activations: NDArray[np.int64]) -> dict[str,
 
 
 #: A model's pairs of explanations, aligned.
-_Part = tuple[str, list[TextPair], Aligned]
+_Part = tuple[str, list[TextPair], Aligned, Store]
 
 
 def _parts(completions: Completions, chosen: NDArray[np.int64], reader: Aligner) -> Iterable[_Part]:
@@ -208,7 +212,7 @@ def _parts(completions: Completions, chosen: NDArray[np.int64], reader: Aligner)
         by_model = _rows(completions, chosen[first : first + _CHUNK])
         store = Store.of(_texts(*by_model.values()), reader.vectors)
         for model, pairs in by_model.items():
-            yield model, pairs, align(_pieces(pairs), store)
+            yield model, pairs, align(_pieces(pairs), store), store
 
 
 def _texts(*several: Sequence[TextPair]) -> Iterable[Pieces]:
@@ -221,15 +225,24 @@ def _pieces(pairs: Sequence[TextPair]) -> list[tuple[Pieces, Pieces]]:
     return [(pair.reference.pieces, pair.other.pieces) for pair in pairs]
 
 
-def _segmented(pairs: Sequence[TextPair], aligned: Aligned, fit: Fit) -> list[Segmentation]:
+def _segmented(
+    pairs: Sequence[TextPair], aligned: Aligned, fit: Fit, store: Store
+) -> list[Segmentation]:
     sentences, over = aligned.sentences.scores, aligned.left_over.scores
     none = np.zeros(len(over))
+    likely = _or_copied(fit.sentences.posterior(sentences), sentences)
+    rest, rest_likely = Matches.none(), np.zeros(0)
+    if fit.rest is not None:
+        rest = match_rest(_pieces(pairs), aligned.sentences, likely, store)
+        rest_likely = fit.rest.posterior(rest.scores)
     return segmentations(
         _pieces(pairs),
         [(len(pair.reference.claims), len(pair.other.claims)) for pair in pairs],
         aligned,
-        _or_copied(fit.sentences.posterior(sentences), sentences),
+        likely,
         _or_copied(none if fit.pieces is None else fit.pieces.posterior(over), over),
+        rest=rest,
+        rest_matched=rest_likely,
         said_alone=fit.said_alone,
     )
 
@@ -245,7 +258,13 @@ def _untaught(vectors: TextVectors) -> Fit:
     return Fit(typical, None, (0.0, 0.0), False)
 
 
-def _fit(own: Aligned, null: Sequence[Aligned], vectors: TextVectors) -> Fit:
+def _fit(
+    pairs: Sequence[TextPair],
+    own: Aligned,
+    null: Sequence[Aligned],
+    vectors: TextVectors,
+    store: Store,
+) -> Fit:
     sentences, pieces = (
         fit_two_groups(
             getattr(own, level).scores,
@@ -257,7 +276,9 @@ def _fit(own: Aligned, null: Sequence[Aligned], vectors: TextVectors) -> Fit:
     if sentences is None:
         return _untaught(vectors)
     said_alone = repunctuated(own, sentences.posterior(own.sentences.scores))
-    return Fit(sentences, pieces, said_alone, True)
+    likely = _or_copied(sentences.posterior(own.sentences.scores), own.sentences.scores)
+    rest = fit_rest(_pieces(pairs), own.sentences, likely, store)
+    return Fit(sentences, pieces, said_alone, True, rest)
 
 
 def _crossed(pairs: Sequence[TextPair], seed: int) -> list[list[TextPair]]:
@@ -305,11 +326,12 @@ def _learn(
         own = align(_pieces(pairs), store)
         crossed = _crossed(pairs, seed)
         null = [align(_pieces(one), store) for one in crossed]
-        fits[model] = _fit(own, null, vectors)
-        known.append((model, pairs, own))
+        fits[model] = _fit(pairs, own, null, vectors, store)
+        known.append((model, pairs, own, store))
         if len(null) > 1:
             # One part of the null beside the rest: the procedure where nothing is to be found.
-            found = _segmented(crossed[0], null[0], _fit(null[0], null[1:], vectors))
+            nothing = _fit(crossed[0], null[0], null[1:], vectors, store)
+            found = _segmented(crossed[0], null[0], nothing, store)
             chance.append(_claim_rows(crossed[0], found))
     return Aligner(vectors, fits), pl.concat(chance), known
 
@@ -320,8 +342,8 @@ def _read_all(
     kept: dict[tuple[str, int, int], Segmentation] = {}
     claim_rows, explanation_rows = [_claim_rows([], [])], [_explanation_rows([], [])]
     seen: set[int] = set()
-    for model, pairs, aligned in parts:
-        found = reader.segmented(model, pairs, aligned)
+    for model, pairs, aligned, store in parts:
+        found = reader.segmented(model, pairs, aligned, store)
         kept |= zip(((model, pair.idx, pair.sample) for pair in pairs), found, strict=True)
         claim_rows.append(_claim_rows(pairs, found))
         explanation_rows.append(_explanation_rows(pairs, found))

@@ -146,6 +146,7 @@ def test_divided_weights_give_the_single_process_result(warm, tmp_path, way):
     assert_same_run(tmp_path / "two", tmp_path / "one", settings)
 
 
+@pytest.mark.slow
 def test_a_divided_run_resumes_divided_or_alone_and_is_saved_whole(warm, tmp_path):
     # Fails with: a process's own share written for the whole; optimiser averages restored
     # undivided; weights saved while they are divided.

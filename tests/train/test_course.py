@@ -205,6 +205,7 @@ def test_stopping_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     assert "stopped after step 3; its state is saved. Go on with:" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_rl_and_the_same_command_again(tmp_path, out, capsys, monkeypatch):
     """The signal itself, in the first step of the first λ."""
     # Fails with: KeyboardInterrupt at the first Ctrl-C.

@@ -1,13 +1,14 @@
 # Two commands do everything, from a fresh clone:
 #   make demo   set up, then train a sweep of NLAs from nothing and audit it (minutes, two cores)
-#   make test   set up, then lint, types and all tests
+#   make test   set up, then lint, types and all tests but the slow ones (minutes, two cores)
+#   make test-slow   the tests that are marked slow; continuous integration runs them after the others
 PYTHON ?= python3
 # The release that the tests were last run with; any from 2.6 on works.
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo planted test setup lint types pytest bench clean
+.PHONY: demo planted test setup lint types pytest test-slow bench clean
 
 setup: $(VENV)/.ready
 
@@ -32,9 +33,12 @@ types: setup
 	$(BIN)/mypy
 
 pytest: setup
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 test: lint types pytest
+
+test-slow: setup
+	$(BIN)/pytest -n 2 --dist loadfile -m slow
 
 bench: setup
 	$(BIN)/python benchmarks/audit_scaling.py

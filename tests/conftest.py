@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# Arrays here are tiny, and tests run one per core: a library's threads would only spin beside each
+# other, here and in the processes that tests start. It is read when the library is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import polars as pl
 import pytest

@@ -111,6 +111,7 @@ class TestQuotes:
         assert "Too few explanations quote" in finding.verdict
         assert finding.headline["p0.0"]["quoted_over_unquoted_low"] is None
 
+    @pytest.mark.slow
     def test_equal_worth_is_seldom_called_more_or_less(self) -> None:
         false = 0
         for seed in range(SEEDS):
@@ -144,6 +145,7 @@ class TestOrder:
         for row in greedy.iter_rows(named=True):
             assert row["fve"] == pytest.approx(best[row["idx"]])
 
+    @pytest.mark.slow
     def test_power_and_false_alarms(self) -> None:
         found = luck = false = 0
         for seed in range(SEEDS):

@@ -103,6 +103,7 @@ def table() -> pl.DataFrame:
 
 
 class TestCalibrate:
+    @pytest.mark.slow
     def test_its_sentence_is_what_its_trials_show(self, table: pl.DataFrame) -> None:
         finding = calibrate(from_frame(table, reference="p0.0"), runs=2)
         (numbers,) = finding.headline.values()
@@ -121,6 +122,7 @@ class TestCalibrate:
         assert deleted["retained"].is_sorted(descending=True)
         assert deleted["drop_reported"].to_list() == [0.0, 1.0, 1.0]
 
+    @pytest.mark.slow
     def test_paraphrases_take_the_place_of_claims(self, shared: Path, sweep_path: Path) -> None:
         finding = calibrate(
             from_frame(pl.read_parquet(sweep_path).filter(pl.col("idx") < 40), reference="p0.0"),

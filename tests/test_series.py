@@ -86,6 +86,7 @@ def _directions(readers: Sequence[Reader], seeds: int = SEEDS) -> list[str]:
     return [_trend(readers, seed).direction for seed in range(seeds)]
 
 
+@pytest.mark.slow
 def test_power_and_false_alarms() -> None:
     growing = _directions(_coded(GROWING))
     shrinking = _directions(_coded(GROWING[::-1]), seeds=SEEDS // 4)

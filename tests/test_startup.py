@@ -5,6 +5,7 @@ Times depend on the machine and are in ``benchmarks/``; which modules are import
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -51,14 +52,46 @@ def test_help_imports_no_analyzer_and_nothing_heavy(arguments: tuple[str, ...]) 
     assert not [name for name in modules if name.startswith("nla_audit.analyzers.")]
 
 
-@pytest.mark.parametrize("command", [*SUBCOMMANDS, *analyzer_names()])
-def test_help_of_a_command_imports_no_model_library(command: str) -> None:
-    assert packages(imported(command, "--help")).isdisjoint(MODELS)
+#: Runs each of the given command lines in turn, and prints for each its exit status and the names
+#: of the packages that it was the first to import. A later one is then not asked about a package
+#: that an earlier one is blamed for: whoever imports a model library, one of them is named.
+IN_TURN = """
+import contextlib, io, json, sys
+from nla_audit.cli import run
+told = []
+for arguments in json.loads(sys.argv[1]):
+    before = set(sys.modules)
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        code = run(arguments)
+    new = sorted({name.split(".")[0] for name in set(sys.modules) - before})
+    told.append([code, len(printed.getvalue()), new])
+print(json.dumps(told))
+"""
 
 
-@pytest.mark.parametrize("name", analyzer_names())
-def test_an_analyzer_needs_no_model_library(name: str, tmp_path: Path) -> None:
-    path = tmp_path / "t.parquet"
+def first_imports(lines: list[list[str]]) -> dict[str, set[str]]:
+    """Command → packages that it imported first, all run in one fresh Python."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_TURN, json.dumps(lines)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(done.stdout)
+    assert [(code, printed > 0) for code, printed, _ in told] == [(0, True)] * len(lines)
+    return {line[0]: set(new) for line, (_, _, new) in zip(lines, told, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def by_help() -> dict[str, set[str]]:
+    """What the help of each command imports."""
+    return first_imports([[command, "--help"] for command in (*SUBCOMMANDS, *analyzer_names())])
+
+
+@pytest.fixture(scope="module")
+def by_analyzer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """What each analyzer imports, when it reads a table."""
+    path = tmp_path_factory.mktemp("startup") / "t.parquet"
     rows = [
         {
             "model": model,
@@ -72,4 +105,18 @@ def test_an_analyzer_needs_no_model_library(name: str, tmp_path: Path) -> None:
         for idx in range(24)
     ]
     pl.DataFrame(rows).write_parquet(path)
-    assert packages(imported(name, str(path), "--json")).isdisjoint(MODELS)
+    found = first_imports([[name, str(path), "--json"] for name in analyzer_names()])
+    assert "polars" in set().union(*found.values()), "a control: what is imported is seen"
+    return found
+
+
+@pytest.mark.parametrize("command", [*SUBCOMMANDS, *analyzer_names()])
+def test_help_of_a_command_imports_no_model_library(
+    command: str, by_help: dict[str, set[str]]
+) -> None:
+    assert by_help[command].isdisjoint(MODELS)
+
+
+@pytest.mark.parametrize("name", analyzer_names())
+def test_an_analyzer_needs_no_model_library(name: str, by_analyzer: dict[str, set[str]]) -> None:
+    assert by_analyzer[name].isdisjoint(MODELS)

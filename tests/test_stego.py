@@ -242,6 +242,7 @@ def test_a_clean_pair_is_called_clean(case):
     assert set(NAMES.values()) < set(CATEGORIES)
 
 
+@pytest.mark.slow
 def test_the_self_test_prints_power_and_false_alarms(monkeypatch, capsys):
     code = CODES["synonym choice"]
     planted = [Case("planted", Reader(code=code, bit_worth=0.03), code, 4)]

@@ -394,11 +394,19 @@ class TestStreams:
         self, table: pl.DataFrame, tmp_path: Path, environment: dict[str, str]
     ) -> None:
         table.with_columns(model=pl.col("model") + " λ🌊").write_parquet(tmp_path / "t.parquet")
-        shown = self.run("tail", tmp_path / "t.parquet", environment=environment)
-        assert (shown.returncode, shown.stderr) == (0, b"")
-        assert b"\\u03bb" in shown.stdout
-        plain = self.run("tail", tmp_path / "t.parquet", "--json", environment=environment)
-        assert "p0.0 λ🌊" in json.loads(plain.stdout)["headline"]
+        # Both in one process, for it is the process that has the terminal's encoding.
+        program = (
+            "import sys; from nla_audit import cli; first = cli.run(sys.argv[1:]); "
+            "print('\\0', flush=True); cli.main([*sys.argv[1:], '--json'] if not first else [])"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program, "tail", tmp_path / "t.parquet"],
+            cwd=ROOT, env={**os.environ, **environment}, capture_output=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, b"")
+        shown, plain = done.stdout.split(b"\0")
+        assert b"\\u03bb" in shown
+        assert "p0.0 λ🌊" in json.loads(plain)["headline"]
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
     @pytest.mark.parametrize("arguments", [["--json"], []])

@@ -584,7 +584,6 @@ def test_cut_sources_carry_no_sentence_about_being_right() -> None:
 # -- the published sweep --------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_verdicts_on_the_published_sweep(sweep_path: Path) -> None:
     raw = pl.read_parquet(sweep_path)
     completions = load(sweep_path)

@@ -119,7 +119,9 @@ def completions(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("command", ["frontier", "audit", "tail"])
+@pytest.mark.parametrize(
+    "command", ["frontier", pytest.param("audit", marks=pytest.mark.slow), "tail"]
+)
 def test_a_command_on_a_full_disk(command, completions, tmp_path, capsys):
     work = tmp_path / "work"
     work.mkdir()

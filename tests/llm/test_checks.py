@@ -264,6 +264,7 @@ def _print(capsys: pytest.CaptureFixture[str], line: str) -> None:
         print(f"\n{line}")
 
 
+@pytest.mark.slow
 def test_ordinary_explanations_are_not_taken_for_talk(sweep_path: Path, capsys) -> None:
     """Every explanation of the sweep as an answer; first to nothing, which excuses nothing."""
     frame = pl.read_parquet(sweep_path).drop_nulls("explanation")

@@ -118,6 +118,7 @@ def test_from_the_command_line(
     assert "no interval below" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_an_interrupted_reading_goes_on_where_it_stopped(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

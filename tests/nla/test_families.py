@@ -93,8 +93,6 @@ FAMILIES: dict[str, tuple[dict[str, Any], Caching]] = {
     "gemma4_text": ({**WINDOWS, "num_kv_shared_layers": 1}, Caching.OWN),
     "qwen2_5_vl": ({}, Caching.SHARED),
 }
-#: They take the longest, on the processor.
-SLOW = ("falcon_h1", "gemma4_text")
 TEXTS = ["a story about a fair", "", "noun", "formal register; the final token opens a phrase"]
 IDS = [[7, 8, 9, 10, 11, 12], [20, 21, 22], [30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40]]
 
@@ -126,12 +124,7 @@ def model_of(config: Any, seed: int) -> Any:
     return kind.from_config(config).float().eval()
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in FAMILIES
-    ],
-)
+@pytest.fixture(scope="module", params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> tuple[str, Any, Any]:
     tokenizer = tiny.make_tokenizer(bos=False)
     model = model_of(config_of(request.param, len(tokenizer)), 0)

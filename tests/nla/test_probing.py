@@ -145,6 +145,7 @@ def test_checkpoints_make_a_series(root, tmp_path, capsys):
         assert "changed by +0.0 [0.0, 0.0] %" in finding["verdict"]
 
 
+@pytest.mark.slow
 def test_a_probe_that_was_killed_reads_nothing_twice(root, tmp_path, capsys):
     """Killed when it keeps its third batch; the second run reads what is missing, and no more."""
     program = """

@@ -80,6 +80,7 @@ def test_what_one_leaves_out_the_other_adds() -> None:
 
 
 @pytest.mark.parametrize("form", ["sentences", "commas", "no space"])
+@pytest.mark.slow
 def test_half_a_megabyte_of_explanation_costs_seconds(form: str) -> None:
     generator = np.random.default_rng(0)
     names = [f"word{number}" for number in range(500)]

@@ -119,7 +119,14 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param("adapters of both", marks=pytest.mark.slow),
+        pytest.param("small passes", marks=pytest.mark.slow),
+        "whole AV and frozen AR",
+    ],
+)
 def test_divided_weights_give_the_single_process_result(warm, tmp_path, way):
     # Fails with: gradients of divided weights averaged (FSDP's default); clipping by the norm of a
     # process's own share; a process that needs fewer passes making fewer (the others wait for it).
@@ -146,6 +153,7 @@ def test_divided_weights_give_the_single_process_result(warm, tmp_path, way):
     assert_same_run(tmp_path / "two", tmp_path / "one", settings)
 
 
+@pytest.mark.slow
 def test_a_divided_run_resumes_divided_or_alone_and_is_saved_whole(warm, tmp_path):
     # Fails with: a process's own share written for the whole; optimiser averages restored
     # undivided; weights saved while they are divided.

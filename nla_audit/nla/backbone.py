@@ -16,7 +16,14 @@ import torch
 
 from nla_audit.errors import UserError, first_line
 from nla_audit.limits import OverLimit, WorkFailed, within_limits
-from nla_audit.nla.architecture import hidden_size, model_class, number_of_blocks
+from nla_audit.nla.architecture import (
+    cut_to_first_blocks,
+    hidden_size,
+    keep_first_blocks,
+    model_class,
+    number_of_blocks,
+    packs_blocks,
+)
 from nla_audit.nla.check import check_all_loaded, check_blocks, check_types
 from nla_audit.nla.declared_size import check_size
 from nla_audit.nla.door import check_model_files, check_tokenizer_files
@@ -162,6 +169,31 @@ def read_causal_lm(
         refuse=refuse,
     )
     check_types(types, model, folder, refuse)
+    return model
+
+
+def read_first_blocks(
+    folder: Path,
+    config: Any,
+    blocks: int,
+    placement: Placement,
+    *,
+    role: Literal["av", "ar"],
+    refuse: Refuse,
+) -> Any:
+    """The model's first ``blocks`` blocks, final norm and output matrix; ``config`` is shortened.
+
+    Arguments as for :func:`read_causal_lm`.
+
+    Raises:
+        UserError: as there, or the model has fewer blocks.
+    """
+    if blocks >= number_of_blocks(config) or not packs_blocks(config):
+        keep_first_blocks(config, blocks)
+        return read_causal_lm(folder, config, placement, role=role, refuse=refuse)
+    # Something in its files holds all blocks at once: read whole, and cut afterwards.
+    model = read_causal_lm(folder, config, placement, role=role, refuse=refuse)
+    cut_to_first_blocks(model, blocks)
     return model
 
 

@@ -5,6 +5,7 @@ Safetensors only, and no code of strangers unless asked for; errors of transform
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from nla_audit.nla.architecture import (
     model_class,
     number_of_blocks,
     packs_blocks,
+    text_config,
 )
 from nla_audit.nla.check import check_all_loaded, check_blocks, check_types
 from nla_audit.nla.declared_size import check_size
@@ -114,11 +116,27 @@ def read_config(folder: Path, placement: Placement) -> Any:
                 str(folder), trust_remote_code=placement.trust_remote_code
             )
         hidden_size(config), number_of_blocks(config)
+        _keep_last_type(config, json.loads((folder / "config.json").read_text(encoding="utf-8")))
         return config
     except Exception as error:  # a stranger's file makes it fail in any way
         raise UserError(
             f"{folder}: transformers cannot read config.json: {first_line(error)}"
         ) from None
+
+
+def _keep_last_type(config: Any, written: dict[str, Any]) -> None:
+    """Let the last block attend as its file says, in place.
+
+    transformers makes a Gemma-4's last block attend to all tokens whatever its config says. The
+    last block of an AR is not the model's last, and most of them look through a window.
+    """
+    part = written.get("text_config", written)
+    types = part.get("layer_types") if isinstance(part, dict) else None
+    inner = text_config(config)
+    read = getattr(inner, "layer_types", None)
+    if isinstance(types, list) and isinstance(read, list) and len(types) == len(read):
+        if types[:-1] == read[:-1] and types[-1] == "sliding_attention" != read[-1]:
+            inner.layer_types = types
 
 
 def read_causal_lm(

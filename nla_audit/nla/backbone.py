@@ -134,9 +134,10 @@ def _keep_last_type(config: Any, written: dict[str, Any]) -> None:
     types = part.get("layer_types") if isinstance(part, dict) else None
     inner = text_config(config)
     read = getattr(inner, "layer_types", None)
-    if isinstance(types, list) and isinstance(read, list) and len(types) == len(read):
-        if types[:-1] == read[:-1] and types[-1] == "sliding_attention" != read[-1]:
-            inner.layer_types = types
+    if not types or not isinstance(types, list) or not isinstance(read, list):
+        return
+    if read == [*types[:-1], "full_attention"] and types[-1] == "sliding_attention":
+        inner.layer_types = types
 
 
 def read_causal_lm(

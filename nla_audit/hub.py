@@ -19,6 +19,10 @@ PREFIX = "hf://"
 _ADDRESS = re.compile(
     r"hf://datasets/(?P<owner>[^/@]+)/(?P<name>[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<path>.*))?"
 )
+#: A folder of a partitioned table: ``column=value``.
+PARTITION = re.compile(r"([^=/]+)=([^/]*)")
+#: Each is asked for by itself.
+_MOST_LISTED = 10_000
 #: Names of the HTTP library's errors that say that no connection came about at all. Its classes
 #: differ between releases of huggingface_hub (requests, httpx, httpx2), so names must do.
 _NOT_CONNECTED = (
@@ -79,7 +83,9 @@ def download_tables(address: str, suffixes: tuple[str, ...]) -> list[tuple[str, 
 def find_files(
     address: str, suffixes: tuple[str, ...], *, pin_commit: bool = False
 ) -> list[HubFile]:
-    """The file at ``address``, or the files directly in the folder there, without fetching them.
+    """The file at ``address``, or the files in the folder there, without fetching them.
+
+    Those directly in the folder, and in folders below it that are named ``column=value``.
 
     ``HF_ENDPOINT`` and the user's login are honoured by huggingface_hub. A slash within a
     revision is written ``%2F``, as elsewhere on the Hub.
@@ -113,9 +119,24 @@ def _in_folder(
 ) -> list[str]:
     from huggingface_hub.hf_api import RepoFile  # noqa: PLC0415
 
-    tree = api().list_repo_tree(repository, folder or None, revision=revision, repo_type="dataset")
-    names = (entry.path for entry in tree if isinstance(entry, RepoFile))
-    found = sorted(name for name in names if name.lower().endswith(suffixes))
+    found: list[str] = []
+    folders = [folder]
+    while folders:
+        if len(found) + len(folders) > _MOST_LISTED:
+            raise UserError(
+                f"hf://datasets/{repository}: more than {_MOST_LISTED:,} folders and tables: add "
+                "the subfolder or file to the address"
+            )
+        tree = api().list_repo_tree(
+            repository, folders.pop() or None, revision=revision, repo_type="dataset"
+        )
+        for entry in tree:
+            name = entry.path
+            if isinstance(entry, RepoFile):
+                found += [name] if name.lower().endswith(suffixes) else []
+            elif PARTITION.fullmatch(name.rpartition("/")[2]):
+                folders.append(name)
+    found.sort()
     if not found:
         raise UserError(
             f'hf://datasets/{repository}: no table in folder "{folder or "/"}" '

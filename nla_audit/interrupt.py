@@ -17,8 +17,9 @@ import time
 
 #: Exit code of a command stopped with Ctrl-C (128 + SIGINT, as shells count).
 INTERRUPTED = 130
-#: Seconds that a command has to end by itself.
-GRACE = 1.2
+#: Seconds that a command has to end by itself. Two in all are its limit, and a busy machine takes
+#: a second of them to hear of the signal and to free the memory.
+GRACE = 0.5
 #: Makes a terminal's cursor visible again, which progress bars hide.
 _SHOW_CURSOR = "\x1b[?25h"
 

@@ -53,7 +53,6 @@ _FORMATS = ", ".join(SUFFIXES)
 _STREAMS = ("-", "/dev/stdin")
 #: Partition value by which writers of partitioned folders say null.
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-_PARTITION = re.compile(r"([^=/]+)=([^/]*)")
 #: A stream is copied before it is read, and may have no end.
 _MOST_STREAMED = 16 << 30
 _ZIP = b"PK\x03\x04"
@@ -162,7 +161,7 @@ def _tables_below(folder: Path) -> list[Path]:
             continue
         if entry.is_file():
             files += [entry] if entry.name.lower().endswith(ENDINGS) else []
-        elif entry.is_dir() and not entry.is_symlink() and _PARTITION.fullmatch(entry.name):
+        elif entry.is_dir() and not entry.is_symlink() and hub.PARTITION.fullmatch(entry.name):
             files += _tables_below(entry)
     return files
 
@@ -187,7 +186,7 @@ def _partitions(label: str) -> dict[str, str | None]:
     folders = label.split("/")[:-1] if is_address else list(Path(label).absolute().parts[:-1])
     found: dict[str, str | None] = {}
     for folder in reversed(folders):
-        match = _PARTITION.fullmatch(folder)
+        match = hub.PARTITION.fullmatch(folder)
         if match is None:
             break
         value = unquote(match[2])

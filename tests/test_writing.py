@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from nla_audit import cli
 from nla_audit.errors import UserError
 from nla_audit.files import only_run, temporary_name, whole_file, whole_folder, write_into
+from nla_audit.llm.cache import AnswerCache
 from nla_audit.nla.shards import write_json, write_parquet
 from nla_audit.train.state import STATE_FILE
 from tests import report_samples
@@ -277,3 +278,23 @@ def test_ctrl_c_ends_whatever_waits_within_two_seconds(waiting):
                 process.kill()
     assert process.returncode == 130
     assert took < 2.0
+
+
+def test_answers_on_a_full_disk_are_kept_and_the_rest_follows(tmp_path):
+    path = tmp_path / "answers.db"
+    cache, kept = AnswerCache(path), 0
+
+    def fill():
+        nonlocal kept
+        for kept in range(100):
+            cache.put(str(kept), ["x" * 2000])
+
+    with small_disk(60_000), pytest.raises(UserError, match=r"answers\.db: cannot write") as said:
+        fill()
+    assert "\n" not in str(said.value)
+    assert kept > 2
+    again = AnswerCache(path)
+    assert all(again.get(str(place)) == ("x" * 2000,) for place in range(kept))
+    assert again.get(str(kept)) is None
+    again.put(str(kept), ["y"])
+    assert again.get(str(kept)) == ("y",)

@@ -15,6 +15,11 @@ from nla_audit.errors import UserError
 
 _BLOCK_LISTS = ("layers", "h", "blocks")
 _FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f", "embedding_norm")
+#: Weights that hold all blocks side by side: along which dimension, and what holds its size.
+_PACKED = {
+    "embed_tokens_per_layer": (1, "embedding_dim"),
+    "per_layer_model_projection": (0, "out_features"),
+}
 _INNER_MODELS = (
     "model",
     "language_model",
@@ -61,7 +66,7 @@ def keep_first_blocks(config: Any, blocks: int) -> None:
     ``layer_types`` has another length than its number of blocks).
 
     Raises:
-        UserError: the model has fewer blocks than that, or weights that are not by block.
+        UserError: the model has fewer blocks than that.
     """
     inner = text_config(config)
     available = number_of_blocks(config)
@@ -69,11 +74,6 @@ def keep_first_blocks(config: Any, blocks: int) -> None:
         raise UserError(
             f"the AR needs {blocks} blocks but its base model has only {available}; "
             "name the base model it was trained on"
-        )
-    if blocks < available and packs_blocks(config):
-        raise UserError(
-            f"{config.model_type}: its per-layer embeddings are one matrix for all {available} "
-            f"blocks, so that an AR of the first {blocks} cannot be made of it; take another model"
         )
     for name, value in list(vars(inner).items()):
         if isinstance(value, list) and len(value) == available:
@@ -92,9 +92,39 @@ def packs_blocks(config: Any) -> bool:
 def drop_last_blocks(model: nn.Module, blocks: int) -> None:
     """Take all but the first ``blocks`` blocks out of a loaded model, which still runs.
 
-    For models whose config cannot be shortened (:func:`packs_blocks`).
+    For models of which no shorter config could be loaded (:func:`packs_blocks`).
     """
     del blocks_of(decoder_of(model))[blocks:]
+
+
+def cut_to_first_blocks(model: Any, blocks: int) -> None:
+    """Make of a loaded model what :func:`keep_first_blocks` makes of a config, in place.
+
+    For models whose per-layer embeddings hold all blocks side by side (:func:`packs_blocks`): the
+    columns of the blocks that stay are the first ones. The result can be saved and loaded.
+
+    Raises:
+        UserError: the model has fewer blocks, or its packed weights are quantised or not known.
+    """
+    decoder, available = decoder_of(model), number_of_blocks(model.config)
+    configs = {id(config): config for config in (decoder.config, text_config(model.config))}
+    for config in configs.values():
+        keep_first_blocks(config, blocks)
+    drop_last_blocks(model, blocks)
+    for name, (dimension, size_name) in _PACKED.items():
+        module = getattr(decoder, name, None)
+        weight = getattr(module, "weight", None)
+        if weight is None or not weight.is_floating_point():
+            raise UserError(
+                f"{model.config.model_type}: its per-layer embeddings are one matrix for all "
+                f"{available} blocks, and cannot be cut to {blocks} where they are quantised or "
+                "of another layout; take another model"
+            )
+        kept = weight.shape[dimension] // available * blocks
+        module.weight = nn.Parameter(  # type: ignore[union-attr]
+            weight.detach().narrow(dimension, 0, kept).clone(), requires_grad=weight.requires_grad
+        )
+        setattr(module, size_name, kept)
 
 
 def decoder_of(model: nn.Module) -> nn.Module:
@@ -124,18 +154,24 @@ def blocks_of(decoder: nn.Module) -> nn.ModuleList:
 
 
 def residual_of(output: Any, block: nn.Module) -> torch.Tensor:
-    """The residual stream ``[rows, tokens, width]`` in what a block returned.
+    """The residual stream ``[rows, tokens, width]`` in what a block returned, as a view.
+
+    Gemma-3n's blocks hand on several streams for each token (AltUp, arXiv:2301.13310). The active
+    one is theirs: attention and MLP read it and write it, and the others are predicted from it.
 
     Raises:
-        UserError: the block keeps several streams (Gemma-3n), and no one vector stands for a token.
+        UserError: the block keeps several streams, and nothing says which of them is the one.
     """
     hidden = output[0] if isinstance(output, tuple) else output
-    if hidden.ndim != 3:
+    if hidden.ndim == 3:
+        return hidden
+    active = getattr(getattr(block, "config", None), "altup_active_idx", None)
+    if hidden.ndim != 4 or active is None:
         raise UserError(
             f"{type(block).__name__}: its blocks hand on {len(hidden)} streams for each token, not "
             "one residual stream, so that there is no one activation; take another model"
         )
-    return hidden
+    return hidden[active]
 
 
 def final_norm_name(decoder: nn.Module) -> str:

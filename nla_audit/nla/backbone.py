@@ -5,6 +5,7 @@ Safetensors only, and no code of strangers unless asked for; errors of transform
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,15 @@ import torch
 
 from nla_audit.errors import UserError, first_line
 from nla_audit.limits import OverLimit, WorkFailed, within_limits
-from nla_audit.nla.architecture import hidden_size, model_class, number_of_blocks
+from nla_audit.nla.architecture import (
+    cut_to_first_blocks,
+    hidden_size,
+    keep_first_blocks,
+    model_class,
+    number_of_blocks,
+    packs_blocks,
+    text_config,
+)
 from nla_audit.nla.check import check_all_loaded, check_blocks, check_types
 from nla_audit.nla.declared_size import check_size
 from nla_audit.nla.door import check_model_files, check_tokenizer_files
@@ -107,11 +116,28 @@ def read_config(folder: Path, placement: Placement) -> Any:
                 str(folder), trust_remote_code=placement.trust_remote_code
             )
         hidden_size(config), number_of_blocks(config)
+        _keep_last_type(config, json.loads((folder / "config.json").read_text(encoding="utf-8")))
         return config
     except Exception as error:  # a stranger's file makes it fail in any way
         raise UserError(
             f"{folder}: transformers cannot read config.json: {first_line(error)}"
         ) from None
+
+
+def _keep_last_type(config: Any, written: dict[str, Any]) -> None:
+    """Let the last block attend as its file says, in place.
+
+    transformers makes a Gemma-4's last block attend to all tokens whatever its config says. The
+    last block of an AR is not the model's last, and most of them look through a window.
+    """
+    part = written.get("text_config", written)
+    types = part.get("layer_types") if isinstance(part, dict) else None
+    inner = text_config(config)
+    read = getattr(inner, "layer_types", None)
+    if not types or not isinstance(types, list) or not isinstance(read, list):
+        return
+    if read == [*types[:-1], "full_attention"] and types[-1] == "sliding_attention":
+        inner.layer_types = types
 
 
 def read_causal_lm(
@@ -162,6 +188,31 @@ def read_causal_lm(
         refuse=refuse,
     )
     check_types(types, model, folder, refuse)
+    return model
+
+
+def read_first_blocks(
+    folder: Path,
+    config: Any,
+    blocks: int,
+    placement: Placement,
+    *,
+    role: Literal["av", "ar"],
+    refuse: Refuse,
+) -> Any:
+    """The model's first ``blocks`` blocks, final norm and output matrix; ``config`` is shortened.
+
+    Arguments as for :func:`read_causal_lm`.
+
+    Raises:
+        UserError: as there, or the model has fewer blocks.
+    """
+    if blocks >= number_of_blocks(config) or not packs_blocks(config):
+        keep_first_blocks(config, blocks)
+        return read_causal_lm(folder, config, placement, role=role, refuse=refuse)
+    # Something in its files holds all blocks at once: read whole, and cut afterwards.
+    model = read_causal_lm(folder, config, placement, role=role, refuse=refuse)
+    cut_to_first_blocks(model, blocks)
     return model
 
 

@@ -19,6 +19,7 @@ from nla_audit.nla.architecture import (
     final_norm_name,
     hidden_size,
     number_of_blocks,
+    text_config,
 )
 from nla_audit.nla.formats import Checkpoint
 from nla_audit.nla.health import scan
@@ -65,15 +66,24 @@ def check_ar_layer(sidecar: Sidecar, blocks: int, path: Path, refuse: Refuse) ->
 
 
 def check_injection(injection: Injection, config: Any, path: Path) -> None:
-    """The block to add at must exist.
+    """The block to add at must exist, and later tokens must be able to see what is added.
+
+    The last blocks of Gemma-3n and Gemma-4 take their keys and values from earlier blocks.
 
     Raises:
-        UserError: it does not.
+        UserError: it does not, or they cannot.
     """
     if injection.block is not None and injection.block >= number_of_blocks(config):
         raise UserError(
             f"{path}: injection at block {injection.block}, but the AV has only "
             f"{number_of_blocks(config)} blocks; say which with --injection add:BLOCK"
+        )
+    shared = getattr(text_config(config), "num_kv_shared_layers", 0) or 0
+    last = number_of_blocks(config) - shared - 2
+    if shared and injection.block is not None and injection.block > last:
+        raise UserError(
+            f"{path}: injection at block {injection.block}: no later block has keys of its own, so "
+            f"that no later token would see the vector; the last block to add at is {last}"
         )
 
 

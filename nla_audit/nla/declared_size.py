@@ -73,6 +73,9 @@ def _parameters(
         with torch.device("meta"):
             maker: Any = kind or model_class(config)
             model = maker.from_config(config, trust_remote_code=trust_remote_code)
+    except ImportError as error:  # wrappers that see or hear may need a library of their own
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{folder}: a library is missing: {reason}") from None
     except Exception as error:  # a stranger's config makes it fail in any way
         line = (str(error).strip().split("\n", 1)[0] or type(error).__name__)[:200]
         raise UserError(

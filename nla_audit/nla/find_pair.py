@@ -82,11 +82,12 @@ def checkpoints_in(folder: Path) -> list[Checkpoint]:
     Raises:
         UserError: one of them is damaged.
     """
-    return [
-        recognise(child)
-        for child in sorted(folder.iterdir())
-        if child.is_dir() and is_checkpoint(child)
-    ]
+    return [recognise(child) for child in checkpoint_folders(folder)]
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """Where the checkpoints right below ``folder`` lie, in order of name; none is read."""
+    return [child for child in sorted(folder.iterdir()) if child.is_dir() and is_checkpoint(child)]
 
 
 def display_name(reference: str | Path) -> str:

@@ -105,10 +105,10 @@ def injecting(
     module = _module(model, injection)
 
     def hook(block: nn.Module, _arguments: Any, output: Any) -> Any:
-        hidden = residual_of(output, block)
+        whole = output[0] if isinstance(output, tuple) else output
+        hidden, changed = residual_of(whole, block), whole.clone()
         vectors = activations.to(device=hidden.device)
-        changed = hidden.clone()
-        changed[:, column] = _injected(hidden[:, column], vectors, injection)
+        residual_of(changed, block)[:, column] = _injected(hidden[:, column], vectors, injection)
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
     handle = module.register_forward_hook(hook)

@@ -26,7 +26,7 @@ from nla_audit.nla.backbone import (
 )
 from nla_audit.nla.check import check_ar_layer, check_blocks, check_injection, check_width
 from nla_audit.nla.declared_size import check_size
-from nla_audit.nla.find_pair import checkpoints_in, is_checkpoint
+from nla_audit.nla.find_pair import checkpoint_folders, is_checkpoint
 from nla_audit.nla.formats import (
     ADAPTER_CONFIG,
     AR_LORA_FILE,
@@ -87,12 +87,22 @@ def inspect(
     """
     folder = local_folder(reference)
     path = Path(sidecar) if sidecar is not None else None
-    if is_checkpoint(folder):
-        checkpoints = [recognise(folder, sidecar=path)]
-    else:
-        checkpoints = checkpoints_in(folder) or [recognise(folder)]  # which says what is missing
     place = placement or Placement()
-    return [_Inspector(checkpoint, base, place).run() for checkpoint in checkpoints]
+    if is_checkpoint(folder):
+        return [_Inspector(recognise(folder, sidecar=path), base, place).run()]
+    folders = checkpoint_folders(folder)
+    if len(folders) < 2:
+        checkpoint = recognise(folders[0] if folders else folder)  # which says what is missing
+        return [_Inspector(checkpoint, base, place).run()]
+    return [_one_of_several(each, base, place) for each in folders]
+
+
+def _one_of_several(folder: Path, base: str | Path | None, placement: Placement) -> Inspection:
+    """One that cannot be read at all does not keep the others from being inspected."""
+    try:
+        return _Inspector(recognise(folder), base, placement).run()
+    except UserError as error:
+        return Inspection(folder, problems=[str(error)])
 
 
 class _Inspector:

@@ -22,6 +22,7 @@ from nla_audit.nla.backbone import (
     quiet_transformers,
     read_causal_lm,
     read_config,
+    read_first_blocks,
     read_tokenizer,
 )
 from nla_audit.nla.batching import Notice
@@ -251,13 +252,13 @@ def _load_ar(
     config = read_config(folder, placement)
     check_width(sidecar, config, checkpoint.path)
     transform = transform_of(sidecar, [checkpoint.path, folder])
-    if lora is not None:
-        keep_first_blocks(config, lora.blocks)
-    check_ar_layer(sidecar, number_of_blocks(config), checkpoint.path, refuse)
+    blocks = number_of_blocks(config) if lora is None else lora.blocks
+    check_ar_layer(sidecar, blocks, checkpoint.path, refuse)
     keeps_norm = lora is not None and not lora.final_norm_stripped
-    loaded = read_causal_lm(
+    loaded = read_first_blocks(
         folder,
         config,
+        blocks,
         placement,
         role="av" if keeps_norm else "ar",  # an AR that keeps its norm needs it loaded
         refuse=refuse,

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import torch
 
 from nla_audit.errors import UserError
-from nla_audit.nla.architecture import hidden_size, keep_first_blocks, number_of_blocks
+from nla_audit.nla.architecture import hidden_size, number_of_blocks
 from nla_audit.nla.backbone import (
     Placement,
     quiet_transformers,
-    read_causal_lm,
     read_config,
+    read_first_blocks,
     read_tokenizer,
 )
 from nla_audit.nla.formats import ArLora
@@ -46,11 +46,16 @@ def load_language_model(reference: str | Path, placement: Placement, blocks: int
     """
     folder = local_folder(reference)
     config = read_config(folder, placement)
-    if blocks is not None:
-        keep_first_blocks(config, blocks)
     role: Literal["av", "ar"] = "av" if blocks is None else "ar"
     with quiet_transformers():
-        model = read_causal_lm(folder, config, placement, role=role, refuse=refuse_wrong)
+        model = read_first_blocks(
+            folder,
+            config,
+            number_of_blocks(config) if blocks is None else blocks,
+            placement,
+            role=role,
+            refuse=refuse_wrong,
+        )
     return placement.place(model)
 
 

@@ -14,9 +14,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from nla_audit.errors import UserError
 from nla_audit.nla.architecture import (
     blocks_of,
+    cut_to_first_blocks,
     decoder_of,
     keep_first_blocks,
     packs_blocks,
@@ -65,6 +65,14 @@ WINDOWS = {
     "sliding_window": 8,
     "layer_types": ["sliding_attention", "full_attention", "full_attention"],
 }
+#: The last block reads the keys of the one before; the vector goes in where it has keys to change.
+SHARING = {
+    "num_hidden_layers": 4,
+    "sliding_window": 8,
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention", "full_attention"],
+    "num_kv_shared_layers": 1,
+    "hidden_size_per_layer_input": 8,
+}
 MAMBA = {
     "mamba_d_ssm": 64,
     "mamba_n_heads": 8,
@@ -90,8 +98,14 @@ FAMILIES: dict[str, tuple[dict[str, Any], Caching]] = {
     "falcon_h1": (MAMBA, Caching.OWN),
     "lfm2": ({"layer_types": ["conv", "full_attention", "conv"]}, Caching.OWN),
     "mamba": ({"state_size": 8}, Caching.OWN),
-    "gemma4_text": ({**WINDOWS, "num_kv_shared_layers": 1}, Caching.OWN),
+    "gemma3n_text": (SHARING, Caching.OWN),
+    "gemma4_text": (SHARING, Caching.OWN),
     "qwen2_5_vl": ({}, Caching.SHARED),
+}
+#: What families with embeddings for each layer need besides.
+PER_LAYER: dict[str, dict[str, Any]] = {
+    "gemma3n_text": {"laurel_rank": 4, "activation_sparsity_pattern": [0.5, 0.0, 0.0, 0.0]},
+    "gemma4_text": {"global_head_dim": 8},
 }
 TEXTS = ["a story about a fair", "", "noun", "formal register; the final token opens a phrase"]
 IDS = [[7, 8, 9, 10, 11, 12], [20, 21, 22], [30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40]]
@@ -106,12 +120,8 @@ def config_of(family: str, vocabulary: int) -> Any:
         vision = {"depth": 1, "hidden_size": 16, "num_heads": 2, "out_hidden_size": WIDTH}
         text = {**special, "rope_parameters": rope}
         return AutoConfig.for_model(family, text_config=text, vision_config=vision)
-    if family == "gemma4_text":
-        special |= {
-            "vocab_size_per_layer_input": vocabulary,
-            "hidden_size_per_layer_input": 8,
-            "global_head_dim": 8,
-        }
+    if family in PER_LAYER:
+        special |= {**PER_LAYER[family], "vocab_size_per_layer_input": vocabulary}
     return AutoConfig.for_model(family, **special)
 
 
@@ -158,7 +168,8 @@ def plain_logits(verbalizer: Verbalizer, ids: list[int], vector: np.ndarray) -> 
     def add(_module: Any, _inputs: Any, output: Any) -> Any:
         h = (output[0] if isinstance(output, tuple) else output).clone()
         v = torch.from_numpy(vector)
-        h[0, column] += h[0, column].norm() * v / v.norm()
+        stream = h[0] if h.ndim == 4 else h  # the first of Gemma-3n's streams is the active one
+        stream[0, column] += stream[0, column].norm() * v / v.norm()
         return (h, *output[1:]) if isinstance(output, tuple) else h
 
     handle = blocks_of(decoder_of(model))[1].register_forward_hook(add)
@@ -185,7 +196,8 @@ def test_extract(family: tuple[str, Any, Any]) -> None:
             states = model(
                 input_ids=torch.tensor([ids]), output_hidden_states=True, use_cache=False
             ).hidden_states
-        wanted = states[place][0, -1].numpy()
+        state = states[place][0] if states[place].ndim == 4 else states[place]
+        wanted = state[0, -1].numpy()
         np.testing.assert_allclose(found[row], wanted, atol=1e-4, rtol=1e-3)
 
 
@@ -238,12 +250,12 @@ def test_reading(family: tuple[str, Any, Any]) -> None:
     name, _, tokenizer = family
     config = config_of(name, len(tokenizer))
     if packs_blocks(config):
-        with pytest.raises(UserError, match="per-layer embeddings are one matrix"):
-            keep_first_blocks(config, LAYER + 1)
-        return
-    keep_first_blocks(config, LAYER + 1)
-    assert text_config(config).num_hidden_layers == LAYER + 1
-    model = model_of(config, 1)
+        model = model_of(config, 1)
+        cut_to_first_blocks(model, LAYER + 1)
+    else:
+        keep_first_blocks(config, LAYER + 1)
+        model = model_of(config, 1)
+    assert text_config(model.config).num_hidden_layers == LAYER + 1
     head = torch.eye(WIDTH) + 0.1 * nn.init.normal_(torch.empty(WIDTH, WIDTH))
     sidecar = sidecar_of(tokenizer, "ar", Injection("add", block=1))
     reader = Reconstructor(model, head, tokenizer, sidecar)

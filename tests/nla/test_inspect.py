@@ -366,3 +366,20 @@ def test_texts_of_strangers_are_escaped(pair: Path, capsys: pytest.CaptureFixtur
     shown = capsys.readouterr().out
     assert "\x1b[31m" not in shown
     assert "[bold]x" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("nla_meta.yaml", "a: [1\n"), ("nla_meta.yaml", "- a list"), ("adapter_config.json", "[]")],
+)
+def test_a_checkpoint_that_cannot_be_read_does_not_hide_the_others(
+    pair: Path, name: str, content: str
+) -> None:
+    (pair / "b").mkdir()
+    (pair / "b" / "config.json").write_text("{}")
+    (pair / "b" / name).write_text(content)
+    found = {each.path.name: each for each in inspect(pair)}
+    assert {"ar", "av", "b"} <= set(found)
+    assert found["b"].problems
+    assert name in found["b"].problems[0]
+    assert found["av"].facts["role"].startswith("AV")

@@ -16,9 +16,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from nla_audit import cli
 from nla_audit.errors import UserError
 from nla_audit.nla.architecture import keep_first_blocks
+from nla_audit.nla.check import check_injection
+from nla_audit.nla.injection import Injection
 from nla_audit.nla.load import load
 from nla_audit.nla.prompts import AnswerDecoder, content_tokens, read_explanation
+from nla_audit.nla.save import save_ar
 from nla_audit.nla.target import load_target
+from nla_audit.train.pair import new_reconstructor
+from nla_audit.train.recipe import PairSettings, Target
 from tests.nla import tiny
 from tests.nla.explaining import FLOAT32, OPTIONS, run, table_of
 from tests.nla.test_families import COMMON, WINDOWS, config_of, model_of
@@ -54,6 +59,13 @@ def extract_layer_1(model: Path, texts: Path, out: Path) -> int:
     return cli.run(["extract", str(model), str(texts), *options])
 
 
+def gemma3n(tokenizer: Any) -> Any:
+    n = len(tokenizer)
+    special = {"vocab_size": n, "vocab_size_per_layer_input": n, "laurel_rank": 4}
+    sparsity = {"activation_sparsity_pattern": [0.5, 0.0, 0.0, 0.0]}
+    return AutoConfig.for_model("gemma3n_text", **PER_LAYER, **special, **sparsity)
+
+
 def gemma4(tokenizer: Any) -> Any:
     n = len(tokenizer)
     special = {"vocab_size": n, "vocab_size_per_layer_input": n, "global_head_dim": 8}
@@ -85,21 +97,54 @@ class TestFromDisk:
         keep_first_blocks(config, 1)
         assert config.num_kv_shared_layers == 0
 
-    def test_several_streams_are_refused(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_several_streams_give_the_active_one(self, tmp_path: Path) -> None:
         tokenizer = tiny.make_tokenizer(bos=True)
-        n = len(tokenizer)
-        more = {"vocab_size": n, "vocab_size_per_layer_input": n, "laurel_rank": 4}
-        sparsity = {"activation_sparsity_pattern": [0.0] * 4}
-        config = AutoConfig.for_model("gemma3n_text", **PER_LAYER, **more, **sparsity)
-        saved(tmp_path / "model", config, tokenizer)
-        texts = tmp_path / "texts.txt"
-        texts.write_text("a story about a fair, with a quoted word")
-        code = extract_layer_1(tmp_path / "model", texts, tmp_path / "out.parquet")
-        *_, line = capsys.readouterr().err.strip().splitlines()
-        assert code == cli.USER_ERROR
-        assert line.startswith("error: Gemma3nTextDecoderLayer: its blocks hand on 4 streams")
+        model = saved(tmp_path, gemma3n(tokenizer), tokenizer)
+        for layer in range(4):
+            target = load_target(tmp_path, layer_index=layer, placement=FLOAT32)
+            streams: list[torch.Tensor] = []
+            handle = model.model.layers[layer].register_forward_hook(
+                lambda _m, _i, output, kept=streams: kept.append(output)
+            )
+            states_of(model, IDS[0])
+            handle.remove()
+            found = target.activations(IDS[:1], [[5]])
+            np.testing.assert_allclose(found[0], streams[0][0, 0, 5].numpy(), atol=1e-4, rtol=1e-3)
+
+    @pytest.mark.parametrize(("make", "layer"), [(gemma3n, 1), (gemma3n, 2), (gemma4, 2)])
+    def test_an_ar_of_the_first_blocks_is_saved_and_loaded(
+        self, tmp_path: Path, make: Any, layer: int
+    ) -> None:
+        """Their embeddings of all blocks are one matrix, of which the AR keeps its own part."""
+        tokenizer = tiny.make_tokenizer(bos=True)
+        model = saved(tmp_path / "base", make(tokenizer), tokenizer)
+        settings = Target(model=str(tmp_path / "base"), device="cpu", dtype="float32")
+        reader = new_reconstructor(tmp_path / "base", layer, settings, PairSettings())
+        ids = reader.prompt_ids(["a story about a fair"])[0]
+        blocks: list[torch.Tensor] = []
+        model.model.layers[layer].register_forward_hook(
+            lambda _m, _i, output: blocks.append(output)
+        )
+        states_of(model, ids)
+        kept: list[torch.Tensor] = []
+        handle = reader.decoder.layers[layer].register_forward_hook(
+            lambda _m, _i, output: kept.append(output)
+        )
+        read = reader.reconstruct(["a story about a fair"], notice=lambda _line: None)
+        handle.remove()
+        ours, theirs = kept[-1][..., -1, :], blocks[0][..., -1, :]
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+        save_ar(reader, tmp_path / "ar")
+        again = load(ar=tmp_path / "ar", placement=FLOAT32).reconstructor
+        assert again is not None
+        found = again.reconstruct(["a story about a fair"], notice=lambda _line: None)
+        np.testing.assert_allclose(found, read, atol=1e-4, rtol=1e-3)
+
+    def test_a_vector_that_no_token_would_see_is_refused(self, tmp_path: Path) -> None:
+        config = gemma4(tiny.make_tokenizer(bos=True))  # its last two blocks have no keys
+        check_injection(Injection("add", block=0), config, tmp_path)
+        with pytest.raises(UserError, match=r"no later token would see the vector.* is 0"):
+            check_injection(Injection("add", block=1), config, tmp_path)
 
     def test_vision_wrapper(self, tmp_path: Path) -> None:
         tokenizer = tiny.make_tokenizer(bos=False)

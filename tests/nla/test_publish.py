@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from nla_audit.report.audit import run_audit
 from tests.nla import tiny
 from tests.nla.golden import GOLDEN
 from tests.nla.hub_server import TOKEN, FakeHub
+from tests.test_writing import small_disk
 
 FLOAT32 = Placement(dtype="float32", device="cpu")
 
@@ -366,6 +368,35 @@ class TestOptions:
         assert len(hub.asked("^/cdn/", "GET")) == 1
         assert sorted(p.name for p in out.iterdir()) == ["a.parquet", "b.parquet"]
         assert not list(tmp_path.glob(".o.partial-*"))
+
+    def test_a_full_disk_is_that_of_the_output(
+        self, hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        files = {"a.parquet": b"a" * 1000, "b.parquet": b"b" * 50_000}
+        hub.add("lab/x", files, kind="dataset")
+        out = tmp_path / "o"
+        command = ["pull", "datasets/lab/x", "--out", str(out)]
+        with small_disk(10_000):
+            assert cli.run(command) == 2
+        *_, line = capsys.readouterr().err.strip().splitlines()
+        assert line.startswith(f"error: {out}: cannot write (File too large): free some space")
+        assert not out.exists()
+        former = tmp_path / f".o.partial-{'0' * 16}"  # of a commit that is no longer the newest
+        former.mkdir()
+        assert cli.run(command) == 0
+        assert (out / "b.parquet").read_bytes() == files["b.parquet"]
+        assert not list(tmp_path.glob(".o.partial-*"))
+
+    def test_a_partitioned_data_set(self, hub: FakeHub, table: pl.DataFrame) -> None:
+        files = {"data/other/0.parquet": b"not asked for"}
+        for (name,), part in table.group_by("model"):
+            content = BytesIO()
+            part.drop("model").write_parquet(content)
+            files[f"data/model={name}/0.parquet"] = content.getvalue()
+        hub.add("lab/hive", files, kind="dataset")
+        found = load_completions(["hf://datasets/lab/hive/data"])
+        assert found.rows.height == table.height
+        assert set(found.models) == set(table["model"])
 
 
 class TestBadInput:

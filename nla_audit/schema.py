@@ -154,7 +154,7 @@ def convert(frame: pl.DataFrame, *, file: str) -> tuple[pl.DataFrame, tuple[str,
             empty = pl.Series(name, [None], dtype=dtype)
             converted.append(empty.new_from_index(0, frame.height))
             continue
-        column = _converted(frame, name, dtype, file)
+        column = typed(frame, name, dtype, file=file)
         if column.dtype == pl.String:
             normal = composed_column(column)
             unlike |= (normal != column).fill_null(False)
@@ -165,7 +165,14 @@ def convert(frame: pl.DataFrame, *, file: str) -> tuple[pl.DataFrame, tuple[str,
     return pl.DataFrame(converted), (note,) if rows else ()
 
 
-def _converted(frame: pl.DataFrame, name: str, dtype: pl.DataType, file: str) -> pl.Series:
+def typed(frame: pl.DataFrame, name: str, dtype: pl.DataType, *, file: str) -> pl.Series:
+    """Column ``name`` of ``frame`` as ``dtype``; null where it is empty.
+
+    ``idx`` stays text where it is text. ``frame`` carries :data:`ROW`, for messages.
+
+    Raises:
+        UserError: a value that is not of this type, with its row.
+    """
     column = frame[name]
     if isinstance(column.dtype, pl.Categorical | pl.Enum):
         column = column.cast(pl.String)

@@ -132,6 +132,36 @@ def read_frame(path: str | Path, *, lower_case: bool = False) -> pl.DataFrame:
         ) from error
 
 
+def column_names(paths: Sequence[str | Path]) -> list[list[str]]:
+    """The columns of each table; none where that cannot be told without reading it.
+
+    Whoever reads the table says what is wrong with it; a stream can be read only once.
+
+    Raises:
+        UserError: there is no such file or folder.
+    """
+    names: list[list[str]] = []
+    for table in find_tables(paths):
+        found: list[str] = []
+        if table.path != Path("/dev/stdin") and table.path.is_file():
+            try:
+                with opened(table) as source:
+                    found = _columns_of(table, source)
+            except (UserError, csv.Error, *POLARS_ERRORS):
+                found = []
+        names.append([*found, *table.partitions])
+    return names
+
+
+def _columns_of(table: Table, source: Opened) -> list[str]:
+    if source.format == "parquet":
+        return list(pl.read_parquet_schema(source.path))
+    if source.format == "csv":
+        with source.path.open(encoding="utf-8-sig", newline="") as file:
+            return next(csv.reader(file, delimiter=_separator(source.path)), [])
+    return _raw(table, source, list, lambda name: True, lambda name: "any").columns
+
+
 def read_whole(table: Table, *, lower_case: bool = False) -> tuple[pl.DataFrame, str]:
     """All columns of one table, whatever they are, and the SHA-256 of its bytes.
 

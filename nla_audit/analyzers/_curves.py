@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -75,6 +75,19 @@ class Curve:
         """Mean length of a whole text; that of the longest where means do not say."""
         mean = float(np.nanmean(self.whole)) if np.isfinite(self.whole).any() else np.nan
         return float(self.lengths[-1]) if np.isnan(mean) else mean
+
+    def only(self, idx: Sequence[str]) -> Curve:
+        """The curve on some of its activations, in order."""
+        wanted = set(idx)
+        rows = [place for place, one in enumerate(self.idx) if one in wanted]
+        return replace(
+            self,
+            values=self.values[rows],
+            full=self.full[rows],
+            whole=self.whole[rows],
+            idx=tuple(self.idx[row] for row in rows),
+            clusters=self.clusters[rows],
+        )
 
     def resampler(self, seed: int) -> Resampler:
         """The bootstrap over its activations."""

@@ -127,7 +127,9 @@ def read_prefixes(
     Raises:
         UserError: a table cannot be read or is not valid; the message names file, row and column.
     """
-    frames, sources, notes = [], [], []
+    frames: list[pl.DataFrame] = []
+    sources: list[Source] = []
+    notes: list[str] = []
     for table in find_tables(paths):
         raw, digest = read_whole(table, lower_case=True)
         sources.append(Source(table.name, digest, raw.height))

@@ -146,12 +146,12 @@ def curve_table(
     return keys.with_columns(
         cuts["unit"],
         cuts["length"],
-        columns["fve"],
+        columns["fve"].alias("fve"),
         cuts["tokens"],
         cuts["text_tokens"],
-        columns["mse"],
-        columns["fve_baseline"],
-        columns["fve_baseline_value"],
+        columns["mse"].alias("mse"),
+        columns["fve_baseline"].alias("fve_baseline"),
+        columns["fve_baseline_value"].alias("fve_baseline_value"),
         ar=pl.lit(ruler),
         reason=pl.Series(scores.reasons, dtype=pl.String),
     ).select(

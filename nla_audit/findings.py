@@ -147,6 +147,9 @@ class Card:
     options: tuple[Option, ...] = ()
     #: Place among the sections of a report; what others build on comes first.
     order: int = 100
+    #: Arguments of the command line → another table than completions that ``run`` takes as well,
+    #: where the tables named are such; else ``None``.
+    door: Callable[[Mapping[str, Any]], Any] | None = None
 
 
 _REGISTRY: dict[str, Card] = {}
@@ -164,6 +167,7 @@ def analyzer(
     example: str,
     options: tuple[Option, ...] = (),
     order: int = 100,
+    door: Callable[[Mapping[str, Any]], Any] | None = None,
 ) -> Callable[[Callable[..., Finding]], Callable[..., Finding]]:
     """Register ``function(completions, **options) -> Finding`` under ``name``.
 
@@ -191,6 +195,7 @@ def analyzer(
             run=run,
             options=options,
             order=order,
+            door=door,
         )
         return run
 

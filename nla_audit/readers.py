@@ -27,7 +27,16 @@ from nla_audit.schema import (
 )
 from nla_audit.sources import SUFFIXES, Opened, Table, find_tables, opened
 
-__all__ = ["SUFFIXES", "Read", "Table", "canonical", "find_tables", "read_frame", "read_table"]
+__all__ = [
+    "SUFFIXES",
+    "Read",
+    "Table",
+    "canonical",
+    "find_tables",
+    "read_frame",
+    "read_table",
+    "read_whole",
+]
 
 #: What polars raises on a damaged file; a panic in its Rust code is no ``Exception``.
 POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
@@ -113,15 +122,7 @@ def read_frame(path: str | Path, *, lower_case: bool = False) -> pl.DataFrame:
     Raises:
         UserError: it cannot be read, or its files do not fit together.
     """
-    frames = []
-    for table in find_tables([path]):
-        with opened(table) as source:
-            raw = _raw(table, source, list, lambda name: True, lambda name: "any")
-        raw = _with_partitions(raw, table)
-        if lower_case:
-            forbid_doubled(raw.columns, file=table.name)
-            raw = raw.rename({name: column_key(name) for name in raw.columns})
-        frames.append(_lists(raw))
+    frames = [read_whole(table, lower_case=lower_case)[0] for table in find_tables([path])]
     try:
         return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
     except POLARS_ERRORS as error:
@@ -129,6 +130,50 @@ def read_frame(path: str | Path, *, lower_case: bool = False) -> pl.DataFrame:
             f"{path}: its files do not hold the same columns ({first_line(error)}): give them one "
             "by one"
         ) from error
+
+
+def column_names(paths: Sequence[str | Path]) -> list[list[str]]:
+    """The columns of each table; none where that cannot be told without reading it.
+
+    Whoever reads the table says what is wrong with it; a stream can be read only once.
+
+    Raises:
+        UserError: there is no such file or folder.
+    """
+    names: list[list[str]] = []
+    for table in find_tables(paths):
+        found: list[str] = []
+        if table.path != Path("/dev/stdin") and table.path.is_file():
+            try:
+                with opened(table) as source:
+                    found = _columns_of(table, source)
+            except (UserError, csv.Error, *POLARS_ERRORS):
+                found = []
+        names.append([*found, *table.partitions])
+    return names
+
+
+def _columns_of(table: Table, source: Opened) -> list[str]:
+    if source.format == "parquet":
+        return list(pl.read_parquet_schema(source.path))
+    if source.format == "csv":
+        with source.path.open(encoding="utf-8-sig", newline="") as file:
+            return next(csv.reader(file, delimiter=_separator(source.path)), [])
+    return _raw(table, source, list, lambda name: True, lambda name: "any").columns
+
+
+def read_whole(table: Table, *, lower_case: bool = False) -> tuple[pl.DataFrame, str]:
+    """All columns of one table, whatever they are, and the SHA-256 of its bytes.
+
+    Args and errors as for :func:`read_frame`.
+    """
+    with opened(table) as source:
+        raw = _raw(table, source, list, lambda name: True, lambda name: "any")
+    raw = _with_partitions(raw, table)
+    if lower_case:
+        forbid_doubled(raw.columns, file=table.name)
+        raw = raw.rename({name: column_key(name) for name in raw.columns})
+    return _lists(raw), source.sha256
 
 
 def _lists(frame: pl.DataFrame) -> pl.DataFrame:

@@ -40,6 +40,7 @@ INPUT_COLUMNS: dict[str, pl.DataType] = {
     "reward": pl.Float64(),
     "extracted": pl.Boolean(),
     "cjk": pl.Float64(),
+    "segment_ends": pl.List(pl.Int64()),
 }
 #: Other names in use for a column (the last three: nla_reliability). The column's own name wins
 #: where a table has both.
@@ -73,6 +74,8 @@ def json_kind(name: str) -> str:
     canonical = ALIASES.get(column_key(name), column_key(name))
     if canonical in _PROSE:
         return "text"
+    if canonical == "segment_ends":
+        return "any"
     return "label" if canonical in _LABELS or canonical == "idx" else "value"
 
 
@@ -154,7 +157,7 @@ def convert(frame: pl.DataFrame, *, file: str) -> tuple[pl.DataFrame, tuple[str,
             empty = pl.Series(name, [None], dtype=dtype)
             converted.append(empty.new_from_index(0, frame.height))
             continue
-        column = _converted(frame, name, dtype, file)
+        column = typed(frame, name, dtype, file=file)
         if column.dtype == pl.String:
             normal = composed_column(column)
             unlike |= (normal != column).fill_null(False)
@@ -165,8 +168,17 @@ def convert(frame: pl.DataFrame, *, file: str) -> tuple[pl.DataFrame, tuple[str,
     return pl.DataFrame(converted), (note,) if rows else ()
 
 
-def _converted(frame: pl.DataFrame, name: str, dtype: pl.DataType, file: str) -> pl.Series:
+def typed(frame: pl.DataFrame, name: str, dtype: pl.DataType, *, file: str) -> pl.Series:
+    """Column ``name`` of ``frame`` as ``dtype``; null where it is empty.
+
+    ``idx`` stays text where it is text. ``frame`` carries :data:`ROW`, for messages.
+
+    Raises:
+        UserError: a value that is not of this type, with its row.
+    """
     column = frame[name]
+    if dtype == pl.List(pl.Int64()):
+        return _number_lists(frame, name, file)
     if isinstance(column.dtype, pl.Categorical | pl.Enum):
         column = column.cast(pl.String)
     if column.dtype in (dtype, pl.Null) or (name == "idx" and column.dtype == pl.String):
@@ -191,6 +203,35 @@ def _converted(frame: pl.DataFrame, name: str, dtype: pl.DataType, file: str) ->
             "or leave it empty"
         )
     return result
+
+
+def _number_lists(frame: pl.DataFrame, name: str, file: str) -> pl.Series:
+    """A column of lists of whole numbers; a CSV writes them as ``[12, 40]`` or ``12 40``."""
+    column = frame[name]
+    if isinstance(column.dtype, pl.Array):
+        column = column.arr.to_list()
+    wrong = f'{file}: column "{name}" holds no lists of whole numbers: write such as [12, 40]'
+    if column.dtype == pl.Null:
+        return column.cast(pl.List(pl.Int64()))
+    if column.dtype == pl.String:
+        inner = column.str.strip_chars().str.strip_chars("[]").str.strip_chars()
+        parts = inner.str.replace_all(r"[\s,;]+", " ").str.split(" ")
+        is_bare = column.is_null() | (column.str.strip_chars() == "")
+        numbers = parts.list.eval(pl.element().filter(pl.element() != ""))
+        cast = numbers.list.eval(pl.element().cast(pl.Int64, strict=False))
+        bad = cast.list.eval(pl.element().is_null()).list.any().fill_null(False)
+        if bad.any():
+            first = int(bad.arg_max() or 0)
+            raise UserError(
+                f'{locate(frame, first, file)}: column "{name}" holds {shown(column[first])}, '
+                "which is no list of whole numbers: write such as [12, 40]"
+            )
+        return pl.select(pl.when(~is_bare).then(cast)).to_series().alias(name)
+    if not isinstance(column.dtype, pl.List):
+        raise UserError(wrong)
+    if not (column.dtype.inner.is_integer() or column.dtype.inner == pl.Null):
+        raise UserError(wrong)
+    return column.cast(pl.List(pl.Int64()))
 
 
 def _forbid_type(column: pl.Series, name: str, dtype: pl.DataType, file: str) -> None:

@@ -118,6 +118,32 @@ class Resampler:
         known = ~np.isnan(column)
         return self.ratio(np.where(known, column, 0.0), known.astype(np.float64))
 
+    def mean_replicates(self, columns: ArrayLike) -> Floats:
+        """Means of columns `[n_rows, k]` in every replicate, `[replicates, k]`; NaN is missing.
+
+        For what is computed from several means at once, such as where a curve crosses a level.
+        There are no rows below :data:`MIN_CLUSTERS` clusters.
+        """
+        values = np.asarray(columns, dtype=np.float64)
+        if self.n_clusters < MIN_CLUSTERS:
+            return np.empty((0, values.shape[1]))
+        known = ~np.isnan(values)
+        parts = np.hstack([np.where(known, values, 0.0), known.astype(np.float64)])
+        sums = np.zeros((self.n_clusters, parts.shape[1]))
+        np.add.at(sums, self._codes, parts)
+        if self.n_clusters > _LARGE:
+            top, bottom = np.split(sums, 2, axis=1)
+            total = bottom.sum(axis=0)
+            means = top.sum(axis=0) / total
+            errors = (top - means * bottom) / total
+            generator = np.random.default_rng([self._seed, self.n_clusters, 1])
+            drawn = generator.multivariate_normal(means, errors.T @ errors, self._replicates)
+            return np.asarray(drawn)
+        drawn = _draw_counts(self.n_clusters, self._replicates, self._seed) @ sums
+        top, bottom = np.split(drawn, 2, axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(top / bottom)
+
     def ratio(self, numerator: ArrayLike, denominator: ArrayLike) -> Interval:
         """Σ numerator / Σ denominator with a cluster bootstrap interval.
 

@@ -71,6 +71,7 @@ def check(
     if models:
         rows = _only_models(rows, models, files[0])
     rows, ruler, unread = _one_ruler(rows, ar, door)
+    rows = _with_segment_ends(rows, door)
     rows = _text_and_failures(rows, door)
     _check_numbers(rows, door)
     penalties = _length_penalties(rows, door)
@@ -193,6 +194,36 @@ def _text_and_failures(rows: pl.DataFrame, door: _Door) -> pl.DataFrame:
         pl.when("extracted").then(pl.col("explanation").str.strip_chars()).alias("explanation"),
         pl.when("extracted").then(pl.col("fve")).alias("fve"),
     )
+
+
+def _with_segment_ends(rows: pl.DataFrame, door: _Door) -> pl.DataFrame:
+    """Ends of segments, in characters of the explanation once it is stripped."""
+    if rows["segment_ends"].null_count() == rows.height:
+        return rows
+    ends, text = pl.col("segment_ends"), pl.col("explanation")
+    door.forbid(
+        rows,
+        (ends.list.first() < 0)
+        | (ends.list.last() > text.str.len_chars())
+        | (ends.list.diff().list.min() < 0),
+        "segment_ends",
+        "are no ascending places, in characters, of this explanation: correct or remove them",
+    )
+    before = text.str.len_chars() - text.str.strip_chars_start().str.len_chars()
+    length = text.str.strip_chars().str.len_chars()
+    row = pl.int_range(pl.len())
+    moved = (
+        rows.select(row.alias("_at"), ends, before.alias("_before"), length.alias("_length"))
+        .filter(pl.col("segment_ends").list.len() > 0)
+        .explode("segment_ends")
+        .with_columns((pl.col("segment_ends") - pl.col("_before")).clip(0, pl.col("_length")))
+        .group_by("_at", maintain_order=True)
+        .agg("segment_ends")
+    )
+    joined = rows.select(row.alias("_at"), ends.alias("_was")).join(
+        moved, on="_at", how="left", maintain_order="left"
+    )
+    return rows.with_columns(joined.select(pl.coalesce("segment_ends", "_was"))["segment_ends"])
 
 
 def _check_numbers(rows: pl.DataFrame, door: _Door) -> None:

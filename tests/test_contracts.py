@@ -43,6 +43,10 @@ HEADLINE = {
     "faithfulness": (
         "quotes_per_explanation verbatim_quote_rate unsupported_name_rate unsupported_number_rate"
     ),
+    "multiscale": (
+        "tokens_to_fve_0 tokens_to_fve_half tokens_to_80_percent area peak_fve peak_tokens "
+        "full_fve full_tokens"
+    ),
     "calibrate": "n retained_bias retained_coverage drop_power drop_false_alarms",
 }
 #: Of whom a finding speaks, where not of each model.

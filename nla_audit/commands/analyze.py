@@ -44,17 +44,21 @@ def command_for(card: Card) -> click.Command:
 
 def _run(card: Card, arguments: dict[str, Any]) -> None:
     progress = Console(stderr=True)
-    completions = read_completions(arguments, progress)
+    other = None
+    if card.door is not None:
+        with progress.status("reading the table"):
+            other = card.door(arguments)
+    table = read_completions(arguments, progress) if other is None else other
     own = own_arguments(arguments)
     as_json, out, seed = own.pop("as_json"), own.pop("out"), own.pop("seed")
     if "seed" in inspect.signature(card.run).parameters:
         own["seed"] = seed
-    with progress.status(f"{card.name}: {completions.rows.height:,} explanations"):
-        finding = card.run(completions, **own)
+    with progress.status(f"{card.name}: {table.rows.height:,} rows"):
+        finding = card.run(table, **own)
         if out is not None:
             from nla_audit.report.single import write_finding  # noqa: PLC0415  (plotting is slow)
 
-            files = write_finding(finding, completions, out, seed=seed, arguments=arguments)
+            files = write_finding(finding, table, out, seed=seed, arguments=arguments)
     if as_json:
         click.echo(finding.to_json())
     else:

@@ -14,7 +14,9 @@ from nla_audit.commands.pair_options import (
     baseline_parameters,
     given_baselines,
     half_parameters,
+    prefixes_parameter,
     provenance,
+    units,
 )
 from nla_audit.commands.progress import Teller, counting
 from nla_audit.commands.seed_option import SEED
@@ -30,6 +32,7 @@ def _run(**arguments: Any) -> None:
     from nla_audit.nla.find_pair import display_name, find_pair  # noqa: PLC0415
     from nla_audit.nla.injection import parse_injection  # noqa: PLC0415
     from nla_audit.nla.load import load  # noqa: PLC0415
+    from nla_audit.nla.prefix_curves import curve_path  # noqa: PLC0415
 
     console = Console(stderr=True)
     out: Path = arguments["out"]
@@ -46,6 +49,7 @@ def _run(**arguments: Any) -> None:
         token_budget=arguments["token_budget"],
         baseline=arguments["baseline"],
         given_baselines=given_baselines(arguments["baseline_value"]),
+        prefixes=units(arguments["prefixes"]),
     )
     settings.check()
     injection = arguments["injection"]
@@ -76,7 +80,8 @@ def _run(**arguments: Any) -> None:
         )
     for line in summary(table):
         click.echo(line)
-    console.print(Text(f"wrote {out}"), soft_wrap=True)
+    also = f" and {curve_path(out)}" if settings.prefixes else ""
+    console.print(Text(f"wrote {out}{also}"), soft_wrap=True)
 
 
 def summary(table: pl.DataFrame) -> list[str]:
@@ -185,6 +190,7 @@ def _parameters() -> list[click.Parameter]:
             metavar="HOW",
             help="replace:SCALE, replace:raw or add:BLOCK.  [default: as the sidecar says]",
         ),
+        prefixes_parameter(),
         *baseline_parameters(),
         *half_parameters(),
     ]

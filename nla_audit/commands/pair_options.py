@@ -14,6 +14,33 @@ from nla_audit.errors import UserError
 _BASELINES = ("raw_variance", "mean_normalized")
 
 
+#: As in :data:`nla_audit.nla.prefix_curves.UNITS`, which takes torch to import.
+_UNITS = ("tokens", "claims", "segments")
+
+
+def prefixes_parameter() -> click.Option:
+    """A fresh option that asks for FVE by prefix."""
+    return click.Option(
+        ["--prefixes"],
+        metavar="UNITS",
+        help="Also write FVE by prefix into OUT.prefix_fve.parquet, for `nla-audit multiscale`: "
+        "the first tokens, claims or segments of each explanation, as tokens,claims.",
+    )
+
+
+def units(text: str | None) -> tuple[str, ...]:
+    """``"tokens,claims"`` as units, each once and in a fixed order.
+
+    Raises:
+        UserError: an unknown one.
+    """
+    asked = [part.strip() for part in (text or "").split(",") if part.strip()]
+    for part in asked:
+        if part not in _UNITS:
+            raise UserError(f"--prefixes {text}: expected {', '.join(_UNITS)}, with commas")
+    return tuple(unit for unit in _UNITS if unit in asked)
+
+
 def half_parameters() -> list[click.Parameter]:
     """Fresh options that help to load a checkpoint."""
     return [

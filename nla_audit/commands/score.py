@@ -16,7 +16,9 @@ from nla_audit.commands.pair_options import (
     baseline_parameters,
     given_baselines,
     half_parameters,
+    prefixes_parameter,
     provenance,
+    units,
 )
 from nla_audit.commands.progress import Teller, counting
 from nla_audit.errors import UserError
@@ -30,6 +32,7 @@ def _run(**arguments: Any) -> None:
     from nla_audit.nla.activations import read_activations  # noqa: PLC0415
     from nla_audit.nla.find_pair import display_name  # noqa: PLC0415
     from nla_audit.nla.load import load  # noqa: PLC0415
+    from nla_audit.nla.prefix_curves import curve_path  # noqa: PLC0415
     from nla_audit.nla.score import ScoreSettings, prefixes_path, read_texts, score  # noqa: PLC0415
 
     console = Console(stderr=True)
@@ -37,6 +40,7 @@ def _run(**arguments: Any) -> None:
     settings = ScoreSettings(
         ruler=arguments["ruler"] or display_name(arguments["ar"]),
         prefix_tokens=_lengths(arguments["prefix_tokens"]),
+        prefixes=units(arguments["prefixes"]),
         token_budget=arguments["token_budget"],
         baseline=arguments["baseline"],
         given_baselines=given_baselines(arguments["baseline_value"]),
@@ -71,6 +75,8 @@ def _run(**arguments: Any) -> None:
     if scored.prefixes is not None:
         Console().print(_summary(scored.prefixes, ["model", "prefix_tokens"], settings.baseline))
         files = f"{out} and {prefixes_path(out)}"
+    if scored.curves is not None:
+        files += f" and {curve_path(out)}"
     console.print(Text(f"wrote {files}"), soft_wrap=True)
 
 
@@ -142,6 +148,7 @@ command = click.Command(
             metavar="1,2,4,…",
             help="Also score the first tokens of each text, into OUT.prefixes.parquet.",
         ),
+        prefixes_parameter(),
         click.Option(
             ["--token-budget"],
             type=click.IntRange(min=1),

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from nla_audit.errors import UserError
@@ -25,6 +26,7 @@ from nla_audit.nla.batching import Notice
 from nla_audit.nla.fit import fitted
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
 from nla_audit.nla.load import Pair
+from nla_audit.nla.prefix_curves import curve_path, curve_table, cut_all, targets_of
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.record import (
     activations_record,
@@ -36,7 +38,7 @@ from nla_audit.nla.record import (
     versions,
 )
 from nla_audit.nla.scoring import RowScores, score_columns, score_rows
-from nla_audit.nla.shards import Progress, Shards, digest_of, silent, write_json
+from nla_audit.nla.shards import Progress, Shards, digest_of, silent, write_json, write_parquet
 from nla_audit.nla.verbalizer import DEFAULT_BATCH_SIZE, DEFAULT_MAX_NEW_TOKENS, Verbalizer
 
 _STAGE = "explained"
@@ -85,6 +87,7 @@ class ExplainSettings:
         token_budget: tokens the AR reads at once, padding included; ``None``: by device.
         baseline: the one that column ``fve`` uses.
         given_baselines: values to use instead of measuring them on the activations.
+        prefixes: units (tokens, claims) in which FVE by prefix is written besides.
     """
 
     model: str
@@ -98,6 +101,7 @@ class ExplainSettings:
     token_budget: int | None = None
     baseline: BaselineName = "raw_variance"
     given_baselines: Mapping[BaselineName, float] = field(default_factory=dict)
+    prefixes: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Refuse what makes no sense.
@@ -107,6 +111,11 @@ class ExplainSettings:
         """
         if self.samples < 1 or self.max_new_tokens < 1 or self.batch_size < 1:
             raise UserError("samples, max_new_tokens and batch_size must be at least 1")
+        if "segments" in self.prefixes:
+            raise UserError(
+                "explanations have no segments while they are written: leave segments out of "
+                "--prefixes, and score a table that has segment_ends"
+            )
         if not 0 <= self.temperature < math.inf:
             raise UserError(f"temperature {self.temperature:g}: must be 0 (greedy) or more")
         if self.length_penalty is not None and not 0 <= self.length_penalty < math.inf:
@@ -199,6 +208,12 @@ def explain(
     table = _completions(
         activations, explained, scores, settings, baselines=baselines, reconstructor=reconstructor
     )
+    if settings.prefixes:
+        curves = _curves(
+            reconstructor, activations, table, explained["row"].to_numpy(), settings,
+            baselines=baselines, shards=shards, progress=progress, notice=notice,
+        )  # fmt: skip
+        write_parquet(curves, curve_path(out))
     record = {
         "command": "explain",
         "key": key,
@@ -222,6 +237,38 @@ def explain(
             f"injection ({verbalizer.injection}) may be wrong; see --injection"
         )
     return table
+
+
+def _curves(
+    reconstructor: Reconstructor,
+    activations: Activations,
+    table: pl.DataFrame,
+    rows: npt.NDArray[np.int64],
+    settings: ExplainSettings,
+    *,
+    baselines: Baselines,
+    shards: Shards,
+    progress: Progress,
+    notice: Notice,
+) -> pl.DataFrame:
+    """FVE by prefix of the explanations of ``table``; ``rows`` are their activations."""
+    texts = table["explanation"].to_list()
+    cuts = cut_all(reconstructor.tokenizer, texts, [None] * len(texts), units=settings.prefixes)
+    scores = score_rows(
+        reconstructor,
+        cuts["text"].to_list(),
+        activations.vectors,
+        targets_of(cuts, rows),
+        token_budget=settings.token_budget,
+        shards=shards,
+        # Batches are numbered within what is read, which the units decide.
+        stage=f"prefixes-{'-'.join(settings.prefixes)}",
+        progress=lambda _, done, total: progress("reading prefixes", done, total),
+        notice=notice,
+    )
+    return curve_table(
+        table, cuts, scores, ruler=settings.ruler, baselines=baselines, baseline=settings.baseline
+    )
 
 
 def sampling_key(idx: object, sample: int) -> int:
@@ -248,9 +295,10 @@ def _computation(
 
 def _labels(settings: ExplainSettings) -> dict[str, Any]:
     names = ("model", "ruler", "length_penalty", "baseline")
-    return {name: getattr(settings, name) for name in names} | {
+    labels = {name: getattr(settings, name) for name in names} | {
         "given_baselines": dict(settings.given_baselines)
     }
+    return labels | ({"prefixes": list(settings.prefixes)} if settings.prefixes else {})
 
 
 def _explained(

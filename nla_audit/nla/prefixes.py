@@ -38,27 +38,32 @@ def prefixes_of(tokenizer: Any, texts: Sequence[str], lengths: Sequence[int]) ->
     Raises:
         UserError: a tokenizer that does not know where in a text its tokens are.
     """
+    return [
+        Prefixes(tuple(_first(text, ends, length) for length in lengths), len(ends))
+        for text, ends in zip(texts, token_ends(tokenizer, texts), strict=True)
+    ]
+
+
+def token_ends(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Where in each text its tokens end, in characters; special tokens are not counted.
+
+    Raises:
+        UserError: a tokenizer that does not know.
+    """
     if not tokenizer.is_fast:
         raise UserError(
             f"{tokenizer.name_or_path}: prefixes need a tokenizer with a tokenizer.json, which "
             "knows where in a text each token is"
         )
-    cut: list[Prefixes] = []
+    found: list[list[int]] = []
     for start in range(0, len(texts), _BATCH):
         batch = list(texts[start : start + _BATCH])
         encoded = tokenizer(batch, add_special_tokens=False, return_offsets_mapping=True)
-        cut += [
-            Prefixes(
-                tuple(_first(text, spans, length) for length in lengths),
-                len(spans),
-            )
-            for text, spans in zip(batch, encoded["offset_mapping"], strict=True)
-        ]
-    return cut
+        found += [[end for _, end in spans] for spans in encoded["offset_mapping"]]
+    return found
 
 
-def _first(text: str, spans: Sequence[tuple[int, int]], length: int) -> str:
-    if length >= len(spans):
+def _first(text: str, ends: Sequence[int], length: int) -> str:
+    if length >= len(ends):
         return text
-    end = spans[length - 1][1] if length else 0
-    return text[:end].strip()
+    return text[: ends[length - 1] if length else 0].strip()

@@ -23,6 +23,7 @@ from nla_audit.nla.activations import Activations, rows_by_idx
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.fit import fitted
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
+from nla_audit.nla.prefix_curves import curve_path, curve_table, cut_all, targets_of
 from nla_audit.nla.prefixes import prefixes_of
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.record import (
@@ -68,6 +69,7 @@ class ScoreSettings:
     Attributes:
         ruler: name of the AR in column ``ar``.
         prefix_tokens: lengths of prefixes to score besides, in tokens of the AR's tokenizer.
+        prefixes: units (tokens, claims, segments) in which FVE by prefix is written besides.
         token_budget: tokens read at once, padding included; ``None``: by device.
         baseline: the one that column ``fve`` uses.
         given_baselines: values to use instead of measuring them on the activations.
@@ -75,6 +77,7 @@ class ScoreSettings:
 
     ruler: str
     prefix_tokens: tuple[int, ...] = ()
+    prefixes: tuple[str, ...] = ()
     token_budget: int | None = None
     baseline: BaselineName = "raw_variance"
     given_baselines: Mapping[BaselineName, float] = field(default_factory=dict)
@@ -82,10 +85,17 @@ class ScoreSettings:
 
 @dataclass(frozen=True)
 class Scored:
-    """What :func:`score` wrote: the completions, and a row for each prefix if any were asked."""
+    """What :func:`score` wrote.
+
+    Attributes:
+        completions: with this ruler's scores.
+        prefixes: a row for each of ``prefix_tokens``, if any were asked for.
+        curves: FVE by prefix in the long form, if asked for.
+    """
 
     completions: pl.DataFrame
     prefixes: pl.DataFrame | None
+    curves: pl.DataFrame | None = None
 
 
 def read_texts(paths: Sequence[str]) -> Texts:
@@ -136,7 +146,8 @@ def score(
     """Score every text against the activation of its row.
 
     Writes ``out`` (the table with this ruler's scores), with ``prefix_tokens`` also
-    ``prefixes_path(out)`` (a row for each text and prefix length), and the record beside them.
+    ``prefixes_path(out)`` (a row for each text and prefix length), with ``prefixes`` also
+    ``curve_path(out)`` (:mod:`nla_audit.nla.prefix_curves`), and the record beside them.
     Takes up a former run of the same settings where it stopped; does nothing if it was finished.
 
     Args:
@@ -161,6 +172,7 @@ def score(
         "activations": {"sha256": activations.sha256},
         "tables": [source.sha256 for source in texts.sources],
         "prefix_tokens": list(settings.prefix_tokens),
+        **({"prefixes": list(settings.prefixes)} if settings.prefixes else {}),
         "token_budget": settings.token_budget,
         "versions": versions(),
     }
@@ -200,6 +212,30 @@ def score(
     prefixes = None
     if settings.prefix_tokens:
         prefixes = _prefix_table(texts, cuts, of_prefixes, settings, baselines)
+    curves = None
+    if settings.prefixes:
+        curve_cuts = cut_all(
+            reconstructor.tokenizer,
+            readable,
+            texts.rows["segment_ends"].to_list(),
+            units=settings.prefixes,
+            lengths=settings.prefix_tokens,
+        )
+        curve_scores = score_rows(
+            reconstructor,
+            curve_cuts["text"].to_list(),
+            activations.vectors,
+            targets_of(curve_cuts, places),
+            token_budget=settings.token_budget,
+            shards=shards,
+            stage="prefixes",
+            progress=lambda _, done, total: progress("reading prefixes", done, total),
+            notice=notice,
+        )
+        curves = curve_table(
+            texts.rows, curve_cuts, curve_scores, ruler=settings.ruler, baselines=baselines,
+            baseline=settings.baseline,
+        )  # fmt: skip
     record = {
         "command": "score",
         "key": key,
@@ -219,12 +255,14 @@ def score(
     }
     if prefixes is not None:
         write_parquet(prefixes, prefixes_path(out))
+    if curves is not None:
+        write_parquet(curves, curve_path(out))
     with whole_file(out) as partial:
         completions.write_parquet(partial)
         # Before the file has its name: a table without its record would be a stranger's.
         write_json(record, record_path(out))
     shards.remove()
-    return Scored(completions, prefixes)
+    return Scored(completions, prefixes, curves)
 
 
 def prefixes_path(out: Path) -> Path:
@@ -250,7 +288,8 @@ def _tell_of_gaps(
 
 def _finished(out: Path, settings: ScoreSettings) -> Scored:
     prefixes = pl.read_parquet(prefixes_path(out)) if settings.prefix_tokens else None
-    return Scored(pl.read_parquet(out), prefixes)
+    curves = pl.read_parquet(curve_path(out)) if settings.prefixes else None
+    return Scored(pl.read_parquet(out), prefixes, curves)
 
 
 def _cut(

@@ -15,13 +15,14 @@ from nla_audit.findings import Finding
 
 if TYPE_CHECKING:
     from nla_audit.completions import Completions
+    from nla_audit.prefix_table import PrefixTable
 
 #: The packages whose version can change a number or a picture.
 _PACKAGES = ("polars", "numpy", "scipy", "scikit-learn", "matplotlib")
 
 
 def run_record(
-    completions: Completions,
+    completions: Completions | PrefixTable,
     findings: list[Finding],
     *,
     seed: int,
@@ -40,12 +41,12 @@ def run_record(
         "seed": seed,
         "reference": completions.reference,
         "ruler": completions.ar,
-        "overhead_tokens": completions.overhead_tokens,
+        "overhead_tokens": getattr(completions, "overhead_tokens", None),
         "models": list(completions.models),
         "length_penalties": {
             name: completions.length_penalties.get(name) for name in completions.models
         },
-        "activations": completions.rows["idx"].n_unique(),
+        "activations": completions.rows["idx"].drop_nulls().n_unique(),
         "rows": completions.rows.height,
         "tables": [asdict(source) for source in completions.sources],
         "parameters": {finding.analyzer: _plain(finding.parameters) for finding in findings},

@@ -15,11 +15,12 @@ from nla_audit.report.record import run_record
 
 if TYPE_CHECKING:
     from nla_audit.completions import Completions
+    from nla_audit.prefix_table import PrefixTable
 
 
 def write_finding(
     finding: Finding,
-    completions: Completions,
+    completions: Completions | PrefixTable,
     out: Path,
     *,
     seed: int,

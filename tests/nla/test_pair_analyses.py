@@ -11,6 +11,7 @@ import pytest
 
 from nla_audit import cli
 from nla_audit.analyzers.drop_analysis import drop_analysis
+from nla_audit.analyzers.multiscale import multiscale
 from nla_audit.analyzers.rewording import rewording
 from nla_audit.completions import from_frame
 from nla_audit.errors import UserError
@@ -113,3 +114,11 @@ def test_activations_of_another_table_are_an_error(
     completions = from_frame(pl.read_parquet(planted["completions.parquet"]))
     with pytest.raises(UserError, match="no usable activation"):
         drop_analysis(completions, pair=str(planted["ar"]), activations=str(other))
+
+
+def test_multiscale_reads_prefixes_with_the_pair(planted: dict[str, Path]) -> None:
+    completions = from_frame(pl.read_parquet(planted["completions.parquet"]))
+    finding = multiscale(completions, **arguments(planted))
+    full = {model: numbers["full_fve"] for model, numbers in finding.headline.items()}
+    assert full["p0.03"] < full["p0.01"], "what drops the dear claim reads worse"
+    assert set(finding.tables["other_units"]["unit"]) == {"claims"}

@@ -289,3 +289,17 @@ class TestBadInput:
         assert "same model, idx and sample" in fails(texts=path)
         table.with_columns(model=pl.lit(None, dtype=pl.String)).write_parquet(path)
         assert 'column "model" is empty' in fails(texts=path)
+
+
+def test_fve_by_prefix_in_the_long_form(
+    root: Path, tmp_path: Path, reconstructor: Reconstructor
+) -> None:
+    out = tmp_path / "scored.parquet"
+    assert run(root, out, "--prefixes", "tokens,claims") == 0
+    curves, table = pl.read_parquet(tmp_path / "scored.prefix_fve.parquet"), pl.read_parquet(out)
+    assert curves.columns[:2] == ["model", "length_penalty"]
+    keys = ["model", "idx", "sample"]
+    last = curves.sort("length").group_by(*keys, "unit").last().join(table, on=keys)
+    assert set(last["unit"]) == {"tokens", "claims"}
+    np.testing.assert_allclose(last["fve"].to_numpy(), last["fve_right"].to_numpy(), atol=1e-5)
+    assert (last["tokens"] == last["text_tokens"]).all()

@@ -1,0 +1,121 @@
+"""What explanations say first, and whether their beginnings read like language."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from nla_audit.completions import Completions
+from nla_audit.pairing import column, resampler
+from nla_audit.text.claims import split_claims
+from nla_audit.text.kinds import KIND_NAMES
+from nla_audit.text.words import FUNCTION_WORDS, word_spans, words
+
+#: Claims of a kind below which its place is not given.
+_FEWEST_CLAIMS = 20
+#: Explanations of each model whose texts are taken apart.
+MOST_TEXTS = 500
+#: Lengths in words at which beginnings are looked at.
+_WORDS = (4, 8, 16, 32)
+
+FIRST_SCHEMA = {
+    "model": pl.String, "kind": pl.String, "claims": pl.Int64, "place": pl.Float64,
+    "place_low": pl.Float64, "place_high": pl.Float64, "first": pl.Float64,
+    "first_low": pl.Float64, "first_high": pl.Float64,
+}  # fmt: skip
+NATURAL_SCHEMA = {
+    "model": pl.String, "words": pl.Int64, "texts": pl.Int64, "function_words": pl.Float64,
+    "function_words_low": pl.Float64, "function_words_high": pl.Float64, "whole": pl.Float64,
+}  # fmt: skip
+
+
+def chosen_texts(completions: Completions, model: str) -> pl.DataFrame:
+    """At most :data:`MOST_TEXTS` explanations of a model that say something, by activation."""
+    rows = completions.of(model).filter(pl.col("explanation").fill_null("") != "")
+    step = max(1, -(-rows.height // MOST_TEXTS))
+    return rows.gather_every(step)
+
+
+def kinds_first(completions: Completions, seed: int) -> pl.DataFrame:
+    """Where in explanations each kind of claim stands, and how often it is what is said first.
+
+    ``place`` is 0 for the first claim and 1 for the last, the mean over claims of the kind in
+    explanations with several; 0.5 is anywhere. ``first`` is the share of explanations that open
+    with the kind.
+    """
+    rows = []
+    for model in completions.models:
+        found: list[tuple[int, str | None, str, float, int]] = []
+        for idx, document, text in (
+            chosen_texts(completions, model).select("idx", "doc_id", "explanation").iter_rows()
+        ):
+            claims = split_claims(text)
+            last = len(claims) - 1
+            found += [
+                (idx, document, claim.kind, number / last if last else np.nan, number)
+                for number, claim in enumerate(claims)
+            ]
+        frame = pl.DataFrame(
+            found,
+            schema={
+                "idx": pl.Int64, "doc_id": pl.String, "kind": pl.String, "place": pl.Float64,
+                "number": pl.Int64,
+            },
+            orient="row",
+        )  # fmt: skip
+        openings = frame.filter(pl.col("number") == 0)
+        for kind in KIND_NAMES:
+            of_kind = frame.filter(pl.col("kind") == kind)
+            if of_kind.height < _FEWEST_CLAIMS:
+                continue
+            place = resampler(of_kind, seed).mean(column(of_kind, "place"))
+            opens = (openings["kind"] == kind).cast(pl.Float64).to_numpy()
+            rows.append(
+                {
+                    "model": model,
+                    "kind": kind,
+                    "claims": of_kind.height,
+                    **place.entries("place"),
+                    **resampler(openings, seed).share(opens).entries("first"),
+                }
+            )
+    return pl.DataFrame(rows, schema=FIRST_SCHEMA)
+
+
+def natural_prefixes(completions: Completions, seed: int) -> pl.DataFrame:
+    """Share of function words in the first words of explanations that are longer, and in all.
+
+    English prose has about 0.4 to 0.5; a telegraphic or coded beginning has fewer. ``whole`` is
+    the share in the whole of the same texts.
+    """
+    rows = []
+    for model in completions.models:
+        texts = chosen_texts(completions, model)
+        said = [words(text) for text in texts["explanation"]]
+        for length in _WORDS:
+            long = np.array([len(text) > length for text in said], dtype=bool)
+            if not long.any():
+                continue
+            part = texts.filter(pl.Series(long))
+            of_part = [text for text in said if len(text) > length]
+            share = [_function_share(text[:length]) for text in of_part]
+            rows.append(
+                {
+                    "model": model,
+                    "words": length,
+                    "texts": part.height,
+                    **resampler(part, seed).mean(share).entries("function_words"),
+                    "whole": float(np.mean([_function_share(text) for text in of_part])),
+                }
+            )
+    return pl.DataFrame(rows, schema=NATURAL_SCHEMA)
+
+
+def _function_share(text: list[str]) -> float:
+    return sum(word in FUNCTION_WORDS for word in text) / len(text)
+
+
+def breaks_a_word(text: str, prefix: str) -> bool:
+    """Whether ``text`` goes on within the last word of ``prefix``, which is its beginning."""
+    end = len(prefix)
+    return any(start < end < stop for start, stop in word_spans(text))

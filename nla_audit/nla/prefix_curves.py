@@ -1,0 +1,167 @@
+"""FVE by prefix in the long form: the beginnings of every explanation, read by an AR.
+
+Lengths count tokens of the AR, claims, or the segments that a table's ``segment_ends`` give. The
+last prefix of a text is always the whole of it. One row is one prefix
+(:mod:`nla_audit.prefix_table` reads the table).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from nla_audit.errors import UserError
+from nla_audit.nla.fve import BaselineName, Baselines
+from nla_audit.nla.prefixes import token_ends
+from nla_audit.nla.scoring import RowScores, score_columns
+from nla_audit.text.claims import split_claims
+
+#: Units that can be asked for.
+UNITS = ("tokens", "claims", "segments")
+#: Every length up to here is read unless lengths are given, and every twentieth part more then.
+DENSE = 32
+_STEP = 1.05
+_LONGEST = 4096
+
+_SCHEMA = {
+    "row": pl.Int64(), "unit": pl.String(), "length": pl.Int64(), "tokens": pl.Int64(),
+    "text_tokens": pl.Int64(), "text": pl.String(),
+}  # fmt: skip
+
+
+def default_lengths() -> tuple[int, ...]:
+    """Lengths in tokens that are read where none are given."""
+    lengths = list(range(1, DENSE + 1))
+    while lengths[-1] < _LONGEST:
+        lengths.append(max(lengths[-1] + 1, round(lengths[-1] * _STEP)))
+    return tuple(lengths)
+
+
+def curve_path(out: Path) -> Path:
+    """``scored.parquet`` → ``scored.prefix_fve.parquet``."""
+    return out.with_name(f"{out.stem}.prefix_fve{out.suffix}")
+
+
+def cut_all(
+    tokenizer: Any,
+    texts: Sequence[str | None],
+    segment_ends: Sequence[Sequence[int] | None],
+    *,
+    units: Sequence[str],
+    lengths: Sequence[int] = (),
+) -> pl.DataFrame:
+    """The prefixes of every text.
+
+    Args:
+        tokenizer: of the AR.
+        texts: ``[n]``; ``None`` has no prefixes, an empty text is its own only one.
+        segment_ends: ``[n]`` ends of segments, in characters of the text; ``None``: has none.
+        units: of :data:`UNITS`.
+        lengths: in tokens; :func:`default_lengths` where empty.
+
+    Returns:
+        ``row`` (place in ``texts``), ``unit, length, tokens`` (of the prefix), ``text_tokens`` (of
+        the whole) and ``text``.
+
+    Raises:
+        UserError: segments are asked for and no text has any; or the tokenizer does not know
+            where its tokens are.
+    """
+    if "segments" in units and all(ends is None for ends in segment_ends):
+        raise UserError(
+            'prefixes in segments: the table has no column "segment_ends": leave segments out of '
+            "--prefixes"
+        )
+    wanted = sorted(set(lengths) or default_lengths())
+    distinct = sorted({text for text in texts if text is not None})
+    ends_of = dict(zip(distinct, token_ends(tokenizer, distinct), strict=True))
+    rows: list[tuple[int, str, int, int, int, str]] = []
+    for row, (text, segments) in enumerate(zip(texts, segment_ends, strict=True)):
+        if text is None:
+            continue
+        ends = ends_of[text]
+        for unit in units:
+            for length, end in _ends(text, unit, ends, segments, wanted):
+                prefix = text if end >= len(text) else text[:end].strip()
+                tokens = len(ends) if end >= len(text) else bisect_right(ends, end)
+                rows.append((row, unit, length, tokens, len(ends), prefix))
+    return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
+
+
+def _ends(
+    text: str,
+    unit: str,
+    token_ends_: Sequence[int],
+    segments: Sequence[int] | None,
+    wanted: Sequence[int],
+) -> Iterator[tuple[int, int]]:
+    """Length and end in characters of each prefix of ``text``; the last is the whole text."""
+    if unit == "tokens":
+        whole = len(token_ends_)
+        for length in wanted:
+            if length >= whole:
+                break
+            yield length, token_ends_[length - 1] if length else 0
+    else:
+        ends = (
+            [claim.end for claim in split_claims(text)]
+            if unit == "claims"
+            else None
+            if segments is None
+            else list(segments)
+        )
+        if ends is None:
+            return
+        # What stands behind the last end is one more segment, and belongs to the last claim.
+        is_open = unit == "segments" and text[ends[-1] if ends else 0 :].strip() != ""
+        whole = max(len(ends) + is_open, 1 if text else 0)
+        yield from zip(range(1, whole), ends, strict=False)
+    yield whole, len(text)
+
+
+def curve_table(
+    rows: pl.DataFrame,
+    cuts: pl.DataFrame,
+    scores: RowScores,
+    *,
+    ruler: str,
+    baselines: Baselines,
+    baseline: BaselineName,
+) -> pl.DataFrame:
+    """The long form: ``model, idx, sample, unit, length, fve``, and what else is known.
+
+    Args:
+        rows: of the explanations: ``model, length_penalty, idx, sample, doc_id``.
+        cuts: from :func:`cut_all`, whose ``row`` is a place in ``rows``.
+        scores: of the cuts.
+    """
+    columns: Mapping[str, pl.Series] = score_columns(scores, baselines, baseline)
+    keys = rows[cuts["row"].to_numpy()].select("model", "length_penalty", "idx", "sample", "doc_id")
+    return keys.with_columns(
+        cuts["unit"],
+        cuts["length"],
+        columns["fve"].alias("fve"),
+        cuts["tokens"],
+        cuts["text_tokens"],
+        columns["mse"].alias("mse"),
+        columns["fve_baseline"].alias("fve_baseline"),
+        columns["fve_baseline_value"].alias("fve_baseline_value"),
+        ar=pl.lit(ruler),
+        reason=pl.Series(scores.reasons, dtype=pl.String),
+    ).select(
+        "model", "length_penalty", "idx", "sample", "doc_id", "unit", "length", "fve", "tokens",
+        "text_tokens", "mse", "ar", "fve_baseline", "fve_baseline_value", "reason",
+    )  # fmt: skip
+
+
+def targets_of(
+    cuts: pl.DataFrame, places: Sequence[int | None] | npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """The activation of each cut, from those of the texts; texts without one have no cuts."""
+    return np.array([place or 0 for place in places], dtype=np.int64)[cuts["row"].to_numpy()]

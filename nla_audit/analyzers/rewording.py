@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -94,6 +95,7 @@ def rewording(
         caveats=_caveats(completions, reading, error, headline),
         tables={
             "parts": shares,
+            "waterfall": _waterfall(savings, completions.models),
             "activations": savings.head(0) if savings.height > 50_000 else savings,
         },
         figures=[
@@ -102,7 +104,16 @@ def rewording(
                 x_label="model", y_label="tokens saved per explanation", group="part",
                 caption="Tokens saved against the reference, split exactly. Below zero: tokens "
                 "spent, on what the reference does not say or on longer wording.",
-            )
+            ),
+            Figure(
+                "waterfall", "From the reference's tokens to each model's", "waterfall",
+                "waterfall", x="step", y="tokens", low="start", group="model",
+                x_label="", y_label="tokens per explanation",
+                caption="Mean content tokens of the reference, less those for claims no longer "
+                "made and those saved by fewer words, plus those for claims newly made and the "
+                "difference in overhead: what is left is the model's. Each bar begins where the "
+                "one before it ended; the resampling floor is not taken off.",
+            ),
         ],
         parameters={
             "seed": seed, "similarity": reading.reader.vectors.name, "pair": pair,
@@ -135,6 +146,30 @@ def split_savings(reading: Reading) -> pl.DataFrame:
     ]
     keys = ("model", "idx", "sample", "tokens_reference", "tokens_model")
     return parts.select(*keys, "saving", *PARTS, *shares)
+
+
+def _waterfall(savings: pl.DataFrame, models: Sequence[str]) -> pl.DataFrame:
+    """Steps from the reference's content to the model's; each starts where the last one ended."""
+    rows: list[dict[str, object]] = []
+    for model in models:
+        own = savings.filter(pl.col("model") == model)
+        if own.is_empty():
+            continue
+        content = float(column(own, "tokens_reference").mean())
+        steps = [("reference", 0.0, content)]
+        for part, name in (
+            ("omission", "no longer said"), ("rewording", "fewer words"),
+            ("addition", "newly said"), ("overhead", "overhead"),
+        ):  # fmt: skip
+            start = steps[-1][1] + steps[-1][2]
+            steps.append((name, start, -float(column(own, part).mean())))
+        steps.append(("model", 0.0, steps[-1][1] + steps[-1][2]))
+        rows += [
+            {"model": model, "step": name, "start": start, "tokens": tokens}
+            for name, start, tokens in steps
+        ]
+    schema = {"model": pl.String, "step": pl.String, "start": pl.Float64, "tokens": pl.Float64}
+    return pl.DataFrame(rows, schema=schema)
 
 
 def _summary(rows: pl.DataFrame, error: ReadingError, seed: int) -> dict[str, float | None]:

@@ -332,6 +332,7 @@ def waterfall(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelCol
             label=None if group is None else named(group, colours),
         )
         axes.hlines(start + heights, x - width * 0.45, x + width * 0.45, color="#222222", lw=1.0)
+    axes.margins(y=0.05)
     _name_positions(axes, names, colours)
     axes.axhline(0, color="#8a8a8a", linewidth=0.8)
     _finish(axes, figure)

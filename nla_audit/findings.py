@@ -24,6 +24,7 @@ Headline = dict[str, dict[str, float | None]]
 class Figure:
     """A picture in words: which columns of one of the finding's tables are drawn, and how.
 
+    In a waterfall each step's bar begins at the column ``low`` and ends ``y`` above or below it.
     ``table`` names an entry of :attr:`Finding.tables`. ``low`` and ``high`` are the columns of
     a 95 % interval around ``y``. ``reference`` draws a horizontal line at the value (or the
     column) that a reader compares with, such as the chance level.
@@ -31,7 +32,7 @@ class Figure:
 
     name: str
     title: str
-    kind: Literal["line", "bar", "stacked", "scatter", "heatmap"]
+    kind: Literal["line", "bar", "stacked", "scatter", "heatmap", "waterfall"]
     table: str
     x: str
     y: str

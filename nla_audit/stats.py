@@ -57,6 +57,23 @@ class Interval:
             high=min(self.value + float(np.hypot(self.high - self.value, reach)), highest),
         )
 
+    def reaching(
+        self, down: float, up: float, lowest: float = -np.inf, highest: float = np.inf
+    ) -> Interval:
+        """The interval with a bias that may have pushed the estimate: it reaches further that way.
+
+        Args:
+            down: by how much the truth may lie lower, whatever the sample.
+            up: by how much higher.
+            lowest, highest: possible values.
+        """
+        low, high = self.low - down, self.high + up
+        return replace(
+            self,
+            low=low if np.isnan(low) else max(low, min(lowest, self.value)),
+            high=high if np.isnan(high) else min(high, max(highest, self.value)),
+        )
+
     def entries(self, name: str) -> dict[str, float | None]:
         """``{name, name_low, name_high}`` for a headline or a table row; NaN becomes ``None``."""
         numbers = {name: self.value, f"{name}_low": self.low, f"{name}_high": self.high}

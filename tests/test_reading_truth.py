@@ -120,7 +120,7 @@ class TestCalibrate:
         trials = calibrate(from_frame(table, reference="p0.0")).tables["trials"]
         deleted = trials.filter(pl.col("change") == "deleted").sort("rate")
         assert deleted["retained"].is_sorted(descending=True)
-        assert deleted["drop_reported"].to_list() == [0.0, 1.0, 1.0]
+        assert deleted["drop_reported"].to_list() == [0.0, 1.0, 1.0, 1.0]
 
     @pytest.mark.slow
     def test_paraphrases_take_the_place_of_claims(self, shared: Path, sweep_path: Path) -> None:

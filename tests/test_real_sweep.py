@@ -164,6 +164,20 @@ class TestRewording:
         ]
         assert np.abs(parts - np.array(saved)).max() < 1e-9
 
+    def test_waterfall_ends_at_the_tokens_of_the_file(
+        self, raw: pl.DataFrame, rewording: Finding
+    ) -> None:
+        """The reference's content less what the file says is saved, step after step."""
+        tokens = {(row["model"], row["idx"]): row["n_tokens"] for row in raw.iter_rows(named=True)}
+        for (model,), steps in rewording.tables["waterfall"].group_by("model"):
+            rows = rewording.tables["activations"].filter(pl.col("model") == model)
+            saved = np.mean([tokens["p0.0", i] - tokens[model, i] for i in rows["idx"]])
+            values = dict(steps.select("step", "tokens").iter_rows())
+            assert values["model"] == pytest.approx(values["reference"] - saved, abs=1e-9)
+            moves = [value for step, value in values.items() if step not in ("reference", "model")]
+            assert len(moves) == 4
+            assert values["reference"] + sum(moves) == pytest.approx(values["model"], abs=1e-9)
+
     def test_verdict_says_of_every_model_what_its_saving_is_made_of(
         self, rewording: Finding
     ) -> None:

@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
 import polars as pl
 
+from nla_audit.analyzers._reading_error import ReadingError
+from nla_audit.analyzers._trials import Progress, Tried, calibrated, error_from, try_twins
+from nla_audit.analyzers._twins import Twins, paraphrased, twins_of
 from nla_audit.analyzers.drop_analysis import net_loss
-from nla_audit.completions import Completions, from_frame
+from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
-from nla_audit.pairing import column, equally_long, resampler
-from nla_audit.readers import read_frame
-from nla_audit.stats import Interval
-from nla_audit.text.claims import split_claims
-from nla_audit.text.reading import READING_ERROR, Progress, read_afresh
-from nla_audit.text.words import piece_count
+from nla_audit.pairing import column, resampler
 
 QUESTION = (
     "On this table's own texts, with claims deleted or exchanged at a known rate, how far is the "
     "reading of claims from the truth?"
 )
-#: Activations that are tried, and at least so many are needed.
-_MOST, _LEAST = 200, 20
-_DELETED = (0.0, 0.3, 0.6)
-_EXCHANGED = (0.3,)
-_ORIGINAL, _CHANGED = "original", "changed"
-
-
-@dataclass(frozen=True)
-class _Twins:
-    """Pairs of texts that say the same, or as much of it as two samples of one model do.
-
-    ``parts`` are the character spans of the second text that are deleted or exchanged.
-    """
-
-    name: str
-    idx: list[int]
-    first: list[str]
-    second: list[str]
-    parts: list[list[tuple[int, int]]]
 
 
 @analyzer(
@@ -79,19 +54,15 @@ def calibrate(
     """Delete and exchange claims of twins, read the result, and print the errors."""
     if runs < 1:
         raise UserError(f"--runs: {runs} is too few, try 1 or more")
-    twins = _paraphrased(paraphrases) if paraphrases else _twins_of(completions, seed)
-    rates = [("deleted", rate) for rate in _DELETED] + [("exchanged", rate) for rate in _EXCHANGED]
-    rows = []
-    for run in range(runs):
-        untouched: dict[str, float] | None = None
-        for number, (change, rate) in enumerate(rates):
-            trial = _changed(twins, change, rate, seed + 1000 * run + number)
-            row = _read(trial, untouched, similarity, seed)
-            untouched = untouched or row
-            rows.append({"change": change, "rate": rate, "run": run, **row})
-            if progress is not None:
-                progress(len(rows), runs * len(rates))
-    trials = pl.DataFrame(rows, infer_schema_length=None)
+    twins, tried = _tried(
+        completions,
+        runs=runs,
+        paraphrases=paraphrases,
+        similarity=similarity,
+        seed=seed,
+        progress=progress,
+    )
+    trials, kinds = _trial_table(tried, twins.name, seed), _kind_table(tried)
     headline: Headline = {twins.name: _summary(trials)}
     return Finding(
         analyzer="calibrate",
@@ -100,7 +71,7 @@ def calibrate(
         headline=headline,
         verdict=_verdict(twins, headline[twins.name]),
         caveats=_caveats(twins, runs, similarity),
-        tables={"trials": trials},
+        tables={"trials": trials, "kinds": kinds},
         figures=[
             Figure(
                 "retained", "Content that is still said, read and true", "scatter", "trials",
@@ -116,152 +87,82 @@ def calibrate(
     )  # fmt: skip
 
 
-def _twins_of(completions: Completions, seed: int) -> _Twins:
-    """The reference beside its second sample, or beside an equally long model, labels exchanged."""
-    rows = completions.rows.filter(pl.col("explanation").is_not_null())
-    own = rows.filter(pl.col("model") == completions.reference).sort("idx", "sample")
-    by_idx = own.group_by("idx", maintain_order=True).agg("explanation")
-    several = by_idx.filter(pl.col("explanation").list.len() > 1)
-    if several.height >= _LEAST:
-        pairs = [(idx, texts[0], texts[1]) for idx, texts in several.iter_rows()]
-        name = f"two samples of {completions.reference}"
-    else:
-        name, pairs = _beside_another(completions, rows, by_idx)
-    generator = np.random.default_rng([seed, 11])
-    if len(pairs) > _MOST:
-        chosen = generator.choice(len(pairs), _MOST, replace=False)
-        pairs = [pairs[place] for place in np.sort(chosen)]
-    flipped = generator.random(len(pairs)) < 0.5
-    first = [b if flip else a for (_, a, b), flip in zip(pairs, flipped, strict=True)]
-    second = [a if flip else b for (_, a, b), flip in zip(pairs, flipped, strict=True)]
-    parts = [[(claim.start, claim.end) for claim in split_claims(text)] for text in second]
-    return _Twins(name, [idx for idx, _, _ in pairs], first, second, parts)
-
-
-def _beside_another(
-    completions: Completions, rows: pl.DataFrame, by_idx: pl.DataFrame
-) -> tuple[str, list[tuple[int, str, str]]]:
-    nearest = equally_long(completions)
-    if nearest is None:
-        raise UserError(
-            f"no twin to try the reading on: {completions.reference} has a second sample of fewer "
-            f"than {_LEAST} activations, and no other model is equally long; give --paraphrases, "
-            "or more second samples"
-        )
-    other = rows.filter(pl.col("model") == nearest).unique("idx", keep="first", maintain_order=True)
-    both = by_idx.with_columns(pl.col("explanation").list.first()).join(
-        other.select("idx", second="explanation"), on="idx", maintain_order="left"
-    )
-    if both.height < _LEAST:
-        raise UserError(
-            f"only {both.height} activations have texts by {completions.reference} and {nearest}: "
-            f"calibrating needs {_LEAST}"
-        )
-    return f"{completions.reference} and {nearest}", list(both.iter_rows())
-
-
-def _paraphrased(path: str) -> _Twins:
-    frame = read_frame(path)
-    missing = {"idx", "original", "paraphrase"} - set(frame.columns)
-    if missing:
-        raise UserError(f"{path}: lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
-    by_idx = frame.drop_nulls(["idx", "original", "paraphrase"]).group_by(
-        "idx", maintain_order=True
-    )
-    idx, first, second, parts = [], [], [], []
-    for number, (_, lines) in enumerate(by_idx):
-        idx.append(number)
-        first.append("\n".join(text.strip() for text in lines["original"]))
-        ends, spans = 0, []
-        texts = [text.strip() for text in lines["paraphrase"]]
-        for text in texts:
-            spans.append((ends, ends + len(text)))
-            ends += len(text) + 1
-        second.append("\n".join(texts))
-        parts.append(spans)
-    if len(idx) < _LEAST:
-        raise UserError(f"{path}: {len(idx)} activations: calibrating needs {_LEAST}")
-    return _Twins(f"paraphrases of {path.rsplit('/', 1)[-1]}", idx, first, second, parts)
-
-
-def _changed(twins: _Twins, change: str, rate: float, seed: int) -> tuple[Completions, float]:
-    """Twins of which a share of the second's parts is deleted or exchanged.
-
-    Returns:
-        The table, and the share of the second texts' tokens that is left.
-    """
-    generator = np.random.default_rng([seed, 12])
-    changed, left = [], []
-    for place, (text, spans) in enumerate(zip(twins.second, twins.parts, strict=True)):
-        gone = generator.random(len(spans)) < rate
-        costs = np.array([piece_count(text[a:b]) for a, b in spans], dtype=np.float64)
-        left.append(float(costs[~gone].sum() / costs.sum()) if costs.sum() else 1.0)
-        affected = [span for span, is_gone in zip(spans, gone, strict=True) if is_gone]
-        new = ["" if change == "deleted" else _elsewhere(twins, place, generator) for _ in affected]
-        changed.append(_replaced(text, affected, new))
-    table = from_frame(
-        pl.DataFrame(
-            {
-                "model": [_ORIGINAL] * len(twins.idx) + [_CHANGED] * len(twins.idx),
-                "length_penalty": [0.0] * len(twins.idx) + [1.0] * len(twins.idx),
-                "idx": twins.idx * 2,
-                "explanation": [*twins.first, *changed],
-            }
-        ),
-        reference=_ORIGINAL,
-    )
-    return table, float(np.mean(left))
-
-
-def _read(
-    trial: tuple[Completions, float],
-    untouched: dict[str, float] | None,
+def _tried(
+    completions: Completions,
+    *,
+    runs: int,
+    paraphrases: str | None,
     similarity: str | None,
     seed: int,
-) -> dict[str, float]:
-    """What is read of changed twins, beside what was left of what was read untouched."""
-    table, still = trial
-    reading = read_afresh(table, similarity=similarity, seed=seed)
-    rows = reading.explanations.filter(pl.col("model") == _CHANGED)
+    progress: Progress | None,
+) -> tuple[Twins, Tried]:
+    """The trials; those that the other analyzers take their error from, where they are asked."""
+    if paraphrases is None and runs == 1:
+        own, known, _ = calibrated(completions, similarity=similarity, seed=seed)
+        if own is not None and known is not None:
+            return own, known
+    if paraphrases:
+        twins = paraphrased(paraphrases)
+    else:
+        twins = twins_of(completions, seed, few=similarity is not None)
+    return twins, try_twins(twins, runs=runs, similarity=similarity, seed=seed, progress=progress)
+
+
+def _trial_table(tried: Tried, twins: str, seed: int) -> pl.DataFrame:
+    """Each trial: what an audit would print of it, and what is true.
+
+    The error by which intervals are widened is that of the other runs, where there are any.
+    """
+    rows = []
+    for (run,), of_run in tried.explanations.group_by("run", maintain_order=True):
+        others = Tried(
+            *(part.filter(pl.col("run") != run) for part in (tried.explanations, tried.claims))
+        )
+        error = error_from(others if others.claims.height else tried, twins)
+        for (change, rate), own in of_run.group_by("change", "rate", maintain_order=True):
+            rows.append({"change": change, "rate": rate, "run": run, **_trial(own, error, seed)})
+    return pl.DataFrame(rows, infer_schema_length=None).sort("run", "change", "rate")
+
+
+def _trial(rows: pl.DataFrame, error: ReadingError, seed: int) -> dict[str, float | None]:
     draw = resampler(rows, seed)
     tokens = column(rows, "tokens_reference")
-    retained = draw.ratio(column(rows, "kept_tokens"), tokens).widened(READING_ERROR)
-    reworded = draw.mean(column(rows, "kept_tokens") - column(rows, "supported_tokens"))
-    loss = net_loss(rows, seed)
-    before = untouched or {"retained": retained.value, "rewording_tokens": reworded.value}
+    kept, true_kept, said, true_said, own = (
+        column(rows, name)
+        for name in (
+            "kept_tokens", "true_kept_tokens", "supported_tokens", "true_supported_tokens",
+            "tokens_model",
+        )
+    )  # fmt: skip
+    retained = draw.ratio(kept, tokens)
+    bias = error.at(retained.value, float(own.sum() / tokens.sum()))
+    loss = net_loss(rows, error, seed)
     return {
-        **_known(retained, "retained"),
-        "true_retained": before["retained"] * still,
-        "rewording_tokens": reworded.value,
-        "true_rewording_tokens": before["rewording_tokens"] * still,
-        "net_loss_share": loss.value,
+        **error.widen(retained, bias.kept, 1.0, 0.0, 1.0).entries("retained"),
+        "true_retained": float(true_kept.sum() / tokens.sum()),
+        "rewording_tokens": float((kept - said).mean()),
+        "true_rewording_tokens": float((true_kept - true_said).mean()),
+        "addition_tokens": float((said - own).mean()),
+        "true_addition_tokens": float((true_said - own).mean()),
+        **loss.entries("net_loss_share"),
+        "true_net_loss_share": float((tokens - true_kept - own + true_said).sum() / tokens.sum()),
         "drop_reported": float(loss.low > 0),
         "mean_tokens": float(tokens.mean()),
     }
 
 
-def _known(interval: Interval, name: str) -> dict[str, float]:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-
-
-def _elsewhere(twins: _Twins, place: int, generator: np.random.Generator) -> str:
-    """A part of another activation's text."""
-    other = int(generator.integers(len(twins.second) - 1))
-    other += other >= place
-    spans = twins.parts[other]
-    if not spans:
-        return ""
-    start, end = spans[int(generator.integers(len(spans)))]
-    return twins.second[other][start:end]
-
-
-def _replaced(text: str, spans: Sequence[tuple[int, int]], new: Sequence[str]) -> str:
-    """``text`` with other words in the place of these spans, which are in order."""
-    found, place = [], 0
-    for (start, end), words in zip(spans, new, strict=True):
-        found += [text[place:start], words]
-        place = end
-    return "".join([*found, text[place:]]).strip()
+def _kind_table(tried: Tried) -> pl.DataFrame:
+    """By kind of claim and change: how many claims, the share read as retained, and its bias."""
+    return (
+        tried.claims.group_by("kind", "change", "rate")
+        .agg(
+            claims=pl.len() // pl.col("run").n_unique(),
+            retained=pl.col("kept").mean(),
+            true_retained=pl.col("true_kept").mean(),
+        )
+        .with_columns(bias=pl.col("retained") - pl.col("true_retained"))
+        .sort("kind", "change", "rate")
+    )
 
 
 def _summary(trials: pl.DataFrame) -> dict[str, float | None]:
@@ -278,7 +179,8 @@ def _summary(trials: pl.DataFrame) -> dict[str, float | None]:
         "n": float(touched.height),
         "retained_bias": _mean(error),
         "retained_worst": float(worst),
-        "retained_coverage": _mean(inside.cast(pl.Float64)),
+        # One run's own error cannot show whether intervals widened by it cover.
+        "retained_coverage": _mean(inside.cast(pl.Float64)) if trials["run"].max() else None,
         "untouched_retained": _mean(untouched["retained"]),
         "untouched_rewording_tokens": _mean(untouched["rewording_tokens"]),
         "deleted_called_rewording_tokens": _mean(reworded),
@@ -292,7 +194,7 @@ def _mean(values: pl.Series) -> float | None:
     return float(mean) if isinstance(mean, int | float) else None
 
 
-def _verdict(twins: _Twins, summary: dict[str, float | None]) -> str:
+def _verdict(twins: Twins, summary: dict[str, float | None]) -> str:
     return (
         f"With claims deleted or exchanged in {twins.name}, the share still said is read "
         f"{summary['retained_bias'] or 0.0:+.0%} from the truth on average and "
@@ -303,7 +205,7 @@ def _verdict(twins: _Twins, summary: dict[str, float | None]) -> str:
     )
 
 
-def _caveats(twins: _Twins, runs: int, similarity: str | None) -> list[str]:
+def _caveats(twins: Twins, runs: int, similarity: str | None) -> list[str]:
     caveats = [
         f"{len(twins.idx)} activations, each rate tried {runs} time{'s' * (runs > 1)}: "
         + ("rates of alarms and coverage need more (--runs)." if runs < 20 else "see the table."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 
@@ -12,6 +14,8 @@ from nla_audit.analyzers._dropped import (
     price_table,
     watch_table,
 )
+from nla_audit.analyzers._reading_error import LARGE_BIAS, LEAST_CLAIMS, ReadingError
+from nla_audit.analyzers._trials import calibrated
 from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
 from nla_audit.pairing import column, equally_long, resampler
@@ -21,7 +25,6 @@ from nla_audit.text.kinds import KIND_NAMES, KINDS
 from nla_audit.text.reading import (
     FLOOR,
     KIND_READING_ERROR,
-    READING_ERROR,
     Progress,
     Reading,
     read,
@@ -74,9 +77,10 @@ def drop_analysis(
     concepts = [parse_concept(description) for description in watch]
     ruler = open_ruler(completions, pair, activations)
     reading = read(completions, similarity=similarity, seed=seed, progress=progress)
-    kinds = _kind_table(completions, reading, seed)
+    error = calibrated(completions, similarity=similarity, seed=seed)[2]
+    kinds = _kind_table(completions, reading, error, seed)
     items = item_retention(completions, seed)
-    headline = _headline(completions, reading, kinds, items, seed)
+    headline = _headline(completions, reading, error, kinds, items, seed=seed)
     order = _order_of_loss(completions, kinds)
     clusters, examples = cluster_table(completions, reading, seed)
     tables = {
@@ -94,7 +98,7 @@ def drop_analysis(
         "cluster_examples": examples,
         "price_of_dropping": price_table(completions, reading, seed),
     }
-    caveats = _caveats(completions, reading, headline)
+    caveats = _caveats(completions, reading, error, kinds)
     if ruler is not None:
         worth, first = claim_worth_tables(completions, reading, ruler, seed)
         tables |= {"claim_worth": worth, "cheap_first": first}
@@ -111,7 +115,7 @@ def drop_analysis(
         question=QUESTION,
         reference=completions.reference,
         headline=headline,
-        verdict=_verdict(completions, reading, headline),
+        verdict=_verdict(completions, reading, headline, kinds),
         caveats=caveats,
         tables=tables,
         figures=_figures(bool(concepts), ruler is not None),
@@ -126,16 +130,28 @@ def drop_analysis(
     )
 
 
-def _rate(rows: pl.DataFrame, seed: int, error: float = READING_ERROR) -> Interval:
-    """Mean ``kept`` over claims, resampled by activation, with the reading's own error added."""
-    return resampler(rows, seed).mean(column(rows, "kept")).widened(error, 0.0, 1.0)
+def _rate(rows: pl.DataFrame, seed: int) -> Interval:
+    """Mean ``kept`` over claims, resampled by activation."""
+    return resampler(rows, seed).mean(column(rows, "kept"))
+
+
+def _level(explanations: pl.DataFrame) -> tuple[float, float]:
+    """Share of the reference's tokens that is read as kept, and the length over the reference's."""
+    whole = float(explanations["tokens_reference"].sum()) or np.nan
+    return (
+        float(explanations["kept_tokens"].sum()) / whole,
+        float(explanations["tokens_model"].sum()) / whole,
+    )
 
 
 def _known(value: float) -> float | None:
     return None if np.isnan(value) else value
 
 
-def _kind_table(completions: Completions, reading: Reading, seed: int) -> pl.DataFrame:
+def _kind_table(
+    completions: Completions, reading: Reading, error: ReadingError, seed: int
+) -> pl.DataFrame:
+    """Retention of each kind; with an interval only where its bias is measured and small."""
     rows = []
     names = [*completions.models, FLOOR]
     for model in names:
@@ -143,11 +159,18 @@ def _kind_table(completions: Completions, reading: Reading, seed: int) -> pl.Dat
         chance = reading.chance.filter(pl.col("model") == model)
         if own.height == 0:
             continue
+        length = _level(reading.explanations.filter(pl.col("model") == model))[1]
         for kind in KIND_NAMES:
             of_kind = own.filter(pl.col("kind") == kind)
             if of_kind.height < MIN_CLAIMS_OF_A_KIND:
                 continue
-            rate = _rate(of_kind, seed, KIND_READING_ERROR)
+            rate = _rate(of_kind, seed)
+            bias = error.of_kind(kind, rate.value, length)
+            if bias is None or abs(bias) > LARGE_BIAS:
+                rate = replace(rate, low=np.nan, high=np.nan)
+            else:
+                own_error = replace(error, spread=KIND_READING_ERROR)
+                rate = own_error.widen(rate, np.array([bias]), 1.0, 0.0, 1.0)
             by_chance = _rate(chance.filter(pl.col("kind") == kind), seed).value
             rows.append(
                 {
@@ -156,6 +179,7 @@ def _kind_table(completions: Completions, reading: Reading, seed: int) -> pl.Dat
                     "kind": kind,
                     "claims": of_kind.height,
                     **rate.entries("retained"),
+                    "known_error": bias,
                     "chance": _known(by_chance),
                     "beyond_chance": _known(float(chance_corrected(rate.value, by_chance))),
                 }
@@ -163,7 +187,7 @@ def _kind_table(completions: Completions, reading: Reading, seed: int) -> pl.Dat
     schema = {
         "model": pl.String, "length_penalty": pl.Float64, "kind": pl.String, "claims": pl.Int64,
         "retained": pl.Float64, "retained_low": pl.Float64, "retained_high": pl.Float64,
-        "chance": pl.Float64, "beyond_chance": pl.Float64,
+        "known_error": pl.Float64, "chance": pl.Float64, "beyond_chance": pl.Float64,
     }  # fmt: skip
     return pl.DataFrame(rows, schema=schema)
 
@@ -171,8 +195,10 @@ def _kind_table(completions: Completions, reading: Reading, seed: int) -> pl.Dat
 def _headline(
     completions: Completions,
     reading: Reading,
+    error: ReadingError,
     kinds: pl.DataFrame,
     items: pl.DataFrame,
+    *,
     seed: int,
 ) -> Headline:
     headline: Headline = {}
@@ -181,20 +207,27 @@ def _headline(
         if own.height == 0:
             continue
         summary: dict[str, float | None] = {"n_claims": float(own.height)}
-        rate = _rate(own, seed)
+        explanations = reading.explanations.filter(pl.col("model") == model)
+        bias = error.at(*_level(explanations))
+        rate = error.widen(_rate(own, seed), bias.claims, 1.0, 0.0, 1.0)
         summary |= rate.entries("claims_retained")
         chance = reading.chance.filter(pl.col("model") == model)
-        by_chance = _rate(chance, seed)
+        by_chance = _rate(chance, seed).widened(error.spread, 0.0, 1.0)
         summary |= by_chance.entries("chance_match")
         beyond = float(chance_corrected(rate.value, by_chance.value))
         summary["retained_beyond_chance"] = _known(beyond)
-        explanations = reading.explanations.filter(pl.col("model") == model)
         added = resampler(explanations, seed).ratio(
             column(explanations, "tokens_model") - column(explanations, "supported_tokens"),
             column(explanations, "tokens_model"),
         )
-        summary |= added.widened(READING_ERROR, 0.0, 1.0).entries("added_share")
-        summary |= net_loss(explanations, seed).entries("net_loss_share")
+        # What is wrongly taken for the reference's is missing from what is added.
+        length = max(_level(explanations)[1], 1e-9)
+        added = error.widen(added, -bias.supported / length, 1.0, 0.0, 1.0)
+        summary |= added.entries("added_share")
+        summary |= net_loss(explanations, error, seed).entries("net_loss_share")
+        summary["known_error_claims_retained"] = (
+            float(bias.claims[np.abs(bias.claims).argmax()]) if error.measured else None
+        )
         for row in kinds.filter(pl.col("model") == model).iter_rows(named=True):
             name = f"retained.{row['kind']}"
             summary |= {
@@ -249,35 +282,68 @@ def _order_of_loss(completions: Completions, kinds: pl.DataFrame) -> pl.DataFram
     return pl.DataFrame(rows, schema=schema).sort("mean_retained", "kind")
 
 
-def _verdict(completions: Completions, reading: Reading, headline: Headline) -> str:
+def _verdict(
+    completions: Completions, reading: Reading, headline: Headline, kinds: pl.DataFrame
+) -> str:
     compared = [model for model in completions.models if model in headline]
     if not compared:
         return "Only one model is in the table, so nothing can have been dropped."
     floor = headline.get(FLOOR, {})
     lossy = [model for model in compared if _loses(headline[model], floor)]
-    if not lossy:
-        return (
+    sentences = []
+    if lossy:
+        worst = min(lossy, key=lambda model: headline[model]["claims_retained"] or 0.0)
+        first = lossy[0]
+        sentences.append(
+            f"{first} still makes {_percent(headline[first])} of {completions.reference}'s claims"
+            + (f", {worst} {_percent(headline[worst])}" if worst != first else "")
+            + f" ({_beside(completions, headline, worst)})."
+        )
+        sentences += _of_kinds(worst, kinds)
+    else:
+        sentences.append(
             f"No model is shown to drop more of {completions.reference}'s claims than it adds of "
             "its own" + (", or than a second sample drops." if reading.has_floor else ".")
         )
-    worst = min(lossy, key=lambda model: headline[model]["claims_retained"] or 0.0)
-    first = lossy[0]
-    sentences = [
-        f"{first} still makes {_percent(headline[first])} of {completions.reference}'s claims"
-        + (f", {worst} {_percent(headline[worst])}" if worst != first else "")
-        + f" ({_beside(completions, headline, worst)})."
-    ]
     unclear = [model for model in compared if model not in lossy]
-    if unclear:
-        most = max(0.0, *(headline[model].get("net_loss_share_high") or 0.0 for model in unclear))
+    limits = [
+        f"{model} at most {max(0.0, high):.0%}"
+        for model in unclear
+        if (high := headline[model].get("net_loss_share_high")) is not None
+    ]
+    if limits:
         sentences.append(
-            f"Of {', '.join(unclear)} no drop is shown, and at most {most:.0%} of what "
-            f"{completions.reference} says, net of what is added, can be missing."
+            f"Whether {', '.join(unclear)} drop{'s' if len(unclear) == 1 else ''} anything cannot "
+            f"be told: of what {completions.reference} says, net of what is added, "
+            f"{', '.join(limits)} can be missing."
         )
     return " ".join(sentences)
 
 
-def net_loss(explanations: pl.DataFrame, seed: int) -> Interval:
+def _of_kinds(model: str, kinds: pl.DataFrame) -> list[str]:
+    """Which kind goes most and which least, where both are known and the intervals lie apart."""
+    known = kinds.filter(
+        (pl.col("model") == model)
+        & (pl.col("claims") >= LEAST_CLAIMS)
+        & pl.col("retained_low").is_not_null()
+    ).sort("retained", "kind")
+    if known.height < 2:
+        return []
+    least, most = known.row(0, named=True), known.row(-1, named=True)
+    if least["retained_high"] >= most["retained_low"]:
+        return []
+    named = [
+        f"{row['retained']:.0%} [{row['retained_low']:.0%}, {row['retained_high']:.0%}] of the "
+        f"{row['claims']} {row['kind'].replace('_', ' ')} claims"
+        for row in (least, most)
+    ]
+    return [
+        f"Of the kinds whose reading is known to be within {LARGE_BIAS:.0%}, {model} keeps "
+        f"{named[0]} and {named[1]}."
+    ]
+
+
+def net_loss(explanations: pl.DataFrame, error: ReadingError, seed: int) -> Interval:
     """Tokens of what is left out less tokens of what is added, as a share of the reference's.
 
     Two samples of one model leave out as much of each other as they add, whatever they differ in;
@@ -288,7 +354,7 @@ def net_loss(explanations: pl.DataFrame, seed: int) -> Interval:
     share = resampler(explanations, seed).ratio(
         lost - added, column(explanations, "tokens_reference")
     )
-    return share.widened(READING_ERROR)
+    return error.widen(share, error.at(*_level(explanations)).net_loss)
 
 
 def _loses(summary: dict[str, float | None], floor: dict[str, float | None]) -> bool:
@@ -320,7 +386,9 @@ def _percent(summary: dict[str, float | None]) -> str:
     return f"{value:.0%} [{low:.0%}, {summary['claims_retained_high']:.0%}]"
 
 
-def _caveats(completions: Completions, reading: Reading, headline: Headline) -> list[str]:
+def _caveats(
+    completions: Completions, reading: Reading, error: ReadingError, kinds: pl.DataFrame
+) -> list[str]:
     caveats = list(completions.notes)
     if reading.activations_read < reading.activations:
         caveats.append(
@@ -343,9 +411,23 @@ def _caveats(completions: Completions, reading: Reading, headline: Headline) -> 
     )
     caveats.append(
         f"Claims are read by {reading.reader.vectors.name}. chance_match is what the same reading "
-        "finds in another activation's explanation. Intervals allow for the error that the reading "
-        "had on real texts with known omissions; `calibrate` says what it is on this table's own."
+        "finds in another activation's explanation."
     )
+    caveats.append(error.sentence())
+    bare = kinds.filter(pl.col("retained_low").is_null())
+    if error.measured and bare.height:
+        worst = bare.group_by("kind", maintain_order=True).agg(
+            pl.col("known_error").sort_by(pl.col("known_error").abs()).last()
+        )
+        said = [
+            f"{kind.replace('_', ' ')} "
+            + ("(too few claims to measure)" if bias is None else f"({100 * bias:+.0f} points)")
+            for kind, bias in worst.iter_rows()
+        ]
+        caveats.append(
+            "Kinds of claim that have no interval in some model because of their known error: "
+            f"{', '.join(said)}."
+        )
     return caveats
 
 
@@ -372,7 +454,8 @@ def _figures(watched: bool, causal: bool) -> list[Figure]:
         Figure(
             "kinds", "What survives, by kind of claim", "heatmap", "kinds", x="model",
             y="retained", group="kind", x_label="model", y_label="kind of claim", percent=True,
-            caption="Share of the reference's claims of each kind that are still made.",
+            caption="Share of the reference's claims of each kind that are still made; the known "
+            "error of each is in the table.",
         ),
         Figure(
             "items", "Names, numbers and quotes that survive", "line", "items", x="model",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 from rapidfuzz.distance import LCSseq
 
 from nla_audit.analyzers._causal import PAIR_OPTIONS, fve_parts, open_ruler
+from nla_audit.analyzers._reading_error import ReadingError
+from nla_audit.analyzers._trials import calibrated
 from nla_audit.analyzers.drop_analysis import assumed_chance
 from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
 from nla_audit.pairing import column, resampler
 from nla_audit.stats import derangement
-from nla_audit.text.reading import FLOOR, READING_ERROR, Progress, Reading, read
+from nla_audit.text.reading import FLOOR, Progress, Reading, read
 from nla_audit.text.words import content_stems
 
 QUESTION = (
@@ -59,13 +64,14 @@ def rewording(
     """Split token savings exactly into omission, rewording, additions and overhead."""
     ruler = open_ruler(completions, pair, activations)
     reading = read(completions, similarity=similarity, seed=seed, progress=progress)
+    error = calibrated(completions, similarity=similarity, seed=seed)[2]
     savings = split_savings(reading)
     extractive = _extractiveness(completions, seed)
     headline: Headline = {}
     for model in [*completions.models, FLOOR]:
         rows = savings.filter(pl.col("model") == model)
         if rows.height:
-            headline[model] = _summary(rows, seed)
+            headline[model] = _summary(rows, error, seed)
     for model, measures in extractive.items():
         headline.setdefault(model, {}).update(measures)
     if ruler is not None:
@@ -86,9 +92,10 @@ def rewording(
         reference=completions.reference,
         headline=headline,
         verdict=_verdict(completions, headline),
-        caveats=_caveats(completions, reading, headline),
+        caveats=_caveats(completions, reading, error, headline),
         tables={
             "parts": shares,
+            "waterfall": _waterfall(savings, completions.models),
             "activations": savings.head(0) if savings.height > 50_000 else savings,
         },
         figures=[
@@ -97,7 +104,16 @@ def rewording(
                 x_label="model", y_label="tokens saved per explanation", group="part",
                 caption="Tokens saved against the reference, split exactly. Below zero: tokens "
                 "spent, on what the reference does not say or on longer wording.",
-            )
+            ),
+            Figure(
+                "waterfall", "From the reference's tokens to each model's", "waterfall",
+                "waterfall", x="step", y="tokens", low="start", group="model",
+                x_label="", y_label="tokens per explanation",
+                caption="Mean content tokens of the reference, less those for claims no longer "
+                "made and those saved by fewer words, plus those for claims newly made and the "
+                "difference in overhead: what is left is the model's. Each bar begins where the "
+                "one before it ended; the resampling floor is not taken off.",
+            ),
         ],
         parameters={
             "seed": seed, "similarity": reading.reader.vectors.name, "pair": pair,
@@ -132,34 +148,69 @@ def split_savings(reading: Reading) -> pl.DataFrame:
     return parts.select(*keys, "saving", *PARTS, *shares)
 
 
-def _summary(rows: pl.DataFrame, seed: int) -> dict[str, float | None]:
+def _waterfall(savings: pl.DataFrame, models: Sequence[str]) -> pl.DataFrame:
+    """Steps from the reference's content to the model's; each starts where the last one ended."""
+    rows: list[dict[str, object]] = []
+    for model in models:
+        own = savings.filter(pl.col("model") == model)
+        if own.is_empty():
+            continue
+        content = float(column(own, "tokens_reference").mean())
+        steps = [("reference", 0.0, content)]
+        for part, name in (
+            ("omission", "no longer said"), ("rewording", "fewer words"),
+            ("addition", "newly said"), ("overhead", "overhead"),
+        ):  # fmt: skip
+            start = steps[-1][1] + steps[-1][2]
+            steps.append((name, start, -float(column(own, part).mean())))
+        steps.append(("model", 0.0, steps[-1][1] + steps[-1][2]))
+        rows += [
+            {"model": model, "step": name, "start": start, "tokens": tokens}
+            for name, start, tokens in steps
+        ]
+    schema = {"model": pl.String, "step": pl.String, "start": pl.Float64, "tokens": pl.Float64}
+    return pl.DataFrame(rows, schema=schema)
+
+
+def _summary(rows: pl.DataFrame, error: ReadingError, seed: int) -> dict[str, float | None]:
     draw = resampler(rows, seed)
-    saving = column(rows, "saving")
+    saving, reference = column(rows, "saving"), column(rows, "tokens_reference")
     summary: dict[str, float | None] = {"n": float(rows.height)}
     summary |= draw.mean(saving).entries("saving_tokens")
-    omission_error = READING_ERROR * float(column(rows, "tokens_reference").mean())
-    addition_error = READING_ERROR * float(column(rows, "tokens_model").mean())
+    tokens, own = float(reference.mean()), float(column(rows, "tokens_model").mean())
+    whole = tokens or np.nan
+    bias = error.at(1 - float(column(rows, "omission").mean()) / whole, own / whole)
     # What is read wrongly as said or not said is missing from the rewording, or too much there.
     errors = {
-        "omission": omission_error,
-        "addition": addition_error,
-        "rewording": float(np.hypot(omission_error, addition_error)),
-        "overhead": 0.0,
+        "omission": (bias.omission, tokens),
+        "addition": (bias.addition, own),
+        "rewording": (bias.rewording, float(np.hypot(tokens, own))),
+        "overhead": (np.zeros(1), 0.0),
     }
     for part in PARTS:
         values = column(rows, part)
-        summary |= draw.mean(values).widened(errors[part]).entries(f"{part}_tokens")
+        shift, spread = errors[part]
+        own_error = replace(error, spread=error.spread * spread)
+        mean = own_error.widen(draw.mean(values), shift * tokens)
+        summary |= mean.entries(f"{part}_tokens")
         if abs(saving.sum()) > 1e-9:
+            scale = 1 / float(saving.mean())
             share = draw.ratio(values, saving)
-            error = errors[part] / abs(float(saving.mean()))
-            summary |= share.widened(error).entries(f"{part}_share")
+            share = replace(error, spread=own_error.spread * abs(scale)).widen(
+                share, shift * tokens * scale
+            )
+            summary |= share.entries(f"{part}_share")
         else:
             summary[f"{part}_share"] = None
     # Omission and rewording share the reading's error, with opposite signs.
     lead = draw.mean(column(rows, "omission") - column(rows, "rewording"))
-    error = errors["omission"] + errors["rewording"]
-    summary |= lead.widened(error).entries("omission_lead_tokens")
-    summary["reading_error_tokens"] = error
+    spread = error.spread * (tokens + float(np.hypot(tokens, own)))
+    shift = bias.lead * tokens
+    lead = replace(error, spread=spread).widen(lead, shift)
+    summary |= lead.entries("omission_lead_tokens")
+    summary["reading_error_tokens"] = spread
+    # By how much the truth may lie nearer to "as much of the one as of the other".
+    summary["reading_bias_tokens"] = max(0.0, float((np.sign(lead.value) * shift).max()))
     return summary
 
 
@@ -285,17 +336,28 @@ def _sentence(model: str, summary: dict[str, float | None], reference: str) -> s
     elif lead_low > 0 or lead_high < 0:
         larger = f"more by {'omission' if lead_low > 0 else 'terser wording'}"
     else:
-        larger = f"which is more cannot be told{_needed(summary, lead, lead_high)}"
+        nearest = lead_low if lead > 0 else lead_high
+        larger = f"which is more cannot be told{_needed(summary, lead, nearest)}"
     return f"{parts}: {larger}."
 
 
-def _needed(summary: dict[str, float | None], lead: float, high: float) -> str:
-    """How many explanations would tell, if more of them can."""
-    half, floor = high - lead, 1.96 * (summary["reading_error_tokens"] or 0.0)
-    if abs(lead) <= floor:
+def _needed(summary: dict[str, float | None], lead: float, nearest: float) -> str:
+    """How many explanations would tell, if more of them can.
+
+    Args:
+        summary: of the model.
+        lead: of omission over rewording.
+        nearest: the end of its interval that lies towards zero, or beyond.
+    """
+    bias, spread = (
+        summary["reading_bias_tokens"] or 0.0,
+        1.96 * (summary["reading_error_tokens"] or 0.0),
+    )
+    room = abs(lead) - bias
+    if room <= spread:
         return " at any size: the difference is within the reading's own error"
-    by_sampling = max(half**2 - floor**2, 0.0)
-    count = (summary["n"] or 0.0) * by_sampling / (lead**2 - floor**2)
+    by_sampling = max((abs(lead - nearest) - bias) ** 2 - spread**2, 0.0)
+    count = (summary["n"] or 0.0) * by_sampling / (room**2 - spread**2)
     return f"; about {count:,.0f} explanations would tell"
 
 
@@ -306,7 +368,9 @@ def _tokens(summary: dict[str, float | None], part: str) -> str:
     return f"{value:.1f} [{low:.1f}, {summary[f'{part}_tokens_high']:.1f}]"
 
 
-def _caveats(completions: Completions, reading: Reading, headline: Headline) -> list[str]:
+def _caveats(
+    completions: Completions, reading: Reading, error: ReadingError, headline: Headline
+) -> list[str]:
     caveats = list(completions.notes)
     if reading.activations_read < reading.activations:
         caveats.append(
@@ -318,7 +382,7 @@ def _caveats(completions: Completions, reading: Reading, headline: Headline) -> 
             "The table has one sample per activation, so the resampling floor is unknown: some of "
             "what counts as omission and addition is what two samples of one model differ in."
         )
-    caveats += assumed_chance(reading)
+    caveats += [*assumed_chance(reading), error.sentence()]
     for model, summary in headline.items():
         low, high = summary.get("saving_tokens_low"), summary.get("saving_tokens_high")
         if low is not None and high is not None and low <= 0 <= high:

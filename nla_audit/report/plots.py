@@ -310,6 +310,35 @@ def stacked(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColou
     _legend(axes, figure.chance_label)
 
 
+def waterfall(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours) -> None:
+    """Steps from left to right, each a bar that begins where the one before it ended.
+
+    Groups stand side by side within each step, so that every group is a waterfall of its own.
+    """
+    assert figure.low is not None
+    names = list(dict.fromkeys(frame[figure.x].to_list()))
+    groups = _groups(frame, figure, colours)
+    width = 0.8 / len(groups)
+    for position, (group, part) in enumerate(groups):
+        offset = (position - (len(groups) - 1) / 2) * width
+        x = np.array([names.index(name) for name in part[figure.x].to_list()]) + offset
+        heights, start = _column(part, figure.y), _column(part, figure.low)
+        axes.bar(
+            x,
+            heights,
+            width * 0.9,
+            bottom=start,
+            color=_colour(group, position, colours),
+            label=None if group is None else named(group, colours),
+        )
+        axes.hlines(start + heights, x - width * 0.45, x + width * 0.45, color="#222222", lw=1.0)
+    axes.margins(y=0.05)
+    _name_positions(axes, names, colours)
+    axes.axhline(0, color="#8a8a8a", linewidth=0.8)
+    _finish(axes, figure)
+    _legend(axes, figure.chance_label)
+
+
 def scatter(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColours) -> None:
     """Points with whiskers; labelled where the figure names a label column."""
     points: list[tuple[float, float, str]] = []
@@ -421,4 +450,5 @@ PLOTS: dict[str, Plot] = {
     "stacked": stacked,
     "scatter": scatter,
     "heatmap": heatmap,
+    "waterfall": waterfall,
 }

@@ -1,0 +1,174 @@
+"""The reading's own error on this very table, and what it does to the intervals.
+
+What was read of changed twins (:mod:`nla_audit.analyzers._trials`) less what is true is a bias,
+which no resampling of activations shows: intervals are widened by it, in the direction in which it
+was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nla_audit.analyzers._twins import DELETED, EXCHANGED
+from nla_audit.stats import Interval
+from nla_audit.text.reading import READING_ERROR
+
+Floats = NDArray[np.float64]
+
+#: A quantity with a larger bias than this is printed without an interval, and with its error.
+LARGE_BIAS = 0.05
+#: A bias of one kind of claim is known from so many claims.
+LEAST_CLAIMS = 100
+
+
+@dataclass(frozen=True)
+class Bias:
+    """By how much shares are read too high, at one level of what is read as kept.
+
+    Each is `[candidates]`: as if all that is gone was deleted, and as if as much of it as the
+    length of the text allows was exchanged for something else. Shares of the reference's tokens.
+
+    Attributes:
+        kept: of what is still said.
+        supported: of the other text's tokens that say something of the reference.
+        claims: of the reference's claims that are still made (a share of claims).
+    """
+
+    kept: Floats
+    supported: Floats
+    claims: Floats
+
+    @property
+    def omission(self) -> Floats:
+        """Of the tokens for what is no longer said."""
+        return -self.kept
+
+    @property
+    def addition(self) -> Floats:
+        """Of the (negative) tokens for what the reference does not say."""
+        return self.supported
+
+    @property
+    def rewording(self) -> Floats:
+        """Of the tokens that terser wording saves."""
+        return self.kept - self.supported
+
+    @property
+    def lead(self) -> Floats:
+        """Of omission over rewording."""
+        return self.omission - self.rewording
+
+    @property
+    def net_loss(self) -> Floats:
+        """Of what is left out, less what is added."""
+        return self.supported - self.kept
+
+
+_NO_BIAS = Bias(np.zeros(1), np.zeros(1), np.zeros(1))
+
+
+@dataclass(frozen=True)
+class ReadingError:
+    """The reading's error on one table.
+
+    Attributes:
+        twins: what it was measured on, in words; ``None`` where it was not measured.
+        why: why it was not measured.
+        curves: change → `[trials, 4]`: the share read as kept, by which they are sorted, and the
+            biases of kept, supported and claims there.
+        kinds: kind → change → `[trials, 2]`: the share of its claims read as kept, and its bias;
+        kind_claims: kind → how many claims that rests on.
+        spread: standard deviation of what is left when the bias is known.
+    """
+
+    twins: str | None
+    why: str = ""
+    curves: Mapping[str, Floats] = field(default_factory=dict)
+    kinds: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict)
+    kind_claims: Mapping[str, int] = field(default_factory=dict)
+    spread: float = READING_ERROR
+
+    @property
+    def measured(self) -> bool:
+        """Whether this table had twins to measure it on."""
+        return self.twins is not None
+
+    def at(self, retained: float, length: float) -> Bias:
+        """The bias where a share ``retained`` of the reference's tokens is read as kept.
+
+        Args:
+            retained: as read.
+            length: the model's content tokens over the reference's. A text can hold other things
+                in the place of what it leaves out only as far as it has the length for them.
+        """
+        if not self.measured or np.isnan(retained):
+            return _NO_BIAS
+        return Bias(
+            *(self._candidates(self.curves, place, retained, length) for place in (1, 2, 3))
+        )
+
+    def of_kind(self, kind: str, retained: float, length: float) -> float | None:
+        """The larger bias of a kind's retention; ``None`` where too few claims show it."""
+        if self.kind_claims.get(kind, 0) < LEAST_CLAIMS or np.isnan(retained):
+            return None
+        found = self._candidates(self.kinds[kind], 1, retained, length)
+        return float(found[np.abs(found).argmax()])
+
+    @staticmethod
+    def _candidates(
+        curves: Mapping[str, Floats], place: int, retained: float, length: float
+    ) -> Floats:
+        deleted, exchanged = (
+            float(np.interp(retained, curve[:, 0], curve[:, place]))
+            for curve in (curves[DELETED], curves[EXCHANGED])
+        )
+        return np.array([deleted, deleted + min(length, 1.0) * (exchanged - deleted)])
+
+    def widen(
+        self,
+        interval: Interval,
+        bias: Floats,
+        scale: float = 1.0,
+        lowest: float = -np.inf,
+        highest: float = np.inf,
+    ) -> Interval:
+        """An interval that allows for the reading's error.
+
+        Args:
+            interval: from resampling activations.
+            bias: `[candidates]`, estimate less truth.
+            scale: how many units of the interval a share of 1 is.
+            lowest, highest: possible values.
+        """
+        wide, shifts = interval.widened(self.spread * scale), bias * scale
+        return wide.reaching(
+            max(0.0, float(shifts.max())), max(0.0, -float(shifts.min())), lowest, highest
+        )
+
+    def sentence(self) -> str:
+        """What a reader has to know of it."""
+        if not self.measured:
+            return (
+                f"The reading's error on this table is not measured ({self.why}). Intervals allow "
+                f"for ±{1.96 * self.spread:.0%}, the error on other real texts, and for no bias; "
+                "kinds of claim get none."
+            )
+        worst = {
+            change: float(curve[np.abs(curve[:, 1]).argmax(), 1])
+            for change, curve in self.curves.items()
+        }
+        return (
+            f"Intervals allow for the reading's error on this table's own texts ({self.twins}): "
+            f"what is still said is read up to {_points(worst[DELETED])} points from the truth "
+            f"where claims were deleted, and {_points(worst[EXCHANGED])} where they were exchanged "
+            "for another activation's; each interval reaches further where its own reading erred, "
+            "and is not centred on its estimate."
+        )
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.0f}"

@@ -1,0 +1,203 @@
+"""Trials of the reading: twins changed at known rates, read as any table is read.
+
+All changes of one run stand in one table, as the models of a sweep do, so that a table costs one
+reading, whatever is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from nla_audit.analyzers._reading_error import ReadingError
+from nla_audit.analyzers._twins import DELETED, EXCHANGED, Twins, changed, twins_of
+from nla_audit.completions import Completions, from_frame
+from nla_audit.errors import UserError
+from nla_audit.text.reading import Reading, read_afresh
+
+#: What is tried: a change, and the share of the second text's parts that it takes. The first is
+#: the untouched twin, which the truth of the others is reckoned from.
+TRIALS = (
+    (DELETED, 0.0), (DELETED, 0.3), (DELETED, 0.6), (DELETED, 0.9),
+    (EXCHANGED, 0.3), (EXCHANGED, 0.6), (EXCHANGED, 1.0),
+)  # fmt: skip
+_ORIGINAL = "original"
+#: Told for each run that is done: how many are, and how many there will be.
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What was read of changed twins, beside what is true.
+
+    Attributes:
+        explanations: one row per run, change and activation: ``run, change, rate, idx,
+            tokens_reference, tokens_model, kept_tokens, true_kept_tokens, supported_tokens,
+            true_supported_tokens``.
+        claims: one row per claim of the first text: ``run, change, rate, idx, kind, kept,
+            true_kept``.
+    """
+
+    explanations: pl.DataFrame
+    claims: pl.DataFrame
+
+
+def try_twins(
+    twins: Twins,
+    *,
+    runs: int,
+    similarity: str | None,
+    seed: int,
+    progress: Progress | None = None,
+) -> Tried:
+    """Change twins in all ways of :data:`TRIALS` and read them, several times.
+
+    What two untouched twins differ in is not known, so what is true of a changed text is what was
+    read of the untouched one, times the share that is left of it.
+    """
+    explanations, claims = [], []
+    for run in range(runs):
+        table, left = _table(twins, run, seed)
+        reading = read_afresh(table, similarity=similarity, seed=seed)
+        explanations.append(_explanations(reading, left, run))
+        claims.append(_claims(reading, left, run))
+        if progress is not None:
+            progress(run + 1, runs)
+    return Tried(pl.concat(explanations), pl.concat(claims))
+
+
+def _table(twins: Twins, run: int, seed: int) -> tuple[Completions, pl.DataFrame]:
+    """All changes as models of one table, and what is left: ``model, change, rate, idx, left``."""
+    count = len(twins.idx)
+    models, texts, left = [_ORIGINAL] * count, list(twins.first), []
+    for number, (change, rate) in enumerate(TRIALS):
+        name = f"{change} {rate:.0%}"
+        new, shares = changed(twins, change, rate, [seed + 1000 * run + number, 12])
+        models += [name] * count
+        texts += new
+        left.append(
+            pl.DataFrame({"idx": twins.idx, "left": shares}).select(
+                pl.lit(name).alias("model"), pl.lit(change).alias("change"),
+                pl.lit(rate).alias("rate"), "idx", "left",
+            )
+        )  # fmt: skip
+    frame = pl.DataFrame(
+        {
+            "model": models,
+            "length_penalty": [float(model != _ORIGINAL) for model in models],
+            "idx": twins.idx * (1 + len(TRIALS)),
+            "explanation": texts,
+        }
+    )
+    return from_frame(frame, reference=_ORIGINAL), pl.concat(left)
+
+
+def _explanations(reading: Reading, left: pl.DataFrame, run: int) -> pl.DataFrame:
+    rows = reading.explanations.join(left, on=["model", "idx"])
+    before = _untouched(rows).select("idx", kept="kept_tokens", supported="supported_tokens")
+    return (
+        rows.join(before, on="idx")
+        .select(
+            pl.lit(run).alias("run"), "change", "rate", "idx", "tokens_reference", "tokens_model",
+            "kept_tokens", (pl.col("kept") * pl.col("left")).alias("true_kept_tokens"),
+            "supported_tokens",
+            (pl.col("supported") * pl.col("left")).alias("true_supported_tokens"),
+        )
+        .sort("change", "rate", "idx")
+    )  # fmt: skip
+
+
+def _claims(reading: Reading, left: pl.DataFrame, run: int) -> pl.DataFrame:
+    rows = reading.claims.select(
+        pl.col("model", "kind").cast(pl.String), "idx", "claim", pl.col("kept").cast(pl.Float64)
+    ).join(left, on=["model", "idx"])
+    before = _untouched(rows).select("idx", "claim", before="kept")
+    return (
+        rows.join(before, on=["idx", "claim"])
+        .select(
+            pl.lit(run).alias("run"), "change", "rate", "idx", "claim", "kind", "kept",
+            (pl.col("before") * pl.col("left")).alias("true_kept"),
+        )
+        .sort("change", "rate", "idx", "claim")
+    )  # fmt: skip
+
+
+def _untouched(rows: pl.DataFrame) -> pl.DataFrame:
+    change, rate = TRIALS[0]
+    return rows.filter((pl.col("change") == change) & (pl.col("rate") == rate))
+
+
+def error_from(tried: Tried, twins: str) -> ReadingError:
+    """The reading's error, as trials show it.
+
+    Args:
+        tried: the trials, over whose runs the error is averaged.
+        twins: what they were made on, in words.
+    """
+    whole = pl.col("tokens_reference").sum()
+    by_tokens = tried.explanations.group_by("change", "rate").agg(
+        level=pl.col("kept_tokens").sum() / whole,
+        kept=(pl.col("kept_tokens") - pl.col("true_kept_tokens")).sum() / whole,
+        supported=(pl.col("supported_tokens") - pl.col("true_supported_tokens")).sum() / whole,
+    )
+    of_claims = pl.col("kept") - pl.col("true_kept")
+    by_claims = tried.claims.group_by("change", "rate").agg(claims=of_claims.mean())
+    every = by_tokens.join(by_claims, on=["change", "rate"])
+    by_kind = tried.claims.group_by("kind", "change", "rate").agg(
+        level=pl.col("kept").mean(), bias=of_claims.mean()
+    )
+    counts = _untouched(tried.claims).filter(pl.col("run") == pl.col("run").min())["kind"]
+    return ReadingError(
+        twins=twins,
+        curves=_curves(every, ("level", "kept", "supported", "claims")),
+        kinds={
+            str(kind): _curves(rows, ("level", "bias"))
+            for (kind,), rows in by_kind.sort("kind").group_by("kind", maintain_order=True)
+        },
+        kind_claims=dict(counts.value_counts().iter_rows()),
+    )
+
+
+def _curves(rows: pl.DataFrame, columns: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """By change, sorted by the level read; both start at the untouched twins."""
+    # Where nothing is said, nothing is read: deletion ends there.
+    nothing = np.zeros((1, len(columns)))
+    found = {}
+    for change, end in ((DELETED, nothing), (EXCHANGED, np.zeros((0, len(columns))))):
+        own = pl.concat(
+            [_untouched(rows), rows.filter((pl.col("change") == change) & (pl.col("rate") > 0))]
+        )
+        curve = np.vstack([own.select(columns).to_numpy(), end])
+        found[change] = curve[np.argsort(curve[:, 0], kind="stable")]
+    return found
+
+
+_Key = tuple[int, str, str | None, int]
+_CACHE: dict[_Key, tuple[Completions, Twins | None, Tried | None, ReadingError]] = {}
+
+
+def calibrated(
+    completions: Completions, *, similarity: str | None, seed: int
+) -> tuple[Twins | None, Tried | None, ReadingError]:
+    """The reading's error, measured on the table's own twins, once for all analyzers of a run.
+
+    Where the table has no twins there are no trials, and the error says why it is not measured.
+    """
+    key = (id(completions), completions.reference, similarity, seed)
+    cached = _CACHE.get(key)
+    if cached is not None and cached[0] is completions:
+        return cached[1:]
+    twins, tried = None, None
+    try:
+        twins = twins_of(completions, seed, few=similarity is not None)
+    except UserError as reason:
+        error = ReadingError(None, why=str(reason).split(";")[0])
+    else:
+        tried = try_twins(twins, runs=1, similarity=similarity, seed=seed)
+        error = error_from(tried, twins.name)
+    _CACHE.clear()
+    _CACHE[key] = (completions, twins, tried, error)
+    return twins, tried, error

@@ -29,7 +29,7 @@ _Block = tuple[int, Integers, Integers]
 
 #: A similarity counts so much where two sentences are about names or numbers and share none:
 #: "the name Juarez" is not "the name Whitlock", however alike the two are said.
-_OTHER_SUBJECT = 0.5
+OTHER_SUBJECT = 0.5
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def _same_subjects(ours: Pieces, theirs: Pieces) -> Floats | None:
         return None
     return np.array(
         [
-            [_OTHER_SUBJECT if a and b and a.isdisjoint(b) else 1.0 for b in theirs.subjects]
+            [OTHER_SUBJECT if a and b and a.isdisjoint(b) else 1.0 for b in theirs.subjects]
             for a in ours.subjects
         ]
     )

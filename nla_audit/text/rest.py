@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from nla_audit.text.alignment import Matches, PiecesPair, Store, joined
+from nla_audit.text.alignment import OTHER_SUBJECT, Matches, PiecesPair, Store, joined
 from nla_audit.text.mixture import TwoGroups, fit_two_groups
 from nla_audit.text.vectors import products
 from nla_audit.text.words import FUNCTION_WORDS, stem, words
@@ -179,6 +179,18 @@ def _tables(
     cells = products(every, np.concatenate(rows), np.concatenate(columns))
     ends = np.cumsum([len(part) for part in rows])[:-1]
     return [
-        part.reshape(len(wanted), len(held))
-        for (_, _, wanted, held), part in zip(asked, np.split(cells, ends), strict=True)
+        part.reshape(len(question[2]), len(question[3])) * _names_what(*question)
+        for question, part in zip(asked, np.split(cells, ends), strict=True)
     ]
+
+
+def _names_what(one: _Sharing, side: int, wanted: list[int], held: list[int]) -> Floats:
+    """`[wanted, held]`: 1, or less where a sentence is about names that are not in what is left."""
+    left = [{stem(word) for word in one.left[1 - side][place]} for place in held]
+    subjects = [one.texts[side].subjects[number] for number in wanted]
+    return np.array(
+        [
+            [OTHER_SUBJECT if names and names.isdisjoint(stems) else 1.0 for stems in left]
+            for names in subjects
+        ]
+    )

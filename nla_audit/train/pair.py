@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from nla_audit.errors import UserError
-from nla_audit.nla.architecture import hidden_size, keep_first_blocks, number_of_blocks
+from nla_audit.nla.architecture import hidden_size, number_of_blocks
 from nla_audit.nla.backbone import (
     Placement,
     quiet_transformers,
@@ -22,6 +22,7 @@ from nla_audit.nla.backbone import (
 from nla_audit.nla.formats import ArLora
 from nla_audit.nla.hub import local_folder
 from nla_audit.nla.injection import parse_injection
+from nla_audit.nla.load import load_first_blocks
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.refusal import refuse_wrong
 from nla_audit.nla.save import new_sidecar, save_ar, save_ar_lora, save_av
@@ -38,19 +39,16 @@ def placement_of(target: Target, *, is_av_in_rl: bool = False) -> Placement:
     return Placement(dtype=target.dtype, device=target.device, load_in_4bit=four_bit)
 
 
-def load_language_model(reference: str | Path, placement: Placement, blocks: int | None) -> Any:
-    """A causal language model, shortened to its first ``blocks`` blocks if given.
+def load_language_model(reference: str | Path, placement: Placement) -> Any:
+    """A causal language model, whole.
 
     Raises:
         UserError: not found, transformers cannot load it, or it lacks weights or has too many.
     """
     folder = local_folder(reference)
     config = read_config(folder, placement)
-    if blocks is not None:
-        keep_first_blocks(config, blocks)
-    role: Literal["av", "ar"] = "av" if blocks is None else "ar"
     with quiet_transformers():
-        model = read_causal_lm(folder, config, placement, role=role, refuse=refuse_wrong)
+        model = read_causal_lm(folder, config, placement, role="av", refuse=refuse_wrong)
     return placement.place(model)
 
 
@@ -101,7 +99,7 @@ def new_verbalizer(
     Raises:
         UserError: it cannot be loaded, or its tokenizer could not be saved as what it is.
     """
-    model = load_language_model(reference, placement_of(target), None)
+    model = load_language_model(reference, placement_of(target))
     tokenizer = load_tokenizer(reference)
     sidecar = _sidecar(
         "av",
@@ -123,8 +121,9 @@ def new_reconstructor(
     Raises:
         UserError: as :func:`new_verbalizer`.
     """
-    model = load_language_model(reference, placement_of(target), layer_index + 1)
-    tokenizer = load_tokenizer(reference)
+    model, tokenizer = load_first_blocks(
+        local_folder(reference), layer_index=layer_index, placement=placement_of(target)
+    )
     sidecar = _sidecar(
         "ar",
         settings,

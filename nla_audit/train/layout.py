@@ -82,6 +82,10 @@ class Layout:
         rl = _plain(recipe.rl.model_dump(mode="json"))
         if rl["ar_lora"] is None:  # runs begun before there was this option go on
             del rl["ar_lora"]
+        if rl["grading"] == {"kind": "final"}:  # likewise
+            del rl["grading"]
+        if rl["credit"] == "segment":
+            del rl["credit"]
         penalties = rl.pop("length_penalties")
         budget = [rl.pop("steps"), rl.pop("minutes")]
         # Under a constant rate a longer run begins as the shorter one did, so it may go on from it.

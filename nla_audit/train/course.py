@@ -41,6 +41,8 @@ from nla_audit.train.prepare import Tell, make_activations, make_target, target_
 from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe import path_of, run_name
 from nla_audit.train.rl import Arms, RlRun
+from nla_audit.train.seeds import Use, derived
+from nla_audit.train.separating import with_separators
 from nla_audit.train.state import METRICS_FILE, read_metrics
 from nla_audit.train.warm_start import train_ar, train_av
 
@@ -96,10 +98,19 @@ def warm_start(layout: Layout, tell: Tell) -> None:
             )
             save_trained_ar(reconstructor, layout.warm_start / "ar", history)
         if not (layout.warm_start / "av").is_dir():
-            verbalizer = new_verbalizer(reference, layer_index, recipe.target, recipe.pair)
+            separator, most = recipe.rl.grading.separator(), recipe.rl.grading.most_separators()
+            verbalizer = new_verbalizer(
+                reference,
+                layer_index,
+                recipe.target,
+                recipe.pair,
+                separator=separator,
+                seed=derived(recipe.seed, Use.SEPARATOR),
+            )
             train_av(
                 verbalizer,
-                dataset,
+                # The AR, trained above, never sees a separator.
+                dataset if separator is None else with_separators(dataset, separator, most),
                 settings,
                 reader=load(
                     ar=layout.warm_start / "ar", placement=placement_of(recipe.target)

@@ -98,6 +98,10 @@ class Grading(Section):
         """The token by which the AV ends segments, where it has one."""
         return None
 
+    def most_separators(self) -> int:
+        """How many of them count."""
+        return 0
+
 
 Kind = TypeVar("Kind", bound=Grading)
 _KINDS: dict[str, type[Grading]] = {}

@@ -103,7 +103,14 @@ def _frame(
         {
             "explanation": pl.Series(said.explanations, dtype=pl.String),
             "n_tokens": said.generated.lengths,
-            "content_tokens": content.astype(np.float64),
+            # As explain has it: a failed response has no explanation whose tokens could be counted.
+            "content_tokens": pl.Series(
+                [
+                    None if text is None else float(tokens)
+                    for text, tokens in zip(said.explanations, content, strict=True)
+                ],
+                dtype=pl.Float64,
+            ),
             "mse": scores.mse,
             "nmse": 1 - scores.fve,
             "fve": scores.fve,

@@ -76,7 +76,12 @@ class Layout:
         parts += [recipe.data, recipe.pair.marker, recipe.pair.av_template, recipe.pair.ar_template]
         if stage == "activations":
             return digest(*parts)
-        parts += [recipe.pair, _plain(recipe.warm_start.model_dump(mode="json"))]
+        warm_start = _plain(recipe.warm_start.model_dump(mode="json"))
+        if warm_start["ar_prefixes"] == 0:  # courses begun before there was this option go on
+            del warm_start["ar_prefixes"]
+        parts += [recipe.pair, warm_start]
+        if (separator := recipe.rl.grading.separator()) is not None:
+            parts.append([separator, recipe.rl.grading.most_separators()])
         if stage == "warm-start":
             return digest(*parts)
         rl = _plain(recipe.rl.model_dump(mode="json"))

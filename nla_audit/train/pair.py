@@ -31,6 +31,7 @@ from nla_audit.nla.tokenizer_check import check_survives_saving
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import RL_ADAPTER
 from nla_audit.train.recipe import Lora, PairSettings, Target
+from nla_audit.train.separating import add_separator
 
 
 def placement_of(target: Target, *, is_av_in_rl: bool = False) -> Placement:
@@ -92,15 +93,26 @@ def layer_of(target: Target, config: Any) -> int:
 
 
 def new_verbalizer(
-    reference: str | Path, layer_index: int, target: Target, settings: PairSettings
+    reference: str | Path,
+    layer_index: int,
+    target: Target,
+    settings: PairSettings,
+    *,
+    separator: str | None = None,
+    seed: int = 0,
 ) -> Verbalizer:
     """An AV that is still the target itself.
+
+    Args:
+        separator: a token that it gets in addition, with weights drawn from ``seed``.
 
     Raises:
         UserError: it cannot be loaded, or its tokenizer could not be saved as what it is.
     """
     model = load_language_model(reference, placement_of(target))
     tokenizer = load_tokenizer(reference)
+    if separator is not None:
+        add_separator(model, tokenizer, separator, seed=seed)
     sidecar = _sidecar(
         "av",
         settings,

@@ -214,6 +214,9 @@ class WarmStart(Section):
     """Cross-entropy on the gold response with the vector injected."""
     ar: Supervised = Supervised(optimizer=Optimizer(learning_rate=3e-5))
     """Direction-only MSE at the last token of the gold explanation; the head starts as identity."""
+    ar_prefixes: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the gold explanations that the AR reads cut off, at a length drawn anew each time.
+    An AR whose RL grades prefixes must know them: one that met short ones untrained went to NaN."""
     evaluate_every: Positive = 100
     """Steps between measurements on held-out rows."""
     evaluation_rows: Positive = 128
@@ -245,7 +248,7 @@ class Rl(Section):
         SerializeAsAny[Grading], BeforeValidator(read_grading), WithJsonSchema({"type": "object"})
     ] = Field(default_factory=lambda: read_grading("final"))
     """At which ends of a response its text is read and rewarded: its kind and what that takes, as
-    {kind: fixed_prefixes, lengths: [8, 16, 32]}. `nla-audit train --help` lists the kinds."""
+    {kind: fixed_prefixes, lengths: [8, 16, 32]}. A kind that is none is told which there are."""
     credit: Literal["segment", "response"] = "segment"
     """Whether a token is credited with what is graded at or behind it, or with all of the
     response; the same where only the whole text is graded."""

@@ -43,6 +43,7 @@ from nla_audit.train.responses import Responses
 from nla_audit.train.rewards import Samples, check_terms, end_rewards, joined
 from nla_audit.train.rollout import Prompts, repeated, responses_of, scored
 from nla_audit.train.seeds import Use, derived, rows_of_step, stream
+from nla_audit.train.separating import check_has_separator
 from nla_audit.train.sharding import plain_weights, shard, whole
 from nla_audit.train.state import MetricsLog, Progress, load_state, save_state
 from nla_audit.train.update import (
@@ -99,6 +100,7 @@ class RlRun:
         ranks: Ranks | None = None,
     ) -> None:
         check_terms(settings.rewards)
+        check_has_separator(verbalizer.tokenizer, settings.grading.separator())
         self.ranks = ranks or Ranks()
         self.ranks.share(settings.prompts)
         self.settings = settings

@@ -50,6 +50,9 @@ class Separators(Grading):
     def separator(self) -> str | None:
         return self.token
 
+    def most_separators(self) -> int:
+        return self.at_most
+
     def ends(self, responses: Responses, length_penalty: float) -> Ends:
         count, most = len(responses), self.at_most
         token = responses.token_id(self.token)

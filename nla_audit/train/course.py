@@ -37,6 +37,7 @@ from nla_audit.train.pair import (
     save_trained_ar_adapter,
     save_trained_av,
 )
+from nla_audit.train.prefix_fve import PREFIX_FILE, prefix_fve, sampled
 from nla_audit.train.prepare import Tell, make_activations, make_target, target_reference
 from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe import path_of, run_name
@@ -306,6 +307,12 @@ def write_completions(layout: Layout, tell: Tell) -> None:
         parts.append(pl.read_parquet(part))
     with whole_file(layout.completions) as partial:
         pl.concat(parts).write_parquet(partial)
+    if recipe.evaluation.prefix_activations:
+        assert pair.verbalizer is not None
+        rows = sampled(pl.concat(parts), RULER, recipe.evaluation.prefix_activations)
+        by_prefix = prefix_fve(rows, ruler, dataset, pair.verbalizer.tokenizer)
+        with whole_file(folder / PREFIX_FILE) as partial:
+            by_prefix.write_parquet(partial)
     gold = gold_texts(dataset, recipe.evaluation)
     if gold.height:
         with whole_file(folder / GOLD_FILE) as partial:

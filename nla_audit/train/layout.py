@@ -97,7 +97,10 @@ class Layout:
         rl["decays_over"] = budget if _decays(recipe.rl) else None
         if stage == "rl":
             return digest(*parts, rl, length_penalty)
-        return digest(*parts, rl, budget, penalties, recipe.evaluation)
+        evaluation = recipe.evaluation.model_dump(mode="json")
+        if evaluation["prefix_activations"] == 128:  # likewise
+            del evaluation["prefix_activations"]
+        return digest(*parts, rl, budget, penalties, evaluation)
 
     def is_trained(self, length_penalty: float) -> bool:
         """Whether the run of this λ has had its whole budget of steps or time.

@@ -324,6 +324,8 @@ class Evaluation(Section):
     """Held-out activations."""
     samples: Positive = 2
     """Explanations of each by each model; the second shows the resampling floor."""
+    prefix_activations: NonNegative = 128
+    """Of those, how many whose explanations are read prefix by prefix; 0 for none."""
 
 
 class Recipe(Section):

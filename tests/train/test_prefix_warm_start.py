@@ -117,5 +117,10 @@ def test_a_course_with_separators(tmp_path):
     assert (said.generated.token_ids == token).any()
     table = pl.read_parquet(out / "completions" / "completions.parquet")
     assert not table["explanation"].drop_nulls().str.contains("prefix_end").any()
+    ends = table.filter(pl.col("segment_ends").is_not_null())
+    assert ends.height == table.filter(pl.col("extracted")).height
+    assert (ends["segment_ends"].list.last() == ends["explanation"].str.len_chars()).all()
+    by_prefix = pl.read_parquet(out / "completions" / "prefix_fve.parquet")
+    assert "segments" in set(by_prefix["unit"])
     saved = yaml.safe_load((out / "recipe.yaml").read_text("utf-8"))
     assert parse_recipe(saved, "x").rl.grading == parse_recipe(raw, "x").rl.grading

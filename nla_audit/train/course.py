@@ -305,11 +305,13 @@ def write_completions(layout: Layout, tell: Tell) -> None:
             with whole_file(part) as partial:
                 frame.write_parquet(partial)
         parts.append(pl.read_parquet(part))
+    # Parts that an older version left behind may lack a column.
+    completions = pl.concat(parts, how="diagonal")
     with whole_file(layout.completions) as partial:
-        pl.concat(parts).write_parquet(partial)
+        completions.write_parquet(partial)
     if recipe.evaluation.prefix_activations:
         assert pair.verbalizer is not None
-        rows = sampled(pl.concat(parts), RULER, recipe.evaluation.prefix_activations)
+        rows = sampled(completions, RULER, recipe.evaluation.prefix_activations)
         by_prefix = prefix_fve(rows, ruler, dataset, pair.verbalizer.tokenizer)
         with whole_file(folder / PREFIX_FILE) as partial:
             by_prefix.write_parquet(partial)

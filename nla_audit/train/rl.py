@@ -347,7 +347,8 @@ class RlRun:
         """One step of the AR on the explanations it has just read, where it is trained."""
         if not self.settings.train_ar:
             return {}
-        texts = [] if samples.graded is None else samples.graded.ends.texts
+        whole_only = [[text] for text in samples.explanations]
+        texts = whole_only if samples.graded is None else samples.graded.ends.texts
         read = [(row, text) for row, some in enumerate(texts) for text in some if text is not None]
         rows = [row for row, _ in read]
         total = sum(self.ranks.gathered(len(rows)))

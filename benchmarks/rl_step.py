@@ -29,13 +29,15 @@ from nla_audit.nla.cache import RowCache
 from nla_audit.nla.generation import NO_TOKEN
 from nla_audit.nla.load import load
 from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.train.credit import group_advantages
 from nla_audit.train.dataset import read_dataset
-from nla_audit.train.grpo import Settings, group_advantages, response_weights
+from nla_audit.train.grpo import Settings, response_weights
 from nla_audit.train.log_probs import micro_batches
 from nla_audit.train.policy import Policy
 from nla_audit.train.read_recipe import read_recipe
 from nla_audit.train.recipe import Rl
 from nla_audit.train.reconstruction import predict
+from nla_audit.train.responses import Responses
 from nla_audit.train.rewards import rewards_of
 from nla_audit.train.rl import Arms, RlRun
 from nla_audit.train.rollout import repeated, sample, scored
@@ -67,7 +69,16 @@ def obvious_step(policy: Policy, trainer: Trainer, reconstructor, *, vectors, id
         seconds["score"] += time.perf_counter() - began
         collected.append((prompts, said))
     for prompts, said in collected:
-        samples = scored(reconstructor, prompts, said, policy.verbalizer)
+        verbalizer = policy.verbalizer
+        responses = Responses(said, verbalizer.decode, verbalizer.tokenizer)
+        samples = scored(
+            reconstructor,
+            prompts,
+            responses,
+            settings.grading.ends(responses, 0.01),
+            tokenizer=verbalizer.tokenizer,
+            length_counts="generated",
+        )
         rewards, _ = rewards_of(
             samples, settings.rewards, length_penalty=0.01, length_counts="generated"
         )
@@ -78,7 +89,7 @@ def obvious_step(policy: Policy, trainer: Trainer, reconstructor, *, vectors, id
             experience = Experience(
                 torch.from_numpy(prompts.activations[rows]),
                 torch.from_numpy(said.generated.log_probs[rows]),
-                advantages[rows],
+                np.repeat(advantages[rows, None], said.generated.token_ids.shape[1], axis=1),
                 response_weights(lengths, "sample", settings.max_new_tokens),
                 micro_batches(
                     said.generated.token_ids[rows],
@@ -127,7 +138,10 @@ def bare_passes(run: RlRun, prompts, said) -> dict[str, float]:
         for batch in ar_batches:
             predict(run.arms.training, batch)
         seconds["score"] = time.perf_counter() - began
-    experience = run._experience(prompts, said, np.zeros(rows))
+    verbalizer = run.policy.verbalizer
+    responses = Responses(said, verbalizer.decode, verbalizer.tokenizer)
+    ends = run.settings.grading.ends(responses, 0.0)
+    experience = run._experience(prompts, responses, ends, np.zeros((rows, 1)))
     full = [
         torch.cat([prompt.expand(len(one.rows), -1), one.token_ids[:, :-1]], dim=1)
         for one in experience.batches

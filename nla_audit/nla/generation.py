@@ -143,6 +143,7 @@ def generate(
     max_new_tokens: int,
     temperature: float,
     draws: torch.Tensor | None,
+    caps: torch.Tensor | None = None,
 ) -> Generated:
     """Generate for one batch.
 
@@ -152,11 +153,13 @@ def generate(
         temperature: 0 takes the likeliest token; otherwise logits are divided by it. Nothing
             else (top-p, top-k, penalties) is ever applied, whatever a generation config says.
         draws: ``[n, max_new_tokens]`` uniform numbers, needed unless temperature is 0.
+        caps: ``[n]`` a row's own cap, where it is below ``max_new_tokens``.
     """
     rows = len(activations)
     batch = _Rows(model, prompt, injection, activations, max_new_tokens)
     device = batch.logits.device
     draws = draws.to(device) if draws is not None else None
+    caps = caps.to(device) if caps is not None else None
     ends = torch.tensor(sorted(end_ids), device=device)
     token_ids = torch.full((rows, max_new_tokens), NO_TOKEN, dtype=torch.int64, device=device)
     log_probs = torch.full((rows, max_new_tokens), torch.nan, device=device)
@@ -171,6 +174,8 @@ def generate(
         token_ids[writing, step] = tokens[is_running]
         log_probs[writing, step] = chosen[is_running]
         is_running &= ~torch.isin(tokens, ends)
+        if caps is not None:
+            is_running &= caps[active] > step + 1
         running = int(is_running.sum())
         if running == 0 or step + 1 == max_new_tokens:
             break

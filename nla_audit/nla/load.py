@@ -11,11 +11,8 @@ from typing import Any
 from nla_audit.errors import UserError
 from nla_audit.nla.adapters import add_adapters, add_ar_lora
 from nla_audit.nla.architecture import (
-    drop_last_blocks,
     hidden_size,
-    keep_first_blocks,
     number_of_blocks,
-    packs_blocks,
 )
 from nla_audit.nla.backbone import (
     Placement,
@@ -169,13 +166,10 @@ def load_first_blocks(
     available = number_of_blocks(config)
     if not 0 <= layer_index < available:
         raise UserError(f"{folder}: no layer {layer_index}: its layers are 0 to {available - 1}")
-    is_packed = packs_blocks(config)  # then it is read whole, and cut afterwards
-    if not is_packed:
-        keep_first_blocks(config, layer_index + 1)
     with quiet_transformers():
-        model = read_causal_lm(folder, config, place, role="ar", refuse=refuse_wrong)
-        if is_packed:
-            drop_last_blocks(model, layer_index + 1)
+        model = read_first_blocks(
+            folder, config, layer_index + 1, place, role="ar", refuse=refuse_wrong
+        )
         return place.place(model), read_tokenizer(folder, place)
 
 

@@ -184,6 +184,28 @@ def read_explanation(response: str, *, ended: bool) -> str | None:
     return match.group(1).strip() if match else None
 
 
+def read_open_explanation(response: str) -> str | None:
+    """The explanation as far as a response that may be cut has come, stripped.
+
+    ``None`` where it has not begun. What has begun of a closing tag at the cut is left out.
+    """
+    closed = _EXPLANATION.search(behind_thought(response))
+    if closed:
+        return closed.group(1).strip()
+    _, thought_end, answer = response.partition(_THOUGHT_END)
+    _, opened, said = (answer if thought_end else response).partition(_OPENING)
+    if not opened:
+        return None
+    begun = next((n for n in range(len(_CLOSING) - 1, 0, -1) if said.endswith(_CLOSING[:n])), 0)
+    # A character of several tokens that is cut in two is decoded as a replacement character.
+    return said[: len(said) - begun].rstrip("\ufffd").strip()
+
+
+def opening_tokens(tokenizer: Any) -> int:
+    """Tokens of the opening tag, by which an answer is longer than its explanation so far."""
+    return len(token_ids(tokenizer, _OPENING, special_tokens=False))
+
+
 def behind_thought(response: str) -> str:
     """The part of a response that holds its answer: what follows a thought, if one precedes it.
 

@@ -131,6 +131,7 @@ class Verbalizer:
         seed: int = 0,
         row_keys: Sequence[int] | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
+        caps: Sequence[int] | None = None,
         notice: Notice = warnings.warn,
     ) -> Explanations:
         """Explain ``[n, d_model]`` activations.
@@ -142,6 +143,7 @@ class Verbalizer:
             row_keys: ``[n]`` whole numbers that identify the rows; the same key and seed give the
                 same draws whatever the batch size and order. By default the row's position.
             batch_size: rows at once; halved, with a notice, where memory runs out.
+            caps: ``[n]`` a row's own cap, 1 or more, where it is below ``max_new_tokens``.
             notice: called with a sentence when that happens.
 
         Raises:
@@ -170,6 +172,7 @@ class Verbalizer:
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
                 draws=draws,
+                caps=None if caps is None else torch.tensor([caps[row] for row in rows]),
             )
 
         parts: list[Generated] = []

@@ -37,10 +37,13 @@ from nla_audit.train.pair import (
     save_trained_ar_adapter,
     save_trained_av,
 )
+from nla_audit.train.prefix_fve import PREFIX_FILE, prefix_fve, sampled
 from nla_audit.train.prepare import Tell, make_activations, make_target, target_reference
 from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe import path_of, run_name
 from nla_audit.train.rl import Arms, RlRun
+from nla_audit.train.seeds import Use, derived
+from nla_audit.train.separating import with_separators
 from nla_audit.train.state import METRICS_FILE, read_metrics
 from nla_audit.train.warm_start import train_ar, train_av
 
@@ -96,10 +99,19 @@ def warm_start(layout: Layout, tell: Tell) -> None:
             )
             save_trained_ar(reconstructor, layout.warm_start / "ar", history)
         if not (layout.warm_start / "av").is_dir():
-            verbalizer = new_verbalizer(reference, layer_index, recipe.target, recipe.pair)
+            separator, most = recipe.rl.grading.separator(), recipe.rl.grading.most_separators()
+            verbalizer = new_verbalizer(
+                reference,
+                layer_index,
+                recipe.target,
+                recipe.pair,
+                separator=separator,
+                seed=derived(recipe.seed, Use.SEPARATOR),
+            )
             train_av(
                 verbalizer,
-                dataset,
+                # The AR, trained above, never sees a separator.
+                dataset if separator is None else with_separators(dataset, separator, most),
                 settings,
                 reader=load(
                     ar=layout.warm_start / "ar", placement=placement_of(recipe.target)
@@ -293,8 +305,16 @@ def write_completions(layout: Layout, tell: Tell) -> None:
             with whole_file(part) as partial:
                 frame.write_parquet(partial)
         parts.append(pl.read_parquet(part))
+    # Parts that an older version left behind may lack a column.
+    completions = pl.concat(parts, how="diagonal")
     with whole_file(layout.completions) as partial:
-        pl.concat(parts).write_parquet(partial)
+        completions.write_parquet(partial)
+    if recipe.evaluation.prefix_activations:
+        assert pair.verbalizer is not None
+        rows = sampled(completions, RULER, recipe.evaluation.prefix_activations)
+        by_prefix = prefix_fve(rows, ruler, dataset, pair.verbalizer.tokenizer)
+        with whole_file(folder / PREFIX_FILE) as partial:
+            by_prefix.write_parquet(partial)
     gold = gold_texts(dataset, recipe.evaluation)
     if gold.height:
         with whole_file(folder / GOLD_FILE) as partial:

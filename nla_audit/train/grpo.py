@@ -2,9 +2,11 @@
 
 For response i of a group, with reward r_i and tokens t:
 
-- advantage  A_i = (r_i − mean of the group) / (std of the group + ε), or without the division;
+- credit     A_it of each token, from what is graded at or behind it (:mod:`..credit`); where only
+              the whole response is, (r_i − mean of the group) / (std of the group + ε), or
+              without the division;
 - ratio      ρ_it = exp(log π(t) − log π_old(t)), with π_old the distribution sampled from;
-- surrogate  s_it = min(ρ_it · A_i, clip(ρ_it, 1 − c, 1 + c) · A_i);
+- surrogate  s_it = min(ρ_it · A_it, clip(ρ_it, 1 − c, 1 + c) · A_it);
 - KL (k3)    k_it = exp(δ) − δ − 1 with δ = log π_warm(t) − log π(t), always ≥ 0;
               its value estimates KL(π ‖ warm start), its gradient is that of KL(warm start ‖ π);
 - loss       Σ_i w_i Σ_t (β · k_it − s_it).
@@ -33,7 +35,7 @@ AdvantageKind = Literal["standardized", "centered"]
 Floats = npt.NDArray[np.float64]
 
 #: Keeps the division defined where all rewards of a group are equal (their advantage is 0).
-_STD_FLOOR = 1e-6
+STD_FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
@@ -59,20 +61,6 @@ class TokenTerms:
     is_clipped: torch.Tensor
 
 
-def group_advantages(rewards: Floats, group: int, kind: AdvantageKind) -> Floats:
-    """Advantages ``[n]`` of rewards ``[n]``, where each ``group`` neighbours share an activation.
-
-    A group whose rewards are all equal says nothing about what is better: its advantages are 0.
-    """
-    grouped = np.asarray(rewards, dtype=np.float64).reshape(-1, group)
-    centered = grouped - grouped.mean(axis=1, keepdims=True)
-    # The mean of equal numbers may differ from them in the last digit; equal is equal.
-    centered[is_flat(rewards, group)] = 0.0
-    if kind == "standardized":
-        centered = centered / (grouped.std(axis=1, keepdims=True) + _STD_FLOOR)
-    return centered.ravel()
-
-
 def is_flat(rewards: Floats, group: int) -> npt.NDArray[np.bool_]:
     """``[groups]`` whether all rewards of a group are equal."""
     grouped = np.asarray(rewards, dtype=np.float64).reshape(-1, group)
@@ -95,7 +83,7 @@ def token_terms(
     log_probs: torch.Tensor,
     old_log_probs: torch.Tensor,
     warm_log_probs: torch.Tensor,
-    advantages: torch.Tensor,
+    credit: torch.Tensor,
     settings: Settings,
 ) -> TokenTerms:
     """The objective at each token.
@@ -104,12 +92,11 @@ def token_terms(
         log_probs: ``[n, tokens]`` under the policy, with gradient.
         old_log_probs: ``[n, tokens]`` recorded while sampling.
         warm_log_probs: ``[n, tokens]`` under the warm start.
-        advantages: ``[n]``.
+        credit: ``[n, tokens]``.
     """
     ratio = (log_probs - old_log_probs).exp()
-    advantage = advantages[:, None]
-    free = ratio * advantage
-    bounded = ratio.clamp(1 - settings.clip, 1 + settings.clip) * advantage
+    free = ratio * credit
+    bounded = ratio.clamp(1 - settings.clip, 1 + settings.clip) * credit
     difference = warm_log_probs - log_probs
     kl = difference.exp() - difference - 1
     return TokenTerms(

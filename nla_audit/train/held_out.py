@@ -14,6 +14,7 @@ from nla_audit.nla.verbalizer import Explanations, Verbalizer
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.measure import content_tokens
 from nla_audit.train.recipe import Evaluation, Rl
+from nla_audit.train.responses import Responses
 from nla_audit.train.rewards import Samples, rewards_of
 from nla_audit.train.seeds import Use, derived
 
@@ -69,6 +70,7 @@ def completions_of(
                 sample=pl.lit(sample, dtype=pl.Int64),
                 ar=pl.lit(ruler),
                 step=pl.lit(step, dtype=pl.Int64),
+                segment_ends=_segment_ends(verbalizer, said, reward),
                 idx=pl.Series(keys, dtype=pl.Int64),
                 doc_id=pl.Series([dataset.doc_ids[row] for row in rows], dtype=pl.String),
                 position=pl.Series([dataset.positions[row] for row in rows], dtype=pl.Int64),
@@ -76,6 +78,19 @@ def completions_of(
             )
             frames.append(frame)
     return pl.concat(frames)
+
+
+def _segment_ends(verbalizer: Verbalizer, said: Explanations, reward: Rl) -> pl.Series:
+    """``[n]`` characters of each explanation up to each end of a segment, the last its own length;
+    null where it failed, and where the AV writes no separators."""
+    token = reward.grading.separator()
+    found: list[list[int] | None] = [None] * len(said.explanations)
+    if token is not None and token in verbalizer.tokenizer.get_vocab():
+        responses = Responses(said, verbalizer.decode, verbalizer.tokenizer)
+        for row, texts in enumerate(reward.grading.ends(responses, 0.0).texts):
+            if texts[-1] is not None:
+                found[row] = sorted({len(text) for text in texts if text is not None})
+    return pl.Series(found, dtype=pl.List(pl.Int64))
 
 
 def gold_texts(dataset: Dataset, settings: Evaluation) -> pl.DataFrame:
@@ -103,7 +118,14 @@ def _frame(
         {
             "explanation": pl.Series(said.explanations, dtype=pl.String),
             "n_tokens": said.generated.lengths,
-            "content_tokens": content.astype(np.float64),
+            # As explain has it: a failed response has no explanation whose tokens could be counted.
+            "content_tokens": pl.Series(
+                [
+                    None if text is None else float(tokens)
+                    for text, tokens in zip(said.explanations, content, strict=True)
+                ],
+                dtype=pl.Float64,
+            ),
             "mse": scores.mse,
             "nmse": 1 - scores.fve,
             "fve": scores.fve,

@@ -137,7 +137,7 @@ def _local(settings: Labeler) -> Write:
     from nla_audit.nla.prompts import chat_ids  # noqa: PLC0415
     from nla_audit.train.pair import load_language_model, load_tokenizer  # noqa: PLC0415
 
-    model = load_language_model(settings.model, Placement(), None)
+    model = load_language_model(settings.model, Placement())
     tokenizer = load_tokenizer(settings.model)
 
     @torch.inference_mode()

@@ -76,19 +76,31 @@ class Layout:
         parts += [recipe.data, recipe.pair.marker, recipe.pair.av_template, recipe.pair.ar_template]
         if stage == "activations":
             return digest(*parts)
-        parts += [recipe.pair, _plain(recipe.warm_start.model_dump(mode="json"))]
+        warm_start = _plain(recipe.warm_start.model_dump(mode="json"))
+        if warm_start["ar_prefixes"] == 0:  # courses begun before there was this option go on
+            del warm_start["ar_prefixes"]
+        parts += [recipe.pair, warm_start]
+        if (separator := recipe.rl.grading.separator()) is not None:
+            parts.append([separator, recipe.rl.grading.most_separators()])
         if stage == "warm-start":
             return digest(*parts)
         rl = _plain(recipe.rl.model_dump(mode="json"))
         if rl["ar_lora"] is None:  # runs begun before there was this option go on
             del rl["ar_lora"]
+        if rl["grading"] == {"kind": "final"}:  # likewise
+            del rl["grading"]
+        if rl["credit"] == "segment":
+            del rl["credit"]
         penalties = rl.pop("length_penalties")
         budget = [rl.pop("steps"), rl.pop("minutes")]
         # Under a constant rate a longer run begins as the shorter one did, so it may go on from it.
         rl["decays_over"] = budget if _decays(recipe.rl) else None
         if stage == "rl":
             return digest(*parts, rl, length_penalty)
-        return digest(*parts, rl, budget, penalties, recipe.evaluation)
+        evaluation = recipe.evaluation.model_dump(mode="json")
+        if evaluation["prefix_activations"] == 128:  # likewise
+            del evaluation["prefix_activations"]
+        return digest(*parts, rl, budget, penalties, evaluation)
 
     def is_trained(self, length_penalty: float) -> bool:
         """Whether the run of this λ has had its whole budget of steps or time.

@@ -15,13 +15,14 @@ from nla_audit.nla.architecture import hidden_size, number_of_blocks
 from nla_audit.nla.backbone import (
     Placement,
     quiet_transformers,
+    read_causal_lm,
     read_config,
-    read_first_blocks,
     read_tokenizer,
 )
 from nla_audit.nla.formats import ArLora
 from nla_audit.nla.hub import local_folder
 from nla_audit.nla.injection import parse_injection
+from nla_audit.nla.load import load_first_blocks
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.refusal import refuse_wrong
 from nla_audit.nla.save import new_sidecar, save_ar, save_ar_lora, save_av
@@ -30,6 +31,7 @@ from nla_audit.nla.tokenizer_check import check_survives_saving
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import RL_ADAPTER
 from nla_audit.train.recipe import Lora, PairSettings, Target
+from nla_audit.train.separating import add_separator
 
 
 def placement_of(target: Target, *, is_av_in_rl: bool = False) -> Placement:
@@ -38,24 +40,16 @@ def placement_of(target: Target, *, is_av_in_rl: bool = False) -> Placement:
     return Placement(dtype=target.dtype, device=target.device, load_in_4bit=four_bit)
 
 
-def load_language_model(reference: str | Path, placement: Placement, blocks: int | None) -> Any:
-    """A causal language model, shortened to its first ``blocks`` blocks if given.
+def load_language_model(reference: str | Path, placement: Placement) -> Any:
+    """A causal language model, whole.
 
     Raises:
         UserError: not found, transformers cannot load it, or it lacks weights or has too many.
     """
     folder = local_folder(reference)
     config = read_config(folder, placement)
-    role: Literal["av", "ar"] = "av" if blocks is None else "ar"
     with quiet_transformers():
-        model = read_first_blocks(
-            folder,
-            config,
-            number_of_blocks(config) if blocks is None else blocks,
-            placement,
-            role=role,
-            refuse=refuse_wrong,
-        )
+        model = read_causal_lm(folder, config, placement, role="av", refuse=refuse_wrong)
     return placement.place(model)
 
 
@@ -99,15 +93,26 @@ def layer_of(target: Target, config: Any) -> int:
 
 
 def new_verbalizer(
-    reference: str | Path, layer_index: int, target: Target, settings: PairSettings
+    reference: str | Path,
+    layer_index: int,
+    target: Target,
+    settings: PairSettings,
+    *,
+    separator: str | None = None,
+    seed: int = 0,
 ) -> Verbalizer:
     """An AV that is still the target itself.
+
+    Args:
+        separator: a token that it gets in addition, with weights drawn from ``seed``.
 
     Raises:
         UserError: it cannot be loaded, or its tokenizer could not be saved as what it is.
     """
-    model = load_language_model(reference, placement_of(target), None)
+    model = load_language_model(reference, placement_of(target))
     tokenizer = load_tokenizer(reference)
+    if separator is not None:
+        add_separator(model, tokenizer, separator, seed=seed)
     sidecar = _sidecar(
         "av",
         settings,
@@ -128,8 +133,9 @@ def new_reconstructor(
     Raises:
         UserError: as :func:`new_verbalizer`.
     """
-    model = load_language_model(reference, placement_of(target), layer_index + 1)
-    tokenizer = load_tokenizer(reference)
+    model, tokenizer = load_first_blocks(
+        local_folder(reference), layer_index=layer_index, placement=placement_of(target)
+    )
     sidecar = _sidecar(
         "ar",
         settings,

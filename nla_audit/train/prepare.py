@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from nla_audit.errors import UserError
 from nla_audit.files import whole_file, whole_folder
+from nla_audit.nla.batching import by_token_budget
+from nla_audit.nla.target import TargetModel, load_target
 from nla_audit.nla.tokenizer_check import save_tokenizer
 from nla_audit.readers import read_frame
 from nla_audit.train.dataset import (
@@ -21,10 +24,10 @@ from nla_audit.train.dataset import (
     without_tags,
     write_dataset,
 )
-from nla_audit.train.extraction import extract
 from nla_audit.train.labeler import write_missing_gold
 from nla_audit.train.layout import Layout
-from nla_audit.train.pair import layer_of, load_language_model, load_tokenizer, placement_of
+from nla_audit.train.log_probs import TOKEN_BUDGETS
+from nla_audit.train.pair import layer_of, load_config, load_tokenizer, placement_of
 from nla_audit.train.recipe import World, path_of
 from nla_audit.train.seeds import Use, derived, stream
 
@@ -120,7 +123,7 @@ def _from_world(layout: Layout, world: World, tell: Tell) -> Dataset:
         positions_per_document=data.positions_per_document,
         first_position=data.first_position,
     )
-    activations = _extracted(layout, corpus.token_ids, corpus.positions, tell)
+    activations = extracted(_target(layout), corpus.token_ids, corpus.positions, tell)
     facts = pl.DataFrame(corpus.facts).with_row_index("idx")
     with whole_file(layout.activations.with_name("facts.parquet")) as partial:
         facts.write_parquet(partial)
@@ -139,14 +142,13 @@ def _from_texts(layout: Layout, tell: Tell) -> Dataset:
     recipe, data = layout.recipe, layout.recipe.data
     assert data.texts is not None
     texts, names, gold = _read_texts(path_of(data.texts, layout.folder))
-    tokenizer = load_tokenizer(target_reference(layout))
+    target = _target(layout)
     rng = stream(recipe.seed, Use.POSITIONS)
     token_ids, positions, kept = [], [], []
-    for number, text in enumerate(texts):
-        ids = list(tokenizer(text)["input_ids"])[: data.context_tokens]
-        if len(ids) <= data.first_position:
+    for number, ids in enumerate(target.token_ids(texts, data.context_tokens)):
+        available = target.candidates(ids, data.first_position)
+        if not available:
             continue
-        available = np.arange(data.first_position, len(ids))
         wanted = min(data.positions_per_document, len(available))
         token_ids.append(ids)
         positions.append(sorted(rng.choice(available, wanted, replace=False).tolist()))
@@ -158,31 +160,43 @@ def _from_texts(layout: Layout, tell: Tell) -> Dataset:
         )
     places = [(row, place) for row, taken in enumerate(positions) for place in taken]
     return make_dataset(
-        _extracted(layout, token_ids, positions, tell),
+        extracted(target, token_ids, positions, tell),
         doc_ids=[names[kept[row]] for row, _ in places],
         positions=[place for _, place in places],
-        source_texts=[
-            tokenizer.decode(token_ids[row][: place + 1], skip_special_tokens=True)
-            for row, place in places
-        ],
+        source_texts=[target.text_up_to(token_ids[row], place) for row, place in places],
         explanations=[gold[kept[row]] for row, _ in places],
         held_out_share=data.held_out_share,
         seed=recipe.seed,
     )
 
 
-def _extracted(
-    layout: Layout, token_ids: list[list[int]], positions: list[list[int]], tell: Tell
-) -> np.ndarray:
-    target = layout.recipe.target
-    model = load_language_model(target_reference(layout), placement_of(target), None)
-    return extract(
-        model,
-        token_ids,
-        positions,
-        layer_of(target, model.config),
-        lambda done, total: tell("activations", done, total),
-    )
+def _target(layout: Layout) -> TargetModel:
+    """The target up to the block that is read.
+
+    Raises:
+        UserError: as :func:`nla_audit.nla.target.load_target`.
+    """
+    reference, target = target_reference(layout), layout.recipe.target
+    layer_index = layer_of(target, load_config(reference))
+    return load_target(reference, layer_index=layer_index, placement=placement_of(target))
+
+
+def extracted(
+    target: TargetModel,
+    documents: Sequence[Sequence[int]],
+    positions: Sequence[Sequence[int]],
+    tell: Tell,
+) -> npt.NDArray[np.float32]:
+    """Activations ``[sum of positions, d_model]`` of token-id ``documents``, in their order."""
+    found: dict[int, npt.NDArray[np.float32]] = {}
+    budget = TOKEN_BUDGETS.get(target.device.type, 8192)
+    for group in by_token_budget([len(ids) for ids in documents], budget):
+        taken = [positions[place] for place in group]
+        vectors = target.activations([documents[place] for place in group], taken)
+        ends = np.cumsum([len(some) for some in taken])[:-1]
+        found |= dict(zip(group, np.split(vectors, ends), strict=True))
+        tell("activations", len(found), len(documents))
+    return np.concatenate([found[place] for place in range(len(documents))])
 
 
 def _read_texts(path: Path) -> tuple[list[str], list[str], list[str | None]]:

@@ -11,24 +11,27 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    WithJsonSchema,
+    model_validator,
+)
 
 from nla_audit.errors import UserError
 from nla_audit.llm.address import address_of
-
-#: More of anything than a run has ever had; what is larger is a slip, and would fill the memory.
-Positive = Annotated[int, Field(gt=0, le=10**9)]
-NonNegative = Annotated[int, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Weight = Annotated[float, Field(allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-Penalty = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class Section(BaseModel):
-    """A part of a recipe; it takes no key that is not declared."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+from nla_audit.train.grading import Grading, read_grading
+from nla_audit.train.section import (
+    NonNegative,
+    Penalty,
+    Positive,
+    Rate,
+    Section,
+    Share,
+    Weight,
+)
 
 
 class World(Section):
@@ -211,6 +214,9 @@ class WarmStart(Section):
     """Cross-entropy on the gold response with the vector injected."""
     ar: Supervised = Supervised(optimizer=Optimizer(learning_rate=3e-5))
     """Direction-only MSE at the last token of the gold explanation; the head starts as identity."""
+    ar_prefixes: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the gold explanations that the AR reads cut off, at a length drawn anew each time.
+    An AR whose RL grades prefixes must know them: one that met short ones untrained went to NaN."""
     evaluate_every: Positive = 100
     """Steps between measurements on held-out rows."""
     evaluation_rows: Positive = 128
@@ -235,9 +241,17 @@ class Rl(Section):
     """λ of each run: reward lost per token."""
     length_counts: Literal["generated", "content"] = "generated"
     """Tokens up to and including the first end token, or those inside the tags only."""
-    rewards: dict[str, Weight] = {"negative_mse": 1.0}
+    rewards: dict[str, Weight] = Field(default_factory=lambda: {"negative_mse": 1.0})
     """Reward terms by name with their weights; a weight of 0 only monitors. The length term is
     λ's own and is not listed here."""
+    grading: Annotated[
+        SerializeAsAny[Grading], BeforeValidator(read_grading), WithJsonSchema({"type": "object"})
+    ] = Field(default_factory=lambda: read_grading("final"))
+    """At which ends of a response its text is read and rewarded: its kind and what that takes, as
+    {kind: fixed_prefixes, lengths: [8, 16, 32]}. A kind that is none is told which there are."""
+    credit: Literal["segment", "response"] = "segment"
+    """Whether a token is credited with what is graded at or behind it, or with all of the
+    response; the same where only the whole text is graded."""
     steps: NonNegative = 250
     """Steps of each run."""
     minutes: Rate | None = None
@@ -310,6 +324,8 @@ class Evaluation(Section):
     """Held-out activations."""
     samples: Positive = 2
     """Explanations of each by each model; the second shows the resampling floor."""
+    prefix_activations: NonNegative = 128
+    """Of those, how many whose explanations are read prefix by prefix; 0 for none."""
 
 
 class Recipe(Section):

@@ -1,7 +1,8 @@
 """What an explanation earns: small named terms, weighted and summed.
 
 A term is a function from the samples of a step to one number each. It is finite for every
-sample: a failed extraction has a value by rule, never a gap, so that failing cannot pay. A recipe
+sample: a failed extraction has a value by rule, never a gap, so that failing cannot pay. Terms of
+the reconstruction are taken at every graded end, the others of the whole response only. A recipe
 gives the weights; a weight of 0 records a term without training on it. To add a term, write a
 function here and decorate it.
 """
@@ -9,14 +10,15 @@ function here and decorate it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from nla_audit.errors import UserError
+from nla_audit.train.grading import Ends
 
 Floats = npt.NDArray[np.float64]
 
@@ -25,6 +27,21 @@ Floats = npt.NDArray[np.float64]
 FAILED_MSE = 2.0
 #: Keeps −log MSE finite at a perfect reconstruction.
 _SMALLEST_MSE = 1e-4
+
+
+@dataclass(frozen=True)
+class Graded:
+    """Graded ends of ``n`` samples, ``m`` each, as they were read.
+
+    Attributes:
+        ends: where they are, and their texts, weights and λ's.
+        mse: ``[n, m]``; NaN where failed or not reached.
+        lengths: ``[n, m]`` counted tokens of the segment that ends there.
+    """
+
+    ends: Ends
+    mse: Floats
+    lengths: Floats
 
 
 @dataclass(frozen=True)
@@ -37,6 +54,7 @@ class Samples:
         n_tokens: generated tokens up to and including the first end token.
         content_tokens: tokens of the explanation itself.
         cjk: share of CJK characters in the response.
+        graded: the ends that are graded; without them only the whole text is.
     """
 
     explanations: list[str | None]
@@ -44,6 +62,7 @@ class Samples:
     n_tokens: npt.NDArray[np.int64]
     content_tokens: npt.NDArray[np.int64]
     cjk: Floats
+    graded: Graded | None = None
 
     @property
     def has_failed(self) -> npt.NDArray[np.bool_]:
@@ -51,20 +70,23 @@ class Samples:
         return np.array([text is None for text in self.explanations]) | ~np.isfinite(self.mse)
 
 
-def joined(parts: Sequence[Samples]) -> Samples:
-    """Samples of several processes, one behind the other."""
-    return Samples(
-        explanations=[text for part in parts for text in part.explanations],
-        mse=np.concatenate([part.mse for part in parts]),
-        n_tokens=np.concatenate([part.n_tokens for part in parts]),
-        content_tokens=np.concatenate([part.content_tokens for part in parts]),
-        cjk=np.concatenate([part.cjk for part in parts]),
-    )
+def joined(parts: Sequence[Any]) -> Any:
+    """Samples of several processes, one behind the other, whatever is in them."""
+    first: Any = parts[0]
+    kind: Any = type(first)
+    if is_dataclass(first):
+        names = [field.name for field in fields(first)]
+        return kind(**{n: joined([getattr(part, n) for part in parts]) for n in names})
+    if isinstance(first, np.ndarray):
+        return np.concatenate(parts)
+    return None if first is None else [item for part in parts for item in part]
 
 
 Term = Callable[[Samples], Floats]
 
 _TERMS: dict[str, Term] = {}
+#: Names of those that are taken at every graded end.
+_OF_THE_TEXT: set[str] = set()
 
 
 def reward_term(function: Term) -> Term:
@@ -73,13 +95,19 @@ def reward_term(function: Term) -> Term:
     return function
 
 
-@reward_term
+def reconstruction_term(function: Term) -> Term:
+    """Register a term that every graded end earns for the text up to it."""
+    _OF_THE_TEXT.add(function.__name__)
+    return reward_term(function)
+
+
+@reconstruction_term
 def negative_mse(samples: Samples) -> Floats:
     """−MSE of the reconstruction, in [−4, 0]; −2 where failed."""
     return -np.where(samples.has_failed, FAILED_MSE, samples.mse)
 
 
-@reward_term
+@reconstruction_term
 def negative_log_mse(samples: Samples) -> Floats:
     """−log MSE (natural), which pays as much for halving a small error as a large one."""
     return -np.log(np.maximum(np.where(samples.has_failed, FAILED_MSE, samples.mse), _SMALLEST_MSE))
@@ -125,6 +153,36 @@ def rewards_of(
     terms = {name: weight * _TERMS[name](samples) for name, weight in weights.items()}
     terms["length"] = -length_penalty * counted_length(samples, length_counts)
     return np.sum(list(terms.values()), axis=0), terms
+
+
+def end_rewards(samples: Samples, weights: Mapping[str, float]) -> tuple[Floats, dict[str, Floats]]:
+    """What each graded end is worth ``[n, m]``, and each term's sum over the ends ``[n]``.
+
+    An end earns its weight times the terms of the reconstruction and pays λ for each token of its
+    segment; the last end also earns the other terms, those of the whole response.
+    """
+    graded = samples.graded
+    assert graded is not None
+    ends, reached = graded.ends, graded.ends.is_reached
+    columns: list[Floats] = []
+    sums: dict[str, Floats] = {}
+    for end in range(graded.mse.shape[1]):
+        is_last = end == graded.mse.shape[1] - 1
+        there = replace(
+            samples, explanations=[texts[end] for texts in ends.texts], mse=graded.mse[:, end]
+        )
+        terms: dict[str, Floats] = {}
+        for name, weight in weights.items():
+            if name in _OF_THE_TEXT:
+                terms[name] = ends.weights[:, end] * (weight * _TERMS[name](there))
+            elif is_last:
+                terms[name] = weight * _TERMS[name](there)
+        terms["length"] = -ends.penalties[:, end] * graded.lengths[:, end]
+        columns.append(np.where(reached[:, end], np.sum(list(terms.values()), axis=0), 0.0))
+        for name, values in terms.items():
+            here = np.where(reached[:, end], values, 0.0)
+            sums[name] = sums[name] + here if name in sums else here
+    return np.stack(columns, axis=1), sums
 
 
 def check_terms(weights: Mapping[str, float]) -> None:

@@ -25,11 +25,13 @@ from torch.distributed.device_mesh import DeviceMesh
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import Baselines, measure_baselines
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.nla.verbalizer import Explanations, Verbalizer
+from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import RL_ADAPTER, add_lora
 from nla_audit.train.clock import Clock
+from nla_audit.train.credit import end_advantages, token_credit
 from nla_audit.train.dataset import Dataset
-from nla_audit.train.grpo import Settings, group_advantages, is_flat, response_weights
+from nla_audit.train.grading import Ends, Stopping
+from nla_audit.train.grpo import Settings, is_flat, response_weights
 from nla_audit.train.interruption import Stopped, Wish
 from nla_audit.train.log_probs import micro_batches, without_tokens
 from nla_audit.train.measure import explain_and_score, summary
@@ -37,9 +39,11 @@ from nla_audit.train.policy import Policy
 from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe import Rl
 from nla_audit.train.reconstruction import accumulate_ar_gradients
-from nla_audit.train.rewards import Samples, check_terms, joined, rewards_of
-from nla_audit.train.rollout import Prompts, repeated, sample, scored
-from nla_audit.train.seeds import Use, derived, rows_of_step
+from nla_audit.train.responses import Responses
+from nla_audit.train.rewards import Samples, check_terms, end_rewards, joined
+from nla_audit.train.rollout import Prompts, repeated, responses_of, scored
+from nla_audit.train.seeds import Use, derived, rows_of_step, stream
+from nla_audit.train.separating import check_has_separator
 from nla_audit.train.sharding import plain_weights, shard, whole
 from nla_audit.train.state import MetricsLog, Progress, load_state, save_state
 from nla_audit.train.update import (
@@ -96,6 +100,7 @@ class RlRun:
         ranks: Ranks | None = None,
     ) -> None:
         check_terms(settings.rewards)
+        check_has_separator(verbalizer.tokenizer, settings.grading.separator())
         self.ranks = ranks or Ranks()
         self.ranks.share(settings.prompts)
         self.settings = settings
@@ -211,22 +216,27 @@ class RlRun:
             prompts = self._prompts(step)
             verbalizer, reader = self._models()
             with clock.phase("generate"), whole(verbalizer):
-                said = sample(
+                responses = responses_of(
                     self.policy.verbalizer,
                     prompts,
+                    self._stopping(step),
                     seed=derived(self.seed, Use.SAMPLING, step),
                     max_new_tokens=settings.max_new_tokens,
                     generation_batch=settings.generation_batch,
                 )
             with clock.phase("score"), whole(reader):
-                samples = scored(self.arms.training, prompts, said, self.policy.verbalizer)
-            rewards, terms = rewards_of(
-                samples,
-                settings.rewards,
-                length_penalty=self.length_penalty,
-                length_counts=settings.length_counts,
-            )
-            experience = self._experience(prompts, said, rewards)
+                ends = settings.grading.ends(responses, self.length_penalty)
+                samples = scored(
+                    self.arms.training,
+                    prompts,
+                    responses,
+                    ends,
+                    tokenizer=self.policy.verbalizer.tokenizer,
+                    length_counts=settings.length_counts,
+                )
+            values, terms = end_rewards(samples, settings.rewards)
+            rewards = values.sum(axis=1)
+            experience = self._experience(prompts, responses, ends, values)
             with clock.phase("reference"):
                 warm = warm_log_probs(self.policy, experience)
             with clock.phase("update"):
@@ -268,9 +278,23 @@ class RlRun:
             self.dataset.activations[chosen], self.dataset.idx[chosen], self.settings.samples
         )
 
-    def _experience(self, prompts: Prompts, said: Explanations, rewards: np.ndarray) -> Experience:
-        generated, settings = said.generated, self.settings
+    def _stopping(self, step: int) -> Stopping:
+        """Where this process's groups stop; drawn for all groups of the step."""
+        rng = stream(self.seed, Use.GRADING, step)
+        everywhere = self.settings.grading.stopping(self.settings.prompts, rng)
+        share = self.ranks.share(self.settings.prompts)
+        tokens, claims = everywhere.tokens, everywhere.claims
+        return Stopping(
+            tokens=None if tokens is None else tokens[share],
+            claims=None if claims is None else claims[share],
+        )
+
+    def _experience(
+        self, prompts: Prompts, responses: Responses, ends: Ends, values: np.ndarray
+    ) -> Experience:
+        generated, settings = responses.said.generated, self.settings
         verbalizer = self.policy.verbalizer
+        advantages = end_advantages(values, ends.is_reached, settings.samples, settings.advantage)
         batches = micro_batches(
             generated.token_ids,
             generated.lengths,
@@ -283,7 +307,7 @@ class RlRun:
         return Experience(
             activations=torch.from_numpy(prompts.activations).to(verbalizer.device),
             old_log_probs=torch.from_numpy(generated.log_probs).to(verbalizer.device),
-            advantages=group_advantages(rewards, settings.samples, settings.advantage),
+            credit=token_credit(advantages, ends, generated.token_ids.shape[1], settings.credit),
             weights=self._weights(generated.lengths),
             batches=batches,
         )
@@ -323,13 +347,16 @@ class RlRun:
         """One step of the AR on the explanations it has just read, where it is trained."""
         if not self.settings.train_ar:
             return {}
-        rows = [row for row, text in enumerate(samples.explanations) if text is not None]
+        whole_only = [[text] for text in samples.explanations]
+        texts = whole_only if samples.graded is None else samples.graded.ends.texts
+        read = [(row, text) for row, some in enumerate(texts) for text in some if text is not None]
+        rows = [row for row, _ in read]
         total = sum(self.ranks.gathered(len(rows)))
         if total == 0:
             return {"ar_loss": None, "ar_grad_norm": None}
         own = accumulate_ar_gradients(
             self.arms.training,
-            [samples.explanations[row] or "" for row in rows],
+            [text for _, text in read],
             prompts.activations[rows],
             self.settings.micro_batch_tokens,
             share=len(rows) / total,

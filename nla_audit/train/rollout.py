@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from nla_audit.nla.fve import squared_error
+from nla_audit.nla.prompts import opening_tokens
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Explanations, Verbalizer
+from nla_audit.text.claims import split_claims
+from nla_audit.train.grading import Ends, Stopping
 from nla_audit.train.measure import content_tokens
-from nla_audit.train.rewards import Samples
+from nla_audit.train.responses import Responses
+from nla_audit.train.rewards import Graded, Samples
 
 #: Room for samples of one activation in a row's key; no group is larger.
 _KEYS_PER_ACTIVATION = 1 << 16
@@ -45,8 +50,11 @@ def sample(
     seed: int,
     max_new_tokens: int,
     generation_batch: int | None,
+    caps: list[int] | None = None,
 ) -> Explanations:
     """Explanations of all rows at temperature 1, in one batch unless told otherwise.
+
+    ``caps`` are the rows' own, where sampling stops before ``max_new_tokens``.
 
     The log-probabilities they come with are those of the distribution sampled from, which is
     what the ratio of the objective needs; nothing has to be computed again.
@@ -58,20 +66,103 @@ def sample(
         max_new_tokens=max_new_tokens,
         temperature=1.0,
         batch_size=generation_batch or max(1, len(prompts.activations)),
+        caps=caps,
     )
+
+
+def responses_of(
+    verbalizer: Verbalizer,
+    prompts: Prompts,
+    stopping: Stopping,
+    *,
+    seed: int,
+    max_new_tokens: int,
+    generation_batch: int | None,
+) -> Responses:
+    """Sampled responses of all rows, stopped where the grading says for each group.
+
+    The opening tag is not counted; a stop at or beyond ``max_new_tokens`` is none.
+    """
+    caps = None
+    if stopping.tokens is not None:
+        opening = opening_tokens(verbalizer.tokenizer)
+        group = len(prompts.activations) // len(stopping.tokens)
+        caps = [opening + most for most in stopping.tokens for _ in range(group)]
+    said = sample(
+        verbalizer,
+        prompts,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        generation_batch=generation_batch,
+        caps=caps,
+    )
+    if stopping.claims is not None:
+        whole = Responses(said, verbalizer.decode, verbalizer.tokenizer)
+        group = len(whole) // len(stopping.claims)
+        most = [claims for claims in stopping.claims for _ in range(group)]
+        caps = [_behind_claim(whole, row, claims) for row, claims in enumerate(most)]
+    if caps is not None:
+        # At the general cap a response has failed; only below it was it stopped on purpose.
+        caps = [cap if cap < max_new_tokens else max_new_tokens + 1 for cap in caps]
+    return Responses(said, verbalizer.decode, verbalizer.tokenizer, caps)
+
+
+def _behind_claim(responses: Responses, row: int, claims: int) -> int:
+    """Tokens up to the end of a response's claim number ``claims``; all, where it has no more."""
+    length = int(responses.lengths[row])
+    (text,) = responses.texts([(row, length)])
+    found = split_claims(text or "")
+    return length if len(found) <= claims else responses.reaching(row, found[claims - 1].end)
 
 
 def scored(
-    reconstructor: Reconstructor, prompts: Prompts, said: Explanations, verbalizer: Verbalizer
+    reconstructor: Reconstructor,
+    prompts: Prompts,
+    responses: Responses,
+    ends: Ends,
+    *,
+    tokenizer: Any,
+    length_counts: Literal["generated", "content"],
 ) -> Samples:
-    """What rewards are computed from."""
-    mse, _ = squared_error(
-        reconstructor.reconstruct(said.explanations), prompts.activations, reconstructor.mse_scale
+    """What rewards are computed from: the text up to each graded end is read."""
+    said, (count, most) = responses.said, ends.stops.shape
+    mse = np.full((count, most), np.nan)
+    rows, columns = np.nonzero(ends.is_reached)
+    mse[rows, columns], _ = squared_error(
+        reconstructor.reconstruct(
+            [ends.texts[row][end] for row, end in zip(rows, columns, strict=True)]
+        ),
+        prompts.activations[rows],
+        reconstructor.mse_scale,
     )
+    content = content_tokens(tokenizer, said)
     return Samples(
         explanations=said.explanations,
-        mse=mse,
+        mse=mse[:, -1],
         n_tokens=said.generated.lengths,
-        content_tokens=content_tokens(verbalizer.tokenizer, said),
+        content_tokens=content,
         cjk=said.cjk,
+        graded=Graded(ends, mse, _segment_lengths(responses, ends, content, length_counts)),
     )
+
+
+def _segment_lengths(
+    responses: Responses,
+    ends: Ends,
+    content: npt.NDArray[np.int64],
+    length_counts: Literal["generated", "content"],
+) -> npt.NDArray[np.float64]:
+    """``[n, m]`` tokens that λ multiplies, of each segment: from the end reached before."""
+    upto = ends.stops.copy()
+    if length_counts == "content":
+        for row in range(len(responses)):
+            start = responses.start(row) if upto.shape[1] > 1 else None
+            upto[row] = np.clip(upto[row] - (start or 0), 0, content[row])
+        upto[:, -1] = content
+    out = np.zeros(upto.shape)
+    before = np.zeros(len(responses), dtype=np.int64)
+    for end in range(upto.shape[1]):
+        reached = ends.is_reached[:, end]
+        out[:, end] = np.where(reached, upto[:, end] - before, 0)
+        before = np.where(reached, upto[:, end], before)
+    return out

@@ -22,6 +22,9 @@ class Use(IntEnum):
     EVALUATION = 9
     COMPLETIONS = 10
     AR_ADAPTERS = 11
+    GRADING = 12
+    PREFIXES = 13
+    SEPARATOR = 14
 
 
 def stream(seed: int, use: Use, *more: int) -> np.random.Generator:

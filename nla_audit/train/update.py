@@ -23,14 +23,14 @@ class Experience:
     Attributes:
         activations: ``[n, d_model]`` injected into each response's prompt.
         old_log_probs: ``[n, longest]``, recorded while sampling; NaN behind the last token.
-        advantages: ``[n]``.
+        credit: ``[n, longest]`` of each token; see :mod:`nla_audit.train.credit`.
         weights: ``[n]``, of the length normalisation.
         batches: the responses, divided.
     """
 
     activations: torch.Tensor
     old_log_probs: torch.Tensor
-    advantages: Floats
+    credit: Floats
     weights: Floats
     batches: Sequence[MicroBatch]
 
@@ -88,7 +88,7 @@ def accumulate_gradients(
             # Behind the last token: any number, so that no NaN gets into the gradient.
             torch.where(batch.is_token, old, log_probs.detach()),
             warm_log_prob,
-            torch.from_numpy(experience.advantages[batch.rows]).to(log_probs),
+            torch.from_numpy(experience.credit[batch.rows, :longest]).to(log_probs),
             settings,
         )
         weights = torch.from_numpy(experience.weights[batch.rows]).to(log_probs)

@@ -17,6 +17,7 @@ import torch
 
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import measure_baselines, squared_error
+from nla_audit.nla.prefixes import prefixes_of
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import add_lora
@@ -26,7 +27,7 @@ from nla_audit.train.log_probs import micro_batches, padded, response_log_probs
 from nla_audit.train.measure import explain_and_score, summary
 from nla_audit.train.recipe import Supervised, WarmStart
 from nla_audit.train.reconstruction import accumulate_ar_gradients
-from nla_audit.train.seeds import Use, derived, rows_of_step
+from nla_audit.train.seeds import Use, derived, rows_of_step, stream
 from nla_audit.train.state import MetricsLog, Progress, load_state, save_state
 from nla_audit.train.update import Trainer
 
@@ -62,6 +63,21 @@ def plain_gold(explanation: str) -> str:
     if _TAG in text:
         text = text.split(_TAG, 1)[1].split("</explanation>", 1)[0]
     return text.strip()
+
+
+def cut_at_random(
+    tokenizer: Any, texts: list[str], share: float, rng: np.random.Generator
+) -> list[str]:
+    """``texts``, of which a ``share`` is cut after one of its tokens, each alike."""
+    is_cut, places = rng.random(len(texts)) < share, rng.random(len(texts))
+    if not is_cut.any():
+        return texts
+    whole = prefixes_of(tokenizer, texts, [])
+    lengths = [1 + int(place * one.tokens) for place, one in zip(places, whole, strict=True)]
+    return [
+        prefixes_of(tokenizer, [text], [length])[0].texts[0] if cut else text
+        for text, cut, length in zip(texts, is_cut, lengths, strict=True)
+    ]
 
 
 def train_av(
@@ -163,7 +179,12 @@ def train_ar(
         chosen = rows[
             rows_of_step(seed, Use.AR_WARM_START, step, settings.ar.batch_size, len(rows))
         ]
-        texts = [plain_gold(text) for text in dataset.gold(chosen)]
+        texts = cut_at_random(
+            reconstructor.tokenizer,
+            [plain_gold(text) for text in dataset.gold(chosen)],
+            settings.ar_prefixes,
+            stream(seed, Use.PREFIXES, step),
+        )
         return accumulate_ar_gradients(reconstructor, texts, dataset.activations[chosen], None)
 
     def evaluate() -> dict[str, float]:

@@ -107,6 +107,29 @@ def test_completions_are_what_an_audit_reads(out):
     assert (fixed >= 3).all()
     failed = completions.rows.filter(~pl.col("extracted"))
     assert failed["fve"].null_count() == failed.height
+    # Fails with: a failed response counted as a whole, which explain leaves null.
+    raw = pl.read_parquet(out / "completions" / "completions.parquet")
+    assert failed.height > 0
+    assert (raw["content_tokens"].is_null() == ~raw["extracted"]).all()
+
+
+def test_fve_by_prefix_stands_beside_the_completions(out):
+    # Fails with: prefixes longer than a text left out; another baseline than the table's.
+    table = pl.read_parquet(out / "completions" / "completions.parquet")
+    by_prefix = pl.read_parquet(out / "completions" / "prefix_fve.parquet")
+    assert by_prefix.columns == ["model", "idx", "sample", "unit", "length", "fve"]
+    assert set(by_prefix["unit"]) == {"tokens", "claims"}
+    key = ["model", "idx", "sample"]
+    longest = by_prefix.filter(pl.col("unit") == "tokens", pl.col("length") == pl.max("length"))
+    whole = table.filter(pl.col("ar") == "warm-start", pl.col("fve").is_not_null())
+    joined = whole.join(
+        by_prefix.filter(pl.col("unit") == "tokens").sort("length").group_by(key).last(), on=key
+    )
+    assert joined.height == whole.height > 0
+    np.testing.assert_allclose(joined["fve"], joined["fve_right"], atol=1e-5)
+    assert longest.height <= whole.height
+    firsts = by_prefix.filter(pl.col("unit") == "tokens", pl.col("length") == 1)
+    assert not np.allclose(firsts["fve"].mean(), whole["fve"].mean(), atol=1e-6)
 
 
 def test_gold_texts_of_the_same_activations_stand_beside_them(out):

@@ -10,14 +10,17 @@ import pytest
 import torch
 
 from nla_audit.errors import UserError
+from nla_audit.nla.target import TargetModel
 from nla_audit.train.dataset import (
     make_dataset,
     read_dataset,
     read_training_table,
     write_dataset,
 )
-from nla_audit.train.extraction import extract
 from nla_audit.train.labeler import cached, write_missing_gold
+from nla_audit.train.layout import Layout
+from nla_audit.train.prepare import extracted, make_activations
+from nla_audit.train.read_recipe import parse_recipe
 from nla_audit.train.recipe import Labeler
 from nla_audit.train.seeds import Use, rows_of_step
 from tests.train import miniature
@@ -86,7 +89,8 @@ def test_extraction_is_hidden_states_after_the_block():
     documents = [[5, 6, 7, 8, 9], [7, 7], [9, 8, 7]]
     positions = [[1, 4], [0], [2]]
     for layer in range(miniature.BLOCKS):
-        found = extract(model, documents, positions, layer, lambda *_: None)
+        target = TargetModel(model, miniature.tokenizer(), layer)
+        found = extracted(target, documents, positions, lambda *_: None)
         expected = []
         for ids, places in zip(documents, positions, strict=True):
             block_output = []
@@ -167,3 +171,26 @@ def test_fixed_lists_packed_tables_and_tags_are_read(tmp_path):
 def test_gold_that_is_no_text_is_named(values, tmp_path):
     with pytest.raises(UserError, match='column "explanation" holds'):
         read(table().with_columns(explanation=pl.Series(values)), tmp_path)
+
+
+def test_special_tokens_are_never_taken(tmp_path):
+    """What ``extract`` never reads, a course does not read either."""
+    # Fails with: every position from first_position on drawn from.
+    miniature.model().save_pretrained(tmp_path / "model")
+    tokenizer = miniature.tokenizer()
+    tokenizer.save_pretrained(tmp_path / "model")
+    special = tokenizer.eos_token
+    texts = [f"harbour {special} scene {special} {special} kitchen"] * 4
+    pl.DataFrame({"text": texts, "doc_id": list("abcd")}).write_ndjson(tmp_path / "t.jsonl")
+    raw = {
+        "name": "x",
+        "target": {"model": "model", "layer_index": 1},
+        "data": {"texts": "t.jsonl", "positions_per_document": 9, "first_position": 0},
+    }
+    layout = Layout(parse_recipe(raw, "x"), tmp_path, tmp_path / "out")
+    make_activations(layout, lambda *_: None)
+    found = read_dataset(layout.activations)
+    places = tokenizer(texts[0])["input_ids"]
+    plain = [place for place, token in enumerate(places) if token not in tokenizer.all_special_ids]
+    assert 0 < len(plain) < len(places)
+    assert found.positions == plain * 4

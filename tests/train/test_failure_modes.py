@@ -12,12 +12,14 @@ from torch import nn
 
 from nla_audit.nla.generation import NO_TOKEN
 from nla_audit.train.adapters import add_lora
+from nla_audit.train.credit import group_advantages
 from nla_audit.train.dataset import split_by_document
-from nla_audit.train.grpo import group_advantages
+from nla_audit.train.grading import read_grading
 from nla_audit.train.log_probs import micro_batches, response_log_probs
 from nla_audit.train.measure import content_tokens
 from nla_audit.train.policy import Policy
 from nla_audit.train.recipe import Lora, Optimizer
+from nla_audit.train.responses import Responses
 from nla_audit.train.rewards import FAILED_MSE, Samples, rewards_of
 from nla_audit.train.rollout import repeated, sample, scored
 from nla_audit.train.update import Trainer
@@ -31,7 +33,16 @@ def rollout(warm):
     rows = warm.dataset.training_rows[:ROWS]
     prompts = repeated(warm.dataset.activations[rows], warm.dataset.idx[rows], SAMPLES)
     said = sample(warm.verbalizer, prompts, seed=1, max_new_tokens=CAP, generation_batch=None)
-    samples = scored(miniature.reconstructor(), prompts, said, warm.verbalizer)
+    verbalizer = warm.verbalizer
+    responses = Responses(said, verbalizer.decode, verbalizer.tokenizer)
+    samples = scored(
+        miniature.reconstructor(),
+        prompts,
+        responses,
+        read_grading("final").ends(responses, 0.0),
+        tokenizer=verbalizer.tokenizer,
+        length_counts="generated",
+    )
     return prompts, said, samples
 
 

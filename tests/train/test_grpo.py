@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from nla_audit.nla.generation import NO_TOKEN
+from nla_audit.train.credit import end_advantages
 from nla_audit.train.grpo import (
     Settings,
-    group_advantages,
     is_flat,
     response_weights,
     token_terms,
@@ -22,6 +22,7 @@ from nla_audit.train.policy import Policy
 from nla_audit.train.recipe import Lora
 from nla_audit.train.update import Experience, accumulate_gradients, warm_log_probs
 from tests.train import miniature
+from tests.train.former import group_advantages
 
 GROUP, GROUPS, MAX_NEW_TOKENS = 3, 2, 9
 CLIP, KL = 0.2, 0.3
@@ -63,6 +64,10 @@ def slow_loss(policy_rows, old_rows, warm_rows, rewards, how):
         else:
             total = total + of_response / MAX_NEW_TOKENS / count
     return total
+
+
+def spread(advantages, token_ids):
+    return np.repeat(advantages[:, None], token_ids.shape[1], axis=1)
 
 
 @pytest.fixture(params=["full", "lora"])
@@ -126,7 +131,7 @@ def test_gradients_equal_the_obvious_implementation(policy, how, budget):
     experience = Experience(
         activations=tensors,
         old_log_probs=old,
-        advantages=group_advantages(rewards, GROUP, "standardized"),
+        credit=spread(group_advantages(rewards, GROUP, "standardized"), token_ids),
         weights=response_weights(counts, how, MAX_NEW_TOKENS),
         batches=micro_batches(
             token_ids, counts, len(policy.verbalizer.prompt.ids), budget, torch.device("cpu")
@@ -148,7 +153,8 @@ def test_gradients_equal_the_obvious_implementation(policy, how, budget):
 
 def test_equal_rewards_teach_nothing():
     rewards = np.array([0.1, 0.1, 0.1, -1.0, 0.0, 1.0])
-    advantages = group_advantages(rewards, 3, "standardized")
+    reached = np.ones((6, 1), dtype=bool)
+    advantages = end_advantages(rewards[:, None], reached, 3, "standardized")[:, 0]
     assert advantages[:3].tolist() == [0.0, 0.0, 0.0]
     assert is_flat(rewards, 3).tolist() == [True, False]
     np.testing.assert_allclose(advantages[3:], [-1.224744, 0, 1.224744], rtol=1e-5)
@@ -156,7 +162,9 @@ def test_equal_rewards_teach_nothing():
 
 def test_centered_advantages_keep_the_scale_of_rewards():
     rewards = np.array([0.0, 0.2, 5.0, 7.0])
-    assert group_advantages(rewards, 2, "centered").tolist() == [-0.1, 0.1, -1.0, 1.0]
+    reached = np.ones((4, 1), dtype=bool)
+    advantages = end_advantages(rewards[:, None], reached, 2, "centered")[:, 0]
+    assert advantages.tolist() == [-0.1, 0.1, -1.0, 1.0]
 
 
 def test_padding_never_reaches_the_loss():
@@ -164,7 +172,7 @@ def test_padding_never_reaches_the_loss():
         torch.tensor([[0.0, 0.0]]),
         torch.tensor([[0.0, torch.nan]]),
         torch.tensor([[0.0, torch.nan]]),
-        torch.tensor([1.0]),
+        torch.tensor([[1.0, 1.0]]),
         Settings(CLIP, KL),
     )
     loss = weighted_loss(terms, torch.tensor([[True, False]]), torch.tensor([1.0]))
@@ -213,7 +221,7 @@ def test_bandit_with_known_optimum():
             log_probs,
             log_probs.detach(),
             warm[chosen][:, None],
-            torch.from_numpy(advantages),
+            torch.from_numpy(advantages)[:, None],
             Settings(clip=0.2, kl=beta),
         )
         lengths = np.ones(group, dtype=np.int64)

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from nla_audit.train.adapters import add_lora, has_adapter
-from nla_audit.train.grpo import Settings, group_advantages, response_weights
+from nla_audit.train.credit import group_advantages
+from nla_audit.train.grpo import Settings, response_weights
 from nla_audit.train.log_probs import micro_batches
 from nla_audit.train.policy import Policy
 from nla_audit.train.recipe import Lora
@@ -25,7 +26,13 @@ def gradients(policy, budget=None):
     experience = Experience(
         torch.from_numpy(prompts.activations),
         torch.from_numpy(said.log_probs),
-        group_advantages(np.array([0.0, 1.0, 3.0, 1.0, 0.0, 0.5]), samples, "standardized"),
+        np.repeat(
+            group_advantages(np.array([0.0, 1.0, 3.0, 1.0, 0.0, 0.5]), samples, "standardized")[
+                :, None
+            ],
+            said.token_ids.shape[1],
+            axis=1,
+        ),
         response_weights(said.lengths, "sample", 12),
         micro_batches(said.token_ids, said.lengths, 9, budget, torch.device("cpu")),
     )

@@ -21,7 +21,7 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.save import new_sidecar
 from nla_audit.nla.sidecar import parse_sidecar
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.train.grpo import group_advantages
+from nla_audit.train.credit import group_advantages
 from nla_audit.train.log_probs import response_log_probs
 from nla_audit.train.pair import save_trained_ar
 from nla_audit.train.recipe import Lora, Optimizer, Supervised

@@ -191,7 +191,7 @@ def test_losses_that_are_not_finite_are_skipped_counted_and_end_the_run(warm, tm
 
     def broken(*arguments):
         experience = real(*arguments)
-        experience.advantages[0] = np.nan
+        experience.credit[0] = np.nan
         return experience
 
     run._experience = broken

@@ -1,0 +1,1 @@
+"""One grading a file; see :mod:`nla_audit.train.grading`."""

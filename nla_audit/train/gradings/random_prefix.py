@@ -1,0 +1,54 @@
+"""A prefix of random length is all that is said, and graded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from pydantic import model_validator
+
+from nla_audit.train.grading import Ends, Grading, Stopping, grading
+from nla_audit.train.gradings.final import Final
+from nla_audit.train.section import Positive
+
+if TYPE_CHECKING:
+    from nla_audit.train.responses import Responses
+
+
+@grading(
+    "random prefix",
+    "sampling stops at a length drawn anew for each group, and what was said by then earns the "
+    "reward",
+)
+class RandomPrefix(Grading):
+    """The same length for a whole group; running into it is no failure, the general cap is."""
+
+    kind: Literal["random_prefix"] = "random_prefix"
+    unit: Literal["tokens", "claims"] = "tokens"
+    """What is counted, in the explanation. Claims are sampled to the end and cut afterwards."""
+    shortest: Positive = 1
+    """The least that may be drawn."""
+    longest: Positive = 120
+    """The most that may be drawn."""
+    draw: Literal["uniform", "log_uniform", "tapered"] = "uniform"
+    """Every length alike; every factor of length alike; or less often the longer, falling linearly
+    to zero just beyond the longest."""
+
+    @model_validator(mode="after")
+    def _fit(self) -> RandomPrefix:
+        if self.shortest > self.longest:
+            raise ValueError(f"shortest {self.shortest} is above longest {self.longest}")
+        return self
+
+    def stopping(self, groups: int, rng: np.random.Generator) -> Stopping:
+        lengths = np.arange(self.shortest, self.longest + 1)
+        shares = {
+            "uniform": np.ones(len(lengths)),
+            "log_uniform": np.log((lengths + 1) / lengths),
+            "tapered": (self.longest + 1 - lengths).astype(np.float64),
+        }[self.draw]
+        drawn = rng.choice(lengths, size=groups, p=shares / shares.sum()).tolist()
+        return Stopping(tokens=drawn) if self.unit == "tokens" else Stopping(claims=drawn)
+
+    def ends(self, responses: Responses, length_penalty: float) -> Ends:
+        return Final().ends(responses, length_penalty)

@@ -26,8 +26,9 @@ import polars as pl
 from rich.console import Console
 from rich.progress import track
 
+from nla_audit.analyzers import registry
 from nla_audit.completions import Completions, from_frame
-from nla_audit.findings import Finding, registry
+from nla_audit.findings import Finding
 from nla_audit.world.demo import truth_beside_estimate
 from nla_audit.world.planted import PlantedModel, plant
 

@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nla_audit.findings import Finding, registry
+from nla_audit.analyzers import registry
+from nla_audit.findings import Finding
 from nla_audit.probes.attribution_scores import (
     GREEDY,
     MOST_CLAIMS,

@@ -12,11 +12,12 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from nla_audit import cli, findings
+from nla_audit import analyzers, cli, findings
+from nla_audit.analyzers import registry
 from nla_audit.commands.listing import analyzer_names
 from nla_audit.completions import Completions
 from nla_audit.errors import first_line
-from nla_audit.findings import Finding, Option, analyzer, registry
+from nla_audit.findings import Finding, Option, analyzer
 
 ROOT = Path(__file__).parents[1]
 
@@ -420,12 +421,12 @@ class TestProcess:
         program = """
 import os, signal, sys, time
 from dataclasses import replace
-from nla_audit import cli, findings
+from nla_audit import analyzers, cli, findings
 def slow(completions, **options):
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(60)
 signal.signal(signal.SIGINT, signal.default_int_handler)
-findings._REGISTRY["frontier"] = replace(findings.registry()["frontier"], run=slow)
+findings._REGISTRY["frontier"] = replace(analyzers.registry()["frontier"], run=slow)
 cli.main(["frontier", sys.argv[1], "--out", sys.argv[2]])
 """
         done = subprocess.run(

@@ -17,11 +17,12 @@ import polars as pl
 import pytest
 
 from nla_audit import cli
+from nla_audit.analyzers import registry
 from nla_audit.commands.listing import analyzer_names
 from nla_audit.commands.seed_option import SEED
 from nla_audit.completions import from_frame
 from nla_audit.errors import UserError
-from nla_audit.findings import Finding, registry
+from nla_audit.findings import Finding
 from nla_audit.report.audit import run_audit
 from nla_audit.report.figures import with_reasons
 from nla_audit.stats import MIN_CLUSTERS
@@ -205,7 +206,7 @@ def by_other_hash_seed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
         sweep_for(name).write_parquet(folder / f"{name}.parquet")
     code = (
         "import json, sys; from nla_audit.completions import load; "
-        "from nla_audit.findings import registry; "
+        "from nla_audit.analyzers import registry; "
         "tables = {n: load(f'{sys.argv[1]}/{n}.parquet') for n in registry()}; "
         "made = {n: c.run(tables[n], seed=0).to_json() for n, c in registry().items()}; "
         "print(json.dumps(made))"

@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 
 from nla_audit import cli
+from nla_audit.analyzers import registry
 from nla_audit.errors import UserError
-from nla_audit.findings import Finding, registry
+from nla_audit.findings import Finding
 from nla_audit.prefix_table import prefixes_from_frame, read_prefixes
 from nla_audit.world.curves import PlantedCurve, plant_curves
 

@@ -13,8 +13,9 @@ import numpy as np
 import polars as pl
 import pytest
 
+from nla_audit.analyzers import registry
 from nla_audit.completions import Completions, load
-from nla_audit.findings import Finding, registry
+from nla_audit.findings import Finding
 
 MODELS = ("base", "p0.0", "p0.001", "p0.002", "p0.006", "p0.015", "p0.03")
 #: model → mean tokens, mean FVE.

@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 
 from nla_audit import cli
+from nla_audit.analyzers import registry
 from nla_audit.analyzers._channels import CATEGORIES, CODE, NAMES
 from nla_audit.analyzers._stego_power import Case, Simulation, clean_cases
 from nla_audit.analyzers._stego_scores import scores_from_frame
 from nla_audit.analyzers.stego import judge, stego
 from nla_audit.errors import UserError
-from nla_audit.findings import registry
 from nla_audit.world.hidden_codes import CODES
 from nla_audit.world.simulated_reader import Reader, draw_facts, write
 

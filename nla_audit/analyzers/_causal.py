@@ -23,7 +23,7 @@ from nla_audit.text.segmentation import Segmentation
 
 if TYPE_CHECKING:
     from nla_audit.nla.fve import Baselines
-    from nla_audit.nla.worth import Scorer
+    from nla_audit.probes.worth import Scorer
 
 #: Of a larger table this many activations are edited and read again: each costs as many readings
 #: as its explanations have claims.
@@ -118,7 +118,7 @@ def claim_worth_tables(
         activation) in FVE points with intervals; and per model ``cheap_first``, how often a
         dropped claim was worth less than a kept one of the same explanation (0.5: at random).
     """
-    from nla_audit.nla.worth import cheap_first, claim_worth  # noqa: PLC0415
+    from nla_audit.probes.worth import cheap_first, claim_worth  # noqa: PLC0415
 
     by_model = _chosen_pairs(completions, ruler, seed)
     texts = _explanations(completions)
@@ -193,7 +193,7 @@ def fve_parts(
         model → ``fve_change_reread`` and ``fve_by_omission``, ``fve_by_rewording``,
         ``fve_by_additions``, which sum to it, with intervals.
     """
-    from nla_audit.nla.counterfactual import PARTS, difference_from, split_change  # noqa: PLC0415
+    from nla_audit.probes.counterfactual import PARTS, difference_from, split_change  # noqa: PLC0415
 
     by_model = _chosen_pairs(completions, ruler, seed)
     texts = _explanations(completions)

@@ -21,9 +21,9 @@ from nla_audit.errors import UserError
 
 if TYPE_CHECKING:
     from nla_audit.findings import Finding
-    from nla_audit.nla.attributing import Attributed
+    from nla_audit.probes.attributing import Attributed
 
-#: As :data:`nla_audit.nla.attributing.DEFAULT_LIMIT`, which takes torch to import.
+#: As :data:`nla_audit.probes.attributing.DEFAULT_LIMIT`, which takes torch to import.
 _DEFAULT_LIMIT = 100
 
 
@@ -68,10 +68,10 @@ def _read(
 ) -> tuple[Attributed, dict[str, float | None], dict[str, Any]]:
     """Take the explanations apart and read them; with λ by model, and what was done."""
     from nla_audit.nla.activations import read_activations  # noqa: PLC0415  (torch)
-    from nla_audit.nla.attributing import AttributionSettings, attribute_with  # noqa: PLC0415
     from nla_audit.nla.find_pair import find_pair  # noqa: PLC0415
     from nla_audit.nla.load import load  # noqa: PLC0415
     from nla_audit.nla.score import read_texts  # noqa: PLC0415
+    from nla_audit.probes.attributing import AttributionSettings, attribute_with  # noqa: PLC0415
 
     given = given_baselines(arguments["baseline_value"])
     with console.status("reading the tables"):

@@ -42,7 +42,7 @@ def _run(**arguments: Any) -> None:
             "stego needs one of --scores TABLE, --pair PAIR (or --ar AR) with --completions and "
             "--activations, or --self-test"
         )
-    from nla_audit.llm.writers import check_writer  # noqa: PLC0415  (keeps --help fast)
+    from nla_audit.probes.writers import check_writer  # noqa: PLC0415  (keeps --help fast)
 
     check_writer(arguments["paraphraser"])
     console = Console(stderr=True)
@@ -125,14 +125,14 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     """Change the texts, read them; scores, caveats and examples."""
     from nla_audit.analyzers._stego_scores import scores_from_frame  # noqa: PLC0415
     from nla_audit.llm.client import EndpointSettings  # noqa: PLC0415
-    from nla_audit.llm.writers import writer_of  # noqa: PLC0415
     from nla_audit.nla.activations import read_activations  # noqa: PLC0415  (torch)
     from nla_audit.nla.find_pair import find_pair  # noqa: PLC0415
     from nla_audit.nla.load import load  # noqa: PLC0415
-    from nla_audit.nla.probing import ProbeSettings, probe  # noqa: PLC0415
     from nla_audit.nla.record import activations_record, reconstructor_record  # noqa: PLC0415
     from nla_audit.nla.score import read_texts  # noqa: PLC0415
     from nla_audit.probes.examples import chosen_examples  # noqa: PLC0415
+    from nla_audit.probes.probing import ProbeSettings, probe  # noqa: PLC0415
+    from nla_audit.probes.writers import writer_of  # noqa: PLC0415
 
     for name in ("completions", "activations"):
         if not arguments[name]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
-from nla_audit.probes.transforms.synonyms import GROUP_OF, PATTERN, as_written
+from nla_audit.text.synonyms import GROUP_OF, PATTERN, as_written
 
 #: Tasks that no rule does; they fail, and are counted.
 _BEYOND_RULES = frozenset({"translate", "translate_back", "rewrite_fluently", "compress_written"})

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nla_audit.probes.parts import QUOTE_MARKS, claim_pieces, quote_extents
 from nla_audit.text.items import named_entities, numbers
+from nla_audit.text.parts import QUOTE_MARKS, claim_pieces, quote_extents
 from nla_audit.text.words import FUNCTION_WORDS, word_spans
 
 INSIDE, MARKS, OUTSIDE = PLACES = ("inside quotes", "quote marks", "outside quotes")

@@ -27,7 +27,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from nla_audit.nla.worth import without
 from nla_audit.probes.attribution import (
     ClaimPieces,
     greedy_orders,
@@ -36,6 +35,7 @@ from nla_audit.probes.attribution import (
     without_token,
 )
 from nla_audit.probes.registry import generator_for
+from nla_audit.probes.worth import without
 from nla_audit.text.claims import split_claims
 
 Floats = npt.NDArray[np.float64]

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from nla_audit.analyzers import registry
 from nla_audit.errors import UserError
 from nla_audit.files import write_text, writing
-from nla_audit.findings import Card, Finding, registry
+from nla_audit.findings import Card, Finding
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.document import Document, section, what_was_audited
 from nla_audit.report.figures import Rendered, render_figures, with_reasons

@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nla_audit.probes.parts import claim_pieces, joined
-from nla_audit.probes.transforms.synonyms import GROUP_OF, PATTERN, as_written
 from nla_audit.text.items import quoted_spans
+from nla_audit.text.parts import claim_pieces, joined
+from nla_audit.text.synonyms import GROUP_OF, PATTERN, as_written
 from nla_audit.text.words import word_spans
 
 Bits = Sequence[int]

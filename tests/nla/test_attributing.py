@@ -13,11 +13,11 @@ from nla_audit import cli
 from nla_audit.commands.attribution import command
 from nla_audit.errors import UserError
 from nla_audit.nla.activations import read_activations
-from nla_audit.nla.attributing import DEFAULT_LIMIT, AttributionSettings, attribute_with
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.load import Placement, load
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.score import read_texts
+from nla_audit.probes.attributing import DEFAULT_LIMIT, AttributionSettings, attribute_with
 from tests.nla import planted_pair
 
 N = 14

@@ -14,13 +14,13 @@ import pytest
 
 from nla_audit import cli
 from nla_audit.llm.interface import Request
-from nla_audit.llm.writers import writer_of
 from nla_audit.nla.activations import read_activations
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.load import Placement, load
-from nla_audit.nla.probing import ProbeSettings, probe
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.score import read_texts
+from nla_audit.probes.probing import ProbeSettings, probe
+from nla_audit.probes.writers import writer_of
 from tests.llm.server import Behaviour, serving
 from tests.nla import planted_pair, tiny
 

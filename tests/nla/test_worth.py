@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from nla_audit.errors import UserError
-from nla_audit.nla.counterfactual import (
+from nla_audit.nla.fve import BaselineName, Baselines
+from nla_audit.nla.load import Placement, load
+from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.probes.counterfactual import (
     PARTS,
     SUBSETS,
     Difference,
@@ -25,10 +28,7 @@ from nla_audit.nla.counterfactual import (
     shapley,
     split_change,
 )
-from nla_audit.nla.fve import BaselineName, Baselines
-from nla_audit.nla.load import Placement, load
-from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.nla.worth import cheap_first, claim_worth, without
+from nla_audit.probes.worth import cheap_first, claim_worth, without
 from nla_audit.text.claims import split_claims
 from tests.nla import planted_pair
 
@@ -407,7 +407,7 @@ class TestPlantedPair:
 
 
 def test_analyzers_may_import_it_without_torch() -> None:
-    program = "import sys; import nla_audit.nla.counterfactual; print('torch' in sys.modules)"
+    program = "import sys; import nla_audit.probes.counterfactual; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program],
         cwd=Path(__file__).parents[2],

@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
-from nla_audit.probes.parts import outside_quotes
 from nla_audit.probes.registry import transform
+from nla_audit.text.parts import outside_quotes
 
 #: Longer phrase → what says the same; the empty string where it says nothing.
 _SHORTER = {

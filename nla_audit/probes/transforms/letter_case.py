@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from nla_audit.probes.parts import outside_quotes
 from nla_audit.probes.registry import transform
+from nla_audit.text.parts import outside_quotes
 
 
 @transform(

@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
-from nla_audit.probes.parts import outside_quotes
 from nla_audit.probes.registry import transform
+from nla_audit.text.parts import outside_quotes
 
 # A mark between digits belongs to a number (1,000; 3.5; 10:30), a dot inside a word to the word.
 _LINKS = re.compile(r"\s*(?:(?<!\d)[,;:]+|[,;:]+(?!\d)|[—–]+|(?<=\s)-+(?=\s))(?=\s|$)")

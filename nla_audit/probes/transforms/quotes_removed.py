@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
-from nla_audit.probes.parts import with_quotes
 from nla_audit.probes.registry import transform
+from nla_audit.text.parts import with_quotes
 
 
 @transform(

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from nla_audit.probes.parts import claim_pieces, joined
 from nla_audit.probes.registry import transform
+from nla_audit.text.parts import claim_pieces, joined
 
 
 @transform(

@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from nla_audit import analyzers, cli, findings
+from nla_audit import cli, findings
 from nla_audit.analyzers import registry
 from nla_audit.commands.listing import analyzer_names
 from nla_audit.completions import Completions

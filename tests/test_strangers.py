@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -189,7 +190,7 @@ class TestLimits:
 
     def test_what_is_the_same_is_done_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(limits, "_KNOWN", {})
-        done = iter(range(9))
+        done = count()
         monkeypatch.setattr(limits, "_limited", lambda work, _: [next(done), work()])
         for same, expected in (("a", [0, 5]), ("a", [0, 5]), ("b", [1, 5]), (None, [2, 5])):
             found = limits.within_limits(lambda: 5, depends_on=same)

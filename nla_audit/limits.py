@@ -61,12 +61,13 @@ def within_limits(
         OverLimit: it used too much time or memory, or was ended by the system.
         WorkFailed: it raised.
     """
-    if depends_on is not None and depends_on in _KNOWN:
-        return json.loads(_KNOWN[depends_on])
+    known = None if depends_on is None else _KNOWN.get(depends_on)
+    if known is not None:
+        return json.loads(known)
     value = _limited(work, cpu_seconds)
     if depends_on is not None:
         while len(_KNOWN) >= _MOST_KNOWN:
-            del _KNOWN[next(iter(_KNOWN))]
+            _KNOWN.pop(next(iter(_KNOWN)), None)  # another thread may have been sooner
         _KNOWN[depends_on] = json.dumps(value)
     return value
 

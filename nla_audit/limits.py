@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ EXTRA_BYTES = 256 << 20
 #: For the answer, by the clock: a machine may have much else to do.
 _PATIENCE_SECONDS = 60.0
 _CHUNK = 1 << 16
+#: What works depend on → what came back, as JSON; a process loads few checkpoints, often again.
+_KNOWN: dict[Hashable, str] = {}
+_MOST_KNOWN = 64
 
 
 class OverLimit(Exception):
@@ -37,15 +40,39 @@ class WorkFailed(Exception):
     """The work raised; the message is its own, in one line."""
 
 
-def within_limits(work: Callable[[], Any], *, cpu_seconds: float = CPU_SECONDS) -> Any:
+def within_limits(
+    work: Callable[[], Any],
+    *,
+    cpu_seconds: float = CPU_SECONDS,
+    depends_on: Hashable | None = None,
+) -> Any:
     """What ``work`` returns, which must be plain data (it crosses over as JSON).
 
     Where the system has no ``fork`` (Windows), the work is done here, without limits.
+
+    Args:
+        work: what to do; what it changes is not changed in this process.
+        cpu_seconds: processor time that it may take.
+        depends_on: everything that decides what ``work`` returns, by content. What came back from
+            work with the same is given again, without a copy of the process; failures are not
+            kept. ``None`` always works.
 
     Raises:
         OverLimit: it used too much time or memory, or was ended by the system.
         WorkFailed: it raised.
     """
+    known = None if depends_on is None else _KNOWN.get(depends_on)
+    if known is not None:
+        return json.loads(known)
+    value = _limited(work, cpu_seconds)
+    if depends_on is not None:
+        while len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.pop(next(iter(_KNOWN)), None)  # another thread may have been sooner
+        _KNOWN[depends_on] = json.dumps(value)
+    return value
+
+
+def _limited(work: Callable[[], Any], cpu_seconds: float) -> Any:
     if not hasattr(os, "fork"):
         try:
             return work()

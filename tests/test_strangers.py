@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,24 @@ class TestLimits:
     def test_what_does_not_end_is_ended(self, work: Callable[[], object], message: str) -> None:
         with pytest.raises(limits.OverLimit, match=message):
             limits.within_limits(work)
+
+    def test_what_is_the_same_is_done_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(limits, "_KNOWN", {})
+        done = count()
+        monkeypatch.setattr(limits, "_limited", lambda work, _: [next(done), work()])
+        for same, expected in (("a", [0, 5]), ("a", [0, 5]), ("b", [1, 5]), (None, [2, 5])):
+            found = limits.within_limits(lambda: 5, depends_on=same)
+            assert found == expected
+            found.append("what a caller does with it stays with it")
+        for number in range(limits._MOST_KNOWN + 3):
+            limits.within_limits(lambda: 5, depends_on=number)
+        assert len(limits._KNOWN) == limits._MOST_KNOWN
+
+    def test_what_fails_is_tried_again(self) -> None:
+        for _ in range(2):
+            with pytest.raises(limits.WorkFailed, match="division by zero"):
+                limits.within_limits(lambda: 1 / 0, depends_on="a failure")
+        assert limits.within_limits(lambda: 1, depends_on="a failure") == 1
 
     def test_what_fails_says_why(self) -> None:
         with pytest.raises(limits.WorkFailed, match="division by zero"):

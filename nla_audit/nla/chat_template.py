@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,8 +52,32 @@ def rendered_chats(
 
     advice = "use the tokenizer that the checkpoint was made with"
     try:
-        return within_limits(render)
+        return within_limits(
+            render, depends_on=_decides(tokenizer, conversations, add_generation_prompt)
+        )
     except OverLimit as error:
         raise UserError(f"{where}: rendering the chat template {error}; {advice}") from None
     except WorkFailed as error:
         raise TemplateFailed(f"{where}: the chat template fails ({error}); {advice}") from None
+
+
+def _decides(
+    tokenizer: Any, conversations: Sequence[list[dict[str, str]]], add_generation_prompt: bool
+) -> tuple[str, ...] | None:
+    """What a rendering is made of: the template, the tokens that it may name, and what is said.
+
+    ``None`` where that is not known: a template's own clock, a tokenizer with code of its own.
+    """
+    template = getattr(tokenizer, "chat_template", None)
+    if not isinstance(template, str) or "strftime" in template:
+        return None
+    if not type(tokenizer).__module__.startswith("transformers."):
+        return None
+    return (
+        "chat",
+        type(tokenizer).__qualname__,
+        template,
+        repr(tokenizer.special_tokens_map),
+        json.dumps(conversations),
+        str(add_generation_prompt),
+    )

@@ -146,7 +146,7 @@ def check_patterns(adapter: Adapter, names: Iterable[str], where: Path) -> None:
                 compiled.match(name)
 
     try:
-        within_limits(run)
+        within_limits(run, depends_on=("patterns", tuple(patterns), tuple(tried)))
     except OverLimit as error:
         raise UserError(
             f"{where}: matching its patterns ({shown(patterns[0])}) against the names of modules "

@@ -17,6 +17,7 @@ from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.escape import safe_text
+from nla_audit.report.labels import lay_out
 from nla_audit.report.plots import PLOTS
 
 _STYLE: dict[str, Any] = {
@@ -47,6 +48,7 @@ _STYLE: dict[str, Any] = {
     "ytick.labelsize": 8,
 }
 _PNG_DPI = 180
+_MARGIN_INCHES = 0.12
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,21 @@ def render_figure(finding: Finding, figure: Figure, colours: ModelColours) -> Re
     with matplotlib.rc_context(style), warnings.catch_warnings():
         # A script that the font lacks is drawn as boxes; the tables hold the text.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        canvas = Canvas(figsize=(6.6, 3.9), layout="constrained")
+        canvas = Canvas(figsize=(6.6, 3.9))
         FigureCanvasAgg(canvas)
         axes = canvas.add_subplot()
         # The title first: labels are placed in axes of their final size.
         axes.set_title(safe_text(figure.title), fontweight="bold", color="#222222", pad=10)
         PLOTS[figure.kind](axes, frame, figure, colours)
+        lay_out(canvas)
+        # Measured once for both formats: "tight" would measure for each, with a trial drawing.
+        box = canvas.get_tightbbox().padded(_MARGIN_INCHES)
         svg, png = io.StringIO(), io.BytesIO()
-        tight: dict[str, Any] = {"bbox_inches": "tight", "pad_inches": 0.12}
-        canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None}, **tight)
-        canvas.savefig(png, format="png", dpi=_PNG_DPI, metadata={"Software": None}, **tight)
+        no_date: dict[str, Any] = {"Date": None, "Creator": None}
+        canvas.savefig(svg, format="svg", bbox_inches=box, metadata=no_date)
+        canvas.savefig(
+            png, format="png", bbox_inches=box, dpi=_PNG_DPI, metadata={"Software": None}
+        )
     return Rendered(name, figure, _tidy(svg.getvalue(), name), png.getvalue())
 
 

@@ -7,6 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Bbox
 
 #: Where a label may sit, in points from its data point, best places first.
@@ -39,9 +41,11 @@ def place_labels(
     ``lines`` are drawn polylines, ``[points, 2]`` in data units, that no label may cross. A label
     for which no place is free is left out: the figure's table names every point.
     """
-    figure = axes.get_figure()
+    if not points:
+        return
+    figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.draw_without_rendering()  # type: ignore[union-attr]
+    lay_out(figure)
     to_pixels = figure.dpi / 72
     pixels = [axes.transData.transform((x, y)) for x, y, _ in points]
     radius = _POINT_RADIUS * to_pixels
@@ -69,6 +73,15 @@ def place_labels(
                 taken.append(extent)
                 break
             note.remove()
+
+
+def lay_out(canvas: Canvas) -> None:
+    """Place the axes of ``canvas`` so that titles, tick labels and legends all fit.
+
+    The canvas has no layout engine of its own: that would do this anew, with a trial drawing of
+    everything, for each format that the figure is saved in.
+    """
+    ConstrainedLayoutEngine().execute(canvas)
 
 
 def _boxes_along(pixels: np.ndarray) -> Iterator[Bbox]:

@@ -435,7 +435,10 @@ def heatmap(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColou
                     color="#111111" if is_light else "#ffffff",
                 )
     _finish(axes, figure)
-    bar_axes = axes.get_figure().colorbar(mesh, ax=axes, shrink=0.9, pad=0.02)  # type: ignore[union-attr]
+    # Not within the subplot's grid: the layout moves axes of a colour bar as one with their own.
+    bar_axes = axes.get_figure().colorbar(  # type: ignore[union-attr]
+        mesh, ax=axes, shrink=0.9, pad=0.02, use_gridspec=False
+    )
     if bar_axes.solids is not None:
         bar_axes.solids.set(rasterized=False, edgecolor="face")
     bar_axes.outline.set_visible(False)

@@ -354,6 +354,18 @@ SIDECARS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "width": (lambda raw: raw.update(d_model=-3), "d_model must be a whole number"),
     "wide": (lambda raw: raw.update(d_model=10**39), "d_model must be a whole number"),
     "layer": (lambda raw: raw.update(extraction_layer_index=-1), "extraction_layer_index"),
+    "layer elsewhere": (
+        lambda raw: raw["extraction"].update(layer_index=1.5),
+        "extraction.layer_index must be a whole number",
+    ),
+    "layer elsewhere, absurd": (
+        lambda raw: raw["extraction"].update(layer_index=1e30),
+        "extraction.layer_index must be a whole number",
+    ),
+    "width elsewhere": (
+        lambda raw: raw["extraction"].update(d_model=True),
+        "extraction.d_model must be a whole number",
+    ),
     "scale": (lambda raw: raw["extraction"].update(mse_scale=float("nan")), "mse_scale"),
     "scale, infinite": (
         lambda raw: raw["extraction"].update(injection=None, injection_scale=float("inf")),

@@ -19,6 +19,7 @@ from transformers import CONFIG_MAPPING
 
 from nla_audit import cli
 from nla_audit.errors import UserError
+from nla_audit.nla import declared_size
 from nla_audit.nla.backbone import Placement, read_config
 from nla_audit.nla.declared_size import check_size
 from nla_audit.nla.door import check_adapter_files, check_model_files, check_tokenizer_files
@@ -348,6 +349,29 @@ def test_settings_that_cannot_be_are_one_line(name: str, fields: dict[str, Any],
     _rewrite(av / name, json.dumps(fields))
     with pytest.raises(UserError, match=f"^[^\n]*{name}[^\n]*$"):
         (check_model_files if name.startswith("generation") else check_tokenizer_files)(av)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/var/tmp']"),
+        OSError(28, "No space left on device"),
+    ],
+)
+def test_a_full_disk_is_not_blamed_on_the_config(
+    error: OSError, av: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(declared_size, "model_class", fail)
+    texts, out = av / "t.jsonl", av / "o.parquet"
+    texts.write_text('{"text": "a b c"}\n')
+    _fails(
+        capsys,
+        ["extract", str(av), str(texts), "--layer", "1", "--force", "--out", str(out)],
+        "free some space and run the same command again",
+    )
 
 
 SIDECARS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {

@@ -19,7 +19,7 @@ from nla_audit import __version__
 from nla_audit.commands.listing import analyzer_names
 from nla_audit.errors import UserError
 from nla_audit.files import full_disk, only_run, real
-from nla_audit.interrupt import INTERRUPTED, end_in_time
+from nla_audit.interrupt import INTERRUPTED, end_in_time, leave
 from nla_audit.quiet import quiet_libraries
 from nla_audit.terminal_streams import drop_output, flush, take_any_text
 
@@ -161,7 +161,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     end_in_time()
     quiet_libraries()
-    sys.exit(run(arguments))
+    code = run(arguments)
+    if code == INTERRUPTED:
+        leave()
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -25,7 +25,7 @@ _LIBRARIES = ("polars", "pyo3_runtime", "safetensors", "safetensors_rust", "sqli
 _FULL = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS, errno.EIO})
 _FULL_IN_WORDS = re.compile(
     r"no space left on device|file too large|disk quota exceeded|disk is full|disk I/O error"
-    r"|read-only file system|\bos error (?:28|27|122|30)\b",
+    r"|read-only file system|no usable temporary directory|\bos error (?:28|27|122|30)\b",
     re.IGNORECASE,
 )
 #: ``.NAME.writing-ab12cd34``, a file or folder on its way; ``.NAME.former-ab12cd34``, what it is

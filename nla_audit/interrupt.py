@@ -14,6 +14,8 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
+from typing import NoReturn
 
 #: Exit code of a command stopped with Ctrl-C (128 + SIGINT, as shells count).
 INTERRUPTED = 130
@@ -52,9 +54,23 @@ def _watch(heard: int) -> None:
             _end()
 
 
-def _end() -> None:
+def leave() -> NoReturn:
+    """End this process, whose command has ended by itself after Ctrl-C and closed all it had open.
+
+    Python would first wait for every thread and take its modules apart: seconds with torch among
+    them, in which no other thread runs that could end it.
+    """
     for child in multiprocessing.active_children():
         child.kill()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # full, closed, or not there
+            stream.flush()
+    os._exit(INTERRUPTED)
+
+
+def _end() -> None:
     show = _SHOW_CURSOR if sys.stderr.isatty() else ""
     os.write(2, f"{show}interrupted\n".encode())
+    for child in multiprocessing.active_children():
+        child.kill()
     os._exit(INTERRUPTED)

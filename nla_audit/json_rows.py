@@ -16,12 +16,15 @@ from typing import Any
 import polars as pl
 
 from nla_audit.errors import UserError
+from nla_audit.schema import shown
 from nla_audit.unicode_form import half_pair
 
 #: Rows turned into a frame at once, to bound the Python objects in memory.
 _CHUNK = 20_000
 #: A file that is one JSON object is looked at whole only up to this size, to say what it is.
 _MOST_LOOKED_AT = 64 << 20
+#: Keys under which exports put the rows of a table, beside others that say what it is.
+_WRAPPING = frozenset({"rows", "data", "records", "results", "items", "completions"})
 _INT64 = range(-(1 << 63), 1 << 63)
 _UINT64 = range(1 << 64)
 
@@ -75,7 +78,7 @@ def _parsed(text: str, where: str, advice: str) -> Any:
 
 
 def _lines(path: Path, name: str, keep: Keep) -> Iterator[_Row]:
-    row = 0
+    row, first = 0, None
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -89,8 +92,11 @@ def _lines(path: Path, name: str, keep: Keep) -> Iterator[_Row]:
                 raise
             if row == 0 and _is_header(value):
                 continue
+            first = value if row == 0 else None
             yield where, _object(value, where, keep)
             row += 1
+    if isinstance(first, _Pairs):
+        _forbid_wrapped_rows(dict(first), name)
 
 
 def _is_header(value: Any) -> bool:
@@ -103,13 +109,34 @@ def _forbid_one_object(path: Path, name: str) -> None:
     if path.stat().st_size > _MOST_LOOKED_AT:
         return
     try:
-        json.loads(path.read_text(encoding="utf-8-sig"))
+        whole = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError):
         return
+    _forbid_wrapped_rows(whole, name)
+    if isinstance(whole, dict) and all(isinstance(item, list | dict) for item in whole.values()):
+        raise UserError(
+            f"{name}: one JSON object that holds a table by its columns: write an array of "
+            "objects, or one object per line"
+        )
     raise UserError(
         f"{name}: one JSON object over several lines, not rows: write an array of objects, or one "
         "object per line"
     )
+
+
+def _forbid_wrapped_rows(value: Any, name: str) -> None:
+    """Say so if the one object of a file holds a whole table under one of its keys."""
+    if not isinstance(value, dict):
+        return
+    for key, item in value.items():
+        is_table = (
+            isinstance(item, list) and item and all(isinstance(one, dict | list) for one in item)
+        )
+        if is_table and (len(value) == 1 or key.lower() in _WRAPPING):
+            raise UserError(
+                f"{name}: one JSON object that holds the rows under {shown(key)}: write that array "
+                "alone, with one object for each row, or one object per line"
+            )
 
 
 def _object(value: Any, where: str, keep: Keep) -> dict[str, Any]:

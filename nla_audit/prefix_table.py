@@ -250,6 +250,12 @@ def _checked(
     allowed = ", ".join(UNITS)
     door.forbid(rows, ~pl.col("unit").is_in(UNITS), "unit", f"is no unit: write one of {allowed}")
     door.forbid(rows, pl.col("length") < 0, "length", "is negative: correct the value")
+    door.forbid(
+        rows,
+        ~pl.col("length_penalty").is_finite() | (pl.col("length_penalty") < 0),
+        "length_penalty",
+        "is no length penalty: correct the value, or leave it empty where there is none",
+    )
     door.forbid(rows, pl.col("fve").is_infinite(), "fve", "is not finite: correct or remove it")
     door.forbid(
         rows,

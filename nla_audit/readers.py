@@ -20,12 +20,13 @@ from nla_audit.schema import (
     ROW,
     column_key,
     convert,
+    count,
     forbid_doubled,
     is_known,
     json_kind,
     source_columns,
 )
-from nla_audit.sources import SUFFIXES, Opened, Table, find_tables, opened
+from nla_audit.sources import SUFFIXES, Opened, Table, find_tables, keep_piped, opened
 
 __all__ = [
     "SUFFIXES",
@@ -135,15 +136,16 @@ def read_frame(path: str | Path, *, lower_case: bool = False) -> pl.DataFrame:
 def column_names(paths: Sequence[str | Path]) -> list[list[str]]:
     """The columns of each table; none where that cannot be told without reading it.
 
-    Whoever reads the table says what is wrong with it; a stream can be read only once.
+    Whoever reads the table says what is wrong with it. What is piped in can be read again.
 
     Raises:
-        UserError: there is no such file or folder.
+        UserError: there is no such file or folder; what is piped in is no table.
     """
     names: list[list[str]] = []
     for table in find_tables(paths):
         found: list[str] = []
-        if table.path != Path("/dev/stdin") and table.path.is_file():
+        keep_piped(table)
+        if table.path.is_file():
             try:
                 with opened(table) as source:
                     found = _columns_of(table, source)
@@ -283,9 +285,10 @@ def _check_csv(table: Table, path: Path, separator: str) -> tuple[list[str], int
                 row += 1
                 if len(fields) != len(header):
                     raise UserError(
-                        f"{table.name}: row {row} (line {lines.line_num}) has {len(fields)} fields "
-                        f"where the header has {len(header)}: put quotes around text that holds "
-                        "separators or line breaks"
+                        f"{table.name}: row {row} (line {lines.line_num}) has "
+                        f"{count(len(fields), 'field')} where the header has "
+                        f"{len(header)}: put quotes around text that holds separators or line "
+                        "breaks"
                     )
         except csv.Error as error:
             raise UserError(

@@ -321,6 +321,11 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def verb(number: int, one: str, several: str) -> str:
+    """The verb that goes with ``number`` of something: ``one`` with 1, ``several`` with others."""
+    return one if number == 1 else several
+
+
 def _type_words(dtype: pl.DataType) -> str:
     if dtype.is_numeric():
         return "numbers"

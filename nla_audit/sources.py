@@ -222,10 +222,7 @@ def opened(table: Table) -> Iterator[Opened]:
             if format_ == "csv" and b"\r" in start and not holds(path, b"\n"):
                 path = with_line_feeds(path, stack)
         except OSError as error:
-            raise UserError(
-                f"{table.name}: cannot be read ({error.strerror or error}): check the file, its "
-                "permissions and the room for temporary files"
-            ) from error
+            raise _unreadable(table, error) from error
         yield Opened(path, format_, digest)
 
 
@@ -234,6 +231,8 @@ def _regular(table: Table, stack: ExitStack) -> tuple[Path, str]:
     if table.name in _STREAMS:
         stream: IO[bytes] = stack.enter_context(os.fdopen(os.dup(0), "rb"))
         mode = os.fstat(0).st_mode
+        if stat.S_ISREG(mode):  # may be read before, for its columns
+            stack.callback(os.lseek, 0, os.lseek(0, 0, os.SEEK_CUR), os.SEEK_SET)
     else:
         mode = table.path.stat().st_mode
         if stat.S_ISREG(mode):
@@ -260,6 +259,33 @@ def _regular(table: Table, stack: ExitStack) -> tuple[Path, str]:
             file.write(first)
             first = stream.read(PIECE)
     return copy, streamed.hexdigest()
+
+
+def keep_piped(table: Table) -> None:
+    """Put what is piped in behind a file that can be read again; nothing for other tables.
+
+    Raises:
+        UserError: it cannot be read, or is no table.
+    """
+    if table.name not in _STREAMS:
+        return
+    with ExitStack() as stack:
+        try:
+            mode = os.fstat(0).st_mode
+            if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+                return
+            path, _ = _regular(table, stack)
+            with path.open("rb") as file:
+                os.dup2(file.fileno(), 0)  # outlives the copy's name, which goes with the stack
+        except OSError as error:
+            raise _unreadable(table, error) from error
+
+
+def _unreadable(table: Table, error: OSError) -> UserError:
+    return UserError(
+        f"{table.name}: cannot be read ({error.strerror or error}): check the file, its "
+        "permissions and the room for temporary files"
+    )
 
 
 def _plainly_named(path: Path, stack: ExitStack) -> Path:

@@ -238,6 +238,12 @@ def _check_numbers(rows: pl.DataFrame, door: _Door) -> None:
         door.forbid(
             rows, pl.col(name).is_infinite(), name, "is not finite: correct or remove the value"
         )
+    door.forbid(
+        rows,
+        pl.col("length_penalty").is_nan(),
+        "length_penalty",
+        "is no length penalty: correct the value, or leave it empty where there is none",
+    )
     for name in ("n_tokens", "content_tokens", "length_penalty"):
         door.forbid(rows, pl.col(name) < 0, name, "is negative: correct the value")
     door.forbid(
@@ -273,7 +279,7 @@ def _length_penalties(rows: pl.DataFrame, door: _Door) -> dict[str, float | None
     """Model → length penalty, from the column, else from the name."""
     stated = (
         rows.lazy()
-        .select("model", pl.col("length_penalty").fill_nan(None))
+        .select("model", "length_penalty")
         .unique()
         .sort("model", "length_penalty")
         .collect()

@@ -209,6 +209,8 @@ class TestValues:
             ({"fve": float("nan")}, ['column "fve" holds nan', "no measurement"]),
             ({"fve": float("inf")}, ['column "fve" holds inf', "not finite"]),
             ({"n_tokens": -3}, ['column "n_tokens" holds -3', "negative"]),
+            ({"length_penalty": float("nan")}, ["row 17", "holds nan", "no length penalty"]),
+            ({"length_penalty": float("inf")}, ["row 17", "holds inf", "not finite"]),
             ({"length_penalty": 0.1}, ['column "length_penalty"', "is not the"]),
             ({"explanation": None}, ['"extracted" is true']),
             ({"ar": "own"}, ["2 rulers (own, warm-start)", "--ar"]),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -157,6 +160,9 @@ class TestDoor:
             ({"length": pl.lit(1.5)}, "not a whole number"),
             ({"length": pl.lit(-1)}, "negative"),
             ({"length": pl.lit(3)}, "twice"),
+            ({"length_penalty": pl.lit(math.nan)}, 'column "length_penalty" holds nan'),
+            ({"length_penalty": pl.lit(math.inf)}, 'column "length_penalty" holds inf'),
+            ({"length_penalty": pl.lit(-0.1)}, 'column "length_penalty" holds -0.1'),
             ({"unit": pl.lit("furlongs")}, "is no unit"),
         ],
     )
@@ -192,6 +198,15 @@ class TestDoor:
         (tmp_path / "b.csv").write_text("model,idx,explanation\nm,0,one\n")
         assert cli.run(["multiscale", str(tmp_path)]) == 2
         assert "--prefixes" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+    def test_prefixes_may_be_piped_in(self, name: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "nla_audit.cli", "multiscale", name, "--json"],
+            input=means(0.1, 0.5, 0.6).write_csv().encode(), capture_output=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert set(json.loads(done.stdout)["headline"]) == {"m"}
 
 
 class TestPlanted:

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from hypothesis import strategies as st
 from nla_audit.completions import Completions, from_frame, load
 from nla_audit.errors import UserError
 from nla_audit.nla.activations import read_activations, rows_by_idx
-from nla_audit.readers import read_frame
+from nla_audit.prefix_table import read_prefixes
+from nla_audit.readers import column_names, read_frame
 
 ROOT = Path(__file__).parents[1]
 ROW = {"model": "a", "idx": 0, "explanation": "x"}
@@ -299,7 +301,19 @@ class TestPeers:
             (lambda p: np.save(p, np.ones(3)), "an array of NumPy"),
             (lambda p: p.write_bytes(b"\x80\x04\x95abc"), "a pickle"),
             (lambda p: p.write_bytes(b"SQLite format 3\x00"), "a database of SQLite"),
-            (lambda p: p.write_text('{\n "rows": [\n {"idx": 1}\n ]\n}'), "one JSON object"),
+            (lambda p: p.write_text('{\n "rows": [\n {"idx": 1}\n ]\n}'), 'under "rows"'),
+            (lambda p: p.write_text('{"rows": [{"idx": 1}]}'), 'holds the rows under "rows"'),
+            (lambda p: p.write_text('{"mine": [{"idx": 1}]}'), 'holds the rows under "mine"'),
+            (
+                lambda p: p.write_text('{"version": "2", "Data": [{"idx": 1}, {"idx": 2}]}'),
+                'holds the rows under "Data"',
+            ),
+            (
+                lambda p: p.write_text('{"columns": ["idx"], "index": [0], "data": [[1]]}'),
+                'holds the rows under "data"',
+            ),
+            (lambda p: p.write_text('{\n"idx": [1],\n"model": ["a"]}'), "by its columns"),
+            (lambda p: p.write_text('{\n"idx": 1\n}'), "one JSON object over several lines"),
             (lambda p: p.write_text('[{"model": "a"}, 3]'), "row 1 is not a JSON object"),
             (lambda p: p.write_text("[]"), "no rows"),
             (lambda p: p.write_text("[" * 100_000), "nested too deeply"),
@@ -350,6 +364,25 @@ class TestCsv:
         refused(tmp_path / "t.csv", words)
 
 
+@contextmanager
+def _as_standard_input(path: Path, *, is_pipe: bool) -> Iterator[None]:
+    """What ``path`` holds on descriptor 0, from a pipe that holds it all, or as the file."""
+    kept = os.dup(0)
+    if is_pipe:
+        source, into = os.pipe()
+        os.write(into, path.read_bytes())  # a few hundred bytes, which any pipe takes
+        os.close(into)
+    else:
+        source = os.open(path, os.O_RDONLY)
+    os.dup2(source, 0)
+    os.close(source)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+
+
 class TestStreams:
     @staticmethod
     def run(*arguments: object, shell: bool = False, **more: Any) -> subprocess.CompletedProcess:
@@ -365,6 +398,26 @@ class TestStreams:
         done = self.run("tail", name, "--json", input=(tmp_path / "t.parquet").read_bytes())
         assert done.returncode == 0, done.stderr
         assert set(json.loads(done.stdout)["headline"]) == {"base", "p0.0", "p0.03"}
+
+    @pytest.mark.parametrize("suffix", ["csv", "parquet"])
+    @pytest.mark.parametrize("is_pipe", [True, False])
+    def test_standard_input_is_told_by_its_columns(
+        self, tmp_path: Path, suffix: str, is_pipe: bool
+    ) -> None:
+        """Prefixes and completions go to one command, which reads the columns first."""
+        prefixes = pl.DataFrame(
+            {"model": "m", "unit": "tokens", "length": [1, 2, 3], "fve": [0.1, 0.2, 0.3]}
+        )
+        path = tmp_path / f"t.{suffix}"
+        getattr(prefixes, f"write_{suffix}")(path)
+        with _as_standard_input(path, is_pipe=is_pipe):
+            for name in ("-", "/dev/stdin"):
+                assert column_names([name]) == [prefixes.columns]
+            assert read_prefixes(["-"]).models == ("m",)
+
+    def test_a_one_row_table_of_lists_is_no_wrapper(self, tmp_path: Path) -> None:
+        row = {**ROW, "messages": [{"role": "user"}]}
+        assert load([json_lines(tmp_path / "t.jsonl", row)]).rows.height == 1
 
     @pytest.mark.parametrize("name", ["/dev/zero", "/dev/null"])
     def test_devices_are_refused_by_name(self, name: str) -> None:

@@ -251,6 +251,9 @@ WAIT = {
     "held = threading.Lock(); held.acquire(); held.acquire()",
     "thread": "from concurrent.futures import ThreadPoolExecutor, wait; "
     "print('in', flush=True); wait([ThreadPoolExecutor().submit(time.sleep, 60)])",
+    # As with torch, whose modules take seconds to take apart while no other thread may run.
+    "goodbye": "Slow = type('Slow', (), {'__del__': lambda _, sleep=time.sleep: sleep(20)}); "
+    "sys.slow = Slow(); print('in', flush=True); time.sleep(60)",
 }
 def run(arguments=None):
     try:
@@ -262,7 +265,7 @@ cli.main([])
 """
 
 
-@pytest.mark.parametrize("waiting", ["socket", "labeler", "lock", "thread"])
+@pytest.mark.parametrize("waiting", ["socket", "labeler", "lock", "thread", "goodbye"])
 def test_ctrl_c_ends_whatever_waits_within_two_seconds(waiting):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"

@@ -18,6 +18,7 @@ from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.pairing import equally_long
 from nla_audit.readers import read_frame
+from nla_audit.schema import count
 from nla_audit.text.claims import split_claims
 from nla_audit.text.words import piece_count
 
@@ -127,7 +128,7 @@ def paraphrased(path: str) -> Twins:
         second.append("\n".join(texts))
         parts.append(spans)
     if len(idx) < LEAST_TWINS:
-        raise UserError(f"{path}: {len(idx)} activations: calibrating needs {LEAST_TWINS}")
+        raise UserError(f"{path}: {count(len(idx), 'activation')}: calibrating needs {LEAST_TWINS}")
     return Twins(f"paraphrases of {path.rsplit('/', 1)[-1]}", idx, first, second, parts)
 
 

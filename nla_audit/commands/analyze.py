@@ -11,6 +11,7 @@ from rich.console import Console
 
 from nla_audit.commands.table_options import own_arguments, read_completions, table_parameters
 from nla_audit.findings import Card, Option
+from nla_audit.schema import count
 
 
 def command_for(card: Card) -> click.Command:
@@ -66,7 +67,9 @@ def _run(card: Card, arguments: dict[str, Any]) -> None:
 
         print_finding(finding, Console())
     if out is not None:
-        progress.print(f"wrote {len(files)} files into {out}", markup=False, highlight=False)
+        progress.print(
+            f"wrote {count(len(files), 'file')} into {out}", markup=False, highlight=False
+        )
 
 
 def _parameter(option: Option) -> click.Option:

@@ -18,6 +18,7 @@ from nla_audit.commands.pair_options import (
 from nla_audit.commands.progress import counting
 from nla_audit.commands.seed_option import SEED
 from nla_audit.errors import UserError
+from nla_audit.schema import count
 
 if TYPE_CHECKING:
     from nla_audit.findings import Finding
@@ -60,7 +61,9 @@ def _run(**arguments: Any) -> None:
         colours = ModelColours.of(list(found.models), penalties)
         with console.status("drawing"):
             files = write_with_record(finding, colours, out, record=record)
-        console.print(f"wrote {len(files)} files into {out}", markup=False, highlight=False)
+        console.print(
+            f"wrote {count(len(files), 'file')} into {out}", markup=False, highlight=False
+        )
 
 
 def _read(

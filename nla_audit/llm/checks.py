@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from nla_audit.llm.interface import Request
 from nla_audit.llm.talk import is_talk, is_wrapped
+from nla_audit.schema import count
 from nla_audit.text.words import FUNCTION_WORDS, content_stems, words
 
 PLACEHOLDER = re.compile(r"⟦\d+⟧")
@@ -48,7 +49,7 @@ def check_lines(lines: Sequence[str], request: Request) -> tuple[str, ...]:
             that no rewriting has, the text as it was, or another text or language altogether.
     """
     if len(lines) != len(request.lines):
-        raise NotAnAnswer(f"{len(lines)} lines for {len(request.lines)}")
+        raise NotAnAnswer(f"{count(len(lines), 'line')} for {len(request.lines)}")
     for before, after in zip(request.lines, lines, strict=True):
         # First: the other checks take longer the longer a line is.
         _check_length(before, after)
@@ -86,7 +87,7 @@ def _check_line(before: str, after: str) -> None:
 
 def _check_length(before: str, after: str) -> None:
     if len(after) > _LONGEST * len(before) + _LONGEST_SLACK:
-        raise NotAnAnswer(f"{len(after)} characters for {len(before)}")
+        raise NotAnAnswer(f"{count(len(after), 'character')} for {len(before)}")
 
 
 def _check_text(request: Request, lines: Sequence[str]) -> None:

@@ -26,6 +26,7 @@ from nla_audit.llm.address import KEY_VARIABLES, address_of, key
 from nla_audit.llm.checks import NotAnAnswer
 from nla_audit.llm.exchange import Exchanges, TooMuch
 from nla_audit.llm.interface import Account
+from nla_audit.unicode_form import half_pair
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -245,6 +246,8 @@ class Client:
             raise NotAnAnswer("cut off at the token limit")
         if not isinstance(content, str):
             raise NotAnAnswer("no text")
+        if half_pair(content) is not None:  # cannot be written down, nor read by a tokenizer
+            raise NotAnAnswer("half of a surrogate pair, which is no sign")
         return content
 
 

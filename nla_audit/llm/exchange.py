@@ -7,6 +7,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.client import HTTPException, HTTPResponse
 from typing import Any
 
 import urllib3
@@ -53,6 +54,16 @@ class _Exchange:
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
 
+class _Response(HTTPResponse):
+    """Takes no chunk of negative size, for which Python would read without end, all at once."""
+
+    def _safe_read(self, amt: int) -> bytes:
+        if amt < 0:
+            raise HTTPException("a chunk of negative size")
+        data: bytes = super()._safe_read(amt)  # type: ignore[misc]
+        return data
+
+
 class _Breakable:
     """Tells the exchange which socket to shut down."""
 
@@ -72,11 +83,11 @@ class _Breakable:
 
 
 class _Http(_Breakable, HTTPConnection):
-    pass
+    response_class = _Response
 
 
 class _Https(_Breakable, HTTPSConnection):
-    pass
+    response_class = _Response
 
 
 class _HttpPool(HTTPConnectionPool):

@@ -27,6 +27,7 @@ from nla_audit.nla.injection import Injection
 from nla_audit.nla.refusal import Refuse
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.tensors import is_beside_the_text, likeliest_renaming
+from nla_audit.schema import count, verb
 
 #: Floating-point types as safetensors writes them: F32, BF16, F8_E4M3 …
 _FLOATING = re.compile(r"B?F\d")
@@ -132,8 +133,9 @@ def check_types(types: Mapping[str, str], model: Any, path: Path, refuse: Refuse
     wrong = sorted(name for name in needed & types.keys() if not _FLOATING.match(types[name]))
     if wrong and getattr(model.config, "quantization_config", None) is None:
         refuse(
-            f"{path}: {len(wrong)} weights are saved as {types[wrong[0]]}, not as floating-point "
-            f"numbers (first {wrong[0]}); save the checkpoint again"
+            f"{path}: {count(len(wrong), 'weight')} {verb(len(wrong), 'is', 'are')} saved as "
+            f"{types[wrong[0]]}, not as floating-point numbers (first {wrong[0]}); save the "
+            "checkpoint again"
         )
 
 
@@ -177,12 +179,14 @@ def check_all_loaded(
     advice = "fetch the checkpoint again" if renaming is None else renaming
     if needed:
         refuse(
-            f"{path}: {len(needed)} weights of the model are in none of its files (first "
+            f"{path}: {count(len(needed), 'weight')} of the model "
+            f"{verb(len(needed), 'is', 'are')} in none of its files (first "
             f"{needed[0]}), and would be random; {advice}"
         )
     if extra:
         refuse(
-            f"{path}: {len(extra)} tensors of its files are no weights of the model that "
+            f"{path}: {count(len(extra), 'tensor')} of its files "
+            f"{verb(len(extra), 'is no weight', 'are no weights')} of the model that "
             f"config.json describes (first {extra[0]}), and would be ignored; {advice}"
         )
 

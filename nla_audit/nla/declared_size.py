@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from nla_audit.errors import UserError
+from nla_audit.files import full_disk
 from nla_audit.nla.architecture import model_class, number_of_blocks
 
 _BLOCK = re.compile(r"(?:^|\.)(?:layers|h|blocks?)\.(\d+)\.")
@@ -77,6 +78,8 @@ def _parameters(
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{folder}: a library is missing: {reason}") from None
     except Exception as error:  # a stranger's config makes it fail in any way
+        if full_disk(error) is not None:  # torch writes temporary files when it is first used
+            raise
         line = (str(error).strip().split("\n", 1)[0] or type(error).__name__)[:200]
         raise UserError(
             f"{folder}: transformers cannot build what config.json describes "

@@ -26,6 +26,7 @@ from torch import nn
 from nla_audit.errors import UserError
 from nla_audit.nla.architecture import blocks_of, decoder_of, residual_of
 from nla_audit.nla.sidecar import Sidecar
+from nla_audit.schema import count
 from nla_audit.strangers import shown
 
 #: The block whose output nanoNLA adds to (FIELD_NOTES §2).
@@ -124,7 +125,9 @@ def _module(model: nn.Module, injection: Injection) -> nn.Module:
     blocks = blocks_of(decoder_of(model))
     block = DEFAULT_ADDITION_BLOCK if injection.block is None else injection.block
     if block >= len(blocks):
-        raise UserError(f"injection at block {block}: the AV has only {len(blocks)} blocks")
+        raise UserError(
+            f"injection at block {block}: the AV has only {count(len(blocks), 'block')}"
+        )
     return blocks[block]
 
 

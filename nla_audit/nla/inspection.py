@@ -45,6 +45,7 @@ from nla_audit.nla.prompts import av_prompt, check_ar_prompt
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.tensors import read_tensors, types_in
 from nla_audit.nla.transform import transform_of
+from nla_audit.schema import count
 
 _NOT_STATED = "not stated"
 _ROLES = {"av": "AV (verbalizer)", "ar": "AR (reconstructor)", None: "plain language model"}
@@ -382,6 +383,6 @@ def _head_words(head: torch.Tensor) -> str:
 
 def _weight_words(health: WeightHealth) -> str:
     return (
-        f"{health.parameters:,} in {health.tensors:,} tensors ({', '.join(health.dtypes)}), "
-        f"largest {health.largest:.3g}, {len(health.non_finite)} tensors not finite"
+        f"{health.parameters:,} in {count(health.tensors, 'tensor')} ({', '.join(health.dtypes)}), "
+        f"largest {health.largest:.3g}, {count(len(health.non_finite), 'tensor')} not finite"
     )

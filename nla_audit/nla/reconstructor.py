@@ -38,6 +38,7 @@ from nla_audit.nla.scoring import score_rows
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.threads import threads_for
 from nla_audit.nla.transform import Transform
+from nla_audit.schema import count
 
 #: Tokens of a batch, padding included, by type of device. On a CPU larger batches only leave
 #: the caches (benchmarks/pair_throughput.py); a GPU needs them to be busy.
@@ -271,7 +272,7 @@ class Reconstructor:
                 f"{self.name} needs [n, {self.d_model}]"
             )
         if len(texts) != len(targets):
-            raise UserError(f"{len(texts)} texts for {len(targets)} activations")
+            raise UserError(f"{count(len(texts), 'text')} for {count(len(targets), 'activation')}")
         measured = baselines or measure_baselines(targets, self.mse_scale)
         rows = score_rows(
             self, texts, targets, range(len(texts)), token_budget=token_budget, notice=notice

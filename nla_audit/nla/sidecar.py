@@ -265,13 +265,19 @@ class _Fields:
         return value
 
     def whole(self, *names: str) -> int | None:
-        value = self._typed(int, "a whole number", names)
-        if value is not None and not 0 <= value < _LARGEST_NUMBER:
-            raise UserError(
-                f"{self.path}: {names[0]} must be a whole number from 0 to "
-                f"{_LARGEST_NUMBER - 1:,}, found {shown(value)}"
-            )
-        return value
+        """The first of ``names`` that is there; what stands under the others must be one too."""
+        found = []
+        for name in names:
+            value = self._typed(int, "a whole number", (name,))
+            if value is None:
+                continue
+            if not 0 <= value < _LARGEST_NUMBER:
+                raise UserError(
+                    f"{self.path}: {name} must be a whole number from 0 to "
+                    f"{_LARGEST_NUMBER - 1:,}, found {shown(value)}"
+                )
+            found.append(value)
+        return found[0] if found else None
 
     def flag(self, *names: str) -> bool | None:
         return self._typed(bool, "true or false", names)

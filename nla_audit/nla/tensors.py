@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from nla_audit.errors import UserError, first_line
+from nla_audit.schema import count, verb
 
 #: Words that wrappers of PyTorch, DeepSpeed and Lightning put into names, anywhere.
 WRAPPERS = frozenset(
@@ -150,18 +151,21 @@ class Match:
 
     def problem(self) -> str | None:
         """What is wrong, with the likeliest renaming; ``None`` if nothing is."""
+        given = count(self.given, "tensor")
         if self.unmatched or self.missing:
+            astray, lost = len(self.unmatched), len(self.missing)
             first = (self.unmatched or self.missing)[0]
             words = (
-                f"{len(self.unmatched)} of its {self.given} tensors fit nowhere and "
-                f"{len(self.missing)} are missing (first {first})"
+                f"{astray} of its {given} {verb(astray, 'fits', 'fit')} nowhere and {lost} "
+                f"{verb(lost, 'is', 'are')} missing (first {first})"
             )
             renaming = likeliest_renaming(self.unmatched, self.missing)
             return words if renaming is None else f"{words}; {renaming}"
         if self.misshapen:
             name, shape, needed = self.misshapen[0]
+            wrong = len(self.misshapen)
             return (
-                f"{len(self.misshapen)} of its {self.given} tensors have another shape (first "
+                f"{wrong} of its {given} {verb(wrong, 'has', 'have')} another shape (first "
                 f"{name}: {list(shape)}, needed {list(needed)})"
             )
         return None

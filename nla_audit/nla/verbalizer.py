@@ -34,6 +34,7 @@ from nla_audit.nla.refusal import Refuse, refuse_wrong
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.threads import threads_for
 from nla_audit.nla.transform import Transform
+from nla_audit.schema import count
 
 DEFAULT_MAX_NEW_TOKENS = 160
 DEFAULT_BATCH_SIZE = 256
@@ -155,7 +156,9 @@ class Verbalizer:
         vectors = self._vectors(activations)
         keys = list(range(len(vectors))) if row_keys is None else list(row_keys)
         if len(keys) != len(vectors):
-            raise UserError(f"{len(keys)} row keys for {len(vectors)} activations")
+            raise UserError(
+                f"{count(len(keys), 'row key')} for {count(len(vectors), 'activation')}"
+            )
 
         self._say_how(notice)
 

@@ -16,6 +16,7 @@ from nla_audit.errors import UserError
 from nla_audit.files import whole_file
 from nla_audit.nla.transform import RAW, norm_of_table
 from nla_audit.readers import read_frame
+from nla_audit.schema import count, verb
 from nla_audit.unicode_form import composed_column
 
 #: Our column → the name published training tables give it (FIELD_NOTES §2).
@@ -75,7 +76,8 @@ class Dataset:
         empty = [row for row, text in zip(rows, found, strict=True) if not (text or "").strip()]
         if empty:
             raise UserError(
-                f"{len(empty)} of {len(found)} rows have no gold explanation (the first is idx "
+                f"{len(empty)} of {count(len(found), 'row')} "
+                f"{verb(len(empty), 'has', 'have')} no gold explanation (the first is idx "
                 f"{self.idx[empty[0]]}); leave them out, or give data.labeler"
             )
         return [text for text in found if text is not None]

@@ -16,6 +16,7 @@ from nla_audit.errors import UserError
 from nla_audit.files import whole_file, writing
 from nla_audit.llm.client import Client, EndpointSettings, side_by_side
 from nla_audit.llm.interface import Account
+from nla_audit.schema import count, verb
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.recipe import Labeler
 
@@ -36,8 +37,9 @@ def write_missing_gold(dataset: Dataset, settings: Labeler, cache: Path, tell: T
     without_source = [row for row in missing if not dataset.source_texts[row]]
     if without_source:
         raise UserError(
-            f"{len(without_source)} rows have neither gold explanation nor source text (the first "
-            f"is idx {dataset.idx[without_source[0]]}); a labeler needs the text"
+            f"{count(len(without_source), 'row')} "
+            f"{verb(len(without_source), 'has', 'have')} neither gold explanation nor source "
+            f"text (the first is idx {dataset.idx[without_source[0]]}); a labeler needs the text"
         )
     if not missing:
         return dataset

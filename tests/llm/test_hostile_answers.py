@@ -22,7 +22,8 @@ from nla_audit.llm.client import EndpointSettings
 from nla_audit.llm.endpoint import Endpoint
 from nla_audit.llm.interface import Request
 from nla_audit.probes.writers import check_writer, writer_of
-from nla_audit.train.labeler import labeler_of
+from nla_audit.train import labeler
+from nla_audit.train.labeler import cached, labeler_of
 from nla_audit.train.recipe import Labeler
 from tests.llm.raw_server import completion, http, raw_server
 
@@ -117,6 +118,80 @@ def test_an_answer_that_is_none_is_a_counted_failure(body):
     assert answer.reason
     assert account.requests == 2
     assert time.monotonic() - began < 5
+
+
+def _head(*headers, status="200 X"):
+    return "\r\n".join([f"HTTP/1.1 {status}", "Connection: close", *headers, "", ""]).encode()
+
+
+CHUNKED = _head("Transfer-Encoding: chunked")
+#: name → what is sent: streams that end too early, and responses that break the protocol.
+ODD = {
+    "nothing": b"",
+    "half a status line": b"HTTP/1.",
+    "half a head": b"HTTP/1.1 200 X\r\nContent-Le",
+    "a body alone": GOOD,
+    "shorter than it says": _head(f"Content-Length: {len(GOOD) + 9}") + GOOD,
+    "two lengths": _head("Content-Length: 5", "Content-Length: 6") + GOOD,
+    "a length of no number": _head("Content-Length: many") + GOOD[:-9],
+    "a negative length": _head("Content-Length: -7") + GOOD[:-9],
+    "a status of no number": _head(status="OK") + GOOD,
+    "a status of four digits": _head(status="2000 X") + GOOD,
+    "a switch of protocols": _head("Upgrade: h2c", status="101 X"),
+    "a part of the content": _head(f"Content-Length: {len(GOOD)}", status="206 X") + GOOD,
+    "a chunk cut short": CHUNKED + b"ff\r\n" + GOOD[:9],
+    "no last chunk": CHUNKED + f"{len(GOOD):x}\r\n".encode() + GOOD + b"\r\n",
+    "a chunk of no size": CHUNKED + b"ZZ\r\n" + GOOD,
+    "a negative chunk": CHUNKED + b"-5\r\n" + GOOD[:-9],
+    "an enormous chunk": CHUNKED + b"f" * 5000 + b"\r\n" + GOOD[:-9],
+    "half of a gzip": http(zlib.compress(GOOD)[:9], 200, "Content-Encoding: gzip"),
+    "no gzip": http(GOOD, 200, "Content-Encoding: gzip"),
+    "many heads": _head(*(f"X-{n}: a" for n in range(200))) + GOOD,
+    "a long head": _head("X: " + "a" * 100_000) + GOOD,
+    "a head of no text": _head("X: \u0080\u0001", "Y") + GOOD[:-9],
+    "events": http(b"data: " + GOOD + b"\n\ndata: [DONE]\n\n"),
+    "half a surrogate pair": http(completion("a boat \ud800")),
+    "parts of a message": http(completion([{"type": "text", "text": "a boat"}])),
+    "no message": http(b'{"choices": [{"text": "a boat"}]}'),
+    "an error with status 200": http(b'{"error": {"message": "overloaded"}}'),
+    "odd times to wait": http(b"", 503, "Retry-After: Mon, 99 Foo 2024 99:99:99 +999999999999"),
+}
+
+
+@pytest.mark.parametrize("who", ["writer", "labeler"])
+@pytest.mark.parametrize("name", ODD)
+def test_what_breaks_off_or_breaks_the_protocol_is_one_line(name, who, tmp_path, monkeypatch):
+    def hurried(**settings):
+        return _settings(**{**settings, "attempts": 2})
+
+    def ask(url):
+        if who == "labeler":
+            label = labeler_of(Labeler(model="m", base_url=url))
+            return cached(label, Labeler(model="m", base_url=url), tmp_path)("x")
+        with Endpoint("m", url, cache=AnswerCache(None), settings=_settings()) as endpoint:
+            return endpoint.write([REQUEST])[0].reason
+
+    monkeypatch.setattr(labeler, "EndpointSettings", hurried)
+    with raw_server(lambda _: [ODD[name]]) as url:
+        try:
+            said = ask(url)
+            assert who == "writer"
+        except UserError as error:
+            said = str(error)
+    assert said
+    assert said.isprintable()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_negative_chunk_is_not_followed_without_end(monkeypatch):
+    monkeypatch.setattr(exchange, "MOST_BYTES", 1 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=r"no answer \(ProtocolError\), 2 times"):
+            _ask(lambda _: itertools.chain([CHUNKED, b"-1\r\n"], itertools.repeat(CHUNK, 2000)))
+        assert tracemalloc.get_traced_memory()[1] < 24 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("number", [10**400, -5, 1e400, True, "7", None, 10**4000])

@@ -19,6 +19,7 @@ from transformers import CONFIG_MAPPING
 
 from nla_audit import cli
 from nla_audit.errors import UserError
+from nla_audit.nla import declared_size
 from nla_audit.nla.backbone import Placement, read_config
 from nla_audit.nla.declared_size import check_size
 from nla_audit.nla.door import check_adapter_files, check_model_files, check_tokenizer_files
@@ -350,10 +351,45 @@ def test_settings_that_cannot_be_are_one_line(name: str, fields: dict[str, Any],
         (check_model_files if name.startswith("generation") else check_tokenizer_files)(av)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/var/tmp']"),
+        OSError(28, "No space left on device"),
+    ],
+)
+def test_a_full_disk_is_not_blamed_on_the_config(
+    error: OSError, av: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(declared_size, "model_class", fail)
+    texts, out = av / "t.jsonl", av / "o.parquet"
+    texts.write_text('{"text": "a b c"}\n')
+    _fails(
+        capsys,
+        ["extract", str(av), str(texts), "--layer", "1", "--force", "--out", str(out)],
+        "free some space and run the same command again",
+    )
+
+
 SIDECARS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "width": (lambda raw: raw.update(d_model=-3), "d_model must be a whole number"),
     "wide": (lambda raw: raw.update(d_model=10**39), "d_model must be a whole number"),
     "layer": (lambda raw: raw.update(extraction_layer_index=-1), "extraction_layer_index"),
+    "layer elsewhere": (
+        lambda raw: raw["extraction"].update(layer_index=1.5),
+        "extraction.layer_index must be a whole number",
+    ),
+    "layer elsewhere, absurd": (
+        lambda raw: raw["extraction"].update(layer_index=1e30),
+        "extraction.layer_index must be a whole number",
+    ),
+    "width elsewhere": (
+        lambda raw: raw["extraction"].update(d_model=True),
+        "extraction.d_model must be a whole number",
+    ),
     "scale": (lambda raw: raw["extraction"].update(mse_scale=float("nan")), "mse_scale"),
     "scale, infinite": (
         lambda raw: raw["extraction"].update(injection=None, injection_scale=float("inf")),

@@ -156,7 +156,7 @@ SAME_ADAPTER: dict[str, Edit] = {
     "half renamed": renaming("layers.1.", "_orig_mod.layers.1."),
 }
 OTHER_ADAPTER: dict[str, tuple[Edit, str]] = {
-    "one lost": (without("layers.2.self_attn.q_proj.lora_B"), "and 1 are missing"),
+    "one lost": (without("layers.2.self_attn.q_proj.lora_B"), "and 1 is missing"),
     "a layer lost": (without("layers.0."), "and 4 are missing"),
     "all lost": (lambda _: {}, "0 of its 0 tensors fit nowhere and 16 are missing"),
     "one too many": (
@@ -267,7 +267,7 @@ SAME_MODEL: dict[str, Edit] = {
     },
 }
 OTHER_MODEL: dict[str, tuple[Edit, str]] = {
-    "norm lost": (without("model.norm.weight"), "1 weights of the model are in none of its files"),
+    "norm lost": (without("model.norm.weight"), "1 weight of the model is in none of its files"),
     "output matrix lost": (without("lm_head"), "(first lm_head.weight), and would be random"),
     "a block lost": (without("layers.3."), "no weights for 1 of 4 blocks (first 3)"),
     "a block too many": (also("model.layers.4.mlp.up_proj.weight", 48, 32), "would be ignored"),
@@ -275,7 +275,7 @@ OTHER_MODEL: dict[str, tuple[Edit, str]] = {
     "other names": (renaming("mlp.", "ffn."), "renaming 'ffn.' to 'mlp.' would place 12 of 12"),
     "whole numbers": (
         lambda tensors: tensors | {"lm_head.weight": tensors["lm_head.weight"].to(torch.int64)},
-        "1 weights are saved as I64",
+        "1 weight is saved as I64",
     ),
     "another shape": (
         lambda tensors: tensors | {"model.norm.weight": torch.ones(7)},

@@ -14,6 +14,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from nla_audit.errors import UserError
 from nla_audit.nla.load import load
+from nla_audit.train.grpo import response_weights
 from nla_audit.train.interruption import Stopped, StopSignal
 from nla_audit.train.pair import save_trained_ar, save_trained_av
 from nla_audit.train.ranks import Ranks
@@ -108,6 +109,25 @@ def test_two_gloo_processes_give_the_single_process_result(warm, tmp_path, how, 
     one = without_times(tmp_path / "one")
     assert len(one) == 3 + 3
     assert any(0 < record["extracted"] < 1 for record in one if record["kind"] == "step")
+
+
+@pytest.mark.parametrize("how", ["sample", "batch", "constant"])
+def test_each_process_weighs_its_own_responses(warm, tmp_path, how):
+    # Fails with: the weights of the first process's responses for those of any; of its own share.
+    # Only those of "sample" differ from response to response.
+    lengths = [np.array([2, 5, 3]), np.array([7, 4]), np.array([1, 6, 8])]
+    settings = SHARED.model_copy(update={"length_normalization": how})
+    whole = response_weights(np.concatenate(lengths), how, settings.max_new_tokens)
+    assert (len(set(whole)) == len(whole)) == (how == "sample")
+    found = []
+    for rank, own in enumerate(lengths):
+        ranks = Ranks()
+        ranks.rank, ranks.gathered = rank, lambda _: lengths
+        run = make_run(warm, tmp_path / str(rank), settings)
+        run.ranks = ranks
+        found.append(run._weights(own))
+    assert [len(one) for one in found] == [3, 2, 3]
+    np.testing.assert_array_equal(np.concatenate(found), whole)
 
 
 #: What differs in how passes are made and what is trained, from what :data:`SHARED` has.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nla_audit.train.layout import Layout
     from nla_audit.train.prepare import Tell
     from nla_audit.train.ranks import Ranks
+    from nla_audit.train.runs import Run
 
 _STAGES = ("target", "activations", "warm-start", "rl", "completions", "audit")
 _INTERRUPTED = 130
@@ -38,7 +39,8 @@ def _run(
     from nla_audit.train.rewards import check_terms  # noqa: PLC0415
 
     recipe = read_recipe(recipe_path)
-    check_terms(recipe.rl.rewards)
+    for run in recipe.sweep():
+        check_terms(run.rl.rewards)
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
     layout = Layout(recipe, recipe_path.parent.absolute(), out or Path("runs") / recipe.name)
@@ -105,22 +107,34 @@ def _audit(layout: Layout, tell: Tell) -> float:
     from nla_audit.completions import load  # noqa: PLC0415
     from nla_audit.report.audit import run_audit  # noqa: PLC0415
     from nla_audit.train.held_out import RULER  # noqa: PLC0415
+    from nla_audit.train.prefix_fve import PREFIX_FILE  # noqa: PLC0415
 
     began = time.perf_counter()
-    rl = layout.recipe.rl
-    how = "co-trained" if rl.train_ar else "frozen"
-    completions = load([layout.completions], ar=RULER)
+    trained = {run.rl.train_ar for run in layout.runs}
+    how = " or ".join("co-trained" if one else "frozen" for one in sorted(trained))
+    completions = load([layout.completions], ar=RULER, reference=_reference(layout))
+    prefixes = layout.completions.with_name(PREFIX_FILE)
     run_audit(
         completions,
         layout.report,
         seed=layout.recipe.seed,
         title=f"Audit of {layout.recipe.name} (AR {how} in RL)",
-        arguments={"recipe": layout.recipe.name, "ar": RULER, "ar_trained_in_rl": rl.train_ar},
+        arguments={"recipe": layout.recipe.name, "ar": RULER, "ar_trained_in_rl": any(trained)},
         progress=tell,
         draw_aside=True,
         further=_known_facts(layout, completions.rows),
+        options={"multiscale": {"prefixes": str(prefixes)}} if prefixes.is_file() else {},
     )
     return time.perf_counter() - began
+
+
+def _reference(layout: Layout) -> str | None:
+    """The plain model of named runs: whole texts graded, the smallest λ, the warm start's AV."""
+    if not layout.recipe.runs:
+        return None
+    runs = sorted(layout.runs, key=lambda run: run.length_penalty)
+    plain = [run for run in runs if run.rl.grading.kind == "final" and run.start is None]
+    return (plain or runs)[0].name
 
 
 def _known_facts(layout: Layout, completions: pl.DataFrame) -> list[Finding]:
@@ -185,10 +199,11 @@ def _print_plan(layout: Layout, console: Console) -> None:
             f"gradients and averages, {cost.logits_gb:.2f} GB of logits of a micro-batch",
         ]
     lines += [
-        f"# RL generates at most {cost.rl_tokens_at_most:,} tokens over all λ's",
+        *(f"# run {_about(run)}" for run in layout.runs),
+        f"# RL generates at most {cost.rl_tokens_at_most:,} tokens over all runs",
         f"# completions: at most {cost.completion_tokens_at_most:,} tokens",
     ]
-    if layout.recipe.rl.sharding != "none":
+    if any(run.rl.sharding != "none" for run in layout.runs):
         lines.append(
             "# sharding: of the AV's and a trained AR's part of that, each of N processes holds an "
             "N-th; whole models only while it loads, samples or scores"
@@ -197,7 +212,25 @@ def _print_plan(layout: Layout, console: Console) -> None:
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
-command = click.Command(
+def _about(run: Run) -> str:
+    """A run in one line, by its name."""
+    grading = run.rl.grading.kind
+    start = "" if run.start is None else f", from {run.start}, KL to the {run.anchor}"
+    return f"{run.name}: λ = {run.length_penalty:g}, {grading}, {run.rl.steps} steps{start}"
+
+
+class _Command(click.Command):
+    """Looks for the gradings only when it is asked for help."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The gradings with their cards."""
+        from nla_audit.train.grading import cards  # noqa: PLC0415  (pydantic takes its time)
+
+        with formatter.section("Gradings (rl.grading in the recipe)"):
+            formatter.write_dl([(kind, card.sentence) for kind, card in cards().items()])
+
+
+command = _Command(
     "train",
     callback=_run,
     params=[
@@ -219,8 +252,8 @@ command = click.Command(
         ),
     ],
     help=(
-        "Train NLAs from a recipe: activations, warm start, GRPO at each length penalty, "
-        "held-out completions, audit.\n\n"
+        "Train NLAs from a recipe: activations, warm start, GRPO for each run of a sweep (length "
+        "penalties, gradings, chains), held-out completions, audit.\n\n"
         "Stages that are done are not done again; a run that was stopped or killed goes on where "
         "its last saved state is, with the same result.\n\n"
         "\b\nExample:\n  nla-audit train recipes/tiny.yaml --out runs/tiny"

@@ -66,6 +66,7 @@ def run_audit(
     progress: Progress | None = None,
     draw_aside: bool = False,
     further: Sequence[Finding] = (),
+    options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> AuditResult:
     """Run all registered analyzers on ``completions`` and write the report into ``out``.
 
@@ -85,6 +86,7 @@ def run_audit(
         draw_aside: draw the figures in a second process while the analyzers run. A script that
             asks for it must guard its entry point, as with any spawned process.
         further: findings of the caller's own, shown before those of the analyzers.
+        options: of analyzers by name, instead of their defaults.
 
     Raises:
         UserError: ``out`` cannot take the report (found before anything is computed).
@@ -104,7 +106,7 @@ def run_audit(
         for number, card in enumerate(cards.values()):
             tell(card.name, number, total)
             try:
-                findings.append(_run(card, completions, seed))
+                findings.append(_run(card, completions, seed, (options or {}).get(card.name, {})))
                 drawn.append(draw(findings[-1], colours, texts))
             except UserError as error:
                 left_out[card.name] = str(error)
@@ -152,8 +154,8 @@ def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _run(card: Card, completions: Completions, seed: int) -> Finding:
-    """Run one analyzer with its default options.
+def _run(card: Card, completions: Completions, seed: int, own: Mapping[str, Any]) -> Finding:
+    """Run one analyzer with its default options but for its ``own``.
 
     Raises:
         UserError: the table lacks a column that the analyzer reads, or the analyzer says why
@@ -162,7 +164,7 @@ def _run(card: Card, completions: Completions, seed: int) -> Finding:
     missing = [name for name in card.reads if name not in completions.columns]
     if missing:
         raise UserError(f"the table has no column {', '.join(missing)}")
-    options = {option.name: option.default for option in card.options}
+    options = {option.name: option.default for option in card.options} | dict(own)
     if "seed" in inspect.signature(card.run).parameters:
         options["seed"] = seed
     return with_reasons(card.run(completions, **options))

@@ -6,8 +6,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import RL_ADAPTER, has_adapter, save_adapter
 from nla_audit.train.dataset import Dataset, read_dataset
 from nla_audit.train.held_out import RULER, completions_of, gold_texts
-from nla_audit.train.interruption import Stopped, Wish, WorkerWish, begin_worker, stopping
+from nla_audit.train.interruption import Stopped, Wish, WorkerWish, stopping
 from nla_audit.train.layout import Layout
 from nla_audit.train.pair import (
     layer_of,
@@ -40,15 +38,14 @@ from nla_audit.train.pair import (
 from nla_audit.train.prefix_fve import PREFIX_FILE, prefix_fve, sampled
 from nla_audit.train.prepare import Tell, make_activations, make_target, target_reference
 from nla_audit.train.ranks import Ranks
-from nla_audit.train.recipe import path_of, run_name
+from nla_audit.train.recipe import Rl, path_of
 from nla_audit.train.rl import Arms, RlRun
+from nla_audit.train.runs import Run
+from nla_audit.train.scheduling import in_processes
 from nla_audit.train.seeds import Use, derived
 from nla_audit.train.separating import with_separators
-from nla_audit.train.state import METRICS_FILE, read_metrics
 from nla_audit.train.warm_start import train_ar, train_av
 
-#: Seconds between looks at the logs of runs in other processes.
-_LOOK_EVERY = 1.0
 WARM_START_MODEL = "warm-start"
 #: Beside the completions: the gold explanations of the same activations, the reference texts of a
 #: steganography probe.
@@ -62,11 +59,15 @@ def settle_in(layout: Layout, processes: int = 1) -> None:
     torch.set_num_threads(max(1, threads // processes))
 
 
-def warm_start_references(layout: Layout) -> tuple[str | Path, str | Path]:
-    """AV and AR that RL begins from: the recipe's own, or those of the warm start."""
+def warm_start_references(layout: Layout, run: Run | None = None) -> tuple[str | Path, str | Path]:
+    """AV and AR that RL begins from: the recipe's own, or those of the warm start.
+
+    Args:
+        run: whose grading may need an AV with separators of its own.
+    """
     pair = layout.recipe.pair
     if pair.av is None or pair.ar is None:
-        return layout.warm_start / "av", layout.warm_start / "ar"
+        return layout.av_warm_start(run) / "av", layout.warm_start / "ar"
     local_av, local_ar = path_of(pair.av, layout.folder), path_of(pair.ar, layout.folder)
     return (
         local_av if local_av.is_dir() else pair.av,
@@ -75,150 +76,211 @@ def warm_start_references(layout: Layout) -> tuple[str | Path, str | Path]:
 
 
 def warm_start(layout: Layout, tell: Tell) -> None:
-    """Train AV and AR on gold explanations; nothing to do where the recipe brings a pair."""
+    """Train AV and AR on gold explanations; nothing to do where the recipe brings a pair.
+
+    Runs whose gradings need other separators than the recipe's get an AV of their own; the AR is
+    the same for all.
+    """
     recipe, key = layout.recipe, layout.key("warm-start")
-    if recipe.pair.av is not None or layout.is_done(layout.warm_start, key):
+    if recipe.pair.av is not None:
         return
-    dataset = read_dataset(layout.activations)
+    base = layout.warm_start
+    if not layout.is_done(base, key):
+        _warm_start_ar(layout, tell)
+        _warm_start_av(layout, recipe.rl, base, key, tell)
+        layout.mark_done(base, key)
+    for run in layout.runs:
+        folder, key = layout.av_warm_start(run), layout.key("warm-start", run)
+        if not layout.is_done(folder, key):
+            _warm_start_av(layout, run.rl, folder, key, tell)
+            layout.mark_done(folder, key)
+
+
+def _warm_start_ar(layout: Layout, tell: Tell) -> None:
+    recipe, settings = layout.recipe, layout.recipe.warm_start
+    if (layout.warm_start / "ar").is_dir():
+        return
     reference = target_reference(layout)
     layer_index = layer_of(recipe.target, load_config(reference))
-    settings = recipe.warm_start
-    history = {"stage": "warm_start", "seed": recipe.seed, "ar_trained_in_rl": False}
+    reconstructor = new_reconstructor(reference, layer_index, recipe.target, recipe.pair)
     with stopping() as stop:
-        if not (layout.warm_start / "ar").is_dir():
-            reconstructor = new_reconstructor(reference, layer_index, recipe.target, recipe.pair)
-            train_ar(
-                reconstructor,
-                dataset,
-                settings,
-                seed=recipe.seed,
-                folder=layout.warm_start / "ar-training",
-                key=key,
-                stop=stop,
-                tell=lambda done: tell("warm start of the AR", done, settings.ar.steps),
-            )
-            save_trained_ar(reconstructor, layout.warm_start / "ar", history)
-        if not (layout.warm_start / "av").is_dir():
-            separator, most = recipe.rl.grading.separator(), recipe.rl.grading.most_separators()
-            verbalizer = new_verbalizer(
-                reference,
-                layer_index,
-                recipe.target,
-                recipe.pair,
-                separator=separator,
-                seed=derived(recipe.seed, Use.SEPARATOR),
-            )
-            train_av(
-                verbalizer,
-                # The AR, trained above, never sees a separator.
-                dataset if separator is None else with_separators(dataset, separator, most),
-                settings,
-                reader=load(
-                    ar=layout.warm_start / "ar", placement=placement_of(recipe.target)
-                ).reconstructor,
-                seed=recipe.seed,
-                folder=layout.warm_start / "av-training",
-                key=key,
-                stop=stop,
-                tell=lambda done: tell("warm start of the AV", done, settings.av.steps),
-            )
-            save_trained_av(verbalizer, layout.warm_start / "av", history)
-    layout.mark_done(layout.warm_start, key)
+        train_ar(
+            reconstructor,
+            read_dataset(layout.activations),
+            settings,
+            seed=recipe.seed,
+            folder=layout.warm_start / "ar-training",
+            key=layout.key("warm-start"),
+            stop=stop,
+            tell=lambda done: tell("warm start of the AR", done, settings.ar.steps),
+        )
+    save_trained_ar(reconstructor, layout.warm_start / "ar", _warm_history(layout))
+
+
+def _warm_start_av(layout: Layout, rl: Rl, folder: Path, key: str, tell: Tell) -> None:
+    recipe, settings = layout.recipe, layout.recipe.warm_start
+    if (folder / "av").is_dir():
+        return
+    reference = target_reference(layout)
+    title = "warm start of the AV" + ("" if folder == layout.warm_start else f", {folder.name}")
+    separator, most = rl.grading.separator(), rl.grading.most_separators()
+    dataset = read_dataset(layout.activations)
+    verbalizer = new_verbalizer(
+        reference,
+        layer_of(recipe.target, load_config(reference)),
+        recipe.target,
+        recipe.pair,
+        separator=separator,
+        seed=derived(recipe.seed, Use.SEPARATOR),
+    )
+    reader = load(ar=layout.warm_start / "ar", placement=placement_of(recipe.target))
+    with stopping() as stop:
+        train_av(
+            verbalizer,
+            # The AR never sees a separator.
+            dataset if separator is None else with_separators(dataset, separator, most),
+            settings,
+            reader=reader.reconstructor,
+            seed=recipe.seed,
+            folder=folder / "av-training",
+            key=key,
+            stop=stop,
+            tell=lambda done: tell(title, done, settings.av.steps),
+        )
+    save_trained_av(verbalizer, folder / "av", _warm_history(layout))
+
+
+def _warm_history(layout: Layout) -> dict[str, Any]:
+    return {"stage": "warm_start", "seed": layout.recipe.seed, "ar_trained_in_rl": False}
 
 
 def reinforce(layout: Layout, tell: Tell, ranks: Ranks) -> None:
-    """One run for each λ: ``rl.processes`` of them at a time, or all ``ranks`` on each in turn."""
-    rl = layout.recipe.rl
-    waiting = [penalty for penalty in rl.length_penalties if not layout.is_trained(penalty)]
+    """Every run: ``rl.processes`` of them at a time, or all ``ranks`` on each in turn."""
+    processes = layout.recipe.rl.processes
+    waiting = [run for run in layout.runs if not layout.is_trained(run)]
     ranks.wait()  # all have looked before any finishes one
-    if ranks.size > 1 or rl.processes == 1 or len(waiting) <= 1:
+    if ranks.size > 1 or processes == 1 or len(waiting) <= 1:
         settle_in(layout, ranks.size)
-        for penalty in waiting:
+        for run in waiting:
             with stopping() as stop:
-                train_one(layout, penalty, stop, tell, ranks)
+                train_one(layout, run, stop, tell, ranks)
         return
-    _in_processes(layout, waiting, min(rl.processes, len(waiting)), tell)
+    in_processes(layout, waiting, min(processes, len(waiting)), _train_in_process, tell)
 
 
-def train_one(layout: Layout, penalty: float, stop: Wish, tell: Tell, ranks: Ranks) -> None:
-    """Train one λ and write what came of it.
+def train_one(layout: Layout, run: Run, stop: Wish, tell: Tell, ranks: Ranks) -> None:
+    """Train one run and write what came of it.
 
     Raises:
         Stopped: the user asked to; the state is saved.
         UserError: as :meth:`RlRun.run`, or what comes of it could not be saved.
     """
-    recipe, folder, key = layout.recipe, layout.run(penalty), layout.key("rl", penalty)
-    pair, ruler = _load_warm_start(layout)
+    recipe, rl, folder, key = layout.recipe, run.rl, layout.run(run), layout.key("rl", run)
+    pair, ruler = _load_warm_start(layout, run)
     verbalizer, training = _both(pair)
-    if recipe.rl.train_ar and training.keeps_final_norm:
+    if rl.train_ar and training.keeps_final_norm:
         raise UserError(
             f"rl.train_ar: the AR {training.name} keeps its final norm, with which it could not be "
             "saved in the release's layout; leave it frozen"
         )
     for half in (verbalizer, training):
         check_survives_saving(half.tokenizer, half.model.config, half.sidecar)
-    run = RlRun(
+    training_run = RlRun(
         verbalizer,
-        Arms(training if recipe.rl.train_ar else ruler, ruler),
+        Arms(training if rl.train_ar else ruler, ruler),
         read_dataset(layout.activations),
-        recipe.rl,
-        length_penalty=penalty,
+        rl,
+        length_penalty=run.length_penalty,
         seed=recipe.seed,
         folder=folder,
         key=key,
         ranks=ranks,
+        title=run.title,
+        anchor=_anchor(layout, run),
     )
-    done = run.run(stop, lambda step: tell(f"RL at λ = {penalty:g}", step, recipe.rl.steps))
+    done = training_run.run(stop, lambda step: tell(f"RL at {run.title}", step, rl.steps))
     history = {
         "stage": "rl",
         "seed": recipe.seed,
-        "length_penalty": penalty,
+        "length_penalty": run.length_penalty,
         "rl_steps": done.step,
-        "ar_trained_in_rl": recipe.rl.train_ar,
+        "ar_trained_in_rl": rl.train_ar,
+        **({} if run.start is None else {"start": run.start, "anchor": run.anchor}),
     }
-    with run.to_be_saved():
+    with training_run.to_be_saved():
         if ranks.is_first:
-            _save_run(layout, penalty, run, history)
+            _save_run(layout, run, training_run, history)
             layout.mark_done(
                 folder, key, **history, seconds=done.seconds, skipped_steps=done.skipped
             )
     ranks.wait()
 
 
-def _save_run(layout: Layout, penalty: float, run: RlRun, history: dict[str, Any]) -> None:
+def _save_run(layout: Layout, run: Run, trained: RlRun, history: dict[str, Any]) -> None:
     """Both halves in the release's layout (the AR where it was trained), and their adapters."""
-    recipe, folder, verbalizer = layout.recipe, layout.run(penalty), run.policy.verbalizer
-    base_av, base_ar = warm_start_references(layout)
+    rl, folder, verbalizer = run.rl, layout.run(run), trained.policy.verbalizer
+    base_av, base_ar = _start_references(layout, run)
     for name in ("av", "ar", "adapter", "ar-adapter"):  # left over from a kill while saving
         shutil.rmtree(folder / name, ignore_errors=True)
-    if recipe.rl.lora is not None:
+    if rl.lora is not None:
         with whole_folder(folder / "adapter") as partial:
-            save_adapter(verbalizer.model, recipe.rl.lora, RL_ADAPTER, partial, base=str(base_av))
-    if not recipe.target.load_in_4bit:
+            save_adapter(verbalizer.model, rl.lora, RL_ADAPTER, partial, base=str(base_av))
+    if not layout.recipe.target.load_in_4bit:
         save_trained_av(verbalizer, folder / "av", history)
-    if not recipe.rl.train_ar:
+    if not rl.train_ar:
         return
-    training = run.arms.training
+    training = trained.arms.training
     save_trained_ar(training, folder / "ar", history)
     # An AR-LoRA names one base, so on an AR that is one itself only the merged AR can be written.
-    if recipe.rl.ar_lora is not None and not has_adapter(training.model, besides=RL_ADAPTER):
+    if rl.ar_lora is not None and not has_adapter(training.model, besides=RL_ADAPTER):
         save_trained_ar_adapter(
-            training, folder / "ar-adapter", history, recipe.rl.ar_lora, base=str(base_ar)
+            training, folder / "ar-adapter", history, rl.ar_lora, base=str(base_ar)
         )
 
 
-def _load_warm_start(layout: Layout) -> tuple[Pair, Reconstructor]:
-    """The pair to train, and a ruler that no one trains (the same AR where none is trained)."""
-    av, ar = warm_start_references(layout)
+def _start_references(layout: Layout, run: Run) -> tuple[str | Path, str | Path]:
+    """AV and AR that a run begins from: those of another run, or of the warm start.
+
+    The AR is another run's only where both train it, for a frozen one is the ruler.
+    """
+    av, ar = warm_start_references(layout, run)
+    if run.start is None:
+        return av, ar
+    before = layout.named(run.start)
+    if not layout.is_trained(before):
+        raise UserError(
+            f"{layout.run(before)}: {run.name} starts from this run, which is untrained"
+        )
+    own = layout.run(before)
+    return own / "av", own / "ar" if run.rl.train_ar and before.rl.train_ar else ar
+
+
+def _anchor(layout: Layout, run: Run) -> Verbalizer | None:
+    """What the KL is to, where that is not the AV that the run starts from."""
+    if run.start is None or run.anchor == "predecessor":
+        return None
+    av, _ = warm_start_references(layout, run)
+    placement = placement_of(layout.recipe.target, is_av_in_rl=True)
+    return load(av, placement=placement).verbalizer
+
+
+def _load_warm_start(layout: Layout, run: Run | None = None) -> tuple[Pair, Reconstructor]:
+    """The pair to train, and a ruler that no one trains (the same AR where none is trained).
+
+    Args:
+        run: whose start is loaded; by default the warm start of the recipe.
+    """
+    _, warm_ar = warm_start_references(layout)
+    av, ar = warm_start_references(layout) if run is None else _start_references(layout, run)
     target = layout.recipe.target
     pair = Pair(
         load(av, placement=placement_of(target, is_av_in_rl=True)).verbalizer,
         load(ar=ar, placement=placement_of(target)).reconstructor,
     )
     assert pair.reconstructor is not None
-    if not layout.recipe.rl.train_ar:
+    if run is None or not run.rl.train_ar:
         return pair, pair.reconstructor
-    ruler = load(ar=ar, placement=placement_of(target)).reconstructor
+    ruler = load(ar=warm_ar, placement=placement_of(target)).reconstructor
     assert ruler is not None
     return pair, ruler
 
@@ -229,78 +291,36 @@ def _both(pair: Pair) -> tuple[Verbalizer, Reconstructor]:
     return pair.verbalizer, pair.reconstructor
 
 
-def _in_processes(layout: Layout, penalties: list[float], processes: int, tell: Tell) -> None:
-    """Train several λ's at once; progress is read from their logs.
-
-    On Ctrl-C each child finishes its step and saves, and the parent waits for that.
-    """
-    steps = layout.recipe.rl.steps
-    context = get_context("spawn")
-    wish = context.Event()
-    with (
-        stopping() as stop,
-        ProcessPoolExecutor(
-            processes, mp_context=context, initializer=begin_worker, initargs=(wish,)
-        ) as pool,
-    ):
-        futures: dict[Future[str | None], float] = {
-            pool.submit(_train_in_process, layout, penalty, processes): penalty
-            for penalty in penalties
-        }
-        running = set(futures)
-        stopped: list[str] = []
-        while running:
-            finished, running = wait(running, _LOOK_EVERY, return_when=FIRST_COMPLETED)
-            for future in finished:
-                reason = future.result()
-                stopped += [reason] if reason is not None else []
-            for future, penalty in futures.items():
-                done = steps if future in finished else _steps_logged(layout.run(penalty))
-                tell(f"RL at λ = {penalty:g}", done, steps)
-            if stop.requested:
-                wish.set()
-                for future in running:
-                    future.cancel()
-                running = {future for future in running if not future.cancelled()}
-    if stop.requested:
-        raise Stopped(", ".join(stopped) or "RL stopped")
-
-
-def _train_in_process(layout: Layout, penalty: float, processes: int) -> str | None:
-    """Train one λ here; returns why it stopped early, ``None`` if it did not."""
+def _train_in_process(layout: Layout, run: Run, processes: int) -> str | None:
+    """Train one run here; returns why it stopped early, ``None`` if it did not."""
     settle_in(layout, processes)
     if WorkerWish().requested:  # it was next in line when the user asked to stop
         return None
     try:
-        train_one(layout, penalty, WorkerWish(), lambda *_: None, Ranks())
+        train_one(layout, run, WorkerWish(), lambda *_: None, Ranks())
     except Stopped as stopped:
         return str(stopped)
     return None
 
 
-def _steps_logged(folder: Path) -> int:
-    records = read_metrics(folder / METRICS_FILE)
-    return max((record["step"] for record in records), default=0)
-
-
 def write_completions(layout: Layout, tell: Tell) -> None:
-    """Held-out explanations of the warm start and of every λ, in one table."""
+    """Held-out explanations of the warm start and of every run, in one table."""
     folder, key = layout.completions.parent, layout.key("completions")
     if layout.is_done(folder, key):
         return
     settle_in(layout)
     recipe = layout.recipe
-    models: list[float | None] = [None, *recipe.rl.length_penalties]
+    models: list[Run | None] = [None, *layout.runs]
     dataset = read_dataset(layout.activations)
     pair, ruler = _load_warm_start(layout)
     parts = []
-    for number, penalty in enumerate(models):
+    for number, run in enumerate(models):
         tell("completions", number, len(models))
-        name = WARM_START_MODEL if penalty is None else run_name(penalty)
+        name = WARM_START_MODEL if run is None else run.name
         part = folder / f"part-{name}-{key}.parquet"
         if not part.is_file():
             frame = _completions_of_model(
-                layout, penalty, name, dataset=dataset, warm=pair, ruler=ruler
+                layout, run, name, dataset=dataset, warm=pair, ruler=ruler
             )
             with whole_file(part) as partial:
                 frame.write_parquet(partial)
@@ -323,7 +343,7 @@ def write_completions(layout: Layout, tell: Tell) -> None:
     layout.mark_done(
         folder,
         key,
-        ar_trained_in_rl=recipe.rl.train_ar,
+        ar_trained_in_rl=any(run.rl.train_ar for run in layout.runs),
         baseline="raw_variance",
         baselines={
             "raw_variance": baselines.raw_variance,
@@ -337,7 +357,7 @@ def write_completions(layout: Layout, tell: Tell) -> None:
 
 def _completions_of_model(
     layout: Layout,
-    penalty: float | None,
+    run: Run | None,
     name: str,
     *,
     dataset: Dataset,
@@ -347,19 +367,19 @@ def _completions_of_model(
     """Rows of one model, by the ruler and, where it was co-trained, by its own AR as well."""
     recipe = layout.recipe
     verbalizer, rulers = warm.verbalizer, {RULER: ruler}
-    if penalty is not None:
-        folder = layout.run(penalty)
-        if not layout.is_trained(penalty):
-            raise UserError(f"{folder}: this λ is not trained to the end; run the stage rl first")
+    if run is not None:
+        folder = layout.run(run)
+        if not layout.is_trained(run):
+            raise UserError(f"{folder}: this run is not trained to the end; run the stage rl first")
         if (folder / "av").is_dir():
             verbalizer = load(folder / "av", placement=placement_of(recipe.target)).verbalizer
         else:
             verbalizer = load(
-                warm_start_references(layout)[0],
+                warm_start_references(layout, run)[0],
                 adapter=folder / "adapter",
                 placement=placement_of(recipe.target, is_av_in_rl=True),
             ).verbalizer
-        if recipe.rl.train_ar:
+        if run.rl.train_ar:
             own = load(ar=folder / "ar", placement=placement_of(recipe.target)).reconstructor
             assert own is not None
             rulers["own"] = own
@@ -370,9 +390,9 @@ def _completions_of_model(
         dataset,
         recipe.evaluation,
         model=name,
-        length_penalty=penalty,
-        step=0 if penalty is None else int(layout.facts(layout.run(penalty))["rl_steps"]),
-        reward=recipe.rl,
+        length_penalty=None if run is None else run.length_penalty,
+        step=0 if run is None else int(layout.facts(layout.run(run))["rl_steps"]),
+        reward=recipe.rl if run is None else run.rl,
         seed=recipe.seed,
     )
 

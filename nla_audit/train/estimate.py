@@ -15,6 +15,7 @@ from nla_audit.train.layout import Layout
 from nla_audit.train.log_probs import TOKEN_BUDGETS
 from nla_audit.train.prepare import target_reference
 from nla_audit.train.recipe import Lora, Recipe, path_of
+from nla_audit.train.runs import Run
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 #: AdamW keeps two float32 averages beside a float32 gradient.
@@ -26,7 +27,7 @@ _PATIENCE_SECONDS = 10
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of the RL stage, the one that costs.
+    """Of the RL stage, the one that costs; sizes are those of its largest run.
 
     Attributes:
         unknown: why the target's config cannot be read here; ``None`` where it was read.
@@ -36,7 +37,7 @@ class Estimate:
         training_gb: gradients and optimiser averages.
         logits_gb: logits of one micro-batch in float32, with their gradient: the largest
             intermediate of small models with large vocabularies.
-        rl_tokens_at_most: tokens generated over all λ's if every response hit the cap.
+        rl_tokens_at_most: tokens generated over all runs if every response hit the cap.
         completion_tokens_at_most: likewise for the held-out completions.
     """
 
@@ -52,39 +53,56 @@ class Estimate:
 
 def estimate(layout: Layout) -> Estimate:
     """Sizes from the target's config, without loading a weight."""
-    recipe, rl = layout.recipe, layout.recipe.rl
-    runs = len(rl.length_penalties)
-    rl_tokens = runs * rl.steps * rl.prompts * rl.samples * rl.max_new_tokens
-    completion_tokens = (
-        (runs + 1) * recipe.evaluation.activations * recipe.evaluation.samples * rl.max_new_tokens
+    recipe, runs = layout.recipe, layout.runs
+    rl_tokens = sum(
+        run.rl.steps * run.rl.prompts * run.rl.samples * run.rl.max_new_tokens for run in runs
     )
+    caps = [recipe.rl.max_new_tokens, *(run.rl.max_new_tokens for run in runs)]
+    completion_tokens = recipe.evaluation.activations * recipe.evaluation.samples * sum(caps)
     try:
         config = _config(layout)
         model = _empty_model(config)
     except UserError as error:
         return Estimate(str(error), None, None, None, None, None, rl_tokens, completion_tokens)
+    sizes = [_sizes(recipe, run, model, config) for run in runs]
+    vocabulary = config.get_text_config(decoder=True).vocab_size
+    budget = max(run.rl.micro_batch_tokens or TOKEN_BUDGETS["cuda"] for run in runs)
+    largest = max(sizes, key=lambda size: size.weights + size.training)
+    return Estimate(
+        unknown=None,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        trained_parameters=largest.trained,
+        weights_gb=largest.weights / 1e9,
+        training_gb=largest.training / 1e9,
+        logits_gb=2 * 4 * budget * vocabulary / 1e9,
+        rl_tokens_at_most=rl_tokens,
+        completion_tokens_at_most=completion_tokens,
+    )
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Of one run: parameters of the AV that it trains, and bytes."""
+
+    trained: int
+    weights: float
+    training: float
+
+
+def _sizes(recipe: Recipe, run: Run, model: Any, config: Any) -> _Sizes:
+    rl = run.rl
     parameters = sum(parameter.numel() for parameter in model.parameters())
     trained = parameters if rl.lora is None else _lora_parameters(model, rl.lora)
     per_parameter = _BYTES[recipe.target.dtype]
     av_bytes = _FOUR_BIT_BYTES if recipe.target.load_in_4bit else per_parameter
     share_of_ar = _share_of_blocks(recipe, config)
     ars = 2 if rl.train_ar else 1
-    copies = 2 if rl.lora is None else 1
+    has_other_anchor = run.start is not None and run.anchor == "warm_start"
+    copies = 2 if rl.lora is None or has_other_anchor else 1
     weights = parameters * (copies * av_bytes + ars * share_of_ar * per_parameter)
     ar_parameters = parameters if rl.ar_lora is None else _lora_parameters(model, rl.ar_lora)
     ar_trained = ar_parameters * share_of_ar if rl.train_ar else 0.0
-    budget = rl.micro_batch_tokens or TOKEN_BUDGETS["cuda"]
-    vocabulary = config.get_text_config(decoder=True).vocab_size
-    return Estimate(
-        unknown=None,
-        parameters=parameters,
-        trained_parameters=trained,
-        weights_gb=weights / 1e9,
-        training_gb=_TRAINED_BYTES * (trained + ar_trained) / 1e9,
-        logits_gb=2 * 4 * budget * vocabulary / 1e9,
-        rl_tokens_at_most=rl_tokens,
-        completion_tokens_at_most=completion_tokens,
-    )
+    return _Sizes(trained, weights, _TRAINED_BYTES * (trained + ar_trained))
 
 
 def empty_target(layout: Layout) -> Any:

@@ -14,14 +14,14 @@ import yaml
 
 from nla_audit.errors import UserError
 from nla_audit.files import write_text
-from nla_audit.train.recipe import Recipe, Rl, digest, run_name
+from nla_audit.train.keys import digest, hashed
+from nla_audit.train.recipe import Recipe, Rl
+from nla_audit.train.runs import Run, run_name
 
 Stage = Literal["target", "activations", "warm-start", "rl", "completions", "audit"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 _DONE = "done.json"
-#: Settings that change how a result is reached but not what it is.
-_WITHOUT_EFFECT = ("processes", "checkpoint_every", "sharding")
 
 
 class Layout:
@@ -37,6 +37,7 @@ class Layout:
         self.recipe = recipe
         self.folder = folder
         self.out = out
+        self.runs = recipe.sweep()
 
     @property
     def target(self) -> Path:
@@ -53,9 +54,22 @@ class Layout:
         """Holds ``av/`` and ``ar/`` in the release's layout."""
         return self.out / "warm-start"
 
-    def run(self, length_penalty: float) -> Path:
-        """Folder of one λ."""
-        return self.out / "rl" / run_name(length_penalty)
+    def av_warm_start(self, run: Run | None = None) -> Path:
+        """Folder of the AV's warm start that a run begins from, with ``av/`` in it.
+
+        It is the recipe's own, or one beside it where the run's grading needs other separators
+        than the recipe's.
+        """
+        own, base = (
+            _separators(one) for one in (self.recipe.rl if run is None else run.rl, self.recipe.rl)
+        )
+        if own == base:
+            return self.warm_start
+        return self.warm_start / (f"separators-{digest(own)[:8]}" if own else "no-separators")
+
+    def run(self, run: Run) -> Path:
+        """Folder of a run."""
+        return self.out / "rl" / run.name
 
     @property
     def completions(self) -> Path:
@@ -67,53 +81,61 @@ class Layout:
         """The audit's report."""
         return self.out / "report"
 
-    def key(self, stage: Stage, length_penalty: float | None = None) -> str:
-        """Hash of everything that the result of ``stage`` (of one λ) depends on."""
+    def key(self, stage: Stage, run: Run | None = None) -> str:
+        """Hash of everything that the result of ``stage`` (of one run) depends on.
+
+        The warm start of a run is that of the whole recipe, but for what its grading needs.
+        """
         recipe = self.recipe
+        rl = recipe.rl if run is None else run.rl
         parts: list[Any] = [recipe.seed, recipe.target]
         if stage == "target":
             return digest(*parts)
         parts += [recipe.data, recipe.pair.marker, recipe.pair.av_template, recipe.pair.ar_template]
         if stage == "activations":
             return digest(*parts)
-        warm_start = _plain(recipe.warm_start.model_dump(mode="json"))
-        if warm_start["ar_prefixes"] == 0:  # courses begun before there was this option go on
-            del warm_start["ar_prefixes"]
-        parts += [recipe.pair, warm_start]
-        if (separator := recipe.rl.grading.separator()) is not None:
-            parts.append([separator, recipe.rl.grading.most_separators()])
+        parts += [recipe.pair, recipe.warm_start, *_separators(rl)]
         if stage == "warm-start":
             return digest(*parts)
-        rl = _plain(recipe.rl.model_dump(mode="json"))
-        if rl["ar_lora"] is None:  # runs begun before there was this option go on
-            del rl["ar_lora"]
-        if rl["grading"] == {"kind": "final"}:  # likewise
-            del rl["grading"]
-        if rl["credit"] == "segment":
-            del rl["credit"]
-        penalties = rl.pop("length_penalties")
-        budget = [rl.pop("steps"), rl.pop("minutes")]
+        settings = hashed(rl)
+        penalties = settings.pop("length_penalties")
+        budget = [settings.pop("steps"), settings.pop("minutes")]
         # Under a constant rate a longer run begins as the shorter one did, so it may go on from it.
-        rl["decays_over"] = budget if _decays(recipe.rl) else None
+        settings["decays_over"] = budget if _decays(rl) else None
         if stage == "rl":
-            return digest(*parts, rl, length_penalty)
-        evaluation = recipe.evaluation.model_dump(mode="json")
-        if evaluation["prefix_activations"] == 128:  # likewise
-            del evaluation["prefix_activations"]
-        return digest(*parts, rl, budget, penalties, evaluation)
+            assert run is not None
+            return digest(*parts, settings, run.length_penalty, *self._origin(run))
+        named = [
+            [one.name, self.key("rl", one), one.rl.steps, one.rl.minutes]
+            for one in self.runs
+            if one.rl is not rl or one.start is not None or one.name != run_name(one.length_penalty)
+        ]
+        more = [named] if named else []
+        return digest(*parts, settings, budget, penalties, recipe.evaluation, *more)
 
-    def is_trained(self, length_penalty: float) -> bool:
-        """Whether the run of this λ has had its whole budget of steps or time.
+    def _origin(self, run: Run) -> list[Any]:
+        """What a run's key says of where it starts; nothing where that is the warm start."""
+        if run.start is None:
+            return []
+        before = self.named(run.start)
+        return [self.key("rl", before), before.rl.steps, before.rl.minutes, run.anchor]
+
+    def named(self, name: str) -> Run:
+        """The run of this name, which must be one."""
+        return next(run for run in self.runs if run.name == name)
+
+    def is_trained(self, run: Run) -> bool:
+        """Whether a run has had its whole budget of steps or time.
 
         Raises:
             UserError: as :meth:`is_done`.
         """
-        folder, rl = self.run(length_penalty), self.recipe.rl
-        if not self.is_done(folder, self.key("rl", length_penalty)):
+        folder = self.run(run)
+        if not self.is_done(folder, self.key("rl", run)):
             return False
         facts = self.facts(folder)
-        in_time = rl.minutes is not None and facts["seconds"] >= 60 * rl.minutes
-        return in_time or facts["rl_steps"] >= rl.steps
+        in_time = run.rl.minutes is not None and facts["seconds"] >= 60 * run.rl.minutes
+        return in_time or facts["rl_steps"] >= run.rl.steps
 
     def is_done(self, folder: Path, key: str) -> bool:
         """Whether ``folder`` holds a finished stage of this ``key``.
@@ -155,5 +177,7 @@ def _decays(rl: Rl) -> bool:
     return any(one.schedule == "cosine" for one in optimizers)
 
 
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in settings.items() if name not in _WITHOUT_EFFECT}
+def _separators(rl: Rl) -> list[Any]:
+    """What the warm start of the AV depends on besides the recipe's own sections."""
+    token = rl.grading.separator()
+    return [] if token is None else [[token, rl.grading.most_separators()]]

@@ -24,13 +24,12 @@ def check_lora_targets(layout: Layout) -> None:
     """
     from nla_audit.train.estimate import empty_target  # noqa: PLC0415
 
-    rl, warm = layout.recipe.rl, layout.recipe.warm_start
-    settings = {
-        "warm_start.av.lora": warm.av.lora,
-        "warm_start.ar.lora": warm.ar.lora,
-        "rl.lora": rl.lora,
-        "rl.ar_lora": rl.ar_lora if rl.train_ar else None,
-    }
+    warm = layout.recipe.warm_start
+    settings = {"warm_start.av.lora": warm.av.lora, "warm_start.ar.lora": warm.ar.lora}
+    for run in layout.runs:
+        at = "" if run.rl is layout.recipe.rl else f"run {run.name}: "
+        settings[f"{at}rl.lora"] = run.rl.lora
+        settings[f"{at}rl.ar_lora"] = run.rl.ar_lora if run.rl.train_ar else None
     wanted = {key: lora for key, lora in settings.items() if lora is not None}
     if not wanted:
         return

@@ -22,7 +22,7 @@ class Policy:
 
     The anchor is the AV *as it is given here*, the warm start: with LoRA it is the model with
     only the new adapter switched off (an adapter that is the warm start itself stays on), without
-    LoRA it is a frozen copy.
+    LoRA it is a frozen copy. A run that starts from another may be given its anchor.
 
     Args:
         verbalizer: the warm start; its model is changed in place.
@@ -30,6 +30,7 @@ class Policy:
         seed: of the adapters' first values.
         gradient_checkpointing: recompute activations in the backward pass.
         mesh: the processes that share the weights; ``None`` keeps them whole.
+        anchor: another AV to be anchored to, which is frozen.
     """
 
     def __init__(
@@ -40,17 +41,23 @@ class Policy:
         seed: int,
         gradient_checkpointing: bool = False,
         mesh: DeviceMesh | None = None,
+        anchor: Verbalizer | None = None,
     ) -> None:
         self.verbalizer = verbalizer
         self.lora = lora
         self._checkpointing = gradient_checkpointing
-        self._warm: Verbalizer | None = None
+        self._warm = anchor
+        if anchor is not None:
+            anchor.model.requires_grad_(False).eval()
         if lora is not None:
             add_lora(verbalizer.model, lora, RL_ADAPTER, seed=seed)
         else:
             # bf16 weights would lose updates this small.
             verbalizer.model.float()
-            self._warm = _frozen_copy(verbalizer)
+            if anchor is None:
+                self._warm = _frozen_copy(verbalizer)
+            else:
+                anchor.model.float()
             verbalizer.model.requires_grad_(True)
         if gradient_checkpointing:
             recompute_activations(verbalizer.model)
@@ -72,7 +79,7 @@ class Policy:
 
     @torch.no_grad()
     def warm_log_probs(self, activations: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
-        """Of the warm start, without gradient."""
+        """Of the anchor, without gradient."""
         if self._warm is not None:
             return response_log_probs(self._warm, activations, token_ids)
         with without_adapter(self.verbalizer.model, RL_ADAPTER):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from nla_audit.errors import UserError
-from nla_audit.strangers import read_yaml, shown
+from nla_audit.strangers import read_yaml
+from nla_audit.train.complaints import complaint
 from nla_audit.train.recipe import Recipe
 
 
@@ -31,39 +31,4 @@ def parse_recipe(raw: Any, where: str) -> Recipe:
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        problems = error.errors()
-        # An unknown key is often the cause of a missing one, so it is told first.
-        first = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise UserError(f"{where}: {_sentence(first)}{more}") from None
-
-
-def _sentence(problem: Any) -> str:
-    place = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(problem["loc"][:-1])
-        near = get_close_matches(str(problem["loc"][-1]), known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-        return f"unknown key {place}; {hint}"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "missing":
-        return f"{place} is missing; add it"
-    if problem["type"] == "value_error":
-        return message
-    message = message[0].lower() + message[1:]
-    return f"{place}: {message}, found {shown(problem['input'])}"
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    """The keys that the section at ``location`` takes."""
-    section: type[BaseModel] = Recipe
-    for part in location:
-        field = section.model_fields.get(str(part))
-        if field is None:
-            break
-        options = [field.annotation, *get_args(field.annotation)]
-        section = next(
-            (one for one in options if isinstance(one, type) and issubclass(one, BaseModel)),
-            section,
-        )
-    return list(section.model_fields)
+        raise UserError(f"{where}: {complaint(error, Recipe)}") from None

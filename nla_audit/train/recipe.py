@@ -6,13 +6,10 @@ the default written here, and the resolved recipe is saved with every run.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     Field,
     SerializeAsAny,
@@ -23,6 +20,7 @@ from pydantic import (
 from nla_audit.errors import UserError
 from nla_audit.llm.address import address_of
 from nla_audit.train.grading import Grading, read_grading
+from nla_audit.train.runs import NamedRun, Run, all_runs
 from nla_audit.train.section import (
     NonNegative,
     Penalty,
@@ -94,15 +92,9 @@ class Labeler(Section):
     """Cap on an explanation."""
     workers: Positive = 8
     """Requests at once."""
-    temperature: Annotated[
-        float | None, Field(ge=0.0, allow_inf_nan=False, exclude_if=lambda value: value is None)
-    ] = None
+    temperature: Annotated[float | None, Field(ge=0.0, allow_inf_nan=False)] = None
     """Sent along to an endpoint; without it the model's own holds."""
-    token_limit_name: Annotated[
-        Literal["max_tokens", "max_completion_tokens"],
-        # As it was before there was this setting, so that a course begun then goes on.
-        Field(exclude_if=lambda value: value == "max_tokens"),
-    ] = "max_tokens"
+    token_limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """What the endpoint calls max_new_tokens; reasoning models take max_completion_tokens."""
     prompt: str = (
         "Below is the beginning of a text, cut off at some token. Name the two or three features "
@@ -235,10 +227,11 @@ class Evaluating(Section):
 
 
 class Rl(Section):
-    """GRPO, one run for each λ, all from the same warm start."""
+    """GRPO, one run for each λ, all from the same warm start; the base of named runs."""
 
-    length_penalties: Annotated[tuple[Penalty, ...], Field(min_length=1)] = (0.0,)
-    """λ of each run: reward lost per token."""
+    length_penalties: tuple[Penalty, ...] = (0.0,)
+    """λ of each run: reward lost per token. Beside named runs there are none of these unless they
+    are given."""
     length_counts: Literal["generated", "content"] = "generated"
     """Tokens up to and including the first end token, or those inside the tags only."""
     rewards: dict[str, Weight] = Field(default_factory=lambda: {"negative_mse": 1.0})
@@ -347,8 +340,40 @@ class Recipe(Section):
     """Supervised stage."""
     rl: Rl = Rl()
     """Reinforcement learning."""
+    runs: tuple[NamedRun, ...] = ()
+    """The sweep, as named runs that override rl, beside those of rl.length_penalties."""
     evaluation: Evaluation = Evaluation()
     """Held-out completions."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_runs_are_all(cls, given: Any) -> Any:
+        """Who names runs and no λ's means no run of the default λ beside them."""
+        if not isinstance(given, dict) or not given.get("runs"):
+            return given
+        rl = given.get("rl", {})
+        if not isinstance(rl, dict) or "length_penalties" in rl:
+            return given
+        return {**given, "rl": {**rl, "length_penalties": ()}}
+
+    @model_validator(mode="after")
+    def _runs_can_be(self) -> Recipe:
+        for run in self.sweep():
+            if self.target.load_in_4bit and run.start is not None:
+                raise ValueError(
+                    f"run {run.name}: target.load_in_4bit saves adapters only, from which no other "
+                    "run can start"
+                )
+            if self.target.load_in_4bit and run.rl.lora is None:
+                raise ValueError(
+                    "target.load_in_4bit needs rl.lora: 4-bit weights cannot be trained "
+                    f"({run.title})"
+                )
+        return self
+
+    def sweep(self) -> tuple[Run, ...]:
+        """Every run, those of ``rl.length_penalties`` first, each behind the one it starts from."""
+        return all_runs(self.rl, self.runs)
 
     @model_validator(mode="after")
     def _has_data(self) -> Recipe:
@@ -358,24 +383,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _four_bit_trains_adapters(self) -> Recipe:
-        if self.target.load_in_4bit and self.rl.lora is None:
-            raise ValueError("target.load_in_4bit needs rl.lora: 4-bit weights cannot be trained")
-        if self.target.load_in_4bit and self.rl.sharding != "none":
+        shards = any(run.rl.sharding != "none" for run in self.sweep())
+        if self.target.load_in_4bit and shards:
             raise ValueError("target.load_in_4bit and rl.sharding do not go together; drop one")
         return self
-
-
-def run_name(length_penalty: float) -> str:
-    """Folder and model name of a λ, as the field writes it: ``p0.006``."""
-    return f"p{length_penalty!r}"
-
-
-def digest(*parts: Any) -> str:
-    """A hash of plain data or sections: what a stage's result depends on."""
-    plain = [
-        part.model_dump(mode="json") if isinstance(part, BaseModel) else part for part in parts
-    ]
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def path_of(reference: str, recipe_folder: Path) -> Path:

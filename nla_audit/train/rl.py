@@ -81,6 +81,8 @@ class RlRun:
         folder: where state and metrics go.
         key: hash of all that changes the result; a state of another key is refused.
         ranks: the processes that share each step.
+        title: what messages call the run; by default its λ.
+        anchor: the AV that the KL is to; by default ``verbalizer`` as it is now.
 
     Raises:
         UserError: an unknown reward term, or prompts that cannot be shared out evenly.
@@ -98,7 +100,10 @@ class RlRun:
         folder: Path,
         key: str,
         ranks: Ranks | None = None,
+        title: str | None = None,
+        anchor: Verbalizer | None = None,
     ) -> None:
+        self.title = f"λ = {length_penalty:g}" if title is None else title
         check_terms(settings.rewards)
         check_has_separator(verbalizer.tokenizer, settings.grading.separator())
         self.ranks = ranks or Ranks()
@@ -119,6 +124,7 @@ class RlRun:
             seed=derived(seed, Use.ADAPTERS),
             gradient_checkpointing=settings.gradient_checkpointing,
             mesh=mesh,
+            anchor=anchor,
         )
         self.trainers = {
             "av": Trainer(self.policy.parameters, settings.optimizer, steps=settings.steps)
@@ -164,7 +170,7 @@ class RlRun:
                 raise UserError(
                     f"{self.folder}: {in_a_row} steps in a row without a finite loss and gradient, "
                     f"stopped at step {done.step}; lower rl.optimizer.learning_rate and begin this "
-                    "λ again"
+                    "run again"
                 )
             # Asked once: a Ctrl-C from here on waits for the next step.
             asked, over = any(self.ranks.gathered(stop.requested)), self._is_over(done)
@@ -172,7 +178,7 @@ class RlRun:
             tell(done.step)
             if asked and not over:
                 self.ranks.wait()
-                raise Stopped(f"λ = {self.length_penalty:g} stopped after step {done.step}")
+                raise Stopped(f"{self.title} stopped after step {done.step}")
         return done
 
     def _measure_and_save(

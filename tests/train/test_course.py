@@ -195,8 +195,8 @@ def test_an_ar_that_could_not_be_saved_is_not_trained(tmp_path, out, capsys, mon
         shutil.copytree(out / name, tmp_path / "o" / name)
     real = course._load_warm_start
 
-    def keeping_its_norm(layout):
-        pair, ruler = real(layout)
+    def keeping_its_norm(*arguments):
+        pair, ruler = real(*arguments)
         pair.reconstructor.keeps_final_norm = True
         return pair, ruler
 
@@ -420,7 +420,8 @@ def test_a_decaying_rate_makes_another_run_of_another_length(tmp_path):
         raw = copy.deepcopy(MINI)
         raw["rl"]["steps"] = steps
         raw["rl"]["optimizer"]["schedule"] = schedule
-        return Layout(parse_recipe(raw, "x"), tmp_path, tmp_path).key("rl", 0.0)
+        layout = Layout(parse_recipe(raw, "x"), tmp_path, tmp_path)
+        return layout.key("rl", layout.runs[0])
 
     assert key(2, "constant") == key(4, "constant")
     assert key(2, "cosine") != key(4, "cosine")

@@ -83,13 +83,13 @@ def test_new_options_orphan_no_run_of_before(tmp_path):
     """Keys of a recipe that uses none of them, as they were before there were any."""
     plain = Layout(parse_recipe(copy.deepcopy(MINI), "x"), tmp_path, tmp_path)
     assert plain.key("warm-start") == "fe0a06b3fbb3815c"
-    assert plain.key("rl", 0.01) == "2c902d0dadb03ec4"
+    assert plain.key("rl", plain.named("p0.01")) == "2c902d0dadb03ec4"
     assert plain.key("completions") == "d71bce4d2111037f"
     raw = copy.deepcopy(MINI)
     raw["rl"]["grading"] = GRADINGS["fixed"]
     other = Layout(parse_recipe(raw, "x"), tmp_path, tmp_path)
     assert other.key("warm-start") == plain.key("warm-start")
-    assert other.key("rl", 0.01) != plain.key("rl", 0.01)
+    assert other.key("rl", other.named("p0.01")) != plain.key("rl", plain.named("p0.01"))
     raw["rl"]["grading"] = {"kind": "separators"}
     assert Layout(parse_recipe(raw, "x"), tmp_path, tmp_path).key("warm-start") != plain.key(
         "warm-start"

@@ -13,7 +13,8 @@ from nla_audit.cli import run
 from nla_audit.errors import UserError
 from nla_audit.model_names import length_penalty_of
 from nla_audit.train.read_recipe import parse_recipe, read_recipe
-from nla_audit.train.recipe import Recipe, run_name
+from nla_audit.train.recipe import Recipe
+from nla_audit.train.runs import run_name
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 TINY = yaml.safe_load((RECIPES / "tiny.yaml").read_text(encoding="utf-8"))

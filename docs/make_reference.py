@@ -23,7 +23,9 @@ def analyzers_page() -> str:
     for card in registry().values():
         lines += [f"## {card.name}", "", card.question, ""]
         lines += [f"- Reads: {', '.join(f'`{name}`' for name in card.reads)}."]
-        lines += [f"- Better with `{name}`; without it: {lost}." for name, lost in card.uses.items()]
+        lines += [
+            f"- Better with `{name}`; without it: {lost}." for name, lost in card.uses.items()
+        ]
         lines += [f"- Unit: {card.unit}.", f"- Control: {card.control}."]
         lines += [f"- What a high value means: {card.high_means}.", ""]
         options = [

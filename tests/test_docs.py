@@ -141,9 +141,7 @@ def test_a_grading_is_one_file(adopt: Adopt) -> None:
 class _OrderedReader:
     """An AR that knows an activation as long as the words come in order."""
 
-    def score(
-        self, texts: list[str], vectors: np.ndarray, *, baselines: object
-    ) -> SimpleNamespace:
+    def score(self, texts: list[str], vectors: np.ndarray, *, baselines: object) -> SimpleNamespace:
         is_own = vectors[:, 0] > 0
         in_order = np.array([text in ("Who asks? red fox", "blue sea") for text in texts])
         return SimpleNamespace(fve=np.where(is_own & in_order, 0.75, 0.25))

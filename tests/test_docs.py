@@ -38,7 +38,7 @@ def _block(page: str, language: str = "python") -> str:
 
 @pytest.fixture
 def adopt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Adopt]:
-    """Puts a page's file into a package, as if it lay in its folder; afterwards all is as before."""
+    """Puts a page's file into a package as if it lay in its folder; afterwards all is undone."""
     known = (findings._REGISTRY, transform_registry._REGISTRY, grading._KINDS, grading._CARDS)
     before = [dict(registry) for registry in known]
     modules = set(sys.modules)

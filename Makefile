@@ -2,13 +2,14 @@
 #   make demo   set up, then train a sweep of NLAs from nothing and audit it (minutes, two cores)
 #   make test   set up, then lint, types and all tests but the slow ones (minutes, two cores)
 #   make test-slow   the tests that are marked slow; continuous integration runs them after the others
+#   make docs   the documentation as a site, build/site, with its reference made from the code
 PYTHON ?= python3
 # The release that the tests were last run with; any from 2.6 on works.
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo planted test setup lint types pytest test-slow bench clean
+.PHONY: demo planted test setup lint types pytest test-slow bench docs clean
 
 setup: $(VENV)/.ready
 
@@ -44,5 +45,10 @@ test-slow: setup
 bench: setup
 	$(BIN)/python benchmarks/audit_scaling.py
 
+docs: setup
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python docs/make_reference.py
+	$(BIN)/mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) demo-report runs/tiny build dist *.egg-info
+	rm -rf $(VENV) demo-report runs/tiny docs/reference build dist *.egg-info

@@ -1,7 +1,7 @@
 """Which baseline the FVE of a table is measured against: as recorded, or worked out from it.
 
-FVE = 1 − MSE / baseline. Two baselines are in use that differ by about ten points (FIELD_NOTES
-§1), so that an FVE whose baseline is not known can be compared with no other table's.
+FVE = 1 − MSE / baseline. Two baselines are in use that differ by about ten points
+(docs/object.md), so that an FVE whose baseline is not known can be compared with no other table's.
 """
 
 from __future__ import annotations

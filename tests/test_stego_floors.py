@@ -20,7 +20,7 @@ from nla_audit.probes.registry import transforms
 FLOORS = (0.0, -0.3, -0.6, -1.0)
 N = 200
 
-# FIELD_NOTES §4 in its proportions: a full paraphrase destroys most, one that spares the quotes
+# docs/published.md in its proportions: a full paraphrase destroys most, one that spares the quotes
 # nearly nothing, quotes alone keep two thirds, the text without them nearly nothing; an AR that
 # was never co-trained reads nearly as well. For the warm-start pair a paraphrase costs 27 %.
 TRAINED = {

@@ -33,7 +33,7 @@ POOL = 400
 ACTIVATIONS = 300
 BITS = (1, 2, 4)
 #: Mean and standard deviation of FVE where all facts are read, the spread as in the published
-#: sweep (FIELD_NOTES §1: std ≈ 0.28).
+#: sweep (docs/object.md: std ≈ 0.28).
 _ABILITY = (0.6, 0.25)
 
 

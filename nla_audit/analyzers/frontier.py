@@ -17,13 +17,13 @@ from nla_audit.pairing import column, paired, resampler
 from nla_audit.stats import Interval
 
 QUESTION = "What do shorter explanations cost in FVE, and where does the price turn?"
-#: FVE quantiles reported beside the mean: per-activation FVE has a heavy low tail (FIELD_NOTES §1).
+#: FVE quantiles reported beside the mean: per-activation FVE has a heavy low tail (docs/object.md).
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 #: CJK share above which failed injection is suspected: the marker is a CJK character, and an AV
-#: that never saw its vector describes the marker (FIELD_NOTES §3).
+#: that never saw its vector describes the marker (docs/failures.md).
 _CJK_ALARM = 0.05
 #: FVE that a model may lose and still be said to lose none: about half of what RL gained over
-#: the warm start in the published sweep (0.532 to 0.585, FIELD_NOTES §4).
+#: the warm start in the published sweep (0.532 to 0.585, docs/published.md).
 MARGIN = 0.03
 
 

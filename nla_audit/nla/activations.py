@@ -1,6 +1,6 @@
 """Read a table of activations: the vectors, and the keys that completions carry on.
 
-The columns are those of the training Parquets that nanoNLA publishes (FIELD_NOTES §2): raw
+The columns are those of the training Parquets that nanoNLA publishes (docs/formats.md): raw
 vectors in ``activation_vector``, ``doc_id``, ``activation_layer``, ``n_raw_tokens`` and
 ``detokenized_text_truncated``; ``idx``, ``position`` and ``source_text`` go before the latter
 two where a table has them.

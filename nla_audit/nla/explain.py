@@ -46,7 +46,7 @@ _NO_END = "no end token before the cap"
 _NO_TAGS = "no explanation between tags"
 
 #: Share of CJK characters above which it is said; an AV that gets no vector describes the marker,
-#: which is a CJK character (FIELD_NOTES §3).
+#: which is a CJK character (docs/failures.md).
 _CJK_ALARM = 0.05
 
 #: Settings that change what is said; the others are labels or enter after the last batch.
@@ -391,7 +391,7 @@ def _completions(
 
 
 def _reward(scores: RowScores, explained: pl.DataFrame, reconstructor: Reconstructor) -> pl.Series:
-    """−MSE, and for a failed extraction that of an orthogonal guess (FIELD_NOTES §3)."""
+    """−MSE, and for a failed extraction that of an orthogonal guess (docs/failures.md)."""
     reward = -scores.mse
     if reconstructor.mse_scale is not None:
         orthogonal = 2 * reconstructor.mse_scale**2 / reconstructor.d_model

@@ -2,7 +2,7 @@
 
 Which positions a document gives depends on its id and the seed only, so that neither its place
 in the stream, nor the batches, nor the division among machines changes them. Columns as in the
-Parquets that trainers of NLAs publish (FIELD_NOTES §2), with ``idx`` and ``position`` added.
+Parquets that trainers of NLAs publish (docs/formats.md), with ``idx`` and ``position`` added.
 """
 
 from __future__ import annotations

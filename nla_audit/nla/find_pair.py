@@ -2,7 +2,7 @@
 
 Releases keep the halves apart (``…-av`` and ``…-ar`` on the Hub), side by side in one folder
 (``av/`` and ``ar/``), or among several stages of training (``av_sft_lora/``,
-``rl_critic_step100/`` …): FIELD_NOTES §2.
+``rl_critic_step100/`` …): docs/formats.md.
 """
 
 from __future__ import annotations

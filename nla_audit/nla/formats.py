@@ -1,4 +1,4 @@
-"""Recognise what a folder holds, in any of the published formats (FIELD_NOTES §2).
+"""Recognise what a folder holds, in any of the published formats (docs/formats.md).
 
 A *checkpoint* is one half of a pair in one folder: a full transformers checkpoint, a PEFT
 adapter, or an AR-LoRA (``ar_lora_value_head.safetensors`` + ``ar_meta.json``). Nothing is loaded

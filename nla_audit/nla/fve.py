@@ -4,7 +4,7 @@ Everything above the models goes through these few functions, so that a figure m
 command means the same thing. No torch here: the analyzers use them too.
 
 FVE = 1 − MSE / baseline. Two baselines are in use and they differ by about ten points
-(FIELD_NOTES §1), so both are computed and the one chosen is always named.
+(docs/object.md), so both are computed and the one chosen is always named.
 """
 
 from __future__ import annotations

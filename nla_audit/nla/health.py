@@ -1,6 +1,6 @@
 """The health of weights: what is not finite, absurdly large, or dead.
 
-One published AR head holds 12 % NaN or huge weights from a sharded save (FIELD_NOTES §3); such a
+One published AR head holds 12 % NaN or huge weights from a sharded save (docs/failures.md); such a
 checkpoint loads without a murmur and scores everything as NaN, or worse, as a number.
 """
 

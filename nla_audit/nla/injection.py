@@ -1,6 +1,6 @@
 """Put an activation into the AV's forward pass, at the marker token.
 
-Two ways are in use (FIELD_NOTES §2):
+Two ways are in use (docs/formats.md):
 
 - *replacement* (the release): the marker's embedding is replaced by the vector, rescaled to
   ``injection_scale``;
@@ -29,7 +29,7 @@ from nla_audit.nla.sidecar import Sidecar
 from nla_audit.schema import count
 from nla_audit.strangers import shown
 
-#: The block whose output nanoNLA adds to (FIELD_NOTES §2).
+#: The block whose output nanoNLA adds to (docs/formats.md).
 DEFAULT_ADDITION_BLOCK = 1
 
 _SMALLEST_NORM = 1e-12

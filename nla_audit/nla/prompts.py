@@ -2,7 +2,7 @@
 
 The AV prompt comes from the chat template, which already holds a BOS where the model has one:
 adding another shifts the marker. The AR prompt is a raw string and is tokenised *with* special
-tokens: dropping its BOS took a Gemma pair's FVE from 0.77 to 0.31 (FIELD_NOTES §3).
+tokens: dropping its BOS took a Gemma pair's FVE from 0.77 to 0.31 (docs/failures.md).
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def read_explanation(response: str, *, ended: bool) -> str | None:
     """The explanation inside a response, stripped; ``""`` if empty, ``None`` if failed.
 
     A response that hit the token cap has failed even if a closing tag occurs in it; counting it
-    would reward running on (FIELD_NOTES §3).
+    would reward running on (docs/failures.md).
     """
     match = _EXPLANATION.search(behind_thought(response)) if ended else None
     return match.group(1).strip() if match else None

@@ -136,7 +136,7 @@ def save_ar(reconstructor: Reconstructor, folder: Path) -> None:
 def save_ar_lora(
     reconstructor: Reconstructor, folder: Path, lora: ArLora, adapter: str, *, base: str
 ) -> None:
-    """Write the LoRA layers called ``adapter`` and the head as an AR-LoRA (FIELD_NOTES §2, 3).
+    """Write the LoRA layers called ``adapter`` and the head as an AR-LoRA (docs/formats.md).
 
     Args:
         lora: what the layers are, for ``ar_meta.json``.

@@ -3,7 +3,7 @@
 Two kinds of sidecar are in use, a *model* sidecar (``kind: nla_model``) and the *dataset*
 sidecar that trainers copy beside their checkpoints (``kind: nla_dataset``), and most fields
 have two names (``av``/``actor``, ``ar``/``critic``). Both become one :class:`Sidecar` here, so
-that nothing above this module knows the variants. Source: FIELD_NOTES §2, the release's and
+that nothing above this module knows the variants. Source: docs/formats.md, the release's and
 nanoNLA's sidecars.
 """
 
@@ -166,7 +166,7 @@ def parse_sidecar(raw: Mapping[str, Any], path: Path) -> Sidecar:
 
 
 def _mse_scale(fields: _Fields, d_model: int) -> float | None:
-    """Absent is √d_model and an explicit null is raw MSE (FIELD_NOTES §3)."""
+    """Absent is √d_model and an explicit null is raw MSE (docs/failures.md)."""
     for name in ("extraction.mse_scale", "mse_scale"):
         if fields.has(name):
             value = fields.get(name)

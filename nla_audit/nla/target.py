@@ -1,7 +1,7 @@
 """The model whose activations an NLA explains, read at one layer.
 
 Layer K is the *output* of block K, counted from 0: ``hidden_states[K + 1]`` of transformers, but
-for the last block, where transformers puts the final norm on top and we do not (FIELD_NOTES §1).
+for the last block, where transformers puts the final norm on top and we do not (docs/object.md).
 Vectors are raw. Positions count from 0 and include a BOS where the tokenizer puts one.
 """
 

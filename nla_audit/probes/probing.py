@@ -220,7 +220,7 @@ def _read(
     progress: Progress,
     notice: Notice,
 ) -> pl.DataFrame:
-    # Explanations are stripped before an AR reads them (FIELD_NOTES §3): so are changed ones.
+    # Explanations are stripped before an AR reads them (docs/failures.md): so are changed ones.
     readable = [
         None if text is None or place is None else text.strip()
         for text, place in zip(made["text"], places, strict=True)

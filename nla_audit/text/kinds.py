@@ -1,7 +1,7 @@
 """The taxonomy: what a claim is about.
 
 The kinds start from those that warm-start labels are asked for (the feature kinds of the
-published labelling prompt, FIELD_NOTES §4), so they are what NLA explanations are made of. A
+published labelling prompt, docs/published.md), so they are what NLA explanations are made of. A
 claim has exactly one kind: the first in the order below one of whose cues it holds. The order
 puts the specific before the general, because explanations mix cues ("final token X continues the
 list" is about the final token). Cues are English; a claim without any cue is an entity, a number

@@ -19,7 +19,7 @@ from nla_audit.readers import read_frame
 from nla_audit.schema import count, verb
 from nla_audit.unicode_form import composed_column
 
-#: Our column → the name published training tables give it (FIELD_NOTES §2).
+#: Our column → the name published training tables give it (docs/formats.md).
 _PUBLISHED = {
     "explanation": "response",
     "source_text": "detokenized_text_truncated",
@@ -87,7 +87,7 @@ def split_by_document(doc_ids: Sequence[str], share: float, seed: int) -> npt.ND
     """Which rows are held out: all of a document or none of it.
 
     The choice depends on the document's name and the seed alone, so rows can be added without
-    moving others. Row splits read 18 points too much (FIELD_NOTES §3).
+    moving others. Row splits read 18 points too much (docs/failures.md).
 
     Raises:
         UserError: fewer than two documents.
@@ -176,7 +176,7 @@ def read_dataset(path: Path) -> Dataset:
 
 
 def read_training_table(path: Path, *, held_out_share: float, seed: int) -> Dataset:
-    """Read a ready-made table, ours or as published (FIELD_NOTES §2), and split it.
+    """Read a ready-made table, ours or as published (docs/formats.md), and split it.
 
     Any form that :func:`nla_audit.readers.read_frame` knows; names of columns in any case.
 

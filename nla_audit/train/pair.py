@@ -72,7 +72,7 @@ def load_tokenizer(reference: str | Path) -> Any:
 
 
 def default_layer(blocks: int) -> int:
-    """About two thirds of the depth, where published NLAs read (FIELD_NOTES §1)."""
+    """About two thirds of the depth, where published NLAs read (docs/object.md)."""
     return min(blocks - 1, round(blocks * 2 / 3))
 
 

@@ -23,7 +23,7 @@ from nla_audit.train.grading import Ends
 Floats = npt.NDArray[np.float64]
 
 #: MSE of a guess orthogonal to the target at norm √d; what a failed extraction counts as
-#: (FIELD_NOTES §3).
+#: (docs/failures.md).
 FAILED_MSE = 2.0
 #: Keeps −log MSE finite at a perfect reconstruction.
 _SMALLEST_MSE = 1e-4

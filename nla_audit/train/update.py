@@ -109,7 +109,7 @@ class Trainer:
     """AdamW with a schedule, clipping, and the guard against non-finite gradients.
 
     One degenerate prediction can give an infinite gradient, and one optimiser step with it ruins
-    every weight and the optimiser's own averages (FIELD_NOTES §3). So gradients are checked
+    every weight and the optimiser's own averages (docs/failures.md). So gradients are checked
     before the step; a step that has any that is not finite changes nothing.
     """
 

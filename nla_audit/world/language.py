@@ -5,7 +5,7 @@ end). Each value of a fact raises some of the words and lowers others; the next 
 the sum over the facts. A model of this language has to carry a belief about all five facts at
 every position, so an activation holds something to verbalize. Documents that state a fact once
 and ask for it later do not work: a small transformer fetches such a fact when it needs it and
-carries nothing meanwhile (FIELD_NOTES §6).
+carries nothing meanwhile (docs/worlds.md).
 
 What an activation can hold is therefore known, and so is what an explanation leaves out: the
 five facts, and the last words.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-#: Fact → its values. The numbers of values are those that worked in FIELD_NOTES §6.
+#: Fact → its values. The numbers of values are those that worked in docs/worlds.md.
 FACTS: dict[str, tuple[str, ...]] = {
     "topic": (
         "harbour", "kitchen", "courtroom", "garden", "hospital", "market", "theatre", "mountain",

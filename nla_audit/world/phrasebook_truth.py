@@ -28,13 +28,13 @@ from nla_audit.world.phrasebook_speaker import Explanation, PlantedModel, Statem
 from nla_audit.world.phrasebook_wordings import KINDS
 
 #: Tokens that an explanation costs beside its text (tags, end token): an empty one costs as many
-#: (FIELD_NOTES §3, "fixed overhead").
+#: (docs/failures.md, "fixed overhead").
 OVERHEAD_TOKENS = 11
-#: Length of a failed explanation: the generation cap of the published sweep (FIELD_NOTES §5).
+#: Length of a failed explanation: the generation cap of the published sweep (docs/published.md).
 FAILED_TOKENS = 160
-#: Reward of a failed extraction (FIELD_NOTES §3).
+#: Reward of a failed extraction (docs/failures.md).
 FAILED_REWARD = -2.0
-#: MSE of predicting the mean on the published sweep's held-out slice (FIELD_NOTES §1).
+#: MSE of predicting the mean on the published sweep's held-out slice (docs/object.md).
 BASELINE_MSE = 0.6704
 #: FVE of an explanation that states every fact of its activation, before noise.
 FVE_CEILING = 0.95

@@ -46,7 +46,7 @@ __all__ = [
 EXPLANATION_NOISE = 0.03
 #: Mean FVE points that any activation loses …
 EASY_LOSS = 0.04
-#: … and that a hard one loses on top; together they give the published spread (FIELD_NOTES §1).
+#: … and that a hard one loses on top; together they give the published spread (docs/object.md).
 HARD_LOSS = 0.5
 #: Share of hard activations.
 HARD_SHARE = 0.2
@@ -59,7 +59,7 @@ class PlantedSweep:
     """A planted sweep and its truth.
 
     Attributes:
-        completions: the published schema (FIELD_NOTES §2) with ``sample``; one row per
+        completions: the published schema (docs/formats.md) with ``sample``; one row per
             explanation.
         truth: one row per (``model``, ``idx``, ``sample``, ``claim``), where ``claim`` numbers the
             claims of the reference's sample 0 in order. ``start`` and ``end`` are its character
@@ -190,8 +190,8 @@ def plant_to_parquet(
 def default_sweep(activations: int = 400, seed: int = 0, samples: int = 1) -> PlantedSweep:
     """A sweep in the manner of the published one: ``base`` and λ from 0 to 0.03.
 
-    The rates are ours; lengths and FVE fall in the same order as in FIELD_NOTES §4. The reference
-    is ``p0.0``.
+    The rates are ours; lengths and FVE fall in the same order as in docs/published.md. The
+    reference is ``p0.0``.
     """
     return plant(
         DEFAULT_MODELS, activations=activations, seed=seed, samples=samples, reference="p0.0"

@@ -1,4 +1,4 @@
-"""Each way in which NLA training has silently gone wrong (FIELD_NOTES §3), put to the test.
+"""Each way in which NLA training has silently gone wrong (docs/failures.md), put to the test.
 
 Every test names the mutation under which it was seen to fail.
 """

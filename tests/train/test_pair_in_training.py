@@ -1,4 +1,4 @@
-"""What the pair reads and is judged by in training is what it is afterwards (FIELD_NOTES §3).
+"""What the pair reads and is judged by in training is what it is afterwards (docs/failures.md).
 
 Every test names the mutation under which it was seen to fail.
 """

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 
-from nla_audit.analyzers._reading_error import LARGE_BIAS, LEAST_CLAIMS, ReadingError
+from nla_audit.analyzers._reading_error import (
+    LARGE_BIAS,
+    LEAST_CLAIMS,
+    ReadingError,
+    terseness,
+)
 from nla_audit.analyzers._trials import calibrated
-from nla_audit.analyzers._twins import DELETED, EXCHANGED
-from nla_audit.analyzers.drop_analysis import drop_analysis
+from nla_audit.analyzers._twins import DELETED, EXCHANGED, TOGETHER, Twins, changed
+from nla_audit.analyzers.calibrate import calibrate
+from nla_audit.analyzers.drop_analysis import _of_kinds, drop_analysis
 from nla_audit.completions import Completions, from_frame
 from nla_audit.stats import Interval
 from nla_audit.text.reading import read
@@ -35,9 +43,36 @@ def test_what_is_read_too_high_may_be_lower_and_not_higher() -> None:
 
 def test_deletion_called_rewording_lowers_rewording_and_raises_omission() -> None:
     bias = ERROR.at(0.5, 0.0)
-    assert bias.omission == pytest.approx([-0.1, -0.1])
-    assert bias.rewording == pytest.approx([0.06, 0.06])
-    assert bias.omission + bias.rewording + bias.addition == pytest.approx([0.0, 0.0])
+    assert bias.omission == pytest.approx([-0.1] * 3)
+    assert bias.rewording == pytest.approx([0.06] * 3)
+    assert bias.omission + bias.rewording + bias.addition == pytest.approx([0.0] * 3)
+
+
+def test_a_terse_text_may_say_more_than_is_read() -> None:
+    error = replace(ERROR, overlooked=(0.2, 0.1, 0.2))
+    assert error.at(0.5, 0.5).kept[-1] == pytest.approx(error.at(0.5, 0.5).kept[0])
+    # Half as terse as the trial: of what is said a tenth is overlooked, .5 being what is left.
+    half = error.at(0.5, 0.5, 0.5)
+    assert half.kept[-1] == pytest.approx(0.1 - (0.5 / 0.9 - 0.5))
+    wide = error.widen(Interval(0.5, 0.45, 0.55, 100), error.at(0.5, 0.0, 1.0).kept)
+    assert wide.high == pytest.approx(0.55 + (0.5 / 0.8 - 0.5) - 0.1)
+    assert wide.low == pytest.approx(0.35)
+
+
+def test_terseness_is_the_share_of_function_words_that_is_gone() -> None:
+    texts = {"a": "the cat is on the mat today", "b": "cat on mat today", "c": "cat mat today"}
+    frame = pl.DataFrame(
+        {"model": list(texts), "idx": [0] * 3, "explanation": list(texts.values())}
+    )
+    found = terseness(from_frame(frame, reference="a"))
+    assert found == pytest.approx({"a": 0.0, "b": 1 - (1 / 4) / (4 / 7), "c": 1.0})
+
+
+def test_sentences_run_together_keep_their_words_but_function_words() -> None:
+    text = 'The end "of the day" is near.\nIt names a river.\nThe genre is news.\nLast, a list.'
+    new, left = changed(Twins("made up", [0], [text], [text], [[]]), TOGETHER, 1.0, [0])
+    assert left.tolist() == [1.0]
+    assert new[0].split("\n") == ['end day" near names river genre news', "Last, list"]
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +126,35 @@ def test_what_cannot_be_told_names_the_most_that_can_be_missing() -> None:
     assert most > net
     assert "Whether p0.01 drops anything cannot be told" in finding.verdict
     assert f"p0.01 at most {most:.0%} can be missing" in finding.verdict
+
+
+def _kinds(*rows: tuple[str, int, float, float | None, float | None]) -> pl.DataFrame:
+    names = ["kind", "claims", "retained", "retained_low", "retained_high"]
+    return pl.DataFrame(list(rows), schema=names, orient="row").with_columns(model=pl.lit("p0.1"))
+
+
+def test_kinds_are_named_only_where_known_many_and_apart() -> None:
+    genre, tail = ("genre", 150, 0.7, 0.65, 0.75), ("final_token", 200, 0.2, 0.15, 0.25)
+    (sentence,) = _of_kinds("p0.1", _kinds(genre, tail))
+    assert "p0.1 keeps 20% [15%, 25%] of the 200 final token claims and 70% [65%, 75%]" in sentence
+    assert _of_kinds("p0.1", _kinds(genre, ("final_token", 99, 0.2, 0.15, 0.25))) == []
+    assert _of_kinds("p0.1", _kinds(genre, ("final_token", 200, 0.2, None, None))) == []
+    assert _of_kinds("p0.1", _kinds(genre, ("final_token", 200, 0.6, 0.55, 0.65))) == []
+    assert _of_kinds("p0.2", _kinds(genre, tail)) == []
+
+
+def test_two_runs_of_calibration_show_coverage_of_each_by_the_other() -> None:
+    sweep = plant([PlantedModel("p0.0", 0.0)], activations=24, seed=1, samples=2)
+    finding = calibrate(from_frame(sweep.completions, reference="p0.0"), runs=2)
+    (summary,) = finding.headline.values()
+    trials = finding.tables["trials"]
+    tried = trials.filter((pl.col("rate") > 0) & (pl.col("change") != TOGETHER))
+    inside = (tried["retained_low"] <= tried["true_retained"]) & (
+        tried["true_retained"] <= tried["retained_high"]
+    )
+    assert summary["retained_coverage"] == pytest.approx(inside.mean())
+    assert (trials["retained"] <= trials["retained_high"]).all()
+    assert set(trials["run"]) == {0, 1}
+    together = trials.filter(pl.col("change") == TOGETHER)
+    untouched = trials.filter(pl.col("rate") == 0)
+    assert together["true_retained"].to_list() == pytest.approx(untouched["retained"].to_list())

@@ -11,11 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from nla_audit.analyzers._twins import DELETED, EXCHANGED
+from nla_audit.completions import Completions
 from nla_audit.stats import Interval
 from nla_audit.text.reading import READING_ERROR
+from nla_audit.text.words import FUNCTION_WORDS, words
 
 Floats = NDArray[np.float64]
 
@@ -23,14 +26,17 @@ Floats = NDArray[np.float64]
 LARGE_BIAS = 0.05
 #: A bias of one kind of claim is known from so many claims.
 LEAST_CLAIMS = 100
+#: Activations whose texts show how terse a model writes.
+_TERSENESS_ACTIVATIONS = 300
 
 
 @dataclass(frozen=True)
 class Bias:
     """By how much shares are read too high, at one level of what is read as kept.
 
-    Each is `[candidates]`: as if all that is gone was deleted, and as if as much of it as the
-    length of the text allows was exchanged for something else. Shares of the reference's tokens.
+    Each is `[candidates]`: as if all that is gone was deleted; as if as much of it as the length
+    of the text allows was exchanged for something else; and the first for a text as terse as this
+    one, where terse lines hide what they say. Shares of the reference's tokens.
 
     Attributes:
         kept: of what is still said.
@@ -82,6 +88,8 @@ class ReadingError:
             biases of kept, supported and claims there.
         kinds: kind → change → `[trials, 2]`: the share of its claims read as kept, and its bias;
         kind_claims: kind → how many claims that rests on.
+        overlooked: which share of the tokens kept, of the tokens supported and of the claims is not
+            read where all is said, but run together and without function words.
         spread: standard deviation of what is left when the bias is known.
     """
 
@@ -90,6 +98,7 @@ class ReadingError:
     curves: Mapping[str, Floats] = field(default_factory=dict)
     kinds: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict)
     kind_claims: Mapping[str, int] = field(default_factory=dict)
+    overlooked: tuple[float, float, float] = (0.0, 0.0, 0.0)
     spread: float = READING_ERROR
 
     @property
@@ -97,19 +106,27 @@ class ReadingError:
         """Whether this table had twins to measure it on."""
         return self.twins is not None
 
-    def at(self, retained: float, length: float) -> Bias:
+    def at(self, retained: float, length: float, terseness: float = 0.0) -> Bias:
         """The bias where a share ``retained`` of the reference's tokens is read as kept.
 
         Args:
             retained: as read.
             length: the model's content tokens over the reference's. A text can hold other things
                 in the place of what it leaves out only as far as it has the length for them.
+            terseness: see :func:`terseness`. What is overlooked in texts without any function words
+                is overlooked here in proportion.
         """
         if not self.measured or np.isnan(retained):
             return _NO_BIAS
-        return Bias(
-            *(self._candidates(self.curves, place, retained, length) for place in (1, 2, 3))
-        )
+        found = []
+        levels = (retained, min(retained, length), retained)
+        for place, (level, share) in enumerate(zip(levels, self.overlooked, strict=True), 1):
+            candidates = self._candidates(self.curves, place, retained, length)
+            hidden = min(terseness, 1.0) * share
+            # However much is overlooked, no more than all can be there.
+            terse = max(candidates[0] - level * hidden / (1 - hidden), level - 1)
+            found.append(np.append(candidates, terse))
+        return Bias(*found)
 
     def of_kind(self, kind: str, retained: float, length: float) -> float | None:
         """The larger bias of a kind's retention; ``None`` where too few claims show it."""
@@ -166,8 +183,33 @@ class ReadingError:
             f"what is still said is read up to {_points(worst[DELETED])} points from the truth "
             f"where claims were deleted, and {_points(worst[EXCHANGED])} where they were exchanged "
             "for another activation's; each interval reaches further where its own reading erred, "
-            "and is not centred on its estimate."
+            "and is not centred on its estimate. Where all is still said, but three sentences to a "
+            f"line and without function words, {self.overlooked[0]:.0%} of it is overlooked: "
+            "omission may be too high where lines hold several claims. Intervals allow for that in "
+            "proportion to the function words that a model's texts lack beside the reference's."
         )
+
+
+def terseness(completions: Completions) -> dict[str, float]:
+    """Model → how far its texts lack function words beside the reference's: 0 no fewer, 1 has none.
+
+    The share of words that are function words, over some activations' texts.
+    """
+    rows = completions.rows.filter(pl.col("explanation").is_not_null())
+    chosen = rows["idx"].unique().sort().head(_TERSENESS_ACTIVATIONS)
+    counts: dict[str, list[int]] = {}
+    for model, text in (
+        rows.filter(pl.col("idx").is_in(chosen.to_list()))
+        .select(pl.col("model").cast(pl.String), "explanation")
+        .iter_rows()
+    ):
+        count = counts.setdefault(model, [0, 0])
+        said = words(text)
+        count[0] += sum(word in FUNCTION_WORDS for word in said)
+        count[1] += len(said)
+    shares = {model: small / whole if whole else 0.0 for model, (small, whole) in counts.items()}
+    usual = shares.get(completions.reference, 0.0)
+    return {model: max(0.0, 1 - share / usual) if usual else 0.0 for model, share in shares.items()}
 
 
 def _points(share: float) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._reading_error import ReadingError
-from nla_audit.analyzers._twins import DELETED, EXCHANGED, Twins, changed, twins_of
+from nla_audit.analyzers._twins import DELETED, EXCHANGED, TOGETHER, Twins, changed, twins_of
 from nla_audit.completions import Completions, from_frame
 from nla_audit.errors import UserError
 from nla_audit.text.reading import Reading, read_afresh
@@ -21,10 +21,13 @@ from nla_audit.text.reading import Reading, read_afresh
 #: What is tried: a change, and the share of the second text's parts that it takes. The first is
 #: the untouched twin, which the truth of the others is reckoned from.
 TRIALS = (
-    (DELETED, 0.0), (DELETED, 0.3), (DELETED, 0.6), (DELETED, 0.9),
-    (EXCHANGED, 0.3), (EXCHANGED, 0.6), (EXCHANGED, 1.0),
+    (DELETED, 0.0), (DELETED, 0.3), (DELETED, 0.7), (EXCHANGED, 0.5), (EXCHANGED, 1.0),
+    (TOGETHER, 1.0),
 )  # fmt: skip
 _ORIGINAL = "original"
+#: Pairs of texts that the null of each trial rests on: as many as for a table that is audited, or
+#: the trials would show the error of another reading.
+_NULL_PAIRS = 600
 #: Told for each run that is done: how many are, and how many there will be.
 Progress = Callable[[int, int], None]
 
@@ -56,12 +59,15 @@ def try_twins(
     """Change twins in all ways of :data:`TRIALS` and read them, several times.
 
     What two untouched twins differ in is not known, so what is true of a changed text is what was
-    read of the untouched one, times the share that is left of it.
+    read of the untouched one, times the share that is left of it. A text run together says all
+    that it said: as large a share of its tokens as before stands for something.
     """
     explanations, claims = [], []
     for run in range(runs):
         table, left = _table(twins, run, seed)
-        reading = read_afresh(table, similarity=similarity, seed=seed)
+        reading = read_afresh(
+            table, similarity=similarity, seed=seed, null_pairs=_NULL_PAIRS, with_chance=False
+        )
         explanations.append(_explanations(reading, left, run))
         claims.append(_claims(reading, left, run))
         if progress is not None:
@@ -97,14 +103,22 @@ def _table(twins: Twins, run: int, seed: int) -> tuple[Completions, pl.DataFrame
 
 def _explanations(reading: Reading, left: pl.DataFrame, run: int) -> pl.DataFrame:
     rows = reading.explanations.join(left, on=["model", "idx"])
-    before = _untouched(rows).select("idx", kept="kept_tokens", supported="supported_tokens")
+    before = _untouched(rows).select(
+        "idx", kept="kept_tokens", supported="supported_tokens", own="tokens_model"
+    )
+    stated = (
+        pl.when(pl.col("change") == TOGETHER)
+        .then(pl.col("tokens_model") / pl.col("own"))
+        .otherwise(pl.col("left"))
+        .fill_nan(0.0)
+    )
     return (
         rows.join(before, on="idx")
         .select(
             pl.lit(run).alias("run"), "change", "rate", "idx", "tokens_reference", "tokens_model",
             "kept_tokens", (pl.col("kept") * pl.col("left")).alias("true_kept_tokens"),
             "supported_tokens",
-            (pl.col("supported") * pl.col("left")).alias("true_supported_tokens"),
+            (pl.col("supported") * stated).alias("true_supported_tokens"),
         )
         .sort("change", "rate", "idx")
     )  # fmt: skip
@@ -140,12 +154,16 @@ def error_from(tried: Tried, twins: str) -> ReadingError:
     whole = pl.col("tokens_reference").sum()
     by_tokens = tried.explanations.group_by("change", "rate").agg(
         level=pl.col("kept_tokens").sum() / whole,
+        supported_level=pl.col("supported_tokens").sum() / whole,
         kept=(pl.col("kept_tokens") - pl.col("true_kept_tokens")).sum() / whole,
         supported=(pl.col("supported_tokens") - pl.col("true_supported_tokens")).sum() / whole,
     )
     of_claims = pl.col("kept") - pl.col("true_kept")
-    by_claims = tried.claims.group_by("change", "rate").agg(claims=of_claims.mean())
+    by_claims = tried.claims.group_by("change", "rate").agg(
+        claims=of_claims.mean(), claims_level=pl.col("kept").mean()
+    )
     every = by_tokens.join(by_claims, on=["change", "rate"])
+    terse = every.filter(pl.col("change") == TOGETHER)
     by_kind = tried.claims.group_by("kind", "change", "rate").agg(
         level=pl.col("kept").mean(), bias=of_claims.mean()
     )
@@ -158,7 +176,18 @@ def error_from(tried: Tried, twins: str) -> ReadingError:
             for (kind,), rows in by_kind.sort("kind").group_by("kind", maintain_order=True)
         },
         kind_claims=dict(counts.value_counts().iter_rows()),
+        overlooked=(
+            _overlooked(terse, "level", "kept"),
+            _overlooked(terse, "supported_level", "supported"),
+            _overlooked(terse, "claims_level", "claims"),
+        ),
     )
+
+
+def _overlooked(terse: pl.DataFrame, level: str, bias: str) -> float:
+    """Which share of what is there is not read in texts that are run together."""
+    read, wrong = terse[level][0], terse[bias][0]
+    return min(max(-wrong / (read - wrong), 0.0), 0.9) if read > wrong else 0.0
 
 
 def _curves(rows: pl.DataFrame, columns: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -20,15 +20,17 @@ from nla_audit.pairing import equally_long
 from nla_audit.readers import read_frame
 from nla_audit.schema import count
 from nla_audit.text.claims import split_claims
-from nla_audit.text.words import piece_count
+from nla_audit.text.words import FUNCTION_WORDS, piece_count, words
 
 Floats = NDArray[np.float64]
 
 #: Activations that are tried, and at least so many are needed.
-MOST_TWINS, LEAST_TWINS = 200, 20
+MOST_TWINS, LEAST_TWINS = 150, 20
 #: The same where every changed sentence is embedded anew, which takes longer than all the rest.
 FEW_TWINS = 60
 DELETED, EXCHANGED = "deleted", "exchanged"
+#: Sentences run together, so many to a line and without function words: all that is said stays.
+TOGETHER, _TO_A_LINE = "run together", 3
 
 
 @dataclass(frozen=True)
@@ -137,9 +139,13 @@ def changed(
 ) -> tuple[list[str], Floats]:
     """The second texts with a share of their parts deleted, or exchanged for another activation's.
 
+    Run together, the whole text changes and nothing is left out, whatever the rate.
+
     Returns:
-        The texts, and for each the share of its tokens that is left of it.
+        The texts, and for each the share of its tokens whose content is left of it.
     """
+    if change == TOGETHER:
+        return [_run_together(text) for text in twins.second], np.ones(len(twins.second))
     generator = np.random.default_rng(seed)
     texts, left = [], []
     for place, (text, spans) in enumerate(zip(twins.second, twins.parts, strict=True)):
@@ -150,6 +156,23 @@ def changed(
         new = ["" if change == DELETED else _elsewhere(twins, place, generator) for _ in affected]
         texts.append(_replaced(text, affected, new))
     return texts, np.array(left)
+
+
+def _run_together(text: str) -> str:
+    """The same in as few words as a terse text has: sentences without function words or ends."""
+    sentences: dict[int, list[str]] = {}
+    for claim in split_claims(text):
+        terse = [
+            word
+            for word in claim.text.split()
+            if not (found := words(word)) or not FUNCTION_WORDS.issuperset(found)
+        ]
+        sentences.setdefault(claim.sentence, []).append(" ".join(terse).rstrip(".;:,!?"))
+    said = [" ".join(parts) for parts in sentences.values()]
+    lines = [
+        " ".join(said[start : start + _TO_A_LINE]) for start in range(0, len(said), _TO_A_LINE)
+    ]
+    return "\n".join(lines)
 
 
 def _elsewhere(twins: Twins, place: int, generator: np.random.Generator) -> str:
@@ -166,7 +189,7 @@ def _elsewhere(twins: Twins, place: int, generator: np.random.Generator) -> str:
 def _replaced(text: str, spans: Sequence[tuple[int, int]], new: Sequence[str]) -> str:
     """``text`` with other words in the place of these spans, which are in order."""
     found, place = [], 0
-    for (start, end), words in zip(spans, new, strict=True):
-        found += [text[place:start], words]
+    for (start, end), instead in zip(spans, new, strict=True):
+        found += [text[place:start], instead]
         place = end
     return "".join([*found, text[place:]]).strip()

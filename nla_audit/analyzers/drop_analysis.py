@@ -14,7 +14,7 @@ from nla_audit.analyzers._dropped import (
     price_table,
     watch_table,
 )
-from nla_audit.analyzers._reading_error import LARGE_BIAS, LEAST_CLAIMS, ReadingError
+from nla_audit.analyzers._reading_error import LARGE_BIAS, LEAST_CLAIMS, ReadingError, terseness
 from nla_audit.analyzers._trials import calibrated
 from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
@@ -201,6 +201,7 @@ def _headline(
     *,
     seed: int,
 ) -> Headline:
+    terse = terseness(completions)
     headline: Headline = {}
     for model in [*completions.models, FLOOR]:
         own = reading.claims.filter(pl.col("model") == model)
@@ -208,7 +209,7 @@ def _headline(
             continue
         summary: dict[str, float | None] = {"n_claims": float(own.height)}
         explanations = reading.explanations.filter(pl.col("model") == model)
-        bias = error.at(*_level(explanations))
+        bias = error.at(*_level(explanations), terse.get(model, 0.0))
         rate = error.widen(_rate(own, seed), bias.claims, 1.0, 0.0, 1.0)
         summary |= rate.entries("claims_retained")
         chance = reading.chance.filter(pl.col("model") == model)
@@ -224,7 +225,9 @@ def _headline(
         length = max(_level(explanations)[1], 1e-9)
         added = error.widen(added, -bias.supported / length, 1.0, 0.0, 1.0)
         summary |= added.entries("added_share")
-        summary |= net_loss(explanations, error, seed).entries("net_loss_share")
+        summary |= net_loss(explanations, error, seed, terse.get(model, 0.0)).entries(
+            "net_loss_share"
+        )
         summary["known_error_claims_retained"] = (
             float(bias.claims[np.abs(bias.claims).argmax()]) if error.measured else None
         )
@@ -343,18 +346,26 @@ def _of_kinds(model: str, kinds: pl.DataFrame) -> list[str]:
     ]
 
 
-def net_loss(explanations: pl.DataFrame, error: ReadingError, seed: int) -> Interval:
+def net_loss(
+    explanations: pl.DataFrame, error: ReadingError, seed: int, terse: float = 0.0
+) -> Interval:
     """Tokens of what is left out less tokens of what is added, as a share of the reference's.
 
     Two samples of one model leave out as much of each other as they add, whatever they differ in;
     so what goes beyond that was dropped.
+
+    Args:
+        explanations: of a reading, of one model.
+        error: of that reading.
+        seed: of the interval.
+        terse: see :func:`~nla_audit.analyzers._reading_error.terseness`.
     """
     lost = column(explanations, "tokens_reference") - column(explanations, "kept_tokens")
     added = column(explanations, "tokens_model") - column(explanations, "supported_tokens")
     share = resampler(explanations, seed).ratio(
         lost - added, column(explanations, "tokens_reference")
     )
-    return error.widen(share, error.at(*_level(explanations)).net_loss)
+    return error.widen(share, error.at(*_level(explanations), terse).net_loss)
 
 
 def _loses(summary: dict[str, float | None], floor: dict[str, float | None]) -> bool:

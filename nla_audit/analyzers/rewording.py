@@ -10,7 +10,7 @@ import polars as pl
 from rapidfuzz.distance import LCSseq
 
 from nla_audit.analyzers._causal import PAIR_OPTIONS, fve_parts, open_ruler
-from nla_audit.analyzers._reading_error import ReadingError
+from nla_audit.analyzers._reading_error import ReadingError, terseness
 from nla_audit.analyzers._trials import calibrated
 from nla_audit.analyzers.drop_analysis import assumed_chance
 from nla_audit.completions import Completions
@@ -67,11 +67,12 @@ def rewording(
     error = calibrated(completions, similarity=similarity, seed=seed)[2]
     savings = split_savings(reading)
     extractive = _extractiveness(completions, seed)
+    terse = terseness(completions)
     headline: Headline = {}
     for model in [*completions.models, FLOOR]:
         rows = savings.filter(pl.col("model") == model)
         if rows.height:
-            headline[model] = _summary(rows, error, seed)
+            headline[model] = _summary(rows, error, terse.get(model, 0.0), seed)
     for model, measures in extractive.items():
         headline.setdefault(model, {}).update(measures)
     if ruler is not None:
@@ -86,6 +87,7 @@ def rewording(
         ],
         infer_schema_length=None,
     )
+    waterfall = _waterfall(savings, completions.models)
     return Finding(
         analyzer="rewording",
         question=QUESTION,
@@ -95,7 +97,8 @@ def rewording(
         caveats=_caveats(completions, reading, error, headline),
         tables={
             "parts": shares,
-            "waterfall": _waterfall(savings, completions.models),
+            "waterfall": waterfall,
+            "waterfall_by_model": _by_model(waterfall, headline),
             "activations": savings.head(0) if savings.height > 50_000 else savings,
         },
         figures=[
@@ -112,7 +115,13 @@ def rewording(
                 caption="Mean content tokens of the reference, less those for claims no longer "
                 "made and those saved by fewer words, plus those for claims newly made and the "
                 "difference in overhead: what is left is the model's. Each bar begins where the "
-                "one before it ended; the resampling floor is not taken off.",
+                "one before it ended. "
+                + (
+                    "What two samples of the reference differ in is not taken off: see the table."
+                    if FLOOR in headline
+                    else "What two samples of one model differ in is not known here, and so not "
+                    "taken off."
+                ),
             ),
         ],
         parameters={
@@ -172,14 +181,40 @@ def _waterfall(savings: pl.DataFrame, models: Sequence[str]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema)
 
 
-def _summary(rows: pl.DataFrame, error: ReadingError, seed: int) -> dict[str, float | None]:
+def _by_model(waterfall: pl.DataFrame, headline: Headline) -> pl.DataFrame:
+    """The steps as columns; beside them what goes beyond the resampling floor, where there is one.
+
+    Two samples of one model leave out some of each other and say other things instead; only what
+    goes beyond that was dropped, or is new.
+    """
+    if waterfall.is_empty():
+        return waterfall.select("model")
+    # "model" and "reference" are steps too.
+    step = pl.col("step").str.replace_all(" ", "_")
+    ends = pl.col("step").is_in(["reference", "model"])
+    named = waterfall.with_columns(
+        pl.when(ends).then(step + "_tokens").otherwise(step).alias("step")
+    )
+    wide = named.pivot(on="step", index="model", values="tokens", maintain_order=True)
+    floor = headline.get(FLOOR, {})
+    for name, part in (("no_longer_said", "omission"), ("newly_said", "addition")):
+        usual = floor.get(f"{part}_tokens")
+        if usual is not None:
+            # A step is what is spent, a part what is saved.
+            wide = wide.with_columns((pl.col(name) + usual).alias(f"{name}_beyond_floor"))
+    return wide
+
+
+def _summary(
+    rows: pl.DataFrame, error: ReadingError, terse: float, seed: int
+) -> dict[str, float | None]:
     draw = resampler(rows, seed)
     saving, reference = column(rows, "saving"), column(rows, "tokens_reference")
     summary: dict[str, float | None] = {"n": float(rows.height)}
     summary |= draw.mean(saving).entries("saving_tokens")
     tokens, own = float(reference.mean()), float(column(rows, "tokens_model").mean())
     whole = tokens or np.nan
-    bias = error.at(1 - float(column(rows, "omission").mean()) / whole, own / whole)
+    bias = error.at(1 - float(column(rows, "omission").mean()) / whole, own / whole, terse)
     # What is read wrongly as said or not said is missing from the rewording, or too much there.
     errors = {
         "omission": (bias.omission, tokens),

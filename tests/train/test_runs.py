@@ -235,7 +235,7 @@ def test_a_course_of_named_runs(out):
     assert "start" not in starts[0]
     assert (starts[1]["start"], starts[1]["anchor"]) == ("c-p0.1", "predecessor")
     # Fails with: the AR of the warm start trained again instead of the predecessor's.
-    ars = [load_file(out / "rl" / name / "ar-adapter" / "value_head.safetensors") for name in LINKS]
+    ars = [load_file(out / "rl" / name / "ar" / "value_head.safetensors") for name in LINKS]
     assert not all(torch.equal(ars[0][name], ars[1][name]) for name in ars[0])
     assert second[0]["own_fve_raw_variance"] == pytest.approx(
         first[-1]["own_fve_raw_variance"], abs=1e-4

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from nla_audit import cli
+from nla_audit.completions import from_frame
 from nla_audit.errors import UserError
 from nla_audit.findings import Finding, registry
 from nla_audit.prefix_table import prefixes_from_frame, read_prefixes
@@ -184,6 +185,24 @@ class TestDoor:
         )  # fmt: skip
         assert prefixes_from_frame(frame).rows["length"].to_list() == [2, 3]
 
+    def test_texts_that_had_ended_are_not_read_on(self) -> None:
+        """Training reads every text at the same lengths, and counts an ended one as a whole."""
+        rows = [
+            ("a", 1, 0.1), ("a", 2, 0.4), ("a", 4, 0.4 + 1e-8), ("a", 8, 0.4),
+            ("b", 1, 0.2), ("b", 2, 0.2), ("b", 4, 0.3), ("b", 8, 0.6),
+        ]  # fmt: skip
+        frame = pl.DataFrame(rows, schema=["idx", "length", "fve"], orient="row")
+        frame = frame.with_columns(model=pl.lit("m"), unit=pl.lit("tokens"))
+        table = prefixes_from_frame(frame)
+        assert table.rows["length"].to_list() == [1, 2, 1, 2, 4, 8]
+        assert any("those texts had ended" in note for note in table.notes)
+        finding = run(frame)
+        assert finding.headline["m"]["mean_full_tokens"] == 5
+        assert finding.headline["m"]["full_fve"] == pytest.approx(0.5)
+        # Who says how long texts are, or reads each as far as it goes, is taken at their word.
+        for other in (frame.with_columns(text_tokens=pl.lit(9)), frame[:7]):
+            assert prefixes_from_frame(other).rows.height == other.height
+
     def test_both_kinds_of_table_at_once_are_refused(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -235,3 +254,13 @@ class TestPlanted:
     def test_one_activation_has_no_interval(self) -> None:
         numbers = run(plant_curves(CURVES, activations=1, seed=0).table).headline["plain"]
         assert [key for key, value in numbers.items() if "_low" in key and value is not None] == []
+
+
+def test_ends_of_segments_within_a_word_are_told() -> None:
+    rows = [("m", 0, "one of them", [5, 9, 11]), ("m", 1, "a second", [1, 8])]
+    texts = pl.DataFrame(
+        rows, schema=["model", "idx", "explanation", "segment_ends"], orient="row"
+    )  # "one o|f th|em" and "a| second"; the whole text does not count
+    finding = registry()["multiscale"].run(from_frame(texts))
+    broken = finding.tables["broken_words"].select("unit", "length", "prefixes", "broken").rows()
+    assert broken == [("segments", 1, 2, 0.5), ("segments", 2, 1, 1.0)]

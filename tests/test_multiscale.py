@@ -264,3 +264,20 @@ def test_ends_of_segments_within_a_word_are_told() -> None:
     finding = registry()["multiscale"].run(from_frame(texts))
     broken = finding.tables["broken_words"].select("unit", "length", "prefixes", "broken").rows()
     assert broken == [("segments", 1, 2, 0.5), ("segments", 2, 1, 1.0)]
+
+
+class TestSegmentEnds:
+    @pytest.mark.parametrize("ends", [[4, 2], [-1, 3], [3, 99]])
+    def test_places_that_are_not_in_the_text_are_refused(self, ends: list[int]) -> None:
+        frame = pl.DataFrame(
+            {"model": "m", "idx": 7, "explanation": "one two", "segment_ends": [ends]}
+        )
+        with pytest.raises(UserError, match="no ascending places"):
+            from_frame(frame)
+
+    def test_places_move_with_the_text_when_it_is_stripped(self) -> None:
+        frame = pl.DataFrame(
+            {"model": "m", "idx": [0, 1], "explanation": ["  one two ", "three"],
+             "segment_ends": [[0, 5, 10], None]}
+        )  # fmt: skip
+        assert from_frame(frame).rows["segment_ends"].to_list() == [[0, 3, 7], None]

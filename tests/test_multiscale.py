@@ -14,6 +14,7 @@ import pytest
 
 from nla_audit import cli
 from nla_audit.analyzers import registry
+from nla_audit.completions import from_frame
 from nla_audit.errors import UserError
 from nla_audit.findings import Finding
 from nla_audit.prefix_table import prefixes_from_frame, read_prefixes
@@ -191,6 +192,24 @@ class TestDoor:
         )  # fmt: skip
         assert prefixes_from_frame(frame).rows["length"].to_list() == [2, 3]
 
+    def test_texts_that_had_ended_are_not_read_on(self) -> None:
+        """Training reads every text at the same lengths, and counts an ended one as a whole."""
+        rows = [
+            ("a", 1, 0.1), ("a", 2, 0.4), ("a", 4, 0.4 + 1e-8), ("a", 8, 0.4),
+            ("b", 1, 0.2), ("b", 2, 0.2), ("b", 4, 0.3), ("b", 8, 0.6),
+        ]  # fmt: skip
+        frame = pl.DataFrame(rows, schema=["idx", "length", "fve"], orient="row")
+        frame = frame.with_columns(model=pl.lit("m"), unit=pl.lit("tokens"))
+        table = prefixes_from_frame(frame)
+        assert table.rows["length"].to_list() == [1, 2, 1, 2, 4, 8]
+        assert any("those texts had ended" in note for note in table.notes)
+        finding = run(frame)
+        assert finding.headline["m"]["mean_full_tokens"] == 5
+        assert finding.headline["m"]["full_fve"] == pytest.approx(0.5)
+        # Who says how long texts are, or reads each as far as it goes, is taken at their word.
+        for other in (frame.with_columns(text_tokens=pl.lit(9)), frame[:7]):
+            assert prefixes_from_frame(other).rows.height == other.height
+
     def test_both_kinds_of_table_at_once_are_refused(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -251,3 +270,30 @@ class TestPlanted:
     def test_one_activation_has_no_interval(self) -> None:
         numbers = run(plant_curves(CURVES, activations=1, seed=0).table).headline["plain"]
         assert [key for key, value in numbers.items() if "_low" in key and value is not None] == []
+
+
+def test_ends_of_segments_within_a_word_are_told() -> None:
+    rows = [("m", 0, "one of them", [5, 9, 11]), ("m", 1, "a second", [1, 8])]
+    texts = pl.DataFrame(
+        rows, schema=["model", "idx", "explanation", "segment_ends"], orient="row"
+    )  # "one o|f th|em" and "a| second"; the whole text does not count
+    finding = registry()["multiscale"].run(from_frame(texts))
+    broken = finding.tables["broken_words"].select("unit", "length", "prefixes", "broken").rows()
+    assert broken == [("segments", 1, 2, 0.5), ("segments", 2, 1, 1.0)]
+
+
+class TestSegmentEnds:
+    @pytest.mark.parametrize("ends", [[4, 2], [-1, 3], [3, 99]])
+    def test_places_that_are_not_in_the_text_are_refused(self, ends: list[int]) -> None:
+        frame = pl.DataFrame(
+            {"model": "m", "idx": 7, "explanation": "one two", "segment_ends": [ends]}
+        )
+        with pytest.raises(UserError, match="no ascending places"):
+            from_frame(frame)
+
+    def test_places_move_with_the_text_when_it_is_stripped(self) -> None:
+        frame = pl.DataFrame(
+            {"model": "m", "idx": [0, 1], "explanation": ["  one two ", "three"],
+             "segment_ends": [[0, 5, 10], None]}
+        )  # fmt: skip
+        assert from_frame(frame).rows["segment_ends"].to_list() == [[0, 3, 7], None]

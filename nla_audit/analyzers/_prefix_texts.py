@@ -7,9 +7,10 @@ import polars as pl
 
 from nla_audit.completions import Completions
 from nla_audit.pairing import column, resampler
+from nla_audit.prefix_table import PrefixTable
 from nla_audit.text.claims import split_claims
 from nla_audit.text.kinds import KIND_NAMES
-from nla_audit.text.words import FUNCTION_WORDS, word_spans, words
+from nla_audit.text.words import FUNCTION_WORDS, WordBreaks, words
 
 #: Claims of a kind below which its place is not given.
 _FEWEST_CLAIMS = 20
@@ -26,6 +27,10 @@ FIRST_SCHEMA = {
 NATURAL_SCHEMA = {
     "model": pl.String, "words": pl.Int64, "texts": pl.Int64, "function_words": pl.Float64,
     "function_words_low": pl.Float64, "function_words_high": pl.Float64, "whole": pl.Float64,
+}  # fmt: skip
+BROKEN_SCHEMA = {
+    "model": pl.String, "unit": pl.String, "length": pl.Int64, "prefixes": pl.Int64,
+    "broken": pl.Float64, "broken_low": pl.Float64, "broken_high": pl.Float64,
 }  # fmt: skip
 
 
@@ -115,7 +120,54 @@ def _function_share(text: list[str]) -> float:
     return sum(word in FUNCTION_WORDS for word in text) / len(text)
 
 
-def breaks_a_word(text: str, prefix: str) -> bool:
-    """Whether ``text`` goes on within the last word of ``prefix``, which is its beginning."""
-    end = len(prefix)
-    return any(start < end < stop for start, stop in word_spans(text))
+def broken_words(
+    completions: Completions | None, curves: PrefixTable | None, seed: int
+) -> pl.DataFrame:
+    """Share of beginnings that end within a word, by unit and length; whole texts do not count.
+
+    Ends of segments are taken from the completions, where they have any; other units, and segments
+    without completions, from what was read.
+    """
+    frames = [] if completions is None else [_segments_broken(completions)]
+    segmented = bool(frames and frames[0].height)
+    if curves is not None:
+        known = curves.rows.filter(
+            pl.col("broken_word").is_not_null() & pl.col("idx").is_not_null()
+        )
+        if segmented:
+            known = known.filter(pl.col("unit") != "segments")
+        text = ["model", "unit", "idx", "sample"]
+        known = known.filter(pl.col("length") < pl.col("length").max().over(text))
+        frames.append(known.select(*BROKEN_KEYS, "idx", "doc_id", "broken_word"))
+    rows = []
+    every = pl.concat(frames) if frames else pl.DataFrame(schema=_BROKEN)
+    for key, part in every.group_by(*BROKEN_KEYS, maintain_order=True):
+        share = resampler(part, seed).share(column(part, "broken_word"))
+        rows.append(
+            dict(zip(BROKEN_KEYS, key, strict=True))
+            | {"prefixes": part.height, **share.entries("broken")}
+        )
+    return pl.DataFrame(rows, schema=BROKEN_SCHEMA).sort("model", "unit", "length")
+
+
+BROKEN_KEYS = ("model", "unit", "length")
+_BROKEN = {
+    "model": pl.String, "unit": pl.String, "length": pl.Int64, "idx": pl.String,
+    "doc_id": pl.String, "broken_word": pl.Boolean,
+}  # fmt: skip
+
+
+def _segments_broken(completions: Completions) -> pl.DataFrame:
+    """Every end of a segment at which the explanation goes on, and whether it breaks a word."""
+    rows = completions.rows.filter(pl.col("segment_ends").is_not_null())
+    found = []
+    for model, idx, document, text, ends in rows.select(
+        "model", "idx", "doc_id", "explanation", "segment_ends"
+    ).iter_rows():
+        breaks = WordBreaks(text or "")
+        found += [
+            (model, "segments", number, str(idx), document, breaks.at(end))
+            for number, end in enumerate(ends, 1)
+            if end < len(text or "")
+        ]
+    return pl.DataFrame(found, schema=_BROKEN, orient="row")

@@ -44,6 +44,7 @@ def prefixes_by_pair(
     table = keys.with_columns(
         rows[of]["doc_id"],
         cuts["unit"], cuts["length"], cuts["tokens"], cuts["text_tokens"],
+        cuts["broken_word"],
         fve=pl.Series(np.asarray(scores.fve), nan_to_null=True),
         fve_baseline=pl.lit("raw_variance"),
     )  # fmt: skip

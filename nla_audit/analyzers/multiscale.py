@@ -21,7 +21,7 @@ from nla_audit.analyzers._curves import (
     numbers_of,
 )
 from nla_audit.analyzers._multiscale_verdict import reading_on, verdict
-from nla_audit.analyzers._prefix_texts import kinds_first, natural_prefixes
+from nla_audit.analyzers._prefix_texts import broken_words, kinds_first, natural_prefixes
 from nla_audit.analyzers.frontier import MARGIN
 from nla_audit.completions import Completions
 from nla_audit.errors import UserError
@@ -148,6 +148,7 @@ def multiscale(
         "fve_by_other_units": by_prefix.filter(pl.col("unit") != TOKENS),
         "other_units": _other_units(curves, seed),
         "changes_by_prefix": pl.DataFrame(changes, schema=_CHANGES),
+        "broken_words": broken_words(completions, curves, seed),
     }
     if completions is not None:
         tables["kinds_by_place"] = kinds_first(completions, seed)

@@ -21,6 +21,7 @@ from nla_audit.nla.fve import BaselineName, Baselines
 from nla_audit.nla.prefixes import token_ends
 from nla_audit.nla.scoring import RowScores, score_columns
 from nla_audit.text.claims import split_claims
+from nla_audit.text.words import WordBreaks
 
 #: Units that can be asked for.
 UNITS = ("tokens", "claims", "segments")
@@ -31,7 +32,7 @@ _LONGEST = 4096
 
 _SCHEMA = {
     "row": pl.Int64(), "unit": pl.String(), "length": pl.Int64(), "tokens": pl.Int64(),
-    "text_tokens": pl.Int64(), "text": pl.String(),
+    "text_tokens": pl.Int64(), "text": pl.String(), "broken_word": pl.Boolean(),
 }  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def cut_all(
 
     Returns:
         ``row`` (place in ``texts``), ``unit, length, tokens`` (of the prefix), ``text_tokens`` (of
-        the whole) and ``text``.
+        the whole), ``text`` and ``broken_word`` (whether it ends within a word of the text).
 
     Raises:
         UserError: segments are asked for and no text has any; or the tokenizer does not know
@@ -81,16 +82,16 @@ def cut_all(
     wanted = sorted(set(lengths) or default_lengths())
     distinct = sorted({text for text in texts if text is not None})
     ends_of = dict(zip(distinct, token_ends(tokenizer, distinct), strict=True))
-    rows: list[tuple[int, str, int, int, int, str]] = []
+    rows: list[tuple[int, str, int, int, int, str, bool]] = []
     for row, (text, segments) in enumerate(zip(texts, segment_ends, strict=True)):
         if text is None:
             continue
-        ends = ends_of[text]
+        ends, breaks = ends_of[text], WordBreaks(text)
         for unit in units:
             for length, end in _ends(text, unit, ends, segments, wanted):
                 prefix = text if end >= len(text) else text[:end].strip()
                 tokens = len(ends) if end >= len(text) else bisect_right(ends, end)
-                rows.append((row, unit, length, tokens, len(ends), prefix))
+                rows.append((row, unit, length, tokens, len(ends), prefix, breaks.at(end)))
     return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
 
 
@@ -149,6 +150,7 @@ def curve_table(
         columns["fve"].alias("fve"),
         cuts["tokens"],
         cuts["text_tokens"],
+        cuts["broken_word"],
         columns["mse"].alias("mse"),
         columns["fve_baseline"].alias("fve_baseline"),
         columns["fve_baseline_value"].alias("fve_baseline_value"),
@@ -157,6 +159,7 @@ def curve_table(
     ).select(
         "model", "length_penalty", "idx", "sample", "doc_id", "unit", "length", "fve", "tokens",
         "text_tokens", "mse", "ar", "fve_baseline", "fve_baseline_value", "reason",
+        "broken_word",
     )  # fmt: skip
 
 

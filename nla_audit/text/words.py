@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
@@ -39,6 +40,19 @@ def word_spans(text: str) -> Iterator[tuple[int, int]]:
     """Character spans of the words of ``text``, in order."""
     for match in _WORD.finditer(text):
         yield match.span()
+
+
+class WordBreaks:
+    """Where a text may be cut without breaking one of its words."""
+
+    def __init__(self, text: str):
+        self._spans = list(word_spans(text))
+        self._starts = [start for start, _ in self._spans]
+
+    def at(self, end: int) -> bool:
+        """Whether the text goes on, after its first ``end`` characters, within a word."""
+        place = bisect_left(self._starts, end) - 1
+        return place >= 0 and end < self._spans[place][1]
 
 
 def words(text: str) -> list[str]:

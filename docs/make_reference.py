@@ -93,6 +93,8 @@ def _sections(place: str, section: type[BaseModel], found: dict[str, type[BaseMo
 def _fields(section: type[BaseModel]) -> list[str]:
     rows = []
     for name, field in section.model_fields.items():
+        if name == "kind" and issubclass(section, grading.Grading):
+            continue  # it is the heading
         made = field.get_default(call_default_factory=True)
         if field.is_required():
             default = "needed"

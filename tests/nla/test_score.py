@@ -303,3 +303,34 @@ def test_fve_by_prefix_in_the_long_form(
     assert set(last["unit"]) == {"tokens", "claims"}
     np.testing.assert_allclose(last["fve"].to_numpy(), last["fve_right"].to_numpy(), atol=1e-5)
     assert (last["tokens"] == last["text_tokens"]).all()
+
+
+def test_segments_and_a_run_stopped_while_it_reads_prefixes(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = tmp_path / "texts.parquet"
+    table = pl.read_parquet(root / "texts.parquet")
+    ends = [[5, len(text)] if text and len(text) > 5 else None for text in table["explanation"]]
+    table.with_columns(segment_ends=pl.Series(ends, dtype=pl.List(pl.Int64))).write_parquet(texts)
+    options = ("--prefixes", "segments", "--token-budget", "60")
+    assert run(root, tmp_path / "wanted.parquet", *options, texts=texts) == 0
+    wanted = tmp_path / "wanted.prefix_fve.parquet"
+    lengths = pl.read_parquet(wanted).group_by("model", "idx", "sample").agg("length")["length"]
+    assert lengths.list.sort().unique().to_list() == [[1, 2]]
+
+    put, kept = Shards.put, []
+
+    def stopping(self: Shards, stage: str, number: int, piece: Any) -> None:
+        if stage == "prefixes" and number == 1:
+            raise KeyboardInterrupt
+        kept.append(stage)
+        put(self, stage, number, piece)
+
+    out = tmp_path / "scored.parquet"
+    with monkeypatch.context() as patch:
+        patch.setattr(Shards, "put", stopping)
+        assert run(root, out, *options, texts=texts) == 130
+    assert kept.count("prefixes") == 1
+    assert not out.exists()
+    assert run(root, out, *options, texts=texts) == 0
+    assert (tmp_path / "scored.prefix_fve.parquet").read_bytes() == wanted.read_bytes()

@@ -183,8 +183,13 @@ def _table_of(
     if prefixes is not None and pair is not None:
         raise UserError("--prefixes and --pair: give one of them, each says FVE by prefix")
     if prefixes is not None:
+        # A table that names no AR, as training writes it, is by one only.
+        names_ars = any("ar" in names for names in column_names([prefixes]))
         return read_prefixes(
-            [prefixes], reference=table.reference, ar=table.ar, models=table.models
+            [prefixes],
+            reference=table.reference,
+            ar=table.ar if names_ars else None,
+            models=table.models,
         )
     if pair is None and vectors is None:
         return None

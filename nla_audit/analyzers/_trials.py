@@ -186,6 +186,8 @@ def error_from(tried: Tried, twins: str) -> ReadingError:
 
 def _overlooked(terse: pl.DataFrame, level: str, bias: str) -> float:
     """Which share of what is there is not read in texts that are run together."""
+    if terse.is_empty():  # no text says anything
+        return 0.0
     read, wrong = terse[level][0], terse[bias][0]
     return min(max(-wrong / (read - wrong), 0.0), 0.9) if read > wrong else 0.0
 

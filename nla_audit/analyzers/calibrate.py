@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._reading_error import ReadingError
@@ -124,7 +125,8 @@ def _trial_table(tried: Tried, twins: str, seed: int) -> pl.DataFrame:
             rows.append(
                 {"change": change, "rate": rate, "run": run, **_trial(own, error, terse, seed)}
             )
-    return pl.DataFrame(rows, infer_schema_length=None).sort("run", "change", "rate")
+    table = pl.DataFrame(rows, infer_schema_length=None).sort("run", "change", "rate")
+    return table.with_columns(pl.col(pl.Null).cast(pl.Float64))  # known of no row
 
 
 def _trial(
@@ -140,17 +142,17 @@ def _trial(
         )
     )  # fmt: skip
     retained = draw.ratio(kept, tokens)
-    bias = error.at(retained.value, float(own.sum() / tokens.sum()), terse)
+    bias = error.at(retained.value, _share(own, tokens) or 0.0, terse)
     loss = net_loss(rows, error, seed, terse)
     return {
         **error.widen(retained, bias.kept, 1.0, 0.0, 1.0).entries("retained"),
-        "true_retained": float(true_kept.sum() / tokens.sum()),
+        "true_retained": _share(true_kept, tokens),
         "rewording_tokens": float((kept - said).mean()),
         "true_rewording_tokens": float((true_kept - true_said).mean()),
         "addition_tokens": float((said - own).mean()),
         "true_addition_tokens": float((true_said - own).mean()),
         **loss.entries("net_loss_share"),
-        "true_net_loss_share": float((tokens - true_kept - own + true_said).sum() / tokens.sum()),
+        "true_net_loss_share": _share(tokens - true_kept - own + true_said, tokens),
         "drop_reported": float(loss.low > 0),
         "mean_tokens": float(tokens.mean()),
     }
@@ -179,12 +181,12 @@ def _summary(trials: pl.DataFrame) -> dict[str, float | None]:
     inside = (touched["retained_low"] <= touched["true_retained"]) & (
         touched["true_retained"] <= touched["retained_high"]
     )
-    worst = error[int(error.abs().arg_max() or 0)]
+    worst = error.abs().arg_max()
     reworded = deleted["rewording_tokens"] - deleted["true_rewording_tokens"]
     return {
         "n": float(touched.height),
         "retained_bias": _mean(error),
-        "retained_worst": float(worst),
+        "retained_worst": None if worst is None else float(error[worst]),
         # One run's own error cannot show whether intervals widened by it cover.
         "retained_coverage": _mean(inside.cast(pl.Float64)) if trials["run"].max() else None,
         "run_together_retained_bias": _mean(together["retained"] - together["true_retained"]),
@@ -199,12 +201,20 @@ def _summary(trials: pl.DataFrame) -> dict[str, float | None]:
     }
 
 
+def _share(part: np.ndarray, whole: np.ndarray) -> float | None:
+    """``None`` where there is nothing to be a share of."""
+    total = float(whole.sum())
+    return float(part.sum()) / total if total > 0 else None
+
+
 def _mean(values: pl.Series) -> float | None:
     mean = values.mean()
     return float(mean) if isinstance(mean, int | float) else None
 
 
 def _verdict(twins: Twins, summary: dict[str, float | None]) -> str:
+    if summary["retained_bias"] is None:
+        return f"How true the reading is cannot be told: {twins.name} say nothing."
     return (
         f"With claims deleted or exchanged in {twins.name}, the share still said is read "
         f"{summary['retained_bias'] or 0.0:+.0%} from the truth on average and "

@@ -60,6 +60,8 @@ class TargetModel:
 
         They are cut to ``max_tokens``, or to what the model reads, if that is less.
         """
+        if not texts:
+            return []
         encoded = self.tokenizer(
             list(texts),
             add_special_tokens=True,

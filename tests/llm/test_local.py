@@ -159,7 +159,7 @@ def test_an_answer_that_is_none_is_a_failure_and_not_kept(chat, tmp_path):
             str(chat), cache=AnswerCache(tmp_path / "cache"), max_new_tokens=40
         ) as writer:
             wrong, right = writer.write([_request("one", "two"), _request("a harbour")])
-            assert (wrong.lines, wrong.reason) == (None, "1 lines for 2")
+            assert (wrong.lines, wrong.reason) == (None, "1 line for 2")
             assert right.lines == ("a port",)
     assert (writer.account.requests, writer.account.cached, writer.account.failures) == (1, 1, 1)
 

@@ -251,7 +251,7 @@ class TestAdapters:
         renamed = edited(tmp_path / "sound", tmp_path / "renamed", ADAPTER, wrap)
         assert torch.equal(logits(pair / "av", adapter=renamed), sound)
         lacking = edited(tmp_path / "sound", tmp_path / "lacking", ADAPTER, without("lm_head"))
-        assert "1 are missing" in refused(lambda: logits(pair / "av", adapter=lacking))
+        assert "1 is missing" in refused(lambda: logits(pair / "av", adapter=lacking))
 
 
 # Whole models ------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ def test_a_file_that_is_no_parquet(tmp_path):
 @pytest.mark.parametrize("empty", [None, "", "  "])
 def test_empty_gold_is_named(empty, tmp_path):
     gold = ["x", empty, "x", "x", "x", "x"]
-    with pytest.raises(UserError, match=r"1 of 6 rows have no gold explanation .* idx 1"):
+    with pytest.raises(UserError, match=r"1 of 6 rows has no gold explanation .* idx 1"):
         read(table(response=gold), tmp_path).gold(range(6))
 
 

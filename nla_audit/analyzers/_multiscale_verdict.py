@@ -41,7 +41,18 @@ def front_loading(numbers: _Numbers) -> str | None:
 
 def verdict(headline: Headline, reference: str, margin: float) -> str:
     """A sentence for each model, and what is compared with the reference."""
-    parts = [sentence(model, numbers, margin) for model, numbers in headline.items()]
+    silent = [name for name, numbers in headline.items() if numbers.get("peak_tokens") is None]
+    parts = [
+        sentence(model, numbers, margin)
+        for model, numbers in headline.items()
+        if model not in silent
+    ]
+    if silent:
+        whose = "any model" if len(silent) == len(headline) else _listed(silent)
+        parts.append(
+            f"FVE by prefix in tokens is not known of {whose}, so that it cannot be told how much "
+            "first tokens carry (score --prefixes measures it)."
+        )
     compared = {
         model: front_loading(numbers)
         for model, numbers in headline.items()
@@ -62,14 +73,8 @@ def verdict(headline: Headline, reference: str, margin: float) -> str:
 
 
 def sentence(model: str, numbers: _Numbers, margin: float) -> str:
-    """What is said of one model."""
+    """What is said of a model whose FVE by prefix is known."""
     full = numbers.get("full_fve")
-    if numbers.get("peak_tokens") is None:
-        known = "" if full is None else f" (FVE of whole texts {full:.3f})"
-        return (
-            f"{model}: FVE by prefix in tokens is not known, so that it cannot be told how much "
-            f"its first tokens carry{known}."
-        )
     levels = ", ".join(
         f"{name} {_after(numbers.get(key))}"
         for key, name in (

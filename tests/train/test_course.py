@@ -32,6 +32,9 @@ from nla_audit.train.state import read_metrics
 from tests.train.close import close
 from tests.train.test_faults import leave_room, limits_restored
 
+#: Whole trainings, from the world to the report.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 MINI = {
     "name": "mini",
@@ -228,7 +231,6 @@ def test_stopping_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     assert "stopped after step 3; its state is saved. Go on with:" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_ctrl_c_in_rl_and_the_same_command_again(tmp_path, out, capsys, monkeypatch):
     """The signal itself, in the first step of the first λ."""
     # Fails with: KeyboardInterrupt at the first Ctrl-C.
@@ -330,7 +332,6 @@ def test_documents_of_ones_own(tmp_path, out):
         assert len(row["source_text"].split()) == row["position"] + 1
 
 
-@pytest.mark.slow
 def test_runs_in_processes_of_their_own_give_the_same(tmp_path, out):
     for name in ("target", "activations", "warm-start"):
         shutil.copytree(out / name, tmp_path / "o" / name)
@@ -352,7 +353,6 @@ sys.exit(run(sys.argv[1:]))
 """
 
 
-@pytest.mark.slow
 def test_torchrun_with_divided_weights_gives_the_same(tmp_path, out, monkeypatch):
     """Two processes from the command line, weights divided, against one that has them whole."""
     smooth = tmp_path / "smooth.py"
@@ -399,7 +399,6 @@ def metrics(folder):
     return [{key: value for key, value in one.items() if key not in timed} for one in records]
 
 
-@pytest.mark.slow
 def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path, out):
     for name in ("target", "activations", "warm-start", "rl"):
         shutil.copytree(out / name, tmp_path / "o" / name)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-import multiprocessing
-import os
 import shutil
 import signal
+import subprocess
+import sys
 
 import polars as pl
 import pytest
@@ -22,7 +22,6 @@ from nla_audit.train.layout import Layout
 from nla_audit.train.policy import Policy
 from nla_audit.train.read_recipe import parse_recipe
 from nla_audit.train.recipe import Labeler, Rl, Target
-from nla_audit.train.rl import RlRun
 from nla_audit.train.runs import run_name
 from tests.train import miniature
 from tests.train.test_course import MINI, metrics, write
@@ -247,24 +246,29 @@ def test_a_course_of_named_runs(out):
     assert set(ends["model"]) <= {"s"}
 
 
+#: Trains by a command line, and dies in the second link's second step.
+DYING = """
+import os, signal, sys
+from nla_audit.cli import run
+from nla_audit.train.rl import RlRun
+real = RlRun._step
+def dying(one, step):
+    if step == 2 and one.length_penalty == 0.01:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(one, step)
+RlRun._step = dying
+sys.exit(run(sys.argv[1:]))
+"""
+
+
 @pytest.mark.slow
-def test_killed_in_the_second_link_and_resumed(out, tmp_path, monkeypatch):
+def test_killed_in_the_second_link_and_resumed(out, tmp_path):
     # Fails with: the second link's start taken from its own last state, or from the warm start.
     folder = begun(out, tmp_path)
     command = ["train", write(tmp_path, CHAIN), "--out", str(folder), "--stage", "rl"]
-    real = RlRun._step
-
-    def dying(one, step):
-        if step == 2 and one.length_penalty == 0.01:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(one, step)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(RlRun, "_step", dying)
-        child = multiprocessing.get_context("fork").Process(target=run, args=(command,))
-        child.start()
-        child.join()
-    assert child.exitcode == -signal.SIGKILL
+    # Not forked: a child of a process with polars' threads waits for them for ever.
+    child = subprocess.run([sys.executable, "-c", DYING, *command], check=False, timeout=300)
+    assert child.returncode == -signal.SIGKILL
     assert (folder / "rl" / "c-p0.1" / "done.json").exists()
     assert not (folder / "rl" / "c-p0.01" / "done.json").exists()
     assert run(command) == 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 
 import polars as pl
@@ -18,7 +17,8 @@ from nla_audit.baseline import Baseline
 from nla_audit.errors import UserError
 from nla_audit.model_names import default_reference
 from nla_audit.readers import canonical, find_tables, read_table
-from nla_audit.schema import REQUIRED, count, shown
+from nla_audit.schema import REQUIRED
+from nla_audit.table_door import check_model
 from nla_audit.validation import Checked, check
 
 __all__ = ["REQUIRED", "Completions", "Source", "from_frame", "load"]
@@ -100,7 +100,7 @@ class Completions:
         Raises:
             UserError: no such model.
         """
-        _check_model(model, self.models, self._origin)
+        check_model(model, self.models, self._origin)
         return self.rows.filter(pl.col("model") == model)
 
     def with_reference(self, name: str) -> Completions:
@@ -109,7 +109,7 @@ class Completions:
         Raises:
             UserError: no such model.
         """
-        _check_model(name, self.models, self._origin)
+        check_model(name, self.models, self._origin)
         return replace(self, reference=name)
 
     @property
@@ -189,7 +189,7 @@ def _completions(
     checked: Checked, sources: Sequence[Source], reference: str | None, notes: Sequence[str]
 ) -> Completions:
     if reference is not None:
-        _check_model(reference, checked.models, sources[0].path)
+        check_model(reference, checked.models, sources[0].path)
     return Completions(
         rows=checked.rows,
         models=checked.models,
@@ -201,16 +201,4 @@ def _completions(
         overhead_tokens=checked.overhead_tokens,
         columns=checked.columns,
         baseline=checked.baseline,
-    )
-
-
-def _check_model(name: str, models: Sequence[str], origin: str) -> None:
-    if name in models:
-        return
-    near = get_close_matches(name, models, n=1)
-    hint = f'did you mean "{near[0]}"? ' if near else ""
-    known = ", ".join(shown(model)[1:-1] for model in models)
-    raise UserError(
-        f"{origin}: no model {shown(name)} ({count(len(models), 'model')}: {known}): "
-        f"{hint}choose one of these"
     )

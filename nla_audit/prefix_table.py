@@ -21,7 +21,8 @@ from nla_audit.completions import Source
 from nla_audit.errors import UserError
 from nla_audit.model_names import default_reference, length_penalty_of, ordered
 from nla_audit.readers import find_tables, read_whole
-from nla_audit.schema import FILE, ROW, column_key, count, forbid_doubled, locate, shown, typed
+from nla_audit.schema import FILE, ROW, column_key, count, forbid_doubled, shown, typed
+from nla_audit.table_door import FVE_ROUNDING, Door, check_model, of_models
 
 __all__ = ["UNITS", "PrefixTable", "is_prefix_table", "prefixes_from_frame", "read_prefixes"]
 
@@ -64,8 +65,6 @@ _UNIT_IN_NAME = {
 _PERCENT_COLUMNS = ("fve_percent", "fve_pct")
 #: How published files of one model are called: the unit, "fve", the model.
 _PUBLISHED_STEM = re.compile(rf"(?P<unit>{'|'.join(_UNIT_OF)})_fve(?:_(?P<model>.+))?", re.I)
-#: FVE = 1 − MSE / baseline cannot exceed 1; this much is rounding.
-_FVE_ROUNDING = 1e-6
 #: Two readings of one text differ by no more than this, by the batches that they were read in.
 _READ_AGAIN = 1e-6
 
@@ -241,7 +240,7 @@ def _checked(
     ar: str | None,
     models: Sequence[str],
 ) -> PrefixTable:
-    door = _Door([source.path for source in sources])
+    door = Door([source.path for source in sources])
     rows = pl.concat(frames)
     for name in ("model", "unit", "length"):
         door.forbid(rows, pl.col(name).is_null(), name, "is empty: fill it")
@@ -250,7 +249,7 @@ def _checked(
         pl.col("unit").str.strip_chars().str.to_lowercase().replace(_UNIT_OF),
         pl.col("fve").fill_nan(None),
     )
-    rows = _chosen(rows, sources[0].path, models)
+    rows = of_models(rows, models, sources[0].path)
     allowed = ", ".join(UNITS)
     door.forbid(rows, ~pl.col("unit").is_in(UNITS), "unit", f"is no unit: write one of {allowed}")
     door.forbid(rows, pl.col("length") < 0, "length", "is negative: correct the value")
@@ -263,7 +262,7 @@ def _checked(
     door.forbid(rows, pl.col("fve").is_infinite(), "fve", "is not finite: correct or remove it")
     door.forbid(
         rows,
-        pl.col("fve") > 1 + _FVE_ROUNDING,
+        pl.col("fve") > 1 + FVE_ROUNDING,
         "fve",
         'is more than 1, which no FVE is: write a share, or call the column "fve_percent"',
     )
@@ -287,12 +286,8 @@ def _checked(
     )
     penalties = _penalties(rows)
     names = ordered(penalties)
-    if reference is not None and reference not in names:
-        near = get_close_matches(reference, names, n=1)
-        hint = f'did you mean "{near[0]}"? ' if near else ""
-        raise UserError(
-            f"{sources[0].path}: no model {shown(reference)}: {hint}choose from {', '.join(names)}"
-        )
+    if reference is not None:
+        check_model(reference, names, sources[0].path)
     return PrefixTable(
         rows=rows.select(*_COLUMNS),
         models=names,
@@ -304,35 +299,6 @@ def _checked(
         sources=tuple(sources),
         notes=tuple(notes),
     )
-
-
-class _Door:
-    """Turns a condition on rows into an error that names the first row that meets it."""
-
-    def __init__(self, files: Sequence[str]):
-        self._files = files
-
-    def forbid(self, rows: pl.DataFrame, condition: pl.Expr, column: str, problem: str) -> None:
-        bad = rows.select(condition.fill_null(False).alias("bad"))["bad"]
-        if not bad.any():
-            return
-        first = int(bad.arg_max() or 0)
-        value = rows[column][first]
-        held = "" if value is None else f" holds {shown(value)}, which"
-        total = int(bad.sum())
-        others = f" ({count(total, 'such row')})" if total > 1 else ""
-        where = locate(rows, first, self._files[rows[FILE][first]])
-        raise UserError(f'{where}: column "{column}"{held} {problem}{others}')
-
-
-def _chosen(rows: pl.DataFrame, file: str, models: Sequence[str]) -> pl.DataFrame:
-    known = rows["model"].unique().sort().to_list()
-    for name in models:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f'did you mean "{near[0]}"? ' if near else ""
-            raise UserError(f"{file}: no model {shown(name)}: {hint}choose from {', '.join(known)}")
-    return rows.filter(pl.col("model").is_in(list(models))) if models else rows
 
 
 def _one(
@@ -350,7 +316,7 @@ def _one(
     return rows, chosen or (names[0] if names else None)
 
 
-def _means(rows: pl.DataFrame, door: _Door) -> frozenset[str]:
+def _means(rows: pl.DataFrame, door: Door) -> frozenset[str]:
     """The models whose rows have no ``idx``; a model has them in all of its rows or in none."""
     without = rows.group_by("model").agg(
         some=pl.col("idx").is_null().any(), every=pl.col("idx").is_null().all()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import polars as pl
 
@@ -12,12 +11,11 @@ from nla_audit.baseline import Baseline, find_baseline
 from nla_audit.errors import UserError
 from nla_audit.model_names import is_without_rl, length_penalty_of, ordered
 from nla_audit.overhead import overhead_tokens as find_overhead
-from nla_audit.schema import FILE, INPUT_COLUMNS, ROW, count, locate, shown
+from nla_audit.schema import FILE, INPUT_COLUMNS, ROW, count, shown
+from nla_audit.table_door import FVE_ROUNDING, Door, of_models
 
 #: Integer ids written as text: no leading zeros, so that no two texts are one number.
 _INTEGER_ID = r"^(?:0|-?[1-9][0-9]{0,17})$"
-#: FVE = 1 − MSE / baseline cannot exceed 1; this much is rounding.
-_FVE_ROUNDING = 1e-6
 #: What is one for the whole table is kept once, not in every row.
 _OF_THE_TABLE = ("fve_baseline", "fve_baseline_value")
 _OUTPUT = [
@@ -62,14 +60,13 @@ def check(
     Raises:
         UserError: with file, row and column.
     """
-    door = _Door(files)
+    door = Door(files)
     rows = _concatenated(frames)
     if rows.is_empty():
         raise UserError(f"{files[0]}: the table has no rows: write the completions again")
     door.forbid(rows, pl.col("model").is_null(), "model", "is empty: name the model")
     door.forbid(rows, pl.col("idx").is_null(), "idx", "is empty: number the activation")
-    if models:
-        rows = _only_models(rows, models, files[0])
+    rows = of_models(rows, models, files[0])
     rows, ruler, unread = _one_ruler(rows, ar, door)
     rows = _with_segment_ends(rows, door)
     rows = _text_and_failures(rows, door)
@@ -93,33 +90,6 @@ def check(
     )
 
 
-class _Door:
-    """Turns a condition on rows into an error that names the first row that meets it."""
-
-    def __init__(self, files: Sequence[str]):
-        self._files = files
-
-    def where(self, rows: pl.DataFrame, position: int) -> str:
-        """File, row, model and activation of the row at ``position``."""
-        return locate(rows, position, self._files[rows[FILE][position]])
-
-    def file(self, rows: pl.DataFrame) -> str:
-        """The file of the first row, for errors about the table as a whole."""
-        return self._files[rows[FILE][0]]
-
-    def forbid(self, rows: pl.DataFrame, condition: pl.Expr, column: str, problem: str) -> None:
-        """Raise if any row meets ``condition``; ``problem`` says what is wrong and what to do."""
-        bad = rows.select(condition.fill_null(False).alias("bad"))["bad"]
-        if not bad.any():
-            return
-        first = int(bad.arg_max() or 0)
-        value = rows[column][first]
-        held = "" if value is None else f" holds {shown(value)}, which"
-        total = int(bad.sum())
-        others = f" ({count(total, 'such row')})" if total > 1 else ""
-        raise UserError(f'{self.where(rows, first)}: column "{column}"{held} {problem}{others}')
-
-
 def _concatenated(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     has_text_ids = any(frame["idx"].dtype == pl.String for frame in frames)
     if has_text_ids:
@@ -127,21 +97,8 @@ def _concatenated(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(frames, rechunk=False)
 
 
-def _only_models(rows: pl.DataFrame, models: Sequence[str], file: str) -> pl.DataFrame:
-    known = rows["model"].unique().sort().to_list()
-    for name in models:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f'did you mean "{near[0]}"? ' if near else ""
-            raise UserError(
-                f"{file}: no model {shown(name)} ({count(len(known), 'model')}: "
-                f"{', '.join(known)}): {hint}choose from these"
-            )
-    return rows.filter(pl.col("model").is_in(list(models)))
-
-
 def _one_ruler(
-    rows: pl.DataFrame, ar: str | None, door: _Door
+    rows: pl.DataFrame, ar: str | None, door: Door
 ) -> tuple[pl.DataFrame, str | None, list[str]]:
     """Keep the rows read by one AR; rows that were never scored go with their model.
 
@@ -179,7 +136,7 @@ def _one_ruler(
     return rows, ruler, [note] if len(others) else []
 
 
-def _text_and_failures(rows: pl.DataFrame, door: _Door) -> pl.DataFrame:
+def _text_and_failures(rows: pl.DataFrame, door: Door) -> pl.DataFrame:
     """Strip explanations, and make failed ones null in text and FVE, apart from empty ones."""
     door.forbid(
         rows,
@@ -196,7 +153,7 @@ def _text_and_failures(rows: pl.DataFrame, door: _Door) -> pl.DataFrame:
     )
 
 
-def _with_segment_ends(rows: pl.DataFrame, door: _Door) -> pl.DataFrame:
+def _with_segment_ends(rows: pl.DataFrame, door: Door) -> pl.DataFrame:
     """Ends of segments, in characters of the explanation once it is stripped."""
     if rows["segment_ends"].null_count() == rows.height:
         return rows
@@ -226,7 +183,7 @@ def _with_segment_ends(rows: pl.DataFrame, door: _Door) -> pl.DataFrame:
     return rows.with_columns(joined.select(pl.coalesce("segment_ends", "_was"))["segment_ends"])
 
 
-def _check_numbers(rows: pl.DataFrame, door: _Door) -> None:
+def _check_numbers(rows: pl.DataFrame, door: Door) -> None:
     door.forbid(
         rows,
         pl.col("fve").is_nan(),
@@ -254,7 +211,7 @@ def _check_numbers(rows: pl.DataFrame, door: _Door) -> None:
     )
 
 
-def _baseline(rows: pl.DataFrame, door: _Door) -> tuple[Baseline, list[str]]:
+def _baseline(rows: pl.DataFrame, door: Door) -> tuple[Baseline, list[str]]:
     """The baseline of column ``fve``; one name only, since FVE by two cannot be compared."""
     scored = pl.col("fve").is_not_null()
     names = rows.filter(scored)["fve_baseline"].drop_nulls().unique().sort().to_list()
@@ -275,7 +232,7 @@ def _baseline(rows: pl.DataFrame, door: _Door) -> tuple[Baseline, list[str]]:
     return find_baseline(rows)
 
 
-def _length_penalties(rows: pl.DataFrame, door: _Door) -> dict[str, float | None]:
+def _length_penalties(rows: pl.DataFrame, door: Door) -> dict[str, float | None]:
     """Model → length penalty, from the column, else from the name."""
     stated = (
         rows.lazy()
@@ -318,7 +275,7 @@ def _with_integer_ids(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _sorted_unique(rows: pl.DataFrame, models: Sequence[str], door: _Door) -> pl.DataFrame:
+def _sorted_unique(rows: pl.DataFrame, models: Sequence[str], door: Door) -> pl.DataFrame:
     order = {name: number for number, name in enumerate(models)}
     rows = rows.with_columns(
         pl.col("model").replace_strict(order, return_dtype=pl.UInt32).alias("_model")
@@ -367,7 +324,7 @@ def _common_activations(
 
 
 def _split_tokens(
-    rows: pl.DataFrame, overhead: float | None, columns: frozenset[str], door: _Door
+    rows: pl.DataFrame, overhead: float | None, columns: frozenset[str], door: Door
 ) -> tuple[pl.DataFrame, float | None, str | None]:
     """Split ``n_tokens`` into content and overhead; an empty explanation is all overhead."""
     if overhead is not None and not 0 <= overhead < float("inf"):
@@ -401,7 +358,7 @@ def _absences(rows: pl.DataFrame, columns: frozenset[str], ruler: str | None) ->
         unscored = rows.filter(pl.col("extracted") & pl.col("fve").is_null()).height
         if unscored:
             notes.append(f"{count(unscored, 'explanation')} without FVE, left out of FVE figures.")
-        above = rows.filter(pl.col("fve") > 1 + _FVE_ROUNDING).height
+        above = rows.filter(pl.col("fve") > 1 + FVE_ROUNDING).height
         if above:
             notes.append(
                 f"{count(above, 'row')} with FVE above 1, which 1 − MSE / baseline cannot reach: "

@@ -1,0 +1,78 @@
+"""Refusals at the door of a table, whatever it holds: which row is wrong, which model there is not.
+
+Completions (:mod:`nla_audit.validation`) and FVE by prefix (:mod:`nla_audit.prefix_table`) are
+let in by the same rules of speech.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+import polars as pl
+
+from nla_audit.errors import UserError
+from nla_audit.schema import FILE, count, locate, shown
+
+#: FVE = 1 − MSE / baseline cannot exceed 1; this much is rounding.
+FVE_ROUNDING = 1e-6
+
+
+class Door:
+    """Turns a condition on rows into an error that names the first row that meets it.
+
+    Args:
+        files: names of the inputs; rows say in column ``_file`` which is theirs.
+    """
+
+    def __init__(self, files: Sequence[str]):
+        self._files = files
+
+    def where(self, rows: pl.DataFrame, position: int) -> str:
+        """File, row, model and activation of the row at ``position``."""
+        return locate(rows, position, self._files[rows[FILE][position]])
+
+    def file(self, rows: pl.DataFrame) -> str:
+        """The file of the first row, for errors about the table as a whole."""
+        return self._files[rows[FILE][0]]
+
+    def forbid(self, rows: pl.DataFrame, condition: pl.Expr, column: str, problem: str) -> None:
+        """Raise if any row meets ``condition``; ``problem`` says what is wrong and what to do."""
+        bad = rows.select(condition.fill_null(False).alias("bad"))["bad"]
+        if not bad.any():
+            return
+        first = int(bad.arg_max() or 0)
+        value = rows[column][first]
+        held = "" if value is None else f" holds {shown(value)}, which"
+        total = int(bad.sum())
+        others = f" ({count(total, 'such row')})" if total > 1 else ""
+        raise UserError(f'{self.where(rows, first)}: column "{column}"{held} {problem}{others}')
+
+
+def of_models(rows: pl.DataFrame, models: Sequence[str], file: str) -> pl.DataFrame:
+    """The rows of ``models``; all of them where none is named.
+
+    Raises:
+        UserError: a model that the table does not have.
+    """
+    known = rows["model"].unique().sort().to_list()
+    for name in models:
+        check_model(name, known, file)
+    return rows.filter(pl.col("model").is_in(list(models))) if models else rows
+
+
+def check_model(name: str, models: Sequence[str], file: str) -> None:
+    """Refuse the name of a model that is none of ``models``.
+
+    Raises:
+        UserError: with the names there are, and the nearest of them.
+    """
+    if name in models:
+        return
+    near = get_close_matches(name, models, n=1)
+    hint = f'did you mean "{near[0]}"? ' if near else ""
+    known = ", ".join(shown(model)[1:-1] for model in models)
+    raise UserError(
+        f"{file}: no model {shown(name)} ({count(len(models), 'model')}: {known}): "
+        f"{hint}choose one of these"
+    )

@@ -23,7 +23,7 @@ from nla_audit.text.segmentation import Segmentation
 
 if TYPE_CHECKING:
     from nla_audit.nla.fve import Baselines
-    from nla_audit.probes.worth import Scorer
+    from nla_audit.nla.reconstructor import Reconstructor
 
 #: Of a larger table this many activations are edited and read again: each costs as many readings
 #: as its explanations have claims.
@@ -42,7 +42,7 @@ PAIR_OPTIONS = (
 class Ruler:
     """An AR with the activations that it reads against."""
 
-    scorer: Scorer
+    scorer: Reconstructor
     vectors: Mapping[int, NDArray[np.float32]]
     baselines: Baselines
 

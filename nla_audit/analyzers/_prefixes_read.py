@@ -21,33 +21,24 @@ def prefixes_by_pair(
     """
     ruler = open_ruler(completions, pair, activations)
     assert ruler is not None
-    from nla_audit.nla.prefix_curves import cut_all  # noqa: PLC0415  (torch)
+    from nla_audit.nla.prefix_curves import read_curves  # noqa: PLC0415  (torch)
 
     every = np.array(sorted(ruler.vectors))
     step = max(1, -(-len(every) // CAUSAL_ACTIVATIONS))
     chosen = every[::step]
     rows = completions.rows.filter(pl.col("idx").is_in(chosen.tolist()))
-    segments = rows["segment_ends"].to_list()
     units = ["tokens", "claims"]
-    if any(ends is not None for ends in segments):
+    if rows["segment_ends"].null_count() < rows.height:
         units.append("segments")
-    cuts = cut_all(
-        ruler.scorer.tokenizer,  # type: ignore[attr-defined]  # a Reconstructor has one
-        rows["explanation"].to_list(),
-        segments,
+    table = read_curves(
+        ruler.scorer,
+        rows.with_columns(pl.col("idx").cast(pl.String)),
+        np.stack([ruler.vectors[idx] for idx in rows["idx"].to_list()]),
+        np.arange(rows.height),
         units=units,
+        ruler=None,
+        baselines=ruler.baselines,
     )
-    of = cuts["row"].to_numpy()
-    vectors = np.stack([ruler.vectors[idx] for idx in rows["idx"].to_list()])
-    scores = ruler.scorer.score(cuts["text"].to_list(), vectors[of], baselines=ruler.baselines)
-    keys = rows[of].select("model", "length_penalty", pl.col("idx").cast(pl.String), "sample")
-    table = keys.with_columns(
-        rows[of]["doc_id"],
-        cuts["unit"], cuts["length"], cuts["tokens"], cuts["text_tokens"],
-        cuts["broken_word"],
-        fve=pl.Series(np.asarray(scores.fve), nan_to_null=True),
-        fve_baseline=pl.lit("raw_variance"),
-    )  # fmt: skip
     found = prefixes_from_frame(table, reference=completions.reference, name=str(pair))
     if len(chosen) == len(every):
         return found

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from nla_audit.errors import UserError
@@ -26,7 +25,7 @@ from nla_audit.nla.batching import Notice
 from nla_audit.nla.fit import fitted
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
 from nla_audit.nla.load import Pair
-from nla_audit.nla.prefix_curves import curve_path, curve_table, cut_all, targets_of
+from nla_audit.nla.prefix_curves import curve_path, read_curves
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.record import (
     activations_record,
@@ -209,10 +208,20 @@ def explain(
         activations, explained, scores, settings, baselines=baselines, reconstructor=reconstructor
     )
     if settings.prefixes:
-        curves = _curves(
-            reconstructor, activations, table, explained["row"].to_numpy(), settings,
-            baselines=baselines, shards=shards, progress=progress, notice=notice,
-        )  # fmt: skip
+        curves = read_curves(
+            reconstructor,
+            table,
+            activations.vectors,
+            explained["row"].to_numpy(),
+            units=settings.prefixes,
+            ruler=settings.ruler,
+            baselines=baselines,
+            baseline=settings.baseline,
+            token_budget=settings.token_budget,
+            shards=shards,
+            progress=progress,
+            notice=notice,
+        )
         write_parquet(curves, curve_path(out))
     record = {
         "command": "explain",
@@ -237,38 +246,6 @@ def explain(
             f"injection ({verbalizer.injection}) may be wrong; see --injection"
         )
     return table
-
-
-def _curves(
-    reconstructor: Reconstructor,
-    activations: Activations,
-    table: pl.DataFrame,
-    rows: npt.NDArray[np.int64],
-    settings: ExplainSettings,
-    *,
-    baselines: Baselines,
-    shards: Shards,
-    progress: Progress,
-    notice: Notice,
-) -> pl.DataFrame:
-    """FVE by prefix of the explanations of ``table``; ``rows`` are their activations."""
-    texts = table["explanation"].to_list()
-    cuts = cut_all(reconstructor.tokenizer, texts, [None] * len(texts), units=settings.prefixes)
-    scores = score_rows(
-        reconstructor,
-        cuts["text"].to_list(),
-        activations.vectors,
-        targets_of(cuts, rows),
-        token_budget=settings.token_budget,
-        shards=shards,
-        # Batches are numbered within what is read, which the units decide.
-        stage=f"prefixes-{'-'.join(settings.prefixes)}",
-        progress=lambda _, done, total: progress("reading prefixes", done, total),
-        notice=notice,
-    )
-    return curve_table(
-        table, cuts, scores, ruler=settings.ruler, baselines=baselines, baseline=settings.baseline
-    )
 
 
 def sampling_key(idx: object, sample: int) -> int:

@@ -7,21 +7,27 @@ last prefix of a text is always the whole of it. One row is one prefix
 
 from __future__ import annotations
 
+import warnings
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from nla_audit.errors import UserError
+from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, Baselines
 from nla_audit.nla.prefixes import token_ends
-from nla_audit.nla.scoring import RowScores, score_columns
+from nla_audit.nla.scoring import score_columns, score_rows
+from nla_audit.nla.shards import Progress, Shards, silent
 from nla_audit.text.claims import split_claims
 from nla_audit.text.words import WordBreaks
+
+if TYPE_CHECKING:
+    from nla_audit.nla.reconstructor import Reconstructor
 
 #: Units that can be asked for.
 UNITS = ("tokens", "claims", "segments")
@@ -110,61 +116,81 @@ def _ends(
                 break
             yield length, token_ends_[length - 1] if length else 0
     else:
-        ends = (
-            [claim.end for claim in split_claims(text)]
-            if unit == "claims"
-            else None
-            if segments is None
-            else list(segments)
-        )
-        if ends is None:
+        if unit == "claims":
+            segments = [claim.end for claim in split_claims(text)]
+        if segments is None:
             return
         # What stands behind the last end is one more segment, and belongs to the last claim.
-        is_open = unit == "segments" and text[ends[-1] if ends else 0 :].strip() != ""
-        whole = max(len(ends) + is_open, 1 if text else 0)
-        yield from zip(range(1, whole), ends, strict=False)
+        is_open = unit == "segments" and text[segments[-1] if segments else 0 :].strip() != ""
+        whole = max(len(segments) + is_open, 1 if text else 0)
+        yield from zip(range(1, whole), segments, strict=False)
     yield whole, len(text)
 
 
-def curve_table(
+def read_curves(
+    reconstructor: Reconstructor,
     rows: pl.DataFrame,
-    cuts: pl.DataFrame,
-    scores: RowScores,
+    vectors: npt.NDArray[np.float32],
+    places: Sequence[int | None] | npt.NDArray[np.int64],
     *,
-    ruler: str,
+    units: Sequence[str],
+    lengths: Sequence[int] = (),
+    ruler: str | None,
     baselines: Baselines,
-    baseline: BaselineName,
+    baseline: BaselineName = "raw_variance",
+    token_budget: int | None = None,
+    shards: Shards | None = None,
+    progress: Progress = silent,
+    notice: Notice = warnings.warn,
 ) -> pl.DataFrame:
-    """The long form: ``model, idx, sample, unit, length, fve``, and what else is known.
+    """FVE of every prefix of every explanation, in the long form.
 
     Args:
-        rows: of the explanations: ``model, length_penalty, idx, sample, doc_id``.
-        cuts: from :func:`cut_all`, whose ``row`` is a place in ``rows``.
-        scores: of the cuts.
+        rows: ``[n]`` explanations: ``model, length_penalty, idx, sample, doc_id, explanation``
+            and, for segments, ``segment_ends``.
+        vectors: ``[m, d_model]`` activations.
+        places: ``[n]`` rows of ``vectors``; explanations without one are null.
+        units, lengths: as for :func:`cut_all`.
+        ruler: what the AR is called in the table, if it is.
+        baseline: the one that column ``fve`` uses.
+        token_budget, shards, progress, notice: as for :func:`nla_audit.nla.scoring.score_rows`.
+
+    Returns:
+        ``model, length_penalty, idx, sample, doc_id, unit, length, fve``, and what else is known.
+
+    Raises:
+        UserError: as :func:`cut_all`.
     """
-    columns: Mapping[str, pl.Series] = score_columns(scores, baselines, baseline)
-    keys = rows[cuts["row"].to_numpy()].select("model", "length_penalty", "idx", "sample", "doc_id")
+    texts = rows["explanation"].to_list()
+    segments = (
+        rows["segment_ends"].to_list() if "segment_ends" in rows.columns else [None] * len(texts)
+    )
+    cuts = cut_all(reconstructor.tokenizer, texts, segments, units=units, lengths=lengths)
+    row = cuts["row"].to_numpy()
+    scores = score_rows(
+        reconstructor,
+        cuts["text"].to_list(),
+        vectors,
+        np.array([place or 0 for place in places], dtype=np.int64)[row],
+        token_budget=token_budget,
+        shards=shards,
+        # Batches are numbered within what is read, which the units decide.
+        stage=f"prefixes-{'-'.join(units)}",
+        progress=lambda _, done, total: progress("reading prefixes", done, total),
+        notice=notice,
+    )
+    columns = score_columns(scores, baselines, baseline)
+    keys = rows[row].select("model", "length_penalty", "idx", "sample", "doc_id")
     return keys.with_columns(
         cuts["unit"],
         cuts["length"],
-        columns["fve"].alias("fve"),
-        cuts["tokens"],
-        cuts["text_tokens"],
-        cuts["broken_word"],
-        columns["mse"].alias("mse"),
-        columns["fve_baseline"].alias("fve_baseline"),
-        columns["fve_baseline_value"].alias("fve_baseline_value"),
-        ar=pl.lit(ruler),
+        fve=columns["fve"],
+        tokens=cuts["tokens"],
+        text_tokens=cuts["text_tokens"],
+        mse=columns["mse"],
+        ar=pl.lit(ruler, dtype=pl.String),
+        fve_baseline=columns["fve_baseline"],
+        fve_baseline_value=columns["fve_baseline_value"],
         reason=pl.Series(scores.reasons, dtype=pl.String),
-    ).select(
-        "model", "length_penalty", "idx", "sample", "doc_id", "unit", "length", "fve", "tokens",
-        "text_tokens", "mse", "ar", "fve_baseline", "fve_baseline_value", "reason",
-        "broken_word",
-    )  # fmt: skip
-
-
-def targets_of(
-    cuts: pl.DataFrame, places: Sequence[int | None] | npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    """The activation of each cut, from those of the texts; texts without one have no cuts."""
-    return np.array([place or 0 for place in places], dtype=np.int64)[cuts["row"].to_numpy()]
+        broken_word=cuts["broken_word"],
+    )

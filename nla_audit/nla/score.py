@@ -23,7 +23,7 @@ from nla_audit.nla.activations import Activations, rows_by_idx
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.fit import fitted
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
-from nla_audit.nla.prefix_curves import curve_path, curve_table, cut_all, targets_of
+from nla_audit.nla.prefix_curves import curve_path, read_curves
 from nla_audit.nla.prefixes import prefixes_of
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.record import (
@@ -214,28 +214,21 @@ def score(
         prefixes = _prefix_table(texts, cuts, of_prefixes, settings, baselines)
     curves = None
     if settings.prefixes:
-        curve_cuts = cut_all(
-            reconstructor.tokenizer,
-            readable,
-            texts.rows["segment_ends"].to_list(),
+        curves = read_curves(
+            reconstructor,
+            texts.rows.with_columns(explanation=pl.Series(readable, dtype=pl.String)),
+            activations.vectors,
+            places,
             units=settings.prefixes,
             lengths=settings.prefix_tokens,
-        )
-        curve_scores = score_rows(
-            reconstructor,
-            curve_cuts["text"].to_list(),
-            activations.vectors,
-            targets_of(curve_cuts, places),
+            ruler=settings.ruler,
+            baselines=baselines,
+            baseline=settings.baseline,
             token_budget=settings.token_budget,
             shards=shards,
-            stage="prefixes",
-            progress=lambda _, done, total: progress("reading prefixes", done, total),
+            progress=progress,
             notice=notice,
         )
-        curves = curve_table(
-            texts.rows, curve_cuts, curve_scores, ruler=settings.ruler, baselines=baselines,
-            baseline=settings.baseline,
-        )  # fmt: skip
     record = {
         "command": "score",
         "key": key,

@@ -321,7 +321,7 @@ def test_segments_and_a_run_stopped_while_it_reads_prefixes(
     put, kept = Shards.put, []
 
     def stopping(self: Shards, stage: str, number: int, piece: Any) -> None:
-        if stage == "prefixes" and number == 1:
+        if stage == "prefixes-segments" and number == 1:
             raise KeyboardInterrupt
         kept.append(stage)
         put(self, stage, number, piece)
@@ -330,7 +330,7 @@ def test_segments_and_a_run_stopped_while_it_reads_prefixes(
     with monkeypatch.context() as patch:
         patch.setattr(Shards, "put", stopping)
         assert run(root, out, *options, texts=texts) == 130
-    assert kept.count("prefixes") == 1
+    assert kept.count("prefixes-segments") == 1
     assert not out.exists()
     assert run(root, out, *options, texts=texts) == 0
     assert (tmp_path / "scored.prefix_fve.parquet").read_bytes() == wanted.read_bytes()

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nla_audit.analyzers._curves import HEADLINE, curves_of, numbers_of
+from nla_audit.analyzers._curve_numbers import HEADLINE, numbers_of
+from nla_audit.analyzers._curves import curves_of
 from nla_audit.prefix_table import prefixes_from_frame
 from nla_audit.world.curves import PlantedCurve, plant_curves
 

@@ -190,7 +190,7 @@ class Resampler:
         with np.errstate(invalid="ignore", divide="ignore"):
             drawn = counts @ np.column_stack([top_sums, bottom_sums])
             draws = drawn[:, 0] / drawn[:, 1]
-        low, high = _percentile_limits(draws)
+        low, high = percentile_limits(draws)
         return Interval(value, low, high, n, missing)
 
     def share(self, values: ArrayLike) -> Interval:
@@ -292,7 +292,7 @@ class Resampler:
         drawn = _draw_counts(self.n_clusters, self._replicates, self._seed) @ sums
         with np.errstate(invalid="ignore", divide="ignore"):
             draws = drawn[:, 0] / drawn[:, 1] - drawn[:, 2] / drawn[:, 3]
-        low, high = _percentile_limits(draws)
+        low, high = percentile_limits(draws)
         return Interval(value, low, high, n, missing)
 
     def quantile(self, values: ArrayLike, q: float) -> Interval:
@@ -327,7 +327,8 @@ def _least_rate(events: float) -> float:
     return float(gammaincinv(events, 1 - CONFIDENCE)) if is_few else np.inf
 
 
-def _percentile_limits(draws: Floats) -> tuple[float, float]:
+def percentile_limits(draws: Floats) -> tuple[float, float]:
+    """The 95 % limits of a bootstrap's ``draws``, of those that are finite; NaN without any."""
     finite = draws[np.isfinite(draws)]
     if len(finite) == 0:
         return np.nan, np.nan

@@ -1,26 +1,84 @@
-"""``multiscale --pair``: the prefixes of a table's explanations, read by the pair's AR now."""
+"""Where ``multiscale`` gets FVE by prefix from: the tables named, ``--prefixes``, or ``--pair``."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._causal import CAUSAL_ACTIVATIONS, open_ruler
 from nla_audit.completions import Completions
-from nla_audit.prefix_table import PrefixTable, prefixes_from_frame
+from nla_audit.errors import UserError
+from nla_audit.prefix_table import (
+    PrefixTable,
+    is_prefix_table,
+    prefixes_from_frame,
+    read_prefixes,
+)
+from nla_audit.readers import column_names
 from nla_audit.schema import count
 
 
-def prefixes_by_pair(
-    completions: Completions, pair: str | None, activations: str | None
-) -> PrefixTable:
-    """FVE by prefix of at most :data:`CAUSAL_ACTIVATIONS` activations, as the AR reads them.
+def prefixes_named(arguments: Mapping[str, Any]) -> PrefixTable | None:
+    """The tables named on a command line, where they hold FVE by prefix; else ``None``."""
+    kinds = {is_prefix_table(names) for names in column_names(arguments["tables"])}
+    if kinds == {True, False}:
+        raise UserError(
+            f"{arguments['tables'][0]}: some of these tables hold completions and some FVE by "
+            "prefix: give the completions, and the other with --prefixes"
+        )
+    if kinds != {True}:
+        return None
+    names = [name.strip() for name in (arguments["models"] or "").split(",") if name.strip()]
+    return read_prefixes(
+        arguments["tables"], reference=arguments["reference"], ar=arguments["ar"], models=names
+    )
+
+
+def prefixes_of_table(
+    table: Completions | PrefixTable,
+    prefixes: str | None,
+    pair: str | None,
+    activations: str | None,
+) -> PrefixTable | None:
+    """FVE by prefix of the models of ``table``; ``None`` where nothing says it.
 
     Raises:
-        UserError: as :func:`~nla_audit.analyzers._causal.open_ruler`.
+        UserError: the options do not fit the table or each other, or what they name cannot be
+            read.
     """
+    if isinstance(table, PrefixTable):
+        given = [name for name, value in (("prefixes", prefixes), ("pair", pair)) if value]
+        if given:
+            raise UserError(
+                f"--{given[0]} goes with a table of completions; {table.sources[0].path} holds FVE "
+                "by prefix already"
+            )
+        return table
+    if prefixes is None:
+        return _by_pair(table, pair, activations)
+    if pair is not None:
+        raise UserError("--prefixes and --pair: give one of them, each says FVE by prefix")
+    # A table that names no AR, as training writes it, is by one only.
+    names_ars = any("ar" in names for names in column_names([prefixes]))
+    return read_prefixes(
+        [prefixes],
+        reference=table.reference,
+        ar=table.ar if names_ars else None,
+        models=table.models,
+    )
+
+
+def _by_pair(
+    completions: Completions, pair: str | None, activations: str | None
+) -> PrefixTable | None:
+    """FVE by prefix of at most :data:`CAUSAL_ACTIVATIONS` activations, as the AR reads them now."""
     ruler = open_ruler(completions, pair, activations)
-    assert ruler is not None
+    if ruler is None:
+        return None
     from nla_audit.nla.prefix_curves import read_curves  # noqa: PLC0415  (torch)
 
     every = np.array(sorted(ruler.vectors))
@@ -43,4 +101,4 @@ def prefixes_by_pair(
     if len(chosen) == len(every):
         return found
     note = f"Prefixes of {count(len(chosen), 'activation')} of {len(every):,} were read."
-    return PrefixTable(**{**vars(found), "notes": (*found.notes, note)})
+    return replace(found, notes=(*found.notes, note))

@@ -3,38 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._causal import PAIR_OPTIONS
-from nla_audit.analyzers._curves import (
-    HEADLINE,
-    LEVELS,
-    TO_SHARE,
-    Curve,
-    Numbers,
-    after_the_peak,
-    curves_of,
-    numbers_of,
+from nla_audit.analyzers._curve_numbers import LEVELS, TO_SHARE
+from nla_audit.analyzers._curve_studies import (
+    Row,
+    Study,
+    against,
+    changes_by_length,
+    paired,
+    studies_of,
+    summary_of,
 )
 from nla_audit.analyzers._multiscale_verdict import reading_on, verdict
 from nla_audit.analyzers._prefix_texts import broken_words, kinds_first, natural_prefixes
+from nla_audit.analyzers._prefixes_read import prefixes_named, prefixes_of_table
 from nla_audit.analyzers.frontier import MARGIN
 from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
 from nla_audit.pairing import column, resampler
-from nla_audit.prefix_table import (
-    UNITS,
-    PrefixTable,
-    is_prefix_table,
-    read_prefixes,
-)
-from nla_audit.readers import column_names
-from nla_audit.stats import CONFIDENCE, Interval, Resampler
+from nla_audit.prefix_table import UNITS, PrefixTable
 
 QUESTION = "How much do the first tokens of an explanation carry, and where does more of it hurt?"
 TOKENS = "tokens"
@@ -46,22 +38,6 @@ _CHANGES = {
     "model": pl.String, "length": pl.Int64, "fve_change": pl.Float64,
     "fve_change_low": pl.Float64, "fve_change_high": pl.Float64, "activations": pl.Int64,
 }  # fmt: skip
-
-
-def other_table(arguments: Mapping[str, Any]) -> PrefixTable | None:
-    """The tables named on a command line, where they hold FVE by prefix; else ``None``."""
-    kinds = {is_prefix_table(names) for names in column_names(arguments["tables"])}
-    if kinds == {True, False}:
-        raise UserError(
-            f"{arguments['tables'][0]}: some of these tables hold completions and some FVE by "
-            "prefix: give the completions, and the other with --prefixes"
-        )
-    if kinds != {True}:
-        return None
-    names = [name.strip() for name in (arguments["models"] or "").split(",") if name.strip()]
-    return read_prefixes(
-        arguments["tables"], reference=arguments["reference"], ar=arguments["ar"], models=names
-    )
 
 
 @analyzer(
@@ -78,7 +54,7 @@ def other_table(arguments: Mapping[str, Any]) -> PrefixTable | None:
     "lost_after_peak above 0: the model writes on where it no longer helps",
     example="nla-audit multiscale prefix_fve.parquet",
     order=15,
-    door=other_table,
+    door=prefixes_named,
     options=(
         Option(
             "prefixes", str, None,
@@ -116,15 +92,15 @@ def multiscale(
     """
     if not 0 < margin < float("inf"):
         raise UserError(f"--margin {margin:g}: give the FVE that may be lost, a number above 0")
-    curves = _table_of(table, prefixes, pair, activations)
+    curves = prefixes_of_table(table, prefixes, pair, activations)
     completions = table if isinstance(table, Completions) else None
     models = curves.models if curves is not None else table.models
     reference = table.reference
-    in_tokens = {} if curves is None else curves_of(curves, TOKENS)
-    studies = {model: _studied(curve, seed) for model, curve in in_tokens.items()}
+    by_unit = {} if curves is None else {unit: studies_of(curves, unit, seed) for unit in UNITS}
+    studies = by_unit.get(TOKENS, {})
     headline: Headline = {}
     for model in models:
-        summary = _summary(studies.get(model))
+        summary = summary_of(studies.get(model), seed)
         if completions is not None and model in completions.models:
             summary = _whole_texts(completions, model, seed, summary)
         headline[model] = summary
@@ -133,9 +109,10 @@ def multiscale(
         plain = studies[reference]
         for model, study in studies.items():
             if model != reference:
-                headline[model] |= _against(study, plain, seed)
-                changes += _changes(study.curve, plain.curve, seed)
-    by_prefix = _by_prefix(curves, studies, seed)
+                pair_of = paired(study, plain, seed)
+                headline[model] |= against(study, plain, pair_of)
+                changes += changes_by_length(study.curve, plain.curve, pair_of, seed)
+    by_prefix = _by_prefix(by_unit)
     tables = {
         "models": pl.DataFrame(
             [
@@ -146,7 +123,7 @@ def multiscale(
         ),
         "fve_by_tokens": by_prefix.filter(pl.col("unit") == TOKENS).drop("unit"),
         "fve_by_other_units": by_prefix.filter(pl.col("unit") != TOKENS),
-        "other_units": _other_units(curves, seed),
+        "other_units": _other_units(by_unit),
         "changes_by_prefix": pl.DataFrame(changes, schema=_CHANGES),
         "broken_words": broken_words(completions, curves, seed),
     }
@@ -169,83 +146,7 @@ def multiscale(
     )  # fmt: skip
 
 
-def _table_of(
-    table: Completions | PrefixTable, prefixes: str | None, pair: str | None, vectors: str | None
-) -> PrefixTable | None:
-    if isinstance(table, PrefixTable):
-        given = [name for name, value in (("prefixes", prefixes), ("pair", pair)) if value]
-        if given:
-            raise UserError(
-                f"--{given[0]} goes with a table of completions; {table.sources[0].path} holds FVE "
-                "by prefix already"
-            )
-        return table
-    if prefixes is not None and pair is not None:
-        raise UserError("--prefixes and --pair: give one of them, each says FVE by prefix")
-    if prefixes is not None:
-        # A table that names no AR, as training writes it, is by one only.
-        names_ars = any("ar" in names for names in column_names([prefixes]))
-        return read_prefixes(
-            [prefixes],
-            reference=table.reference,
-            ar=table.ar if names_ars else None,
-            models=table.models,
-        )
-    if pair is None and vectors is None:
-        return None
-    from nla_audit.analyzers._prefixes_read import prefixes_by_pair  # noqa: PLC0415
-
-    return prefixes_by_pair(table, pair, vectors)
-
-
-@dataclass(frozen=True)
-class _Study:
-    """One model's curve in tokens, its numbers, and what reading on from its peak costs."""
-
-    curve: Curve
-    numbers: Numbers
-    lost: Interval
-    lost_each: np.ndarray
-
-
-def _studied(curve: Curve, seed: int) -> _Study:
-    return _Study(curve, numbers_of(curve, seed), *after_the_peak(curve, seed))
-
-
-def _summary(study: _Study | None) -> dict[str, float | None]:
-    """The headline's row; all of it null where there is no curve in tokens."""
-    summary: dict[str, float | None] = {}
-    for name in HEADLINE:
-        ends = None if study is None else study.numbers.limits.get(name)
-        summary[name] = None if study is None else study.numbers.values[name]
-        summary[f"{name}_low"], summary[f"{name}_high"] = ends or (None, None)
-        if summary[name] is None:
-            summary[f"{name}_low"] = summary[f"{name}_high"] = None
-    unknown = Interval(np.nan, np.nan, np.nan, 0)
-    if study is None:
-        return (
-            summary
-            | {"n": None, "is_means": None, "mean_full_tokens": None}
-            | unknown.entries("lost_after_peak")
-        )
-    curve, each = study.curve, study.lost_each
-    summary["n"] = None if curve.is_means else float(len(curve.idx))
-    summary["is_means"] = float(curve.is_means)
-    has_length = np.isfinite(curve.whole).any()
-    summary["mean_full_tokens"] = curve.mean_length() if has_length else None
-    summary |= study.lost.entries("lost_after_peak")
-    if len(each):
-        draw = Resampler(curve.clusters)
-        known = ~np.isnan(each)
-        worse, better = (np.where(known, mask, np.nan) for mask in (each > 0, each < 0))
-        summary |= draw.share(worse).entries("longer_hurts_share")
-        summary |= draw.share(better).entries("longer_helps_share")
-    return summary
-
-
-def _whole_texts(
-    completions: Completions, model: str, seed: int, summary: dict[str, float | None]
-) -> dict[str, float | None]:
+def _whole_texts(completions: Completions, model: str, seed: int, summary: Row) -> Row:
     """``summary`` with the FVE of whole texts from the completions, where no curve says it."""
     rows = completions.of(model)
     if summary["full_fve"] is not None:
@@ -253,103 +154,23 @@ def _whole_texts(
     return summary | resampler(rows, seed).mean(column(rows, "fve")).entries("full_fve")
 
 
-def _against(own: _Study, other: _Study, seed: int) -> dict[str, float | None]:
-    """Area and full FVE less the reference's: paired by activation where both have them."""
-    values, reference = own.numbers.values, other.numbers.values
-    found: dict[str, float | None] = {}
-    paired = _common(own.curve, other.curve)
-    for name, change in (("area", "area_change"), ("full_fve", "full_fve_change")):
-        first, second = values[name], reference[name]
-        known = first is not None and second is not None
-        found[change] = first - second if first is not None and second is not None else None
-        found[f"{change}_low"] = found[f"{change}_high"] = None
-        if not known or paired is None:
-            continue
-        curves = paired
-        numbers = [numbers_of(curve, seed) for curve in curves]
-        one, two = (number.values[name] for number in numbers)
-        found[change] = one - two if one is not None and two is not None else None
-        draws = [number.draws.get(name) for number in numbers]
-        if found[change] is None or draws[0] is None or draws[1] is None:
-            continue
-        difference = draws[0] - draws[1]
-        difference = difference[np.isfinite(difference)]
-        tail = (1 - CONFIDENCE) / 2
-        if len(difference):
-            low, high = np.quantile(difference, [tail, 1 - tail])
-            found[f"{change}_low"], found[f"{change}_high"] = float(low), float(high)
-    return found
-
-
-def _common(own: Curve, other: Curve) -> tuple[Curve, Curve] | None:
-    """Both curves on the activations that both have; ``None`` for means, or without any.
-
-    On the same activations the bootstrap draws the same ones for both, which pairs them.
-    """
-    shared = sorted(set(own.idx) & set(other.idx))
-    if own.is_means or other.is_means or not shared:
-        return None
-    return own.only(shared), other.only(shared)
-
-
-def _changes(own: Curve, other: Curve, seed: int) -> list[dict[str, Any]]:
-    """FVE less the reference's at each length that both curves have, within activations."""
-    lengths = np.intersect1d(own.lengths, other.lengths)
-    paired = _common(own, other)
-    if paired is None:
-        if not (own.is_means and other.is_means):
-            return []
-        means = [curve.mean()[np.searchsorted(curve.lengths, lengths)] for curve in (own, other)]
-        return [
-            {"model": own.model, "length": int(length), "fve_change": float(one - two)}
-            for length, one, two in zip(lengths, *means, strict=True)
-        ]
-    draw = paired[0].resampler(seed)
-    rows = []
-    for length in lengths:
-        here = [curve.values[:, np.searchsorted(curve.lengths, length)] for curve in paired]
-        change = draw.mean(here[0] - here[1])
-        rows.append(
-            {
-                "model": own.model,
-                "length": int(length),
-                **change.entries("fve_change"),
-                "activations": change.n,
-            }
-        )
-    return rows
-
-
-def _by_prefix(
-    curves: PrefixTable | None, studies: Mapping[str, _Study], seed: int
-) -> pl.DataFrame:
-    rows: list[dict[str, Any]] = []
-    for unit in UNITS if curves is not None else ():
-        found = (
-            {model: (study.curve, study.numbers.fve) for model, study in studies.items()}
-            if unit == TOKENS
-            else {
-                model: (curve, numbers_of(curve, seed).fve)
-                for model, curve in curves_of(curves, unit).items()
-            }
-            if curves is not None
-            else {}
-        )
-        for model, (curve, points) in found.items():
-            rows += [
-                {
-                    "model": model,
-                    "unit": unit,
-                    "length": int(length),
-                    **point.entries("fve"),
-                    "activations": None if curve.is_means else point.n,
-                }
-                for length, point in zip(curve.lengths, points, strict=True)
-            ]
+def _by_prefix(by_unit: Mapping[str, Mapping[str, Study]]) -> pl.DataFrame:
+    rows = [
+        {
+            "model": model,
+            "unit": unit,
+            "length": int(length),
+            **point.entries("fve"),
+            "activations": None if study.curve.is_means else point.n,
+        }
+        for unit, studies in by_unit.items()
+        for model, study in studies.items()
+        for length, point in zip(study.curve.lengths, study.numbers.fve, strict=True)
+    ]
     return pl.DataFrame(rows, schema=_BY_PREFIX)
 
 
-def _other_units(curves: PrefixTable | None, seed: int) -> pl.DataFrame:
+def _other_units(by_unit: Mapping[str, Mapping[str, Study]]) -> pl.DataFrame:
     """What the headline says in tokens, in the other units that the table has."""
     names = {
         "to_fve_0": "tokens_to_fve_0", "to_fve_half": "tokens_to_fve_half",
@@ -358,10 +179,10 @@ def _other_units(curves: PrefixTable | None, seed: int) -> pl.DataFrame:
     }  # fmt: skip
     rows = [
         {"model": model, "unit": unit}
-        | {name: numbers_of(curve, seed).values[key] for name, key in names.items()}
-        for unit in UNITS[1:]
-        if curves is not None
-        for model, curve in curves_of(curves, unit).items()
+        | {name: study.numbers.values[key] for name, key in names.items()}
+        for unit, studies in by_unit.items()
+        if unit != TOKENS
+        for model, study in studies.items()
     ]
     schema = {"model": pl.String, "unit": pl.String} | dict.fromkeys(names, pl.Float64)
     return pl.DataFrame(rows, schema=schema)
@@ -370,7 +191,7 @@ def _other_units(curves: PrefixTable | None, seed: int) -> pl.DataFrame:
 def _caveats(
     table: Completions | PrefixTable,
     curves: PrefixTable | None,
-    studies: Mapping[str, _Study],
+    studies: Mapping[str, Study],
 ) -> list[str]:
     caveats = list(table.notes)
     if curves is None:
@@ -397,9 +218,9 @@ def _caveats(
     return caveats
 
 
-def _of_curve(model: str, study: _Study) -> list[str]:
+def _of_curve(model: str, study: Study) -> list[str]:
     curve, caveats = study.curve, []
-    if curve.is_means and np.isnan(curve.whole).all():
+    if curve.is_means and not curve.knows_length:
         caveats.append(
             f"{model}: the mean length of its texts is not known; its area is over that of the "
             "longest, which flatters it."

@@ -142,6 +142,17 @@ class TestRule:
         assert finding.tables["fve_by_tokens"]["fve"].to_list() == pytest.approx([0.1, 0.5, 0.6])
         assert finding.headline["m"]["mean_full_tokens"] == 2.5
 
+    def test_texts_that_were_not_read_to_their_end_have_no_full_length(self) -> None:
+        rows = [(idx, length, 0.1 * length) for idx in range(12) for length in (1, 2, 4)]
+        frame = pl.DataFrame(rows, schema=["idx", "length", "fve"], orient="row")
+        frame = frame.with_columns(model=pl.lit("m"), unit=pl.lit("tokens"), text_tokens=9)
+        finding = run(frame)
+        numbers = finding.headline["m"]
+        assert numbers["peak_tokens"] == 4
+        assert numbers["full_fve"] is None
+        assert numbers["full_tokens"] is None
+        assert "(0.400), but none of its texts was read to its end." in finding.verdict
+
     def test_samples_are_one_activation(self) -> None:
         planted = plant_curves(CURVES[:1], activations=12, seed=0)
         twice = pl.concat(

@@ -44,7 +44,7 @@ def read_off(
     found["peak_fve"] = known[np.arange(len(best)), best]
     found["peak_tokens"] = lengths[best].astype(np.float64)
     found["full_fve"] = full
-    found["full_tokens"] = np.full(len(curves), float(lengths[-1]))
+    found["full_tokens"] = np.where(np.isnan(full), np.nan, float(lengths[-1]))
     return found
 
 

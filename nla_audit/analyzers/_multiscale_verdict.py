@@ -74,7 +74,6 @@ def verdict(headline: Headline, reference: str, margin: float) -> str:
 
 def sentence(model: str, numbers: _Numbers, margin: float) -> str:
     """What is said of a model whose FVE by prefix is known."""
-    full = numbers.get("full_fve")
     levels = ", ".join(
         f"{name} {_after(numbers.get(key))}"
         for key, name in (
@@ -87,9 +86,16 @@ def sentence(model: str, numbers: _Numbers, margin: float) -> str:
     area = numbers.get("area")
     loaded = "" if area is None else f" (area {area:.2f})"
     return (
-        f"{model}: {levels}{loaded}; best at {best:.0f} tokens ({peak:.3f}), at full length "
-        f"({numbers['full_tokens']:.0f}) {full:.3f}{_on(numbers, margin)}."
+        f"{model}: {levels}{loaded}; best at {best:.0f} tokens ({peak:.3f})"
+        f"{_at_full_length(numbers, margin)}."
     )
+
+
+def _at_full_length(numbers: _Numbers, margin: float) -> str:
+    if numbers["full_tokens"] is None:
+        return ", but none of its texts was read to its end"
+    tokens, full = numbers["full_tokens"], numbers["full_fve"]
+    return f", at full length ({tokens:.0f}) {full:.3f}{_on(numbers, margin)}"
 
 
 def _on(numbers: _Numbers, margin: float) -> str:

@@ -148,9 +148,9 @@ class Card:
     options: tuple[Option, ...] = ()
     #: Place among the sections of a report; what others build on comes first.
     order: int = 100
-    #: Arguments of the command line → another table than completions that ``run`` takes as well,
-    #: where the tables named are such; else ``None``.
-    door: Callable[[Mapping[str, Any]], Any] | None = None
+    #: Reads another table than completions that ``run`` takes as well: called with the tables
+    #: named, ``reference``, ``ar`` and ``models``; ``None`` where these are no such tables.
+    door: Callable[..., Any] | None = None
 
 
 _REGISTRY: dict[str, Card] = {}
@@ -168,7 +168,7 @@ def analyzer(
     example: str,
     options: tuple[Option, ...] = (),
     order: int = 100,
-    door: Callable[[Mapping[str, Any]], Any] | None = None,
+    door: Callable[..., Any] | None = None,
 ) -> Callable[[Callable[..., Finding]], Callable[..., Finding]]:
     """Register ``function(completions, **options) -> Finding`` under ``name``.
 

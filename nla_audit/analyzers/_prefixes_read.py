@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -22,20 +21,23 @@ from nla_audit.readers import column_names
 from nla_audit.schema import count
 
 
-def prefixes_named(arguments: Mapping[str, Any]) -> PrefixTable | None:
-    """The tables named on a command line, where they hold FVE by prefix; else ``None``."""
-    kinds = {is_prefix_table(names) for names in column_names(arguments["tables"])}
+def prefixes_named(
+    paths: Sequence[str], *, reference: str | None, ar: str | None, models: Sequence[str]
+) -> PrefixTable | None:
+    """The tables at ``paths``, where they hold FVE by prefix; else ``None``.
+
+    Args and errors as for :func:`~nla_audit.prefix_table.read_prefixes`; tables of both kinds are
+    an error too.
+    """
+    kinds = {is_prefix_table(names) for names in column_names(paths)}
     if kinds == {True, False}:
         raise UserError(
-            f"{arguments['tables'][0]}: some of these tables hold completions and some FVE by "
-            "prefix: give the completions, and the other with --prefixes"
+            f"{paths[0]}: some of these tables hold completions and some FVE by prefix: give the "
+            "completions, and the other with --prefixes"
         )
     if kinds != {True}:
         return None
-    names = [name.strip() for name in (arguments["models"] or "").split(",") if name.strip()]
-    return read_prefixes(
-        arguments["tables"], reference=arguments["reference"], ar=arguments["ar"], models=names
-    )
+    return read_prefixes(paths, reference=reference, ar=ar, models=models)
 
 
 def prefixes_of_table(

@@ -9,7 +9,12 @@ from typing import Any
 import click
 from rich.console import Console
 
-from nla_audit.commands.table_options import own_arguments, read_completions, table_parameters
+from nla_audit.commands.table_options import (
+    chosen,
+    own_arguments,
+    read_completions,
+    table_parameters,
+)
 from nla_audit.findings import Card, Option
 from nla_audit.schema import count
 
@@ -48,7 +53,7 @@ def _run(card: Card, arguments: dict[str, Any]) -> None:
     other = None
     if card.door is not None:
         with progress.status("reading the table"):
-            other = card.door(arguments)
+            other = card.door(arguments["tables"], **chosen(arguments))
     table = read_completions(arguments, progress) if other is None else other
     own = own_arguments(arguments)
     as_json, out, seed = own.pop("as_json"), own.pop("out"), own.pop("seed")

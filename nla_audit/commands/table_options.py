@@ -58,15 +58,22 @@ def read_completions(arguments: Mapping[str, Any], console: Console) -> Completi
     """
     from nla_audit.completions import load  # noqa: PLC0415  (keeps --help fast)
 
-    names = arguments["models"] or ""
     with console.status("reading the table"):
         return load(
             arguments["tables"],
-            reference=arguments["reference"],
-            ar=arguments["ar"],
             overhead_tokens=arguments["overhead_tokens"],
-            models=[name.strip() for name in names.split(",") if name.strip()],
+            **chosen(arguments),
         )
+
+
+def chosen(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a table is wanted: ``reference``, ``ar`` and ``models``, as a reader takes them."""
+    names = (arguments["models"] or "").split(",")
+    return {
+        "reference": arguments["reference"],
+        "ar": arguments["ar"],
+        "models": [name.strip() for name in names if name.strip()],
+    }
 
 
 def own_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -71,16 +71,14 @@ def plant_curves(
     *,
     activations: int,
     seed: int,
-    grid: Sequence[int] | None = None,
     noise: float = 1.0,
 ) -> PlantedCurves:
-    """Draw activations, and each model's text of each.
+    """Draw activations, and each model's text of each, read at every length.
 
     Args:
         curves: the models.
         activations: how many.
         seed: of the draw.
-        grid: lengths that are read besides the whole text; every length by default.
         noise: what sets activations apart, as a share of what it is by default.
     """
     generator = np.random.default_rng([seed, 31])
@@ -90,13 +88,8 @@ def plant_curves(
         whole = generator.choice(curve.lengths, activations)
         phase = generator.uniform(0, 2 * math.pi, activations)
         spread = generator.normal(1.0, 0.2, activations).clip(0.4, 1.6) / 1.6
-        wanted = np.arange(1, max(curve.lengths) + 1) if grid is None else np.unique(grid)
-        pairs = [
-            (place, length)
-            for place in range(activations)
-            for length in [*wanted[wanted < whole[place]].tolist(), int(whole[place])]
-        ]
-        of, lengths = np.array(pairs).T
+        of = np.repeat(np.arange(activations), whole)
+        lengths = np.concatenate([np.arange(1, last + 1) for last in whole])
         levels = np.array([curve.at(length) for length in range(max(curve.lengths) + 1)])
         weight = (0.4 + 0.6 * (1 - np.exp(-lengths / curve.pace))) * spread[of]
         wave = _WAVE * np.sin(lengths / _WAVE_LENGTH + phase[of])
@@ -114,14 +107,13 @@ def plant_curves(
                 schema_overrides={"length_penalty": pl.Float64},
             )
         )
-    return PlantedCurves(pl.concat(frames), {curve.name: truth_of(curve, grid) for curve in curves})
+    return PlantedCurves(pl.concat(frames), {curve.name: truth_of(curve) for curve in curves})
 
 
-def truth_of(curve: PlantedCurve, grid: Sequence[int] | None = None) -> dict[str, float | None]:
-    """What is true of a model, over the lengths of ``grid`` and its longest text."""
+def truth_of(curve: PlantedCurve) -> dict[str, float | None]:
+    """What is true of a model, over the lengths up to its longest text."""
     longest = max(curve.lengths)
-    lengths = range(1, longest + 1) if grid is None else sorted({*grid, longest})
-    levels = {length: curve.mean_at(length) for length in lengths if length <= longest}
+    levels = {length: curve.mean_at(length) for length in range(1, longest + 1)}
     full = levels[longest]
 
     def first(level: float) -> float | None:

@@ -283,6 +283,23 @@ class TestPlanted:
         assert [key for key, value in numbers.items() if "_low" in key and value is not None] == []
 
 
+@pytest.mark.parametrize("column", ["ar", "AR", None])
+def test_prefixes_of_completions_are_those_by_their_ar(column: str | None, tmp_path: Path) -> None:
+    """A table that names no AR, as training writes it, is by one only."""
+    path = tmp_path / "prefixes.csv"
+    table = means(0.1, 0.5)
+    if column is not None:
+        own, other = table, means(0.2, 0.3)
+        table = pl.concat(
+            [own.with_columns(pl.lit("own").alias(column)),
+             other.with_columns(pl.lit("other").alias(column))]
+        )  # fmt: skip
+    table.write_csv(path)
+    texts = pl.DataFrame({"model": "m", "idx": [0], "explanation": "one two", "ar": "own"})
+    finding = registry()["multiscale"].run(from_frame(texts), prefixes=str(path))
+    assert finding.tables["fve_by_tokens"]["fve"].to_list() == [0.1, 0.5]
+
+
 def test_ends_of_segments_within_a_word_are_told() -> None:
     rows = [("m", 0, "one of them", [5, 9, 11]), ("m", 1, "a second", [1, 8])]
     texts = pl.DataFrame(

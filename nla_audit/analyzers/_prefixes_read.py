@@ -18,7 +18,7 @@ from nla_audit.prefix_table import (
     read_prefixes,
 )
 from nla_audit.readers import column_names
-from nla_audit.schema import count
+from nla_audit.schema import column_key, count
 
 
 def prefixes_named(
@@ -65,7 +65,7 @@ def prefixes_of_table(
     if pair is not None:
         raise UserError("--prefixes and --pair: give one of them, each says FVE by prefix")
     # A table that names no AR, as training writes it, is by one only.
-    names_ars = any("ar" in names for names in column_names([prefixes]))
+    names_ars = any("ar" in map(column_key, names) for names in column_names([prefixes]))
     return read_prefixes(
         [prefixes],
         reference=table.reference,

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.optimize import linear_sum_assignment
 
 from nla_audit.text.pieces import Pieces
 from nla_audit.text.segmentation import Segmentation
@@ -156,6 +155,14 @@ def _match(
     return _match_in(blocks, rows, every, weights)[0]
 
 
+def assigned(table: Floats) -> tuple[Integers, Integers]:
+    """Rows and columns of ``table`` that go together one to one, for the greatest sum."""
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415  (slow to import)
+
+    row, column = linear_sum_assignment(table, maximize=True)
+    return row, column
+
+
 def _match_in(
     blocks: Sequence[_Block],
     rows: Sequence[tuple[Integers, Integers]],
@@ -177,7 +184,7 @@ def _match_in(
         weight = None if weights is None else weights[place]
         if weight is not None:
             table = table * weight
-        row, column = linear_sum_assignment(table, maximize=True)
+        row, column = assigned(table)
         found.append(
             (np.full(len(row), number), a[row], b[column], table[row, column],
              np.full(len(row), place))

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
-from nla_audit.text.alignment import OTHER_SUBJECT, Matches, PiecesPair, Store, joined
+from nla_audit.text.alignment import OTHER_SUBJECT, Matches, PiecesPair, Store, assigned, joined
 from nla_audit.text.mixture import TwoGroups, fit_two_groups
 from nla_audit.text.vectors import products
 from nla_audit.text.words import FUNCTION_WORDS, stem, words
@@ -87,7 +86,7 @@ def match_rest(
         asked = [(one, side, one.free[side], one.held[1 - side]) for one, side in blocks]
         for (one, side), table in zip(blocks, _tables(asked, store), strict=True):
             free, held = list(one.free[side]), one.held[1 - side]
-            for row, column in zip(*linear_sum_assignment(table, maximize=True), strict=True):
+            for row, column in zip(*assigned(table), strict=True):
                 ends = (free[row], held[column]) if side == 0 else (held[column], free[row])
                 found.append((one.number, *ends, float(table[row, column])))
                 one.match(*ends)

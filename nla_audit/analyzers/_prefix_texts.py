@@ -15,29 +15,35 @@ from nla_audit.text.words import FUNCTION_WORDS, WordBreaks, words
 #: Claims of a kind below which its place is not given.
 _FEWEST_CLAIMS = 20
 #: Explanations of each model whose texts are taken apart.
-MOST_TEXTS = 500
+_MOST_TEXTS = 500
 #: Lengths in words at which beginnings are looked at.
 _WORDS = (4, 8, 16, 32)
 
-FIRST_SCHEMA = {
+_FIRST_SCHEMA = {
     "model": pl.String, "kind": pl.String, "claims": pl.Int64, "place": pl.Float64,
     "place_low": pl.Float64, "place_high": pl.Float64, "first": pl.Float64,
     "first_low": pl.Float64, "first_high": pl.Float64,
 }  # fmt: skip
-NATURAL_SCHEMA = {
+_NATURAL_SCHEMA = {
     "model": pl.String, "words": pl.Int64, "texts": pl.Int64, "function_words": pl.Float64,
     "function_words_low": pl.Float64, "function_words_high": pl.Float64, "whole": pl.Float64,
 }  # fmt: skip
-BROKEN_SCHEMA = {
+_BROKEN_SCHEMA = {
     "model": pl.String, "unit": pl.String, "length": pl.Int64, "prefixes": pl.Int64,
     "broken": pl.Float64, "broken_low": pl.Float64, "broken_high": pl.Float64,
 }  # fmt: skip
+_BROKEN_KEYS = ("model", "unit", "length")
+#: One beginning a row.
+_BEGINNINGS = {
+    "model": pl.String, "unit": pl.String, "length": pl.Int64, "idx": pl.String,
+    "doc_id": pl.String, "broken_word": pl.Boolean,
+}  # fmt: skip
 
 
-def chosen_texts(completions: Completions, model: str) -> pl.DataFrame:
-    """At most :data:`MOST_TEXTS` explanations of a model that say something, by activation."""
+def _chosen_texts(completions: Completions, model: str) -> pl.DataFrame:
+    """At most :data:`_MOST_TEXTS` explanations of a model that say something, by activation."""
     rows = completions.of(model).filter(pl.col("explanation").fill_null("") != "")
-    step = max(1, -(-rows.height // MOST_TEXTS))
+    step = max(1, -(-rows.height // _MOST_TEXTS))
     return rows.gather_every(step)
 
 
@@ -52,7 +58,7 @@ def kinds_first(completions: Completions, seed: int) -> pl.DataFrame:
     for model in completions.models:
         found: list[tuple[int, str | None, str, float, int]] = []
         for idx, document, text in (
-            chosen_texts(completions, model).select("idx", "doc_id", "explanation").iter_rows()
+            _chosen_texts(completions, model).select("idx", "doc_id", "explanation").iter_rows()
         ):
             claims = split_claims(text)
             last = len(claims) - 1
@@ -84,7 +90,7 @@ def kinds_first(completions: Completions, seed: int) -> pl.DataFrame:
                     **resampler(openings, seed).share(opens).entries("first"),
                 }
             )
-    return pl.DataFrame(rows, schema=FIRST_SCHEMA)
+    return pl.DataFrame(rows, schema=_FIRST_SCHEMA)
 
 
 def natural_prefixes(completions: Completions, seed: int) -> pl.DataFrame:
@@ -95,7 +101,7 @@ def natural_prefixes(completions: Completions, seed: int) -> pl.DataFrame:
     """
     rows = []
     for model in completions.models:
-        texts = chosen_texts(completions, model)
+        texts = _chosen_texts(completions, model)
         said = [words(text) for text in texts["explanation"]]
         for length in _WORDS:
             long = np.array([len(text) > length for text in said], dtype=bool)
@@ -113,7 +119,7 @@ def natural_prefixes(completions: Completions, seed: int) -> pl.DataFrame:
                     "whole": float(np.mean([_function_share(text) for text in of_part])),
                 }
             )
-    return pl.DataFrame(rows, schema=NATURAL_SCHEMA)
+    return pl.DataFrame(rows, schema=_NATURAL_SCHEMA)
 
 
 def _function_share(text: list[str]) -> float:
@@ -138,23 +144,16 @@ def broken_words(
             known = known.filter(pl.col("unit") != "segments")
         text = ["model", "unit", "idx", "sample"]
         known = known.filter(pl.col("length") < pl.col("length").max().over(text))
-        frames.append(known.select(*BROKEN_KEYS, "idx", "doc_id", "broken_word"))
+        frames.append(known.select(*_BROKEN_KEYS, "idx", "doc_id", "broken_word"))
     rows = []
-    every = pl.concat(frames) if frames else pl.DataFrame(schema=_BROKEN)
-    for key, part in every.group_by(*BROKEN_KEYS, maintain_order=True):
+    every = pl.concat(frames) if frames else pl.DataFrame(schema=_BEGINNINGS)
+    for key, part in every.group_by(*_BROKEN_KEYS, maintain_order=True):
         share = resampler(part, seed).share(column(part, "broken_word"))
         rows.append(
-            dict(zip(BROKEN_KEYS, key, strict=True))
+            dict(zip(_BROKEN_KEYS, key, strict=True))
             | {"prefixes": part.height, **share.entries("broken")}
         )
-    return pl.DataFrame(rows, schema=BROKEN_SCHEMA).sort("model", "unit", "length")
-
-
-BROKEN_KEYS = ("model", "unit", "length")
-_BROKEN = {
-    "model": pl.String, "unit": pl.String, "length": pl.Int64, "idx": pl.String,
-    "doc_id": pl.String, "broken_word": pl.Boolean,
-}  # fmt: skip
+    return pl.DataFrame(rows, schema=_BROKEN_SCHEMA).sort("model", "unit", "length")
 
 
 def _segments_broken(completions: Completions) -> pl.DataFrame:
@@ -170,4 +169,4 @@ def _segments_broken(completions: Completions) -> pl.DataFrame:
             for number, end in enumerate(ends, 1)
             if end < len(text or "")
         ]
-    return pl.DataFrame(found, schema=_BROKEN, orient="row")
+    return pl.DataFrame(found, schema=_BEGINNINGS, orient="row")

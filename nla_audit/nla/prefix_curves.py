@@ -29,10 +29,8 @@ from nla_audit.text.words import WordBreaks
 if TYPE_CHECKING:
     from nla_audit.nla.reconstructor import Reconstructor
 
-#: Units that can be asked for.
-UNITS = ("tokens", "claims", "segments")
 #: Every length up to here is read unless lengths are given, and every twentieth part more then.
-DENSE = 32
+_DENSE = 32
 _STEP = 1.05
 _LONGEST = 4096
 
@@ -42,9 +40,9 @@ _SCHEMA = {
 }  # fmt: skip
 
 
-def default_lengths() -> tuple[int, ...]:
+def _default_lengths() -> tuple[int, ...]:
     """Lengths in tokens that are read where none are given."""
-    lengths = list(range(1, DENSE + 1))
+    lengths = list(range(1, _DENSE + 1))
     while lengths[-1] < _LONGEST:
         lengths.append(max(lengths[-1] + 1, round(lengths[-1] * _STEP)))
     return tuple(lengths)
@@ -69,8 +67,8 @@ def cut_all(
         tokenizer: of the AR.
         texts: ``[n]``; ``None`` has no prefixes, an empty text is its own only one.
         segment_ends: ``[n]`` ends of segments, in characters of the text; ``None``: has none.
-        units: of :data:`UNITS`.
-        lengths: in tokens; :func:`default_lengths` where empty.
+        units: of ``tokens``, ``claims`` and ``segments``.
+        lengths: in tokens; those of :func:`_default_lengths` where empty.
 
     Returns:
         ``row`` (place in ``texts``), ``unit, length, tokens`` (of the prefix), ``text_tokens`` (of
@@ -85,7 +83,7 @@ def cut_all(
             'prefixes in segments: the table has no column "segment_ends": leave segments out of '
             "--prefixes"
         )
-    wanted = sorted(set(lengths) or default_lengths())
+    wanted = sorted(set(lengths) or _default_lengths())
     distinct = sorted({text for text in texts if text is not None})
     ends_of = dict(zip(distinct, token_ends(tokenizer, distinct), strict=True))
     rows: list[tuple[int, str, int, int, int, str, bool]] = []

@@ -116,6 +116,20 @@ class TestTable:
         assert "transformers" in record["versions"]
         assert record["baselines"]["raw_variance"]["from"] == "58 activations of this table"
 
+    def test_prefixes_end_with_the_whole_text(
+        self, pair: Pair, vectors: np.ndarray, tmp_path: Path
+    ) -> None:
+        table_of(vectors[:12]).write_parquet(tmp_path / "a.parquet")
+        settings = ExplainSettings("m", "r", max_new_tokens=20, prefixes=("tokens", "claims"))
+        out = tmp_path / "c.parquet"
+        table = explain(pair, read_activations(tmp_path / "a.parquet"), out, settings)
+        curves = pl.read_parquet(tmp_path / "c.prefix_fve.parquet")
+        assert set(curves["ar"]) == {"r"}
+        keys = ["idx", "sample"]
+        last = curves.sort("length").group_by(*keys, "unit").last().join(table, on=keys)
+        assert last.height == 2 * int(table["extracted"].sum())
+        np.testing.assert_allclose(last["fve"].to_numpy(), last["fve_right"].to_numpy(), atol=1e-5)
+
     def test_nothing_else_is_left_behind(self, explained: Path) -> None:
         names = sorted(entry.name for entry in explained.parent.iterdir())
         assert names == [explained.name, f"{explained.name}.record.json"]

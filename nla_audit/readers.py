@@ -161,7 +161,7 @@ def _columns_of(table: Table, source: Opened) -> list[str]:
     if source.format == "csv":
         with source.path.open(encoding="utf-8-sig", newline="") as file:
             return next(csv.reader(file, delimiter=_separator(source.path)), [])
-    return _raw(table, source, list, lambda name: True, lambda name: "any").columns
+    return _everything(table, source).columns
 
 
 def read_whole(table: Table, *, lower_case: bool = False) -> tuple[pl.DataFrame, str]:
@@ -170,7 +170,7 @@ def read_whole(table: Table, *, lower_case: bool = False) -> tuple[pl.DataFrame,
     Args and errors as for :func:`read_frame`.
     """
     with opened(table) as source:
-        raw = _raw(table, source, list, lambda name: True, lambda name: "any")
+        raw = _everything(table, source)
     raw = _with_partitions(raw, table)
     if lower_case:
         forbid_doubled(raw.columns, file=table.name)
@@ -192,6 +192,11 @@ def _with_partitions(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
         for name, value in table.partitions.items()
         if column_key(name) not in own
     )
+
+
+def _everything(table: Table, source: Opened) -> pl.DataFrame:
+    """All columns as they are, whatever they hold."""
+    return _raw(table, source, list, lambda name: True, lambda name: "any")
 
 
 def _raw(

@@ -25,9 +25,6 @@ TRIALS = (
     (TOGETHER, 1.0),
 )  # fmt: skip
 _ORIGINAL = "original"
-#: Pairs of texts that the null of each trial rests on: as many as for a table that is audited, or
-#: the trials would show the error of another reading.
-_NULL_PAIRS = 600
 #: Told for each run that is done: how many are, and how many there will be.
 Progress = Callable[[int, int], None]
 
@@ -65,9 +62,7 @@ def try_twins(
     explanations, claims = [], []
     for run in range(runs):
         table, left = _table(twins, run, seed)
-        reading = read_afresh(
-            table, similarity=similarity, seed=seed, null_pairs=_NULL_PAIRS, with_chance=False
-        )
+        reading = read_afresh(table, similarity=similarity, seed=seed, with_chance=False)
         explanations.append(_explanations(reading, left, run))
         claims.append(_claims(reading, left, run))
         if progress is not None:

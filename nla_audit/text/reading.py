@@ -176,20 +176,18 @@ def read_afresh(
     similarity: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-    null_pairs: int = _NULL_PAIRS,
     with_chance: bool = True,
 ) -> Reading:
     """:func:`read`, of a table that no other analyzer will ask for.
 
     Args:
-        null_pairs: pairs of texts that each model's null rests on, or as many as there are.
         with_chance: whether :attr:`Reading.chance` is wanted; else it is empty.
     """
     every = completions.rows["idx"].unique().sort().to_numpy()
     chosen = _draw(every, READ_ACTIVATIONS, [seed, 4])
     sampled = _draw(chosen, SAMPLE_ACTIVATIONS, [seed, 1])
     reader, chance, known = _learn(
-        _rows(completions, sampled), vectors_named(similarity), seed, null_pairs, with_chance
+        _rows(completions, sampled), vectors_named(similarity), seed, with_chance
     )
     # What the null was measured beside is aligned already.
     parts = chain(known, _parts(completions, np.setdiff1d(chosen, sampled), reader))
@@ -284,13 +282,13 @@ def _fit(
     )
     if sentences is None:
         return _untaught(vectors)
-    said_alone = repunctuated(own, sentences.posterior(own.sentences.scores))
-    likely = _or_copied(sentences.posterior(own.sentences.scores), own.sentences.scores)
+    matched = sentences.posterior(own.sentences.scores)
+    likely = _or_copied(matched, own.sentences.scores)
     rest = fit_rest(_pieces(pairs), own.sentences, likely, store)
-    return Fit(sentences, pieces, said_alone, True, rest)
+    return Fit(sentences, pieces, repunctuated(own, matched), True, rest)
 
 
-def _crossed(pairs: Sequence[TextPair], seed: int, null_pairs: int) -> list[list[TextPair]]:
+def _crossed(pairs: Sequence[TextPair], seed: int) -> list[list[TextPair]]:
     """The same references beside explanations of other activations, several times: the null.
 
     Partners stand at equal distances before and behind in one random order of the activations, so
@@ -301,7 +299,7 @@ def _crossed(pairs: Sequence[TextPair], seed: int, null_pairs: int) -> list[list
         by_activation.setdefault(pair.idx, []).append(pair)
     order = np.random.default_rng([seed, 2]).permutation(sorted(by_activation)).tolist()
     count = len(order)
-    wanted = min(_MOST_PARTNERS, 2 * max(1, round(null_pairs / max(1, 2 * len(pairs)))))
+    wanted = min(_MOST_PARTNERS, 2 * max(1, round(_NULL_PAIRS / max(1, 2 * len(pairs)))))
     steps = [step for near in range(1, wanted // 2 + 1) for step in (near, -near)]
     several, used = [], set()
     for step in steps:
@@ -318,11 +316,7 @@ def _crossed(pairs: Sequence[TextPair], seed: int, null_pairs: int) -> list[list
 
 
 def _learn(
-    by_model: dict[str, list[TextPair]],
-    vectors: TextVectors,
-    seed: int,
-    null_pairs: int,
-    with_chance: bool,
+    by_model: dict[str, list[TextPair]], vectors: TextVectors, seed: int, with_chance: bool
 ) -> tuple[Aligner, pl.DataFrame, list[_Part]]:
     """Fit each model's matches; chance; and what was aligned for it."""
     texts = list({id(text): text for text in _texts(*by_model.values())}.values())
@@ -337,7 +331,7 @@ def _learn(
     chance, known = [_claim_rows([], [])], []
     for model, pairs in by_model.items():
         own = align(_pieces(pairs), store)
-        crossed = _crossed(pairs, seed, null_pairs)
+        crossed = _crossed(pairs, seed)
         null = [align(_pieces(one), store) for one in crossed]
         fits[model] = _fit(pairs, own, null, vectors, store)
         known.append((model, pairs, own, store))

@@ -19,7 +19,7 @@ from scipy.optimize import linear_sum_assignment
 from nla_audit.text.alignment import OTHER_SUBJECT, Matches, PiecesPair, Store, joined
 from nla_audit.text.mixture import TwoGroups, fit_two_groups
 from nla_audit.text.vectors import products
-from nla_audit.text.words import FUNCTION_WORDS, stem, words
+from nla_audit.text.words import FUNCTION_WORDS, stem
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -73,7 +73,11 @@ def match_rest(
     Returns:
         One-to-many matches of sentences; the same with the two texts of each pair exchanged.
     """
-    sharing = [one for one in _sharing(pairs, sentences, likely) if any(one.free)]
+    return _match_free(list(_sharing(pairs, sentences, likely)), store)
+
+
+def _match_free(sharing: Sequence[_Sharing], store: Store) -> Matches:
+    """:func:`match_rest`, which uses up what is left."""
     found: list[tuple[int, int, int, float]] = []
     for _ in range(_ROUNDS):
         blocks = [
@@ -105,9 +109,10 @@ def fit_rest(
     Returns:
         ``None`` where too few sentences have a partner to measure what is found by chance.
     """
+    sharing = list(_sharing(pairs, sentences, likely))
     asked = [
         (one, side, sorted(one.partners[side]), one.held[1 - side])
-        for one in _sharing(pairs, sentences, likely)
+        for one in sharing
         for side in (0, 1)
         if one.partners[side] and len(one.held[1 - side]) > 1
     ]
@@ -119,7 +124,7 @@ def fit_rest(
         null += table.max(axis=1).tolist()
     if len(null) < _LEAST_NULL:
         return None
-    scores = match_rest(pairs, sentences, likely, store).scores
+    scores = _match_free(sharing, store).scores
     return fit_two_groups(scores, np.array(null), _MOST_SPREAD, _LEAST_MEAN)
 
 
@@ -135,7 +140,7 @@ def _sharing(pairs: Sequence[PiecesPair], sentences: Matches, likely: Floats) ->
             free=(list(range(len(ours))), list(range(len(theirs)))),
             held=([], []),
             partners=partners,
-            left=([words(text) for text in ours], [words(text) for text in theirs]),
+            left=(list(texts[0].sentence_words), list(texts[1].sentence_words)),
         )
         for a, b, share in zip(
             sentences.ours[here].tolist(), sentences.theirs[here].tolist(), likely[here],

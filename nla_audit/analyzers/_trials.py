@@ -7,12 +7,12 @@ reading, whatever is tried.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._reading_error import ReadingError
+from nla_audit.analyzers._reading_error import ReadingError, terseness
 from nla_audit.analyzers._twins import DELETED, EXCHANGED, TOGETHER, Twins, changed, twins_of
 from nla_audit.completions import Completions, from_frame
 from nla_audit.errors import UserError
@@ -223,7 +223,7 @@ def calibrated(
         error = ReadingError(None, why=str(reason).split(";")[0])
     else:
         tried = try_twins(twins, runs=1, similarity=similarity, seed=seed)
-        error = error_from(tried, twins.name)
+        error = replace(error_from(tried, twins.name), terseness=terseness(completions))
     _CACHE.clear()
     _CACHE[key] = (completions, twins, tried, error)
     return twins, tried, error

@@ -103,11 +103,12 @@ def _match_free(sharing: Sequence[_Sharing], store: Store) -> Matches:
 
 def fit_rest(
     pairs: Sequence[PiecesPair], sentences: Matches, likely: Floats, store: Store
-) -> TwoGroups | None:
+) -> tuple[TwoGroups | None, Matches]:
     """How likely each of :func:`match_rest`'s finds is by its score; the same arguments.
 
     Returns:
-        ``None`` where too few sentences have a partner to measure what is found by chance.
+        The finds, too; ``None`` and no finds where too few sentences have a partner to measure
+        what is found by chance.
     """
     sharing = list(_sharing(pairs, sentences, likely))
     asked = [
@@ -123,9 +124,9 @@ def fit_rest(
         table[np.arange(len(known)), own] = -np.inf
         null += table.max(axis=1).tolist()
     if len(null) < _LEAST_NULL:
-        return None
-    scores = _match_free(sharing, store).scores
-    return fit_two_groups(scores, np.array(null), _MOST_SPREAD, _LEAST_MEAN)
+        return None, Matches.none()
+    found = _match_free(sharing, store)
+    return fit_two_groups(found.scores, np.array(null), _MOST_SPREAD, _LEAST_MEAN), found
 
 
 def _sharing(pairs: Sequence[PiecesPair], sentences: Matches, likely: Floats) -> Iterator[_Sharing]:

@@ -37,7 +37,7 @@ _MOST_PARTNERS = 8
 _COPY = 0.999
 #: Of a larger table this many activations are read, drawn with the seed: the intervals of a share
 #: are then narrower than the reading's own error.
-READ_ACTIVATIONS = 600
+READ_ACTIVATIONS = 1000
 #: Activations read at a time.
 _CHUNK = 200
 #: Standard deviation taken for a reading's own error in a share of claims or tokens. It is common

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from nla_audit.commands.table_options import own_arguments, read_completions, table_parameters
 from nla_audit.findings import Card, Option
-from nla_audit.schema import count
+from nla_audit.wording import count
 
 
 def command_for(card: Card) -> click.Command:

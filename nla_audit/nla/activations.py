@@ -23,9 +23,10 @@ from nla_audit.errors import UserError
 from nla_audit.nla.fve import unusable
 from nla_audit.nla.transform import Norm, norm_of_table
 from nla_audit.readers import POLARS_ERRORS, first_line
-from nla_audit.schema import column_key, count, forbid_doubled, shown
+from nla_audit.schema import column_key, forbid_doubled, shown
 from nla_audit.sources import Table, find_tables, opened
 from nla_audit.unicode_form import composed_column
+from nla_audit.wording import count
 
 VECTOR_COLUMN = "activation_vector"
 LAYER_COLUMN = "activation_layer"

@@ -37,8 +37,9 @@ from nla_audit.nla.record import (
 from nla_audit.nla.scoring import RowScores, score_columns, score_rows
 from nla_audit.nla.shards import Progress, Shards, digest_of, silent, write_json, write_parquet
 from nla_audit.readers import find_tables, read_table
-from nla_audit.schema import INPUT_COLUMNS, count
+from nla_audit.schema import INPUT_COLUMNS
 from nla_audit.validation import check
+from nla_audit.wording import count
 
 #: What another ruler said; a row is the same text without it.
 _OF_A_RULER = ("ar", "mse", "nmse", "fve", "fve_baseline", "fve_baseline_value", "reward")

@@ -26,8 +26,8 @@ from nla_audit.nla.score import Texts
 from nla_audit.nla.scoring import score_rows
 from nla_audit.nla.shards import Progress, Shards, digest_of, silent
 from nla_audit.probes.attribution_scores import NOBODY, Attribution, Explanation, attribute
-from nla_audit.schema import count
 from nla_audit.stats import derangement
+from nla_audit.wording import count
 
 #: Explanations of each model that are taken apart unless told otherwise. One of 100 words and 9
 #: claims makes about 350 texts, which is enough readings for most questions at a hundred of them.

@@ -18,8 +18,9 @@ from nla_audit.baseline import Baseline
 from nla_audit.errors import UserError
 from nla_audit.model_names import default_reference
 from nla_audit.readers import canonical, find_tables, read_table
-from nla_audit.schema import REQUIRED, count, shown
+from nla_audit.schema import REQUIRED, shown
 from nla_audit.validation import Checked, check
+from nla_audit.wording import count
 
 __all__ = ["REQUIRED", "Completions", "Source", "from_frame", "load"]
 

@@ -21,7 +21,8 @@ from nla_audit.completions import Source
 from nla_audit.errors import UserError
 from nla_audit.model_names import default_reference, length_penalty_of, ordered
 from nla_audit.readers import find_tables, read_whole
-from nla_audit.schema import FILE, ROW, column_key, count, forbid_doubled, locate, shown, typed
+from nla_audit.schema import FILE, ROW, column_key, forbid_doubled, locate, shown, typed
+from nla_audit.wording import count
 
 __all__ = ["UNITS", "PrefixTable", "is_prefix_table", "prefixes_from_frame", "read_prefixes"]
 

@@ -8,7 +8,7 @@ import polars as pl
 from nla_audit.analyzers._causal import CAUSAL_ACTIVATIONS, open_ruler
 from nla_audit.completions import Completions
 from nla_audit.prefix_table import PrefixTable, prefixes_from_frame
-from nla_audit.schema import count
+from nla_audit.wording import count
 
 
 def prefixes_by_pair(

@@ -12,8 +12,6 @@ from nla_audit.errors import UserError
 
 #: As in :data:`nla_audit.nla.fve.BASELINE_NAMES`, which takes numpy to import.
 _BASELINES = ("raw_variance", "mean_normalized")
-
-
 #: As in :data:`nla_audit.nla.prefix_curves.UNITS`, which takes torch to import.
 _UNITS = ("tokens", "claims", "segments")
 

@@ -22,7 +22,7 @@ from nla_audit.text.words import FUNCTION_WORDS, words
 
 Floats = NDArray[np.float64]
 
-#: A quantity with a larger bias than this is printed without an interval, and with its error.
+#: A kind of claim with a larger bias than this is printed without an interval, and with its error.
 LARGE_BIAS = 0.05
 #: A bias of one kind of claim is known from so many claims.
 LEAST_CLAIMS = 100

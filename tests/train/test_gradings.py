@@ -15,16 +15,23 @@ from nla_audit.train.credit import end_advantages, token_credit
 from nla_audit.train.grading import Ends, cards, read_grading
 from nla_audit.train.grpo import Settings, response_weights, token_terms, weighted_loss
 from nla_audit.train.interruption import Stopped, StopSignal
-from nla_audit.train.log_probs import micro_batches, padded
 from nla_audit.train.read_recipe import parse_recipe
 from nla_audit.train.responses import Responses
 from nla_audit.train.rl import Arms
 from nla_audit.train.rollout import repeated, responses_of
 from nla_audit.train.state import STATE_FILE, read_metrics
-from nla_audit.train.update import Experience, accumulate_gradients, warm_log_probs
 from tests.train import miniature
 from tests.train.former import FormerRun, group_advantages
-from tests.train.test_grpo import CLIP, GROUP, KL, MAX_NEW_TOKENS, policy, slow_log_probs
+from tests.train.test_grpo import (
+    CLIP,
+    GROUP,
+    KL,
+    MAX_NEW_TOKENS,
+    assert_gradients,
+    policy,
+    sampled,
+    slow_log_probs,
+)
 from tests.train.test_ranks import (
     SHARED,
     assert_same_run,
@@ -148,36 +155,18 @@ def test_gradients_equal_the_obvious_implementation(policy, how, ends, budget):
             delta = warm_rows[i][t] - value
             kl = torch.exp(delta) - delta - 1
             wanted_loss = wanted_loss + (KL * kl - surrogate) / LENGTHS[i] / len(LENGTHS)
-    wanted = torch.autograd.grad(wanted_loss, list(policy.parameters.values()), allow_unused=True)
-    token_ids = padded(responses)
-    old = torch.full(token_ids.shape, torch.nan, dtype=torch.float64)
-    for i, row in enumerate(old_rows):
-        old[i, : len(row)] = torch.stack(row)
-    counts = np.array(LENGTHS)
     made = Ends(stops, [], np.ones(stops.shape), np.zeros(stops.shape))
-    experience = Experience(
-        activations=tensors,
-        old_log_probs=old,
-        credit=token_credit(
-            end_advantages(values, made.is_reached, GROUP, "standardized"),
-            made,
-            token_ids.shape[1],
-            how,
-        ),
-        weights=response_weights(counts, "sample", MAX_NEW_TOKENS),
-        batches=micro_batches(
-            token_ids, counts, len(policy.verbalizer.prompt.ids), budget, torch.device("cpu")
-        ),
+    advantages = end_advantages(values, made.is_reached, GROUP, "standardized")
+    experience = sampled(
+        policy,
+        tensors,
+        responses,
+        old_rows,
+        credit=token_credit(advantages, made, max(LENGTHS), how),
+        weights=response_weights(np.array(LENGTHS), "sample", MAX_NEW_TOKENS),
+        budget=budget,
     )
-    warm = warm_log_probs(policy, experience)
-    measures = accumulate_gradients(policy, experience, warm, Settings(CLIP, KL))
-    assert measures.loss == pytest.approx(wanted_loss.item(), rel=1e-6)
-    for (name, parameter), gradient in zip(policy.parameters.items(), wanted, strict=True):
-        if gradient is None:
-            assert parameter.grad is None or not parameter.grad.any(), name
-            continue
-        scale = float(gradient.abs().max())
-        assert torch.allclose(parameter.grad, gradient, rtol=1e-6, atol=1e-6 * scale), name
+    assert_gradients(policy, experience, wanted_loss)
 
 
 def test_an_end_that_nobody_reached_says_nothing():

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from nla_audit.nla.generation import NO_TOKEN
-from nla_audit.train.credit import end_advantages
 from nla_audit.train.grpo import (
     Settings,
     is_flat,
@@ -167,8 +166,7 @@ def test_gradients_equal_the_obvious_implementation(policy, how, budget):
 
 def test_equal_rewards_teach_nothing():
     rewards = np.array([0.1, 0.1, 0.1, -1.0, 0.0, 1.0])
-    reached = np.ones((6, 1), dtype=bool)
-    advantages = end_advantages(rewards[:, None], reached, 3, "standardized")[:, 0]
+    advantages = miniature.advantages(rewards, 3, "standardized")
     assert advantages[:3].tolist() == [0.0, 0.0, 0.0]
     assert is_flat(rewards, 3).tolist() == [True, False]
     np.testing.assert_allclose(advantages[3:], [-1.224744, 0, 1.224744], rtol=1e-5)
@@ -176,8 +174,7 @@ def test_equal_rewards_teach_nothing():
 
 def test_centered_advantages_keep_the_scale_of_rewards():
     rewards = np.array([0.0, 0.2, 5.0, 7.0])
-    reached = np.ones((4, 1), dtype=bool)
-    advantages = end_advantages(rewards[:, None], reached, 2, "centered")[:, 0]
+    advantages = miniature.advantages(rewards, 2, "centered")
     assert advantages.tolist() == [-0.1, 0.1, -1.0, 1.0]
 
 

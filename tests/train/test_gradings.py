@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from nla_audit.errors import UserError
 from nla_audit.train.credit import end_advantages, token_credit
-from nla_audit.train.grading import Ends, cards, read_grading
+from nla_audit.train.grading import Ends, Stopping, cards, read_grading
 from nla_audit.train.grpo import Settings, response_weights, token_terms, weighted_loss
 from nla_audit.train.interruption import Stopped, StopSignal
 from nla_audit.train.read_recipe import parse_recipe
@@ -277,21 +277,16 @@ def test_separators_wherever_they_are(text, stops, texts):
     assert ends.penalties[0, 2] == {0: 0.01, 1: 0.02, 2: 0.05}[sum(stop > 0 for stop in stops)]
 
 
-class _Fixed:
-    def __init__(self, tokens):
-        self.tokens, self.claims = tokens, None
-
-
 def test_running_into_k_is_no_failure_and_k_beyond_everything_changes_nothing(warm):
     # Fails with: a cut response read as failed; K counted with the tag; caps of the batch only.
     verbalizer = warm.fresh()
     prompts = repeated(warm.dataset.activations[:3], warm.dataset.idx[:3], 4)
     options = {"seed": 1, "max_new_tokens": 16, "generation_batch": None}
-    plain = responses_of(verbalizer, prompts, _Fixed(None), **options)
-    beyond = responses_of(verbalizer, prompts, _Fixed([500] * 3), **options)
+    plain = responses_of(verbalizer, prompts, Stopping(), **options)
+    beyond = responses_of(verbalizer, prompts, Stopping(tokens=[500] * 3), **options)
     assert beyond.said.explanations == plain.said.explanations
     np.testing.assert_array_equal(beyond.lengths, plain.lengths)
-    cut = responses_of(verbalizer, prompts, _Fixed([1, 2, 500]), **options)
+    cut = responses_of(verbalizer, prompts, Stopping(tokens=[1, 2, 500]), **options)
     for row in range(12):
         most = [1, 2, 500][row // 4]
         ids = plain.ids(row)

@@ -15,6 +15,7 @@ from nla_audit.train.credit import end_advantages, token_credit
 from nla_audit.train.grading import Ends, Stopping, cards, read_grading
 from nla_audit.train.grpo import Settings, response_weights, token_terms, weighted_loss
 from nla_audit.train.interruption import Stopped, StopSignal
+from nla_audit.train.ranks import Ranks
 from nla_audit.train.read_recipe import parse_recipe
 from nla_audit.train.responses import Responses
 from nla_audit.train.rl import Arms
@@ -213,7 +214,7 @@ def test_two_processes_give_the_single_process_result(warm, tmp_path, name):
     make_smooth_run(warm, tmp_path / "one", settings).run(StopSignal(), lambda _: None)
 
     def work(rank):
-        ranks = make_ranks(rank, tmp_path)
+        ranks = Ranks.join(rank, 2, f"file://{tmp_path}/meeting")
         make_smooth_run(warm, tmp_path / "two", settings, ranks=ranks).run(
             StopSignal(), lambda _: None
         )
@@ -222,25 +223,13 @@ def test_two_processes_give_the_single_process_result(warm, tmp_path, name):
     assert_same_run(tmp_path / "two", tmp_path / "one", settings)
 
 
-def make_ranks(rank, folder):
-    from nla_audit.train.ranks import Ranks  # noqa: PLC0415
-
-    return Ranks.join(rank, 2, f"file://{folder}/meeting")
-
-
-def said_by(verbalizer, texts, *, ended=True):
-    tokenizer = verbalizer.tokenizer
-    end = min(verbalizer.end_ids)
-    rows = [[*tokenizer(text, add_special_tokens=False)["input_ids"], end] for text in texts]
-    if not ended:
-        rows = [row[:-1] for row in rows]
-    return verbalizer.read(miniature.generated(rows, ended=ended))
-
-
-def responses_from(texts, **more):
+def responses_from(texts):
+    """As if the miniature had said these texts, and then ended."""
     verbalizer = miniature.verbalizer()
-    said = said_by(verbalizer, texts, **more)
-    return Responses(said, verbalizer.decode, verbalizer.tokenizer)
+    tokenizer, end = verbalizer.tokenizer, min(verbalizer.end_ids)
+    rows = [[*tokenizer(text, add_special_tokens=False)["input_ids"], end] for text in texts]
+    said = verbalizer.read(miniature.generated(rows))
+    return Responses(said, verbalizer.decode, tokenizer)
 
 
 def test_fixed_prefixes_are_the_first_tokens_and_short_texts_whole():

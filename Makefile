@@ -1,7 +1,7 @@
-# Two commands do everything, from a fresh clone:
+# From a fresh clone:
 #   make demo   set up, then train a sweep of NLAs from nothing and audit it (minutes, two cores)
 #   make test   set up, then lint, types and all tests but the slow ones (minutes, two cores)
-#   make test-slow   the tests that are marked slow; continuous integration runs them after the others
+#   make test-slow   the tests that are marked slow, which continuous integration runs after the others
 #   make docs   the documentation as a site, build/site, with its reference made from the code
 PYTHON ?= python3
 # The release that the tests were last run with; any from 2.6 on works.

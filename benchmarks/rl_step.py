@@ -29,7 +29,7 @@ from nla_audit.nla.cache import RowCache
 from nla_audit.nla.generation import NO_TOKEN
 from nla_audit.nla.load import load
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.train.credit import group_advantages
+from nla_audit.train.credit import end_advantages
 from nla_audit.train.dataset import read_dataset
 from nla_audit.train.grpo import Settings, response_weights
 from nla_audit.train.log_probs import micro_batches
@@ -71,25 +71,28 @@ def obvious_step(policy: Policy, trainer: Trainer, reconstructor, *, vectors, id
     for prompts, said in collected:
         verbalizer = policy.verbalizer
         responses = Responses(said, verbalizer.decode, verbalizer.tokenizer)
+        ends = settings.grading.ends(responses, 0.01)
         samples = scored(
             reconstructor,
             prompts,
             responses,
-            settings.grading.ends(responses, 0.01),
+            ends,
             tokenizer=verbalizer.tokenizer,
             length_counts="generated",
         )
         rewards, _ = rewards_of(
             samples, settings.rewards, length_penalty=0.01, length_counts="generated"
         )
-        advantages = group_advantages(rewards, settings.samples, "standardized")
+        advantages = end_advantages(
+            rewards[:, None], ends.is_reached, settings.samples, "standardized"
+        )
         for start in range(0, settings.samples, PAIR):
             rows = slice(start, start + PAIR)
             lengths = said.generated.lengths[rows]
             experience = Experience(
                 torch.from_numpy(prompts.activations[rows]),
                 torch.from_numpy(said.generated.log_probs[rows]),
-                np.repeat(advantages[rows, None], said.generated.token_ids.shape[1], axis=1),
+                np.repeat(advantages[rows], said.generated.token_ids.shape[1], axis=1),
                 response_weights(lengths, "sample", settings.max_new_tokens),
                 micro_batches(
                     said.generated.token_ids[rows],

@@ -60,17 +60,20 @@ def leave() -> NoReturn:
     Python would first wait for every thread and take its modules apart: seconds with torch among
     them, in which no other thread runs that could end it.
     """
-    for child in multiprocessing.active_children():
-        child.kill()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # full, closed, or not there
             stream.flush()
-    os._exit(INTERRUPTED)
+    _exit()
 
 
-def _end() -> None:
+def _end() -> NoReturn:
     show = _SHOW_CURSOR if sys.stderr.isatty() else ""
     os.write(2, f"{show}interrupted\n".encode())
+    _exit()
+
+
+def _exit() -> NoReturn:
+    """At once, and with it the processes that it started."""
     for child in multiprocessing.active_children():
         child.kill()
     os._exit(INTERRUPTED)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from nla_audit.schema import count
+from nla_audit.wording import count
 
 #: A word piece is about what a byte-pair vocabulary gives one token: up to seven letters of a
 #: word, a run of punctuation, a run of blanks or line breaks.

@@ -21,7 +21,7 @@ from nla_audit.completions import Source
 from nla_audit.errors import UserError
 from nla_audit.model_names import default_reference, length_penalty_of, ordered
 from nla_audit.readers import find_tables, read_whole
-from nla_audit.schema import FILE, ROW, column_key, count, forbid_doubled, shown, typed
+from nla_audit.schema import FILE, ROW, column_key, forbid_doubled, shown, typed
 from nla_audit.table_door import FVE_ROUNDING, Door, check_model, of_models
 
 __all__ = ["UNITS", "PrefixTable", "is_prefix_table", "prefixes_from_frame", "read_prefixes"]
@@ -65,8 +65,6 @@ _UNIT_IN_NAME = {
 _PERCENT_COLUMNS = ("fve_percent", "fve_pct")
 #: How published files of one model are called: the unit, "fve", the model.
 _PUBLISHED_STEM = re.compile(rf"(?P<unit>{'|'.join(_UNIT_OF)})_fve(?:_(?P<model>.+))?", re.I)
-#: Two readings of one text differ by no more than this, by the batches that they were read in.
-_READ_AGAIN = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,9 +271,6 @@ def _checked(
     means = _means(rows, door)
     rows = rows.with_columns(pl.col("sample").fill_null(0))
     rows = _whole_texts_once(rows)
-    rows, repeated = _ended_texts_once(rows)
-    if repeated:
-        notes = [*notes, _said_of_repeats(repeated)]
     keys = ["model", "unit", "idx", "sample", "length"]
     rows = rows.sort(*keys, FILE, ROW)
     door.forbid(
@@ -349,42 +344,6 @@ def _whole_texts_once(rows: pl.DataFrame) -> pl.DataFrame:
     given = cut.filter(~pl.col("shorter"))
     first = first.join(given, on=key, how="anti", nulls_equal=True)
     return pl.concat([given, first]).drop("was", "shorter")
-
-
-def _ended_texts_once(rows: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """Without the rows that repeat a text that had ended, and how many those were.
-
-    Training reads every text at the same lengths, and counts one that is no longer as a whole
-    there, but does not say how long it is. Where all texts of a model go up to one length, the
-    values with which a text ends are therefore one value: its whole text's.
-    """
-    text, group = ["model", "unit", "idx", "sample"], ["model", "unit"]
-    rows = rows.sort(*text, "length", FILE, ROW)
-    longest = pl.col("length").max().over(text)
-    alike = (
-        pl.col("idx").is_not_null().all().over(group)
-        & pl.col("text_tokens").is_null().all().over(group)
-        & (longest.min().over(group) == longest.max().over(group))
-        & (pl.struct("idx", "sample").n_unique().over(group) > 1)
-    )
-    if not rows.select(alike.any()).item():
-        return rows, 0
-    last = pl.col("fve").last().over(text)
-    differs = ((pl.col("fve") - last).abs() > _READ_AGAIN).fill_null(True)
-    goes_on = differs.cast(pl.Int64).cum_sum(reverse=True).over(text) > 0
-    repeats = alike & ~goes_on & ~goes_on.shift(1, fill_value=True).over(text)
-    # Rows that were given twice stay twice, to be told of.
-    twice = pl.struct(*text, "length").is_duplicated()
-    marked = rows.with_columns(_repeats=(repeats & ~twice).fill_null(False))
-    return marked.filter(~pl.col("_repeats")).drop("_repeats"), int(marked["_repeats"].sum())
-
-
-def _said_of_repeats(repeated: int) -> str:
-    return (
-        f"{count(repeated, 'row')} with the FVE of the row before, to the end of a table in which "
-        "all texts are read at the same lengths: those texts had ended, at the first of these "
-        "lengths or before."
-    )
 
 
 def _penalties(rows: pl.DataFrame) -> dict[str, float | None]:

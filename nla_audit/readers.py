@@ -20,13 +20,13 @@ from nla_audit.schema import (
     ROW,
     column_key,
     convert,
-    count,
     forbid_doubled,
     is_known,
     json_kind,
     source_columns,
 )
 from nla_audit.sources import SUFFIXES, Opened, Table, find_tables, keep_piped, opened
+from nla_audit.wording import count
 
 __all__ = [
     "SUFFIXES",

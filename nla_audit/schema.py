@@ -14,6 +14,7 @@ import polars as pl
 
 from nla_audit.errors import UserError
 from nla_audit.unicode_form import composed_column
+from nla_audit.wording import count
 
 #: Without these a table cannot be read at all.
 REQUIRED = ("model", "idx", "explanation")
@@ -314,16 +315,6 @@ def shown(value: object, limit: int = 40) -> str:
     text = "".join(sign if sign.isprintable() else " " for sign in text[: limit + 1])
     text = text[:limit] + "…" if len(text) > limit else text
     return f'"{text}"' if isinstance(value, str) else text
-
-
-def count(number: int, noun: str) -> str:
-    """``"1 row"``, ``"4,200 rows"``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def verb(number: int, one: str, several: str) -> str:
-    """The verb that goes with ``number`` of something: ``one`` with 1, ``several`` with others."""
-    return one if number == 1 else several
 
 
 def _type_words(dtype: pl.DataType) -> str:

@@ -12,7 +12,8 @@ from difflib import get_close_matches
 import polars as pl
 
 from nla_audit.errors import UserError
-from nla_audit.schema import FILE, count, locate, shown
+from nla_audit.schema import FILE, locate, shown
+from nla_audit.wording import count
 
 #: FVE = 1 − MSE / baseline cannot exceed 1; this much is rounding.
 FVE_ROUNDING = 1e-6

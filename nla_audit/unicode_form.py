@@ -7,8 +7,10 @@ Tables are brought into one form where they are read, so that nothing behind has
 from __future__ import annotations
 
 import unicodedata
+from typing import TYPE_CHECKING
 
-import polars as pl
+if TYPE_CHECKING:
+    import polars as pl
 
 
 def composed(text: str) -> str:

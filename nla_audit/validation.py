@@ -11,8 +11,9 @@ from nla_audit.baseline import Baseline, find_baseline
 from nla_audit.errors import UserError
 from nla_audit.model_names import is_without_rl, length_penalty_of, ordered
 from nla_audit.overhead import overhead_tokens as find_overhead
-from nla_audit.schema import FILE, INPUT_COLUMNS, ROW, count, shown
+from nla_audit.schema import FILE, INPUT_COLUMNS, ROW, shown
 from nla_audit.table_door import FVE_ROUNDING, Door, of_models
+from nla_audit.wording import count
 
 #: Integer ids written as text: no leading zeros, so that no two texts are one number.
 _INTEGER_ID = r"^(?:0|-?[1-9][0-9]{0,17})$"

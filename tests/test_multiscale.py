@@ -203,24 +203,6 @@ class TestDoor:
         )  # fmt: skip
         assert prefixes_from_frame(frame).rows["length"].to_list() == [2, 3]
 
-    def test_texts_that_had_ended_are_not_read_on(self) -> None:
-        """Training reads every text at the same lengths, and counts an ended one as a whole."""
-        rows = [
-            ("a", 1, 0.1), ("a", 2, 0.4), ("a", 4, 0.4 + 1e-8), ("a", 8, 0.4),
-            ("b", 1, 0.2), ("b", 2, 0.2), ("b", 4, 0.3), ("b", 8, 0.6),
-        ]  # fmt: skip
-        frame = pl.DataFrame(rows, schema=["idx", "length", "fve"], orient="row")
-        frame = frame.with_columns(model=pl.lit("m"), unit=pl.lit("tokens"))
-        table = prefixes_from_frame(frame)
-        assert table.rows["length"].to_list() == [1, 2, 1, 2, 4, 8]
-        assert any("those texts had ended" in note for note in table.notes)
-        finding = run(frame)
-        assert finding.headline["m"]["mean_full_tokens"] == 5
-        assert finding.headline["m"]["full_fve"] == pytest.approx(0.5)
-        # Who says how long texts are, or reads each as far as it goes, is taken at their word.
-        for other in (frame.with_columns(text_tokens=pl.lit(9)), frame[:7]):
-            assert prefixes_from_frame(other).rows.height == other.height
-
     def test_both_kinds_of_table_at_once_are_refused(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

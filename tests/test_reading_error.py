@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from nla_audit.analyzers._drop_verdict import of_kinds
 from nla_audit.analyzers._reading_error import (
     LARGE_BIAS,
     LEAST_CLAIMS,
@@ -17,7 +18,7 @@ from nla_audit.analyzers._reading_error import (
 from nla_audit.analyzers._trials import calibrated
 from nla_audit.analyzers._twins import DELETED, EXCHANGED, TOGETHER, Twins, changed
 from nla_audit.analyzers.calibrate import calibrate
-from nla_audit.analyzers.drop_analysis import _of_kinds, drop_analysis
+from nla_audit.analyzers.drop_analysis import drop_analysis
 from nla_audit.completions import Completions, from_frame
 from nla_audit.stats import Interval
 from nla_audit.text.reading import read
@@ -135,12 +136,12 @@ def _kinds(*rows: tuple[str, int, float, float | None, float | None]) -> pl.Data
 
 def test_kinds_are_named_only_where_known_many_and_apart() -> None:
     genre, tail = ("genre", 150, 0.7, 0.65, 0.75), ("final_token", 200, 0.2, 0.15, 0.25)
-    (sentence,) = _of_kinds("p0.1", _kinds(genre, tail))
+    (sentence,) = of_kinds("p0.1", _kinds(genre, tail))
     assert "p0.1 keeps 20% [15%, 25%] of the 200 final token claims and 70% [65%, 75%]" in sentence
-    assert _of_kinds("p0.1", _kinds(genre, ("final_token", 99, 0.2, 0.15, 0.25))) == []
-    assert _of_kinds("p0.1", _kinds(genre, ("final_token", 200, 0.2, None, None))) == []
-    assert _of_kinds("p0.1", _kinds(genre, ("final_token", 200, 0.6, 0.55, 0.65))) == []
-    assert _of_kinds("p0.2", _kinds(genre, tail)) == []
+    assert of_kinds("p0.1", _kinds(genre, ("final_token", 99, 0.2, 0.15, 0.25))) == []
+    assert of_kinds("p0.1", _kinds(genre, ("final_token", 200, 0.2, None, None))) == []
+    assert of_kinds("p0.1", _kinds(genre, ("final_token", 200, 0.6, 0.55, 0.65))) == []
+    assert of_kinds("p0.2", _kinds(genre, tail)) == []
 
 
 def test_two_runs_of_calibration_show_coverage_of_each_by_the_other() -> None:

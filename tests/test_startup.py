@@ -117,6 +117,16 @@ def test_help_of_a_command_imports_no_model_library(
     assert by_help[command].isdisjoint(MODELS)
 
 
+def test_a_writer_that_is_asked_over_the_wire_needs_nothing_heavy() -> None:
+    program = "import sys, nla_audit.llm.endpoint; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    modules = set(done.stdout.split())
+    assert "nla_audit.llm.checks" in modules
+    assert packages(modules).isdisjoint(HEAVY)
+
+
 @pytest.mark.parametrize("name", analyzer_names())
 def test_an_analyzer_needs_no_model_library(name: str, by_analyzer: dict[str, set[str]]) -> None:
     assert by_analyzer[name].isdisjoint(MODELS)

@@ -42,8 +42,8 @@ from nla_audit.probes.attribution_scores import (
     WRITTEN,
     Attribution,
 )
-from nla_audit.schema import count
 from nla_audit.stats import MIN_CLUSTERS, Interval, clustered_regression
+from nla_audit.wording import count
 
 QUESTION = "Which words, claims and order of claims carry the reconstruction?"
 

@@ -18,7 +18,8 @@ from nla_audit.prefix_table import (
     read_prefixes,
 )
 from nla_audit.readers import column_names
-from nla_audit.schema import column_key, count
+from nla_audit.schema import column_key
+from nla_audit.wording import count
 
 
 def prefixes_named(

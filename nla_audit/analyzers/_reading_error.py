@@ -22,7 +22,7 @@ from nla_audit.text.words import FUNCTION_WORDS, words
 
 Floats = NDArray[np.float64]
 
-#: A quantity with a larger bias than this is printed without an interval, and with its error.
+#: A kind of claim with a larger bias than this is printed without an interval, and with its error.
 LARGE_BIAS = 0.05
 #: A bias of one kind of claim is known from so many claims.
 LEAST_CLAIMS = 100
@@ -88,6 +88,7 @@ class ReadingError:
             biases of kept, supported and claims there.
         kinds: kind → change → `[trials, 2]`: the share of its claims read as kept, and its bias;
         kind_claims: kind → how many claims that rests on.
+        terseness: model → :func:`terseness`.
         overlooked: which share of the tokens kept, of the tokens supported and of the claims is not
             read where all is said, but run together and without function words.
         spread: standard deviation of what is left when the bias is known.
@@ -98,6 +99,7 @@ class ReadingError:
     curves: Mapping[str, Floats] = field(default_factory=dict)
     kinds: Mapping[str, Mapping[str, Floats]] = field(default_factory=dict)
     kind_claims: Mapping[str, int] = field(default_factory=dict)
+    terseness: Mapping[str, float] = field(default_factory=dict)
     overlooked: tuple[float, float, float] = (0.0, 0.0, 0.0)
     spread: float = READING_ERROR
 
@@ -149,7 +151,7 @@ class ReadingError:
         self,
         interval: Interval,
         bias: Floats,
-        scale: float = 1.0,
+        spread: float | None = None,
         lowest: float = -np.inf,
         highest: float = np.inf,
     ) -> Interval:
@@ -157,14 +159,21 @@ class ReadingError:
 
         Args:
             interval: from resampling activations.
-            bias: `[candidates]`, estimate less truth.
-            scale: how many units of the interval a share of 1 is.
+            bias: `[candidates]`, estimate less truth, in the interval's unit.
+            spread: standard deviation of what is left when the bias is known, in that unit; of a
+                share by default.
             lowest, highest: possible values.
         """
-        wide, shifts = interval.widened(self.spread * scale), bias * scale
+        wide = interval.widened(self.spread if spread is None else spread)
         return wide.reaching(
-            max(0.0, float(shifts.max())), max(0.0, -float(shifts.min())), lowest, highest
+            max(0.0, float(bias.max())), max(0.0, -float(bias.min())), lowest, highest
         )
+
+    def widen_share(
+        self, interval: Interval, bias: Floats, spread: float | None = None
+    ) -> Interval:
+        """:meth:`widen`, of a share between 0 and 1."""
+        return self.widen(interval, bias, spread, 0.0, 1.0)
 
     def sentence(self) -> str:
         """What a reader has to know of it."""

@@ -7,12 +7,12 @@ reading, whatever is tried.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._reading_error import ReadingError
+from nla_audit.analyzers._reading_error import ReadingError, terseness
 from nla_audit.analyzers._twins import DELETED, EXCHANGED, TOGETHER, Twins, changed, twins_of
 from nla_audit.completions import Completions, from_frame
 from nla_audit.errors import UserError
@@ -25,9 +25,6 @@ TRIALS = (
     (TOGETHER, 1.0),
 )  # fmt: skip
 _ORIGINAL = "original"
-#: Pairs of texts that the null of each trial rests on: as many as for a table that is audited, or
-#: the trials would show the error of another reading.
-_NULL_PAIRS = 600
 #: Told for each run that is done: how many are, and how many there will be.
 Progress = Callable[[int, int], None]
 
@@ -65,9 +62,7 @@ def try_twins(
     explanations, claims = [], []
     for run in range(runs):
         table, left = _table(twins, run, seed)
-        reading = read_afresh(
-            table, similarity=similarity, seed=seed, null_pairs=_NULL_PAIRS, with_chance=False
-        )
+        reading = read_afresh(table, similarity=similarity, seed=seed, with_chance=False)
         explanations.append(_explanations(reading, left, run))
         claims.append(_claims(reading, left, run))
         if progress is not None:
@@ -228,7 +223,7 @@ def calibrated(
         error = ReadingError(None, why=str(reason).split(";")[0])
     else:
         tried = try_twins(twins, runs=1, similarity=similarity, seed=seed)
-        error = error_from(tried, twins.name)
+        error = replace(error_from(tried, twins.name), terseness=terseness(completions))
     _CACHE.clear()
     _CACHE[key] = (completions, twins, tried, error)
     return twins, tried, error

@@ -18,9 +18,9 @@ from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.pairing import equally_long
 from nla_audit.readers import read_frame
-from nla_audit.schema import count
 from nla_audit.text.claims import split_claims
 from nla_audit.text.words import FUNCTION_WORDS, piece_count, words
+from nla_audit.wording import count
 
 Floats = NDArray[np.float64]
 

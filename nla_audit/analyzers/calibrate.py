@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from nla_audit.analyzers._net_loss import net_loss
 from nla_audit.analyzers._reading_error import ReadingError
 from nla_audit.analyzers._trials import Progress, Tried, calibrated, error_from, try_twins
 from nla_audit.analyzers._twins import TOGETHER, Twins, paraphrased, twins_of
-from nla_audit.analyzers.drop_analysis import net_loss
 from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
@@ -145,7 +145,7 @@ def _trial(
     bias = error.at(retained.value, _share(own, tokens) or 0.0, terse)
     loss = net_loss(rows, error, seed, terse)
     return {
-        **error.widen(retained, bias.kept, 1.0, 0.0, 1.0).entries("retained"),
+        **error.widen_share(retained, bias.kept).entries("retained"),
         "true_retained": _share(true_kept, tokens),
         "rewording_tokens": float((kept - said).mean()),
         "true_rewording_tokens": float((true_kept - true_said).mean()),

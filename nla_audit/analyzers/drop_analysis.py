@@ -8,17 +8,19 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._causal import PAIR_OPTIONS, claim_worth_tables, open_ruler
+from nla_audit.analyzers._drop_verdict import verdict
 from nla_audit.analyzers._dropped import (
     cluster_table,
     item_retention,
     price_table,
     watch_table,
 )
-from nla_audit.analyzers._reading_error import LARGE_BIAS, LEAST_CLAIMS, ReadingError, terseness
+from nla_audit.analyzers._net_loss import level, net_loss
+from nla_audit.analyzers._reading_error import LARGE_BIAS, ReadingError
 from nla_audit.analyzers._trials import calibrated
 from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
-from nla_audit.pairing import column, equally_long, resampler
+from nla_audit.pairing import column, resampler
 from nla_audit.stats import Interval, chance_corrected
 from nla_audit.text.concepts import parse_concept
 from nla_audit.text.kinds import KIND_NAMES, KINDS
@@ -115,7 +117,7 @@ def drop_analysis(
         question=QUESTION,
         reference=completions.reference,
         headline=headline,
-        verdict=_verdict(completions, reading, headline, kinds),
+        verdict=verdict(completions, reading, headline, kinds),
         caveats=caveats,
         tables=tables,
         figures=_figures(bool(concepts), ruler is not None),
@@ -135,15 +137,6 @@ def _rate(rows: pl.DataFrame, seed: int) -> Interval:
     return resampler(rows, seed).mean(column(rows, "kept"))
 
 
-def _level(explanations: pl.DataFrame) -> tuple[float, float]:
-    """Share of the reference's tokens that is read as kept, and the length over the reference's."""
-    whole = float(explanations["tokens_reference"].sum()) or np.nan
-    return (
-        float(explanations["kept_tokens"].sum()) / whole,
-        float(explanations["tokens_model"].sum()) / whole,
-    )
-
-
 def _known(value: float) -> float | None:
     return None if np.isnan(value) else value
 
@@ -159,7 +152,7 @@ def _kind_table(
         chance = reading.chance.filter(pl.col("model") == model)
         if own.height == 0:
             continue
-        length = _level(reading.explanations.filter(pl.col("model") == model))[1]
+        length = level(reading.explanations.filter(pl.col("model") == model))[1]
         for kind in KIND_NAMES:
             of_kind = own.filter(pl.col("kind") == kind)
             if of_kind.height < MIN_CLAIMS_OF_A_KIND:
@@ -169,8 +162,7 @@ def _kind_table(
             if bias is None or abs(bias) > LARGE_BIAS:
                 rate = replace(rate, low=np.nan, high=np.nan)
             else:
-                own_error = replace(error, spread=KIND_READING_ERROR)
-                rate = own_error.widen(rate, np.array([bias]), 1.0, 0.0, 1.0)
+                rate = error.widen_share(rate, np.array([bias]), KIND_READING_ERROR)
             by_chance = _rate(chance.filter(pl.col("kind") == kind), seed).value
             rows.append(
                 {
@@ -201,7 +193,6 @@ def _headline(
     *,
     seed: int,
 ) -> Headline:
-    terse = terseness(completions)
     headline: Headline = {}
     for model in [*completions.models, FLOOR]:
         own = reading.claims.filter(pl.col("model") == model)
@@ -209,8 +200,9 @@ def _headline(
             continue
         summary: dict[str, float | None] = {"n_claims": float(own.height)}
         explanations = reading.explanations.filter(pl.col("model") == model)
-        bias = error.at(*_level(explanations), terse.get(model, 0.0))
-        rate = error.widen(_rate(own, seed), bias.claims, 1.0, 0.0, 1.0)
+        terse = error.terseness.get(model, 0.0)
+        bias = error.at(*level(explanations), terse)
+        rate = error.widen_share(_rate(own, seed), bias.claims)
         summary |= rate.entries("claims_retained")
         chance = reading.chance.filter(pl.col("model") == model)
         by_chance = _rate(chance, seed).widened(error.spread, 0.0, 1.0)
@@ -222,29 +214,19 @@ def _headline(
             column(explanations, "tokens_model"),
         )
         # What is wrongly taken for the reference's is missing from what is added.
-        length = max(_level(explanations)[1], 1e-9)
-        added = error.widen(added, -bias.supported / length, 1.0, 0.0, 1.0)
+        length = max(level(explanations)[1], 1e-9)
+        added = error.widen_share(added, -bias.supported / length)
         summary |= added.entries("added_share")
-        summary |= net_loss(explanations, error, seed, terse.get(model, 0.0)).entries(
-            "net_loss_share"
-        )
+        summary |= net_loss(explanations, error, seed, terse).entries("net_loss_share")
         summary["known_error_claims_retained"] = (
             float(bias.claims[np.abs(bias.claims).argmax()]) if error.measured else None
         )
-        for row in kinds.filter(pl.col("model") == model).iter_rows(named=True):
-            name = f"retained.{row['kind']}"
-            summary |= {
-                name: row["retained"],
-                f"{name}_low": row["retained_low"],
-                f"{name}_high": row["retained_high"],
-            }
-        for row in items.filter(pl.col("model") == model).iter_rows(named=True):
-            name = f"retained.{row['item']}"
-            summary |= {
-                name: row["retained"],
-                f"{name}_low": row["retained_low"],
-                f"{name}_high": row["retained_high"],
-            }
+        for table, what in ((kinds, "kind"), (items, "item")):
+            for row in table.filter(pl.col("model") == model).iter_rows(named=True):
+                summary |= {
+                    f"retained.{row[what]}{end}": row[f"retained{end}"]
+                    for end in ("", "_low", "_high")
+                }
         headline[model] = summary
     return headline
 
@@ -283,118 +265,6 @@ def _order_of_loss(completions: Completions, kinds: pl.DataFrame) -> pl.DataFram
         "first_lost_at": pl.String,
     }  # fmt: skip
     return pl.DataFrame(rows, schema=schema).sort("mean_retained", "kind")
-
-
-def _verdict(
-    completions: Completions, reading: Reading, headline: Headline, kinds: pl.DataFrame
-) -> str:
-    compared = [model for model in completions.models if model in headline]
-    if not compared:
-        return "Only one model is in the table, so nothing can have been dropped."
-    floor = headline.get(FLOOR, {})
-    lossy = [model for model in compared if _loses(headline[model], floor)]
-    sentences = []
-    if lossy:
-        worst = min(lossy, key=lambda model: headline[model]["claims_retained"] or 0.0)
-        first = lossy[0]
-        sentences.append(
-            f"{first} still makes {_percent(headline[first])} of {completions.reference}'s claims"
-            + (f", {worst} {_percent(headline[worst])}" if worst != first else "")
-            + f" ({_beside(completions, headline, worst)})."
-        )
-        sentences += _of_kinds(worst, kinds)
-    else:
-        sentences.append(
-            f"No model is shown to drop more of {completions.reference}'s claims than it adds of "
-            "its own" + (", or than a second sample drops." if reading.has_floor else ".")
-        )
-    unclear = [model for model in compared if model not in lossy]
-    limits = [
-        f"{model} at most {max(0.0, high):.0%}"
-        for model in unclear
-        if (high := headline[model].get("net_loss_share_high")) is not None
-    ]
-    if limits:
-        sentences.append(
-            f"Whether {', '.join(unclear)} drop{'s' if len(unclear) == 1 else ''} anything cannot "
-            f"be told: of what {completions.reference} says, net of what is added, "
-            f"{', '.join(limits)} can be missing."
-        )
-    return " ".join(sentences)
-
-
-def _of_kinds(model: str, kinds: pl.DataFrame) -> list[str]:
-    """Which kind goes most and which least, where both are known and the intervals lie apart."""
-    known = kinds.filter(
-        (pl.col("model") == model)
-        & (pl.col("claims") >= LEAST_CLAIMS)
-        & pl.col("retained_low").is_not_null()
-    ).sort("retained", "kind")
-    if known.height < 2:
-        return []
-    least, most = known.row(0, named=True), known.row(-1, named=True)
-    if least["retained_high"] >= most["retained_low"]:
-        return []
-    named = [
-        f"{row['retained']:.0%} [{row['retained_low']:.0%}, {row['retained_high']:.0%}] of the "
-        f"{row['claims']} {row['kind'].replace('_', ' ')} claims"
-        for row in (least, most)
-    ]
-    return [
-        f"Of the kinds whose reading is known to be within {LARGE_BIAS:.0%}, {model} keeps "
-        f"{named[0]} and {named[1]}."
-    ]
-
-
-def net_loss(
-    explanations: pl.DataFrame, error: ReadingError, seed: int, terse: float = 0.0
-) -> Interval:
-    """Tokens of what is left out less tokens of what is added, as a share of the reference's.
-
-    Two samples of one model leave out as much of each other as they add, whatever they differ in;
-    so what goes beyond that was dropped.
-
-    Args:
-        explanations: of a reading, of one model.
-        error: of that reading.
-        seed: of the interval.
-        terse: see :func:`~nla_audit.analyzers._reading_error.terseness`.
-    """
-    lost = column(explanations, "tokens_reference") - column(explanations, "kept_tokens")
-    added = column(explanations, "tokens_model") - column(explanations, "supported_tokens")
-    share = resampler(explanations, seed).ratio(
-        lost - added, column(explanations, "tokens_reference")
-    )
-    return error.widen(share, error.at(*_level(explanations), terse).net_loss)
-
-
-def _loses(summary: dict[str, float | None], floor: dict[str, float | None]) -> bool:
-    """Whether a model drops more than it adds, or more than a second sample of the reference."""
-    net, high = summary.get("net_loss_share_low"), summary.get("claims_retained_high")
-    if net is not None and net > 0:
-        return True
-    low = floor.get("claims_retained_low")
-    return high is not None and low is not None and high < low
-
-
-def _beside(completions: Completions, headline: Headline, model: str) -> str:
-    """What a rate of claims retained is to be held against: chance, and the resampling floor."""
-    chance = headline[model].get("chance_match")
-    parts = [] if chance is None else [f"chance: {chance:.0%}"]
-    if FLOOR in headline:
-        parts.append(f"a second sample of {completions.reference}: {_percent(headline[FLOOR])}")
-    else:
-        equal = equally_long(completions)
-        if equal in headline:
-            parts.append(f"{equal}, equally long: {_percent(headline[equal])}")
-    return "; ".join(parts) or "chance is not known"
-
-
-def _percent(summary: dict[str, float | None]) -> str:
-    value, low = summary["claims_retained"], summary.get("claims_retained_low")
-    if low is None:
-        return f"{value:.0%}"
-    return f"{value:.0%} [{low:.0%}, {summary['claims_retained_high']:.0%}]"
 
 
 def _caveats(

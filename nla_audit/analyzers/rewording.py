@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import polars as pl
 from rapidfuzz.distance import LCSseq
 
 from nla_audit.analyzers._causal import PAIR_OPTIONS, fve_parts, open_ruler
-from nla_audit.analyzers._reading_error import ReadingError, terseness
+from nla_audit.analyzers._reading_error import ReadingError
 from nla_audit.analyzers._trials import calibrated
 from nla_audit.analyzers.drop_analysis import assumed_chance
 from nla_audit.completions import Completions
@@ -67,12 +66,11 @@ def rewording(
     error = calibrated(completions, similarity=similarity, seed=seed)[2]
     savings = split_savings(reading)
     extractive = _extractiveness(completions, seed)
-    terse = terseness(completions)
     headline: Headline = {}
     for model in [*completions.models, FLOOR]:
         rows = savings.filter(pl.col("model") == model)
         if rows.height:
-            headline[model] = _summary(rows, error, terse.get(model, 0.0), seed)
+            headline[model] = _summary(rows, error, error.terseness.get(model, 0.0), seed)
     for model, measures in extractive.items():
         headline.setdefault(model, {}).update(measures)
     if ruler is not None:
@@ -225,14 +223,14 @@ def _summary(
     for part in PARTS:
         values = column(rows, part)
         shift, spread = errors[part]
-        own_error = replace(error, spread=error.spread * spread)
-        mean = own_error.widen(draw.mean(values), shift * tokens)
+        mean = error.widen(draw.mean(values), shift * tokens, error.spread * spread)
         summary |= mean.entries(f"{part}_tokens")
         if abs(saving.sum()) > 1e-9:
             scale = 1 / float(saving.mean())
-            share = draw.ratio(values, saving)
-            share = replace(error, spread=own_error.spread * abs(scale)).widen(
-                share, shift * tokens * scale
+            share = error.widen(
+                draw.ratio(values, saving),
+                shift * tokens * scale,
+                error.spread * spread * abs(scale),
             )
             summary |= share.entries(f"{part}_share")
         else:
@@ -241,7 +239,7 @@ def _summary(
     lead = draw.mean(column(rows, "omission") - column(rows, "rewording"))
     spread = error.spread * (tokens + float(np.hypot(tokens, own)))
     shift = bias.lead * tokens
-    lead = replace(error, spread=spread).widen(lead, shift)
+    lead = error.widen(lead, shift, spread)
     summary |= lead.entries("omission_lead_tokens")
     summary["reading_error_tokens"] = spread
     # By how much the truth may lie nearer to "as much of the one as of the other".

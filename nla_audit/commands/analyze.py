@@ -16,7 +16,7 @@ from nla_audit.commands.table_options import (
     table_parameters,
 )
 from nla_audit.findings import Card, Option
-from nla_audit.schema import count
+from nla_audit.wording import count
 
 
 def command_for(card: Card) -> click.Command:
@@ -59,7 +59,7 @@ def _run(card: Card, arguments: dict[str, Any]) -> None:
     as_json, out, seed = own.pop("as_json"), own.pop("out"), own.pop("seed")
     if "seed" in inspect.signature(card.run).parameters:
         own["seed"] = seed
-    with progress.status(f"{card.name}: {table.rows.height:,} rows"):
+    with progress.status(f"{card.name}: {count(table.rows.height, 'row')}"):
         finding = card.run(table, **own)
         if out is not None:
             from nla_audit.report.single import write_finding  # noqa: PLC0415  (plotting is slow)

@@ -18,7 +18,7 @@ from nla_audit.commands.pair_options import (
 from nla_audit.commands.progress import counting
 from nla_audit.commands.seed_option import SEED
 from nla_audit.errors import UserError
-from nla_audit.schema import count
+from nla_audit.wording import count
 
 if TYPE_CHECKING:
     from nla_audit.findings import Finding

@@ -21,7 +21,7 @@ def _run(**arguments: Any) -> None:
     from nla_audit.nla.extract import Sampling, extract  # noqa: PLC0415
     from nla_audit.nla.hub import local_folder  # noqa: PLC0415
     from nla_audit.nla.target import load_target  # noqa: PLC0415
-    from nla_audit.schema import count  # noqa: PLC0415
+    from nla_audit.wording import count  # noqa: PLC0415
 
     console = Console(stderr=True)
     out: Path = arguments["out"]

@@ -18,7 +18,7 @@ def _push(**arguments: Any) -> None:
     from nla_audit.publish.contents import CARD, contents_of  # noqa: PLC0415
     from nla_audit.publish.transfer import check_repository, push  # noqa: PLC0415
     from nla_audit.report.escape import safe_text  # noqa: PLC0415
-    from nla_audit.schema import count  # noqa: PLC0415
+    from nla_audit.wording import count  # noqa: PLC0415
 
     console = Console(stderr=True)
     repository: str = arguments["repository"]
@@ -68,7 +68,7 @@ def _pull(**arguments: Any) -> None:
     from nla_audit.publish.contents import contents_of, record_path  # noqa: PLC0415
     from nla_audit.publish.transfer import pull  # noqa: PLC0415
     from nla_audit.report.escape import safe_text  # noqa: PLC0415
-    from nla_audit.schema import count  # noqa: PLC0415
+    from nla_audit.wording import count  # noqa: PLC0415
 
     console = Console(stderr=True)
     out: Path = arguments["out"]

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from nla_audit.commands.seed_option import SEED
 from nla_audit.files import only_run
+from nla_audit.interrupt import INTERRUPTED
 
 if TYPE_CHECKING:
     import polars as pl
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from nla_audit.train.runs import Run
 
 _STAGES = ("target", "activations", "warm-start", "rl", "completions", "audit")
-_INTERRUPTED = 130
 
 
 def _run(
@@ -70,7 +70,7 @@ def _train(layout: Layout, stage: str | None, ranks: Ranks) -> None:
             again = shlex.join(["nla-audit", *sys.argv[1:]])
             line = f"{stopped}; its state is saved. Go on with: {again}"
             console.print(Text(line), soft_wrap=True)
-            raise click.exceptions.Exit(_INTERRUPTED) from None
+            raise click.exceptions.Exit(INTERRUPTED) from None
         console.print(Text(f"{name}: done in {seconds:.0f} s"))
     if ranks.is_first and stage in (None, "audit"):
         Console().print(Text(f"report: {layout.report / 'report.html'}"), soft_wrap=True)

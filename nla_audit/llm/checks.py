@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from nla_audit.llm.interface import Request
 from nla_audit.llm.talk import is_talk, is_wrapped
-from nla_audit.schema import count
 from nla_audit.text.words import FUNCTION_WORDS, content_stems, words
+from nla_audit.wording import count
 
 PLACEHOLDER = re.compile(r"⟦\d+⟧")
 #: Tags, control tokens of chat templates, code fences, signs of lists, headings and emphasis, or a

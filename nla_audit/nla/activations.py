@@ -23,9 +23,10 @@ from nla_audit.errors import UserError
 from nla_audit.nla.fve import unusable
 from nla_audit.nla.transform import Norm, norm_of_table
 from nla_audit.readers import POLARS_ERRORS, first_line
-from nla_audit.schema import column_key, count, forbid_doubled, shown
+from nla_audit.schema import column_key, forbid_doubled, shown
 from nla_audit.sources import Table, find_tables, opened
 from nla_audit.unicode_form import composed_column
+from nla_audit.wording import count
 
 VECTOR_COLUMN = "activation_vector"
 LAYER_COLUMN = "activation_layer"
@@ -263,3 +264,21 @@ def rows_by_idx(activations: Activations, idx: Sequence[object]) -> list[int | N
     """
     places = {str(value).strip(): row for row, value in enumerate(activations.keys["idx"])}
     return [places.get(str(value).strip()) for value in idx]
+
+
+def rows_explained(activations: Activations, idx: Sequence[object], texts: str) -> list[int | None]:
+    """:func:`rows_by_idx` of explanations, of which at least one must have its activation.
+
+    Args:
+        texts: the table of the explanations, for the message.
+
+    Raises:
+        UserError: none has.
+    """
+    places = rows_by_idx(activations, idx)
+    if all(place is None for place in places):
+        raise UserError(
+            f"{activations.path}: none of its idx is among those of {texts}: give the activations "
+            "that these texts explain"
+        )
+    return places

@@ -89,14 +89,6 @@ def packs_blocks(config: Any) -> bool:
     return bool(getattr(text_config(config), "hidden_size_per_layer_input", 0))
 
 
-def drop_last_blocks(model: nn.Module, blocks: int) -> None:
-    """Take all but the first ``blocks`` blocks out of a loaded model, which still runs.
-
-    For models of which no shorter config could be loaded (:func:`packs_blocks`).
-    """
-    del blocks_of(decoder_of(model))[blocks:]
-
-
 def cut_to_first_blocks(model: Any, blocks: int) -> None:
     """Make of a loaded model what :func:`keep_first_blocks` makes of a config, in place.
 
@@ -110,7 +102,7 @@ def cut_to_first_blocks(model: Any, blocks: int) -> None:
     configs = {id(config): config for config in (decoder.config, text_config(model.config))}
     for config in configs.values():
         keep_first_blocks(config, blocks)
-    drop_last_blocks(model, blocks)
+    del blocks_of(decoder)[blocks:]
     for name, (dimension, size_name) in _PACKED.items():
         module = getattr(decoder, name, None)
         weight = getattr(module, "weight", None)

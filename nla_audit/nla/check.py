@@ -27,7 +27,7 @@ from nla_audit.nla.injection import Injection
 from nla_audit.nla.refusal import Refuse
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.tensors import is_beside_the_text, likeliest_renaming
-from nla_audit.schema import count, verb
+from nla_audit.wording import count, verb
 
 #: Floating-point types as safetensors writes them: F32, BF16, F8_E4M3 …
 _FLOATING = re.compile(r"B?F\d")

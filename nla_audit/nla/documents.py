@@ -18,6 +18,7 @@ import polars as pl
 
 from nla_audit import hub
 from nla_audit.errors import UserError
+from nla_audit.unicode_form import half_pair
 
 #: File name suffix → format. A format is a method of :class:`Documents`.
 SUFFIXES = {".txt": "txt", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
@@ -273,13 +274,12 @@ def _id(where: str, column: str, value: Any) -> str:
 
 def _check_encodable(where: str, column: str, value: str) -> None:
     """JSON can say half of a surrogate pair, which is no character and no tokenizer takes."""
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
+    place = half_pair(value)
+    if place is not None:
         raise UserError(
-            f'{where}: column "{column}" holds half of a surrogate pair (character '
-            f"{error.start + 1}): correct or remove the row"
-        ) from None
+            f'{where}: column "{column}" holds half of a surrogate pair (character {place + 1}): '
+            "correct or remove the row"
+        )
 
 
 def _shown(value: Any) -> str:

@@ -31,7 +31,7 @@ from nla_audit.nla.reconstructor import TOKEN_BUDGETS
 from nla_audit.nla.record import is_done, record_path, versions
 from nla_audit.nla.shards import Progress, Shards, digest_of, silent, write_json
 from nla_audit.nla.target import TargetModel
-from nla_audit.schema import count
+from nla_audit.wording import count
 
 #: Documents whose batches are formed together, and that are kept as one piece. Not a choice of
 #: the user's: which documents share a batch decides the last digits of a vector.

@@ -26,8 +26,8 @@ from torch import nn
 from nla_audit.errors import UserError
 from nla_audit.nla.architecture import blocks_of, decoder_of, residual_of
 from nla_audit.nla.sidecar import Sidecar
-from nla_audit.schema import count
 from nla_audit.strangers import shown
+from nla_audit.wording import count
 
 #: The block whose output nanoNLA adds to (docs/formats.md).
 DEFAULT_ADDITION_BLOCK = 1

@@ -45,7 +45,7 @@ from nla_audit.nla.prompts import av_prompt, check_ar_prompt
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.tensors import read_tensors, types_in
 from nla_audit.nla.transform import transform_of
-from nla_audit.schema import count
+from nla_audit.wording import count
 
 _NOT_STATED = "not stated"
 _ROLES = {"av": "AV (verbalizer)", "ar": "AR (reconstructor)", None: "plain language model"}

@@ -10,10 +10,7 @@ from typing import Any
 
 from nla_audit.errors import UserError
 from nla_audit.nla.adapters import add_adapters, add_ar_lora
-from nla_audit.nla.architecture import (
-    hidden_size,
-    number_of_blocks,
-)
+from nla_audit.nla.architecture import hidden_size, number_of_blocks
 from nla_audit.nla.backbone import (
     Placement,
     quiet_transformers,

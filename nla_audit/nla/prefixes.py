@@ -39,7 +39,7 @@ def prefixes_of(tokenizer: Any, texts: Sequence[str], lengths: Sequence[int]) ->
         UserError: a tokenizer that does not know where in a text its tokens are.
     """
     return [
-        Prefixes(tuple(_first(text, ends, length) for length in lengths), len(ends))
+        Prefixes(tuple(first_tokens(text, ends, length) for length in lengths), len(ends))
         for text, ends in zip(texts, token_ends(tokenizer, texts), strict=True)
     ]
 
@@ -63,7 +63,12 @@ def token_ends(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     return found
 
 
-def _first(text: str, ends: Sequence[int], length: int) -> str:
+def first_tokens(text: str, ends: Sequence[int], length: int) -> str:
+    """A text's first ``length`` tokens, as :func:`prefixes_of` cuts them.
+
+    Args:
+        ends: of all its tokens, from :func:`token_ends`.
+    """
     if length >= len(ends):
         return text
     return text[: ends[length - 1] if length else 0].strip()

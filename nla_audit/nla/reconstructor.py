@@ -38,7 +38,7 @@ from nla_audit.nla.scoring import score_rows
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.threads import threads_for
 from nla_audit.nla.transform import Transform
-from nla_audit.schema import count
+from nla_audit.wording import count
 
 #: Tokens of a batch, padding included, by type of device. On a CPU larger batches only leave
 #: the caches (benchmarks/pair_throughput.py); a GPU needs them to be busy.

@@ -16,10 +16,9 @@ import numpy as np
 import polars as pl
 
 from nla_audit.completions import Source
-from nla_audit.errors import UserError
 from nla_audit.files import whole_file
 from nla_audit.model_names import length_penalty_of, ordered
-from nla_audit.nla.activations import Activations, rows_by_idx
+from nla_audit.nla.activations import Activations, rows_explained
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.fit import fitted
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
@@ -37,8 +36,9 @@ from nla_audit.nla.record import (
 from nla_audit.nla.scoring import RowScores, score_columns, score_rows
 from nla_audit.nla.shards import Progress, Shards, digest_of, silent, write_json, write_parquet
 from nla_audit.readers import find_tables, read_table
-from nla_audit.schema import INPUT_COLUMNS, count
+from nla_audit.schema import INPUT_COLUMNS
 from nla_audit.validation import check
+from nla_audit.wording import count
 
 #: What another ruler said; a row is the same text without it.
 _OF_A_RULER = ("ar", "mse", "nmse", "fve", "fve_baseline", "fve_baseline_value", "reward")
@@ -161,8 +161,8 @@ def score(
             is there already and not from this run.
     """
     activations = fitted(activations, reconstructor=reconstructor, force=force)
-    places = rows_by_idx(activations, texts.rows["idx"].to_list())
-    _tell_of_gaps(activations, texts, places, notice)
+    places = rows_explained(activations, texts.rows["idx"].to_list(), texts.sources[0].path)
+    _tell_of_gaps(activations, places, notice)
     baselines = baselines_with(
         settings.given_baselines, activations.vectors, reconstructor.mse_scale
     )
@@ -263,15 +263,8 @@ def prefixes_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}.prefixes{out.suffix}")
 
 
-def _tell_of_gaps(
-    activations: Activations, texts: Texts, places: Sequence[int | None], notice: Notice
-) -> None:
+def _tell_of_gaps(activations: Activations, places: Sequence[int | None], notice: Notice) -> None:
     missing = places.count(None)
-    if missing == len(places):
-        raise UserError(
-            f"{activations.path}: none of its idx is among those of {texts.sources[0].path}: give "
-            "the activations that these texts explain"
-        )
     if missing:
         notice(f"{activations.path}: no activation for {count(missing, 'row')}, left unscored")
     problems = activations.describe_problems()

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from nla_audit.errors import UserError, first_line
-from nla_audit.schema import count, verb
+from nla_audit.wording import count, verb
 
 #: Words that wrappers of PyTorch, DeepSpeed and Lightning put into names, anywhere.
 WRAPPERS = frozenset(

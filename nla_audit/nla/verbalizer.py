@@ -34,7 +34,7 @@ from nla_audit.nla.refusal import Refuse, refuse_wrong
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.threads import threads_for
 from nla_audit.nla.transform import Transform
-from nla_audit.schema import count
+from nla_audit.wording import count
 
 DEFAULT_MAX_NEW_TOKENS = 160
 DEFAULT_BATCH_SIZE = 256

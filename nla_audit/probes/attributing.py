@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.errors import UserError
-from nla_audit.nla.activations import Activations, rows_by_idx
+from nla_audit.nla.activations import Activations, rows_explained
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.fit import fitted
 from nla_audit.nla.fve import (
@@ -26,8 +26,8 @@ from nla_audit.nla.score import Texts
 from nla_audit.nla.scoring import score_rows
 from nla_audit.nla.shards import Progress, Shards, digest_of, silent
 from nla_audit.probes.attribution_scores import NOBODY, Attribution, Explanation, attribute
-from nla_audit.schema import count
 from nla_audit.stats import derangement
+from nla_audit.wording import count
 
 #: Explanations of each model that are taken apart unless told otherwise. One of 100 words and 9
 #: claims makes about 350 texts, which is enough readings for most questions at a hundred of them.
@@ -139,12 +139,7 @@ def _usable(
     rows: pl.DataFrame, activations: Activations, texts: Texts, seed: int
 ) -> tuple[list[Explanation], pl.DataFrame]:
     """The explanations that can be read, each with another activation; and why others cannot."""
-    places = rows_by_idx(activations, rows["idx"].to_list())
-    if all(place is None for place in places):
-        raise UserError(
-            f"{activations.path}: none of its idx is among those of {texts.sources[0].path}: give "
-            "the activations that these texts explain"
-        )
+    places = rows_explained(activations, rows["idx"].to_list(), texts.sources[0].path)
     reasons = [
         "no explanation" if text is None
         else "no activation of this idx" if place is None

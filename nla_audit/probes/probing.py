@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from nla_audit.errors import UserError
 from nla_audit.llm.interface import Paraphraser
-from nla_audit.nla.activations import Activations, rows_by_idx
+from nla_audit.nla.activations import Activations, rows_by_idx, rows_explained
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.fit import fitted
 from nla_audit.nla.fve import BaselineName, baselines_with, fraction_of_variance_explained
@@ -98,11 +97,7 @@ def probe(
     # Before anything is written: paraphrases may cost money.
     for reader in readers.values():
         fitted(activations, reconstructor=reader, force=settings.force)
-    if all(place is None for place in rows_by_idx(activations, texts.rows["idx"].to_list())):
-        raise UserError(
-            f"{activations.path}: none of its idx is among those of {texts.sources[0].path}: give "
-            "the activations that these texts explain"
-        )
+    rows_explained(activations, texts.rows["idx"].to_list(), texts.sources[0].path)
     similarity = similarity_named(settings.similarity)
     sources = [(OWN, texts), *([(REFERENCE, reference)] if reference is not None else [])]
     frames = []

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from dataclasses import dataclass
+from functools import lru_cache
 
 from nla_audit.text.items import named_entities, numbers, quoted_spans
 from nla_audit.text.kinds import kind_of
@@ -64,6 +65,11 @@ def split_claims(explanation: str) -> list[Claim]:
 
     The spans do not overlap and together hold every word of the explanation.
     """
+    return list(_claims(explanation))
+
+
+@lru_cache(maxsize=1 << 13)  # every question of an audit cuts the same texts
+def _claims(explanation: str) -> tuple[Claim, ...]:
     quotes = quoted_spans(explanation)
     shielded = _shield(explanation, [(quote.start, quote.end) for quote in quotes])
     spans: list[tuple[int, int, int]] = []
@@ -99,7 +105,7 @@ def split_claims(explanation: str) -> list[Claim]:
                 _subjects(text, kind),
             )
         )
-    return claims
+    return tuple(claims)
 
 
 def _subjects(text: str, kind: str) -> frozenset[str]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nla_audit.text.claims import Claim
-from nla_audit.text.words import content_count, piece_count
+from nla_audit.text.words import content_count, piece_count, words
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -48,6 +49,11 @@ class Pieces:
     claim_of: Integers
     tokens: Floats
     subjects: list[frozenset[str]]
+
+    @cached_property
+    def sentence_words(self) -> list[list[str]]:
+        """The words of each sentence, split."""
+        return [words(text) for text in self.sentences]
 
     @property
     def words(self) -> str:
@@ -91,13 +97,13 @@ def _split(text: str) -> list[str]:
     for part in _SEPARATOR.split(text):
         if not part.strip():
             continue
-        words = content_count(part)
-        if found and (length < MIN_PIECE_WORDS or words < MIN_PIECE_WORDS):
+        count = content_count(part)
+        if found and (length < MIN_PIECE_WORDS or count < MIN_PIECE_WORDS):
             found[-1] += " " + part
-            length += words
+            length += count
         else:
             found.append(part)
-            length = words
+            length = count
     return found
 
 

@@ -37,7 +37,7 @@ _MOST_PARTNERS = 8
 _COPY = 0.999
 #: Of a larger table this many activations are read, drawn with the seed: the intervals of a share
 #: are then narrower than the reading's own error.
-READ_ACTIVATIONS = 600
+READ_ACTIVATIONS = 1000
 #: Activations read at a time.
 _CHUNK = 200
 #: Standard deviation taken for a reading's own error in a share of claims or tokens. It is common
@@ -81,15 +81,16 @@ class Aligner:
         """Which claims of the reference each explanation of a model still makes."""
         if not pairs:
             return []
-        store = Store.of(_texts(pairs), self.vectors)
-        return self.segmented(model, pairs, align(_pieces(pairs), store), store)
+        return self.segmented(model, pairs, Store.of(_texts(pairs), self.vectors))
 
-    def segmented(
-        self, model: str, pairs: Sequence[TextPair], aligned: Aligned, store: Store
-    ) -> list[Segmentation]:
-        """The same of explanations that are aligned already."""
+    def segmented(self, model: str, pairs: Sequence[TextPair], store: Store) -> list[Segmentation]:
+        """The same of explanations whose vectors are known."""
         fit = self.fits.get(model) or _untaught(self.vectors)
-        return _segmented(pairs, aligned, fit, store)
+        aligned = align(_pieces(pairs), store)
+        rest = Matches.none()
+        if fit.rest is not None:
+            rest = match_rest(_pieces(pairs), aligned.sentences, _likely(fit, aligned), store)
+        return _segmented(pairs, aligned, rest, fit)
 
 
 @dataclass(frozen=True)
@@ -176,24 +177,22 @@ def read_afresh(
     similarity: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-    null_pairs: int = _NULL_PAIRS,
     with_chance: bool = True,
 ) -> Reading:
     """:func:`read`, of a table that no other analyzer will ask for.
 
     Args:
-        null_pairs: pairs of texts that each model's null rests on, or as many as there are.
         with_chance: whether :attr:`Reading.chance` is wanted; else it is empty.
     """
     every = completions.rows["idx"].unique().sort().to_numpy()
     chosen = _draw(every, READ_ACTIVATIONS, [seed, 4])
     sampled = _draw(chosen, SAMPLE_ACTIVATIONS, [seed, 1])
     reader, chance, known = _learn(
-        _rows(completions, sampled), vectors_named(similarity), seed, null_pairs, with_chance
+        _rows(completions, sampled), vectors_named(similarity), seed, with_chance
     )
-    # What the null was measured beside is aligned already.
+    # What the null was measured beside is read already.
     parts = chain(known, _parts(completions, np.setdiff1d(chosen, sampled), reader))
-    claims, explanations, kept = _read_all(parts, reader, len(chosen), progress)
+    claims, explanations, kept = _read_all(parts, len(chosen), progress)
     return Reading(claims, chance, explanations, reader, len(chosen), len(every), kept)
 
 
@@ -212,8 +211,8 @@ def _rows(completions: Completions, activations: NDArray[np.int64]) -> dict[str,
     return {model: [pair for pair in pairs if pair.model == model] for model in models}
 
 
-#: A model's pairs of explanations, aligned.
-_Part = tuple[str, list[TextPair], Aligned, Store]
+#: A model's pairs of explanations, and which claims each still makes.
+_Part = tuple[str, list[TextPair], list[Segmentation]]
 
 
 def _parts(completions: Completions, chosen: NDArray[np.int64], reader: Aligner) -> Iterable[_Part]:
@@ -221,7 +220,7 @@ def _parts(completions: Completions, chosen: NDArray[np.int64], reader: Aligner)
         by_model = _rows(completions, chosen[first : first + _CHUNK])
         store = Store.of(_texts(*by_model.values()), reader.vectors)
         for model, pairs in by_model.items():
-            yield model, pairs, align(_pieces(pairs), store), store
+            yield model, pairs, reader.segmented(model, pairs, store)
 
 
 def _texts(*several: Sequence[TextPair]) -> Iterable[Pieces]:
@@ -235,25 +234,30 @@ def _pieces(pairs: Sequence[TextPair]) -> list[tuple[Pieces, Pieces]]:
 
 
 def _segmented(
-    pairs: Sequence[TextPair], aligned: Aligned, fit: Fit, store: Store
+    pairs: Sequence[TextPair], aligned: Aligned, rest: Matches, fit: Fit
 ) -> list[Segmentation]:
-    sentences, over = aligned.sentences.scores, aligned.left_over.scores
-    none = np.zeros(len(over))
-    likely = _or_copied(fit.sentences.posterior(sentences), sentences)
-    rest, rest_likely = Matches.none(), np.zeros(0)
-    if fit.rest is not None:
-        rest = match_rest(_pieces(pairs), aligned.sentences, likely, store)
-        rest_likely = fit.rest.posterior(rest.scores)
+    over = aligned.left_over.scores
     return segmentations(
         _pieces(pairs),
         [(len(pair.reference.claims), len(pair.other.claims)) for pair in pairs],
         aligned,
-        likely,
-        _or_copied(none if fit.pieces is None else fit.pieces.posterior(over), over),
+        _likely(fit, aligned),
+        _or_copied(_posterior(fit.pieces, over), over),
         rest=rest,
-        rest_matched=rest_likely,
+        rest_matched=_posterior(fit.rest, rest.scores),
         said_alone=fit.said_alone,
     )
+
+
+def _posterior(fit: TwoGroups | None, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where nothing could be fitted, nothing is a match."""
+    return np.zeros(len(scores)) if fit is None else fit.posterior(scores)
+
+
+def _likely(fit: Fit, aligned: Aligned) -> NDArray[np.float64]:
+    """How likely each match of sentences is."""
+    scores = aligned.sentences.scores
+    return _or_copied(fit.sentences.posterior(scores), scores)
 
 
 def _or_copied(matched: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -273,7 +277,8 @@ def _fit(
     null: Sequence[Aligned],
     vectors: TextVectors,
     store: Store,
-) -> Fit:
+) -> tuple[Fit, Matches]:
+    """How likely matches are, and the sentences found in what is left of other lines."""
     sentences, pieces = (
         fit_two_groups(
             getattr(own, level).scores,
@@ -283,14 +288,14 @@ def _fit(
         for level in ("sentences", "left_over")
     )
     if sentences is None:
-        return _untaught(vectors)
+        return _untaught(vectors), Matches.none()
     said_alone = repunctuated(own, sentences.posterior(own.sentences.scores))
-    likely = _or_copied(sentences.posterior(own.sentences.scores), own.sentences.scores)
-    rest = fit_rest(_pieces(pairs), own.sentences, likely, store)
-    return Fit(sentences, pieces, said_alone, True, rest)
+    fit = Fit(sentences, pieces, said_alone, True)
+    rest, found = fit_rest(_pieces(pairs), own.sentences, _likely(fit, own), store)
+    return replace(fit, rest=rest), found
 
 
-def _crossed(pairs: Sequence[TextPair], seed: int, null_pairs: int) -> list[list[TextPair]]:
+def _crossed(pairs: Sequence[TextPair], seed: int) -> list[list[TextPair]]:
     """The same references beside explanations of other activations, several times: the null.
 
     Partners stand at equal distances before and behind in one random order of the activations, so
@@ -301,7 +306,7 @@ def _crossed(pairs: Sequence[TextPair], seed: int, null_pairs: int) -> list[list
         by_activation.setdefault(pair.idx, []).append(pair)
     order = np.random.default_rng([seed, 2]).permutation(sorted(by_activation)).tolist()
     count = len(order)
-    wanted = min(_MOST_PARTNERS, 2 * max(1, round(null_pairs / max(1, 2 * len(pairs)))))
+    wanted = min(_MOST_PARTNERS, 2 * max(1, round(_NULL_PAIRS / max(1, 2 * len(pairs)))))
     steps = [step for near in range(1, wanted // 2 + 1) for step in (near, -near)]
     several, used = [], set()
     for step in steps:
@@ -318,13 +323,9 @@ def _crossed(pairs: Sequence[TextPair], seed: int, null_pairs: int) -> list[list
 
 
 def _learn(
-    by_model: dict[str, list[TextPair]],
-    vectors: TextVectors,
-    seed: int,
-    null_pairs: int,
-    with_chance: bool,
+    by_model: dict[str, list[TextPair]], vectors: TextVectors, seed: int, with_chance: bool
 ) -> tuple[Aligner, pl.DataFrame, list[_Part]]:
-    """Fit each model's matches; chance; and what was aligned for it."""
+    """Fit each model's matches; chance; and what was read on the way."""
     texts = list({id(text): text for text in _texts(*by_model.values())}.values())
     vectors.fit([sentence for text in texts for sentence in text.sentences])
     every = [pair for pairs in by_model.values() for pair in pairs]
@@ -337,26 +338,25 @@ def _learn(
     chance, known = [_claim_rows([], [])], []
     for model, pairs in by_model.items():
         own = align(_pieces(pairs), store)
-        crossed = _crossed(pairs, seed, null_pairs)
+        crossed = _crossed(pairs, seed)
         null = [align(_pieces(one), store) for one in crossed]
-        fits[model] = _fit(pairs, own, null, vectors, store)
-        known.append((model, pairs, own, store))
+        fits[model], rest = _fit(pairs, own, null, vectors, store)
+        known.append((model, pairs, _segmented(pairs, own, rest, fits[model])))
         if with_chance and len(null) > 1:
             # One part of the null beside the rest: the procedure where nothing is to be found.
-            nothing = _fit(crossed[0], null[0], null[1:], vectors, store)
-            found = _segmented(crossed[0], null[0], nothing, store)
+            nothing, rest = _fit(crossed[0], null[0], null[1:], vectors, store)
+            found = _segmented(crossed[0], null[0], rest, nothing)
             chance.append(_claim_rows(crossed[0], found))
     return Aligner(vectors, fits), pl.concat(chance), known
 
 
 def _read_all(
-    parts: Iterable[_Part], reader: Aligner, activations: int, progress: Progress | None
+    parts: Iterable[_Part], activations: int, progress: Progress | None
 ) -> tuple[pl.DataFrame, pl.DataFrame, dict[tuple[str, int, int], Segmentation]]:
     kept: dict[tuple[str, int, int], Segmentation] = {}
     claim_rows, explanation_rows = [_claim_rows([], [])], [_explanation_rows([], [])]
     seen: set[int] = set()
-    for model, pairs, aligned, store in parts:
-        found = reader.segmented(model, pairs, aligned, store)
+    for model, pairs, found in parts:
         kept |= zip(((model, pair.idx, pair.sample) for pair in pairs), found, strict=True)
         claim_rows.append(_claim_rows(pairs, found))
         explanation_rows.append(_explanation_rows(pairs, found))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nla_audit.text.alignment import OTHER_SUBJECT, Matches, PiecesPair, Store, assigned, joined
 from nla_audit.text.mixture import TwoGroups, fit_two_groups
 from nla_audit.text.vectors import products
-from nla_audit.text.words import FUNCTION_WORDS, stem, words
+from nla_audit.text.words import FUNCTION_WORDS, stem
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -72,7 +72,11 @@ def match_rest(
     Returns:
         One-to-many matches of sentences; the same with the two texts of each pair exchanged.
     """
-    sharing = [one for one in _sharing(pairs, sentences, likely) if any(one.free)]
+    return _match_free(list(_sharing(pairs, sentences, likely)), store)
+
+
+def _match_free(sharing: Sequence[_Sharing], store: Store) -> Matches:
+    """:func:`match_rest`, which uses up what is left."""
     found: list[tuple[int, int, int, float]] = []
     for _ in range(_ROUNDS):
         blocks = [
@@ -98,15 +102,17 @@ def match_rest(
 
 def fit_rest(
     pairs: Sequence[PiecesPair], sentences: Matches, likely: Floats, store: Store
-) -> TwoGroups | None:
+) -> tuple[TwoGroups | None, Matches]:
     """How likely each of :func:`match_rest`'s finds is by its score; the same arguments.
 
     Returns:
-        ``None`` where too few sentences have a partner to measure what is found by chance.
+        The finds, too; ``None`` and no finds where too few sentences have a partner to measure
+        what is found by chance.
     """
+    sharing = list(_sharing(pairs, sentences, likely))
     asked = [
         (one, side, sorted(one.partners[side]), one.held[1 - side])
-        for one in _sharing(pairs, sentences, likely)
+        for one in sharing
         for side in (0, 1)
         if one.partners[side] and len(one.held[1 - side]) > 1
     ]
@@ -117,9 +123,9 @@ def fit_rest(
         table[np.arange(len(known)), own] = -np.inf
         null += table.max(axis=1).tolist()
     if len(null) < _LEAST_NULL:
-        return None
-    scores = match_rest(pairs, sentences, likely, store).scores
-    return fit_two_groups(scores, np.array(null), _MOST_SPREAD, _LEAST_MEAN)
+        return None, Matches.none()
+    found = _match_free(sharing, store)
+    return fit_two_groups(found.scores, np.array(null), _MOST_SPREAD, _LEAST_MEAN), found
 
 
 def _sharing(pairs: Sequence[PiecesPair], sentences: Matches, likely: Floats) -> Iterator[_Sharing]:
@@ -134,7 +140,7 @@ def _sharing(pairs: Sequence[PiecesPair], sentences: Matches, likely: Floats) ->
             free=(list(range(len(ours))), list(range(len(theirs)))),
             held=([], []),
             partners=partners,
-            left=([words(text) for text in ours], [words(text) for text in theirs]),
+            left=(list(texts[0].sentence_words), list(texts[1].sentence_words)),
         )
         for a, b, share in zip(
             sentences.ours[here].tolist(), sentences.theirs[here].tolist(), likely[here],

@@ -330,9 +330,8 @@ def write_completions(layout: Layout, tell: Tell) -> None:
     with whole_file(layout.completions) as partial:
         completions.write_parquet(partial)
     if recipe.evaluation.prefix_activations:
-        assert pair.verbalizer is not None
         rows = sampled(completions, RULER, recipe.evaluation.prefix_activations)
-        by_prefix = prefix_fve(rows, ruler, dataset, pair.verbalizer.tokenizer)
+        by_prefix = prefix_fve(rows, ruler, dataset)
         with whole_file(folder / PREFIX_FILE) as partial:
             by_prefix.write_parquet(partial)
     gold = gold_texts(dataset, recipe.evaluation)

@@ -51,12 +51,6 @@ def end_advantages(
     return centered / np.repeat(spread, group, axis=0)
 
 
-def group_advantages(rewards: Floats, group: int, kind: AdvantageKind) -> Floats:
-    """Advantages ``[n]`` where responses are graded at their last end only, by ``rewards``."""
-    values = np.asarray(rewards, dtype=np.float64)[:, None]
-    return end_advantages(values, np.ones(values.shape, dtype=bool), group, kind)[:, 0]
-
-
 def token_credit(advantages: Floats, ends: Ends, longest: int, how: CreditKind) -> Floats:
     """Credit ``[n, longest]`` of tokens from advantages ``[n, ends]`` of ends.
 

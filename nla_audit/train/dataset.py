@@ -16,8 +16,8 @@ from nla_audit.errors import UserError
 from nla_audit.files import whole_file
 from nla_audit.nla.transform import RAW, norm_of_table
 from nla_audit.readers import read_frame
-from nla_audit.schema import count, verb
 from nla_audit.unicode_form import composed_column
+from nla_audit.wording import count, verb
 
 #: Our column → the name published training tables give it (docs/formats.md).
 _PUBLISHED = {

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
 
+from nla_audit.train.complaints import complaint
 from nla_audit.train.section import Section
 
 if TYPE_CHECKING:
@@ -153,13 +154,7 @@ def read_grading(given: Any) -> Grading:
     try:
         return _KINDS[kind].model_validate(settings)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(["rl.grading", *map(str, first["loc"])])
-        known = ", ".join(_KINDS[kind].model_fields)
-        if first["type"] == "extra_forbidden":
-            raise ValueError(f"unknown key {place}; known: {known}") from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{place}: {message}") from None
+        raise ValueError(complaint(error, _KINDS[kind], "rl.grading.")) from None
 
 
 def same_everywhere(value: float, responses: Responses, ends: int) -> Floats:

@@ -52,6 +52,7 @@ def completions_of(
             max_new_tokens=reward.max_new_tokens,
         )
         content = content_tokens(verbalizer.tokenizer, said)
+        segment_ends = _segment_ends(verbalizer, said, reward)
         for ruler, reconstructor in rulers.items():
             baselines = measure_baselines(every, reconstructor.mse_scale)
             scores = reconstructor.score(said.explanations, activations, baselines=baselines)
@@ -70,7 +71,7 @@ def completions_of(
                 sample=pl.lit(sample, dtype=pl.Int64),
                 ar=pl.lit(ruler),
                 step=pl.lit(step, dtype=pl.Int64),
-                segment_ends=_segment_ends(verbalizer, said, reward),
+                segment_ends=segment_ends,
                 idx=pl.Series(keys, dtype=pl.Int64),
                 doc_id=pl.Series([dataset.doc_ids[row] for row in rows], dtype=pl.String),
                 position=pl.Series([dataset.positions[row] for row in rows], dtype=pl.Int64),

@@ -16,9 +16,9 @@ from nla_audit.errors import UserError
 from nla_audit.files import whole_file, writing
 from nla_audit.llm.client import Client, EndpointSettings, side_by_side
 from nla_audit.llm.interface import Account
-from nla_audit.schema import count, verb
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.recipe import Labeler
+from nla_audit.wording import count, verb
 
 #: A prompt to an answer.
 Write = Callable[[str], str]

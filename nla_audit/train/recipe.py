@@ -358,17 +358,22 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _runs_can_be(self) -> Recipe:
-        for run in self.sweep():
-            if self.target.load_in_4bit and run.start is not None:
+        runs = self.sweep()
+        if not self.target.load_in_4bit:
+            return self
+        for run in runs:
+            if run.start is not None:
                 raise ValueError(
                     f"run {run.name}: target.load_in_4bit saves adapters only, from which no other "
                     "run can start"
                 )
-            if self.target.load_in_4bit and run.rl.lora is None:
+            if run.rl.lora is None:
                 raise ValueError(
                     "target.load_in_4bit needs rl.lora: 4-bit weights cannot be trained "
                     f"({run.title})"
                 )
+            if run.rl.sharding != "none":
+                raise ValueError("target.load_in_4bit and rl.sharding do not go together; drop one")
         return self
 
     def sweep(self) -> tuple[Run, ...]:
@@ -379,13 +384,6 @@ class Recipe(Section):
     def _has_data(self) -> Recipe:
         if self.target.world is None and self.data.table is None and self.data.texts is None:
             raise ValueError("give data.table or data.texts: nothing to take activations from")
-        return self
-
-    @model_validator(mode="after")
-    def _four_bit_trains_adapters(self) -> Recipe:
-        shards = any(run.rl.sharding != "none" for run in self.sweep())
-        if self.target.load_in_4bit and shards:
-            raise ValueError("target.load_in_4bit and rl.sharding do not go together; drop one")
         return self
 
 

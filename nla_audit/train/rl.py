@@ -1,4 +1,4 @@
-"""GRPO for one λ: sample, score, update, measure, save; and again.
+"""GRPO for one run: sample, score, update, measure, save; and again.
 
 A step reads from top to bottom in :meth:`RlRun._step`. Everything random in it is drawn from the
 seed and the step's number, so a run that was killed goes on from its last state to exactly the
@@ -64,7 +64,7 @@ class Arms:
 
     Attributes:
         training: the AR whose reconstructions are rewarded; trained along if the recipe says so.
-        ruler: the warm-start AR, never trained: held-out figures of all λ's are by it.
+        ruler: the warm-start AR, never trained: held-out figures of all runs are by it.
     """
 
     training: Reconstructor
@@ -72,7 +72,7 @@ class Arms:
 
 
 class RlRun:
-    """One λ.
+    """One run of a sweep.
 
     Args:
         verbalizer: the warm-started AV; changed in place.

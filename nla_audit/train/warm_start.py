@@ -17,7 +17,7 @@ import torch
 
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import measure_baselines, squared_error
-from nla_audit.nla.prefixes import prefixes_of
+from nla_audit.nla.prefixes import first_tokens, token_ends
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import add_lora
@@ -72,11 +72,11 @@ def cut_at_random(
     is_cut, places = rng.random(len(texts)) < share, rng.random(len(texts))
     if not is_cut.any():
         return texts
-    whole = prefixes_of(tokenizer, texts, [])
-    lengths = [1 + int(place * one.tokens) for place, one in zip(places, whole, strict=True)]
     return [
-        prefixes_of(tokenizer, [text], [length])[0].texts[0] if cut else text
-        for text, cut, length in zip(texts, is_cut, lengths, strict=True)
+        first_tokens(text, ends, 1 + int(place * len(ends))) if cut else text
+        for text, ends, cut, place in zip(
+            texts, token_ends(tokenizer, texts), is_cut, places, strict=True
+        )
     ]
 
 

@@ -12,6 +12,7 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.save import new_sidecar
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.train.credit import end_advantages
 from nla_audit.train.log_probs import padded
 from nla_audit.world.target import make_tokenizer, untrained_model
 
@@ -75,3 +76,9 @@ def generated(rows: list[list[int]], *, ended: bool = True) -> Generated:
         lengths=np.array([len(row) for row in rows], dtype=np.int64),
         ended=np.full(len(rows), ended),
     )
+
+
+def advantages(rewards, group: int, kind: str) -> np.ndarray:
+    """``[n]`` of responses that are graded at their last end only."""
+    values = np.asarray(rewards, dtype=np.float64)[:, None]
+    return end_advantages(values, np.ones(values.shape, dtype=bool), group, kind)[:, 0]

@@ -117,12 +117,21 @@ def test_completions_are_what_an_audit_reads(out):
 
 
 def test_fve_by_prefix_stands_beside_the_completions(out):
-    # Fails with: prefixes longer than a text left out; another baseline than the table's.
+    # Fails with: whole texts left out, or repeated behind their ends; another baseline than the
+    # table's.
     table = pl.read_parquet(out / "completions" / "completions.parquet")
     by_prefix = pl.read_parquet(out / "completions" / "prefix_fve.parquet")
-    assert by_prefix.columns == ["model", "idx", "sample", "unit", "length", "fve"]
+    wanted = ["model", "idx", "sample", "unit", "length", "fve", "tokens", "text_tokens"]
+    assert [name for name in by_prefix.columns if name in wanted] == wanted
     assert set(by_prefix["unit"]) == {"tokens", "claims"}
     key = ["model", "idx", "sample"]
+    assert not by_prefix.select(*key, "unit", "length").is_duplicated().any()
+    ends = by_prefix.group_by(*key, "unit").agg(
+        pl.col("tokens", "text_tokens").max(),
+        whole=(pl.col("tokens") == pl.col("text_tokens")).sum(),
+    )
+    assert (ends["tokens"] == ends["text_tokens"]).all()
+    assert (ends["whole"] == 1).all()
     longest = by_prefix.filter(pl.col("unit") == "tokens", pl.col("length") == pl.max("length"))
     whole = table.filter(pl.col("ar") == "warm-start", pl.col("fve").is_not_null())
     joined = whole.join(

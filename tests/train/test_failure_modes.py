@@ -12,7 +12,6 @@ from torch import nn
 
 from nla_audit.nla.generation import NO_TOKEN
 from nla_audit.train.adapters import add_lora
-from nla_audit.train.credit import group_advantages
 from nla_audit.train.dataset import split_by_document
 from nla_audit.train.grading import read_grading
 from nla_audit.train.log_probs import micro_batches, response_log_probs
@@ -70,8 +69,8 @@ def test_the_length_penalty_sees_true_lengths(warm, rollout):
     penalised, _ = rewards_of(
         samples, {"failed": 0.0}, length_penalty=0.1, length_counts="generated"
     )
-    assert not group_advantages(without, SAMPLES, "centered").any()
-    advantages = group_advantages(penalised, SAMPLES, "centered").reshape(-1, SAMPLES)
+    assert not miniature.advantages(without, SAMPLES, "centered").any()
+    advantages = miniature.advantages(penalised, SAMPLES, "centered").reshape(-1, SAMPLES)
     lengths = samples.n_tokens.reshape(-1, SAMPLES)
     expected = -0.1 * (lengths - lengths.mean(axis=1, keepdims=True))
     np.testing.assert_allclose(advantages, expected, atol=1e-12)
@@ -216,4 +215,4 @@ def test_a_group_of_equal_rewards_is_left_alone_even_if_all_failed():
     rewards, _ = rewards_of(
         samples, {"negative_mse": 1.0}, length_penalty=0.03, length_counts="generated"
     )
-    assert not group_advantages(rewards, 4, "standardized").any()
+    assert not miniature.advantages(rewards, 4, "standardized").any()

@@ -12,19 +12,27 @@ from safetensors.torch import load_file
 
 from nla_audit.errors import UserError
 from nla_audit.train.credit import end_advantages, token_credit
-from nla_audit.train.grading import Ends, cards, read_grading
+from nla_audit.train.grading import Ends, Stopping, cards, read_grading
 from nla_audit.train.grpo import Settings, response_weights, token_terms, weighted_loss
 from nla_audit.train.interruption import Stopped, StopSignal
-from nla_audit.train.log_probs import micro_batches, padded
+from nla_audit.train.ranks import Ranks
 from nla_audit.train.read_recipe import parse_recipe
 from nla_audit.train.responses import Responses
 from nla_audit.train.rl import Arms
 from nla_audit.train.rollout import repeated, responses_of
 from nla_audit.train.state import STATE_FILE, read_metrics
-from nla_audit.train.update import Experience, accumulate_gradients, warm_log_probs
 from tests.train import miniature
 from tests.train.former import FormerRun, group_advantages
-from tests.train.test_grpo import CLIP, GROUP, KL, MAX_NEW_TOKENS, policy, slow_log_probs
+from tests.train.test_grpo import (
+    CLIP,
+    GROUP,
+    KL,
+    MAX_NEW_TOKENS,
+    assert_gradients,
+    policy,
+    sampled,
+    slow_log_probs,
+)
 from tests.train.test_ranks import (
     SHARED,
     assert_same_run,
@@ -148,36 +156,18 @@ def test_gradients_equal_the_obvious_implementation(policy, how, ends, budget):
             delta = warm_rows[i][t] - value
             kl = torch.exp(delta) - delta - 1
             wanted_loss = wanted_loss + (KL * kl - surrogate) / LENGTHS[i] / len(LENGTHS)
-    wanted = torch.autograd.grad(wanted_loss, list(policy.parameters.values()), allow_unused=True)
-    token_ids = padded(responses)
-    old = torch.full(token_ids.shape, torch.nan, dtype=torch.float64)
-    for i, row in enumerate(old_rows):
-        old[i, : len(row)] = torch.stack(row)
-    counts = np.array(LENGTHS)
     made = Ends(stops, [], np.ones(stops.shape), np.zeros(stops.shape))
-    experience = Experience(
-        activations=tensors,
-        old_log_probs=old,
-        credit=token_credit(
-            end_advantages(values, made.is_reached, GROUP, "standardized"),
-            made,
-            token_ids.shape[1],
-            how,
-        ),
-        weights=response_weights(counts, "sample", MAX_NEW_TOKENS),
-        batches=micro_batches(
-            token_ids, counts, len(policy.verbalizer.prompt.ids), budget, torch.device("cpu")
-        ),
+    advantages = end_advantages(values, made.is_reached, GROUP, "standardized")
+    experience = sampled(
+        policy,
+        tensors,
+        responses,
+        old_rows,
+        credit=token_credit(advantages, made, max(LENGTHS), how),
+        weights=response_weights(np.array(LENGTHS), "sample", MAX_NEW_TOKENS),
+        budget=budget,
     )
-    warm = warm_log_probs(policy, experience)
-    measures = accumulate_gradients(policy, experience, warm, Settings(CLIP, KL))
-    assert measures.loss == pytest.approx(wanted_loss.item(), rel=1e-6)
-    for (name, parameter), gradient in zip(policy.parameters.items(), wanted, strict=True):
-        if gradient is None:
-            assert parameter.grad is None or not parameter.grad.any(), name
-            continue
-        scale = float(gradient.abs().max())
-        assert torch.allclose(parameter.grad, gradient, rtol=1e-6, atol=1e-6 * scale), name
+    assert_gradients(policy, experience, wanted_loss)
 
 
 def test_an_end_that_nobody_reached_says_nothing():
@@ -224,7 +214,7 @@ def test_two_processes_give_the_single_process_result(warm, tmp_path, name):
     make_smooth_run(warm, tmp_path / "one", settings).run(StopSignal(), lambda _: None)
 
     def work(rank):
-        ranks = make_ranks(rank, tmp_path)
+        ranks = Ranks.join(rank, 2, f"file://{tmp_path}/meeting")
         make_smooth_run(warm, tmp_path / "two", settings, ranks=ranks).run(
             StopSignal(), lambda _: None
         )
@@ -233,25 +223,13 @@ def test_two_processes_give_the_single_process_result(warm, tmp_path, name):
     assert_same_run(tmp_path / "two", tmp_path / "one", settings)
 
 
-def make_ranks(rank, folder):
-    from nla_audit.train.ranks import Ranks  # noqa: PLC0415
-
-    return Ranks.join(rank, 2, f"file://{folder}/meeting")
-
-
-def said_by(verbalizer, texts, *, ended=True):
-    tokenizer = verbalizer.tokenizer
-    end = min(verbalizer.end_ids)
-    rows = [[*tokenizer(text, add_special_tokens=False)["input_ids"], end] for text in texts]
-    if not ended:
-        rows = [row[:-1] for row in rows]
-    return verbalizer.read(miniature.generated(rows, ended=ended))
-
-
-def responses_from(texts, **more):
+def responses_from(texts):
+    """As if the miniature had said these texts, and then ended."""
     verbalizer = miniature.verbalizer()
-    said = said_by(verbalizer, texts, **more)
-    return Responses(said, verbalizer.decode, verbalizer.tokenizer)
+    tokenizer, end = verbalizer.tokenizer, min(verbalizer.end_ids)
+    rows = [[*tokenizer(text, add_special_tokens=False)["input_ids"], end] for text in texts]
+    said = verbalizer.read(miniature.generated(rows))
+    return Responses(said, verbalizer.decode, tokenizer)
 
 
 def test_fixed_prefixes_are_the_first_tokens_and_short_texts_whole():
@@ -288,21 +266,16 @@ def test_separators_wherever_they_are(text, stops, texts):
     assert ends.penalties[0, 2] == {0: 0.01, 1: 0.02, 2: 0.05}[sum(stop > 0 for stop in stops)]
 
 
-class _Fixed:
-    def __init__(self, tokens):
-        self.tokens, self.claims = tokens, None
-
-
 def test_running_into_k_is_no_failure_and_k_beyond_everything_changes_nothing(warm):
     # Fails with: a cut response read as failed; K counted with the tag; caps of the batch only.
     verbalizer = warm.fresh()
     prompts = repeated(warm.dataset.activations[:3], warm.dataset.idx[:3], 4)
     options = {"seed": 1, "max_new_tokens": 16, "generation_batch": None}
-    plain = responses_of(verbalizer, prompts, _Fixed(None), **options)
-    beyond = responses_of(verbalizer, prompts, _Fixed([500] * 3), **options)
+    plain = responses_of(verbalizer, prompts, Stopping(), **options)
+    beyond = responses_of(verbalizer, prompts, Stopping(tokens=[500] * 3), **options)
     assert beyond.said.explanations == plain.said.explanations
     np.testing.assert_array_equal(beyond.lengths, plain.lengths)
-    cut = responses_of(verbalizer, prompts, _Fixed([1, 2, 500]), **options)
+    cut = responses_of(verbalizer, prompts, Stopping(tokens=[1, 2, 500]), **options)
     for row in range(12):
         most = [1, 2, 500][row // 4]
         ids = plain.ids(row)
@@ -399,6 +372,5 @@ def test_the_record_of_a_step_sums_over_ends(warm, tmp_path):
 
 def test_former_advantages_are_a_reference_of_one_end():
     rewards = np.random.default_rng(0).normal(size=18)
-    reached = np.ones((18, 1), dtype=bool)
-    found = end_advantages(rewards[:, None], reached, 9, "standardized")[:, 0]
+    found = miniature.advantages(rewards, 9, "standardized")
     assert (found == group_advantages(rewards, 9, "standardized")).all()

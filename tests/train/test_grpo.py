@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from nla_audit.nla.generation import NO_TOKEN
-from nla_audit.train.credit import end_advantages
 from nla_audit.train.grpo import (
     Settings,
     is_flat,
@@ -70,6 +69,39 @@ def spread(advantages, token_ids):
     return np.repeat(advantages[:, None], token_ids.shape[1], axis=1)
 
 
+def sampled(policy, tensors, responses, old_rows, *, credit, weights, budget):
+    """The experience of a step that sampled ``responses`` with log-probabilities ``old_rows``."""
+    token_ids = padded(responses)
+    old = torch.full(token_ids.shape, torch.nan, dtype=torch.float64)
+    for i, row in enumerate(old_rows):
+        old[i, : len(row)] = torch.stack(row)
+    lengths = np.array([len(row) for row in responses])
+    return Experience(
+        activations=tensors,
+        old_log_probs=old,
+        credit=credit,
+        weights=weights,
+        batches=micro_batches(
+            token_ids, lengths, len(policy.verbalizer.prompt.ids), budget, torch.device("cpu")
+        ),
+    )
+
+
+def assert_gradients(policy, experience, wanted_loss):
+    """Our loss is ``wanted_loss`` and our gradients are its; returns what was measured."""
+    wanted = torch.autograd.grad(wanted_loss, list(policy.parameters.values()), allow_unused=True)
+    warm = warm_log_probs(policy, experience)
+    measures = accumulate_gradients(policy, experience, warm, Settings(CLIP, KL))
+    assert measures.loss == pytest.approx(wanted_loss.item(), rel=1e-6)
+    for (name, parameter), gradient in zip(policy.parameters.items(), wanted, strict=True):
+        if gradient is None:
+            assert parameter.grad is None or not parameter.grad.any(), name
+            continue
+        scale = float(gradient.abs().max())
+        assert torch.allclose(parameter.grad, gradient, rtol=1e-6, atol=1e-6 * scale), name
+    return measures
+
+
 @pytest.fixture(params=["full", "lora"])
 def policy(request):
     """A policy in float64 that has moved away from its warm start."""
@@ -121,40 +153,20 @@ def test_gradients_equal_the_obvious_implementation(policy, how, budget):
         for row, of_row in zip(policy_rows, shifts, strict=True)
     ]
     wanted_loss = slow_loss(policy_rows, old_rows, warm_rows, rewards.tolist(), how)
-    wanted = torch.autograd.grad(wanted_loss, list(policy.parameters.values()), allow_unused=True)
-
-    token_ids = padded(responses)
-    old = torch.full(token_ids.shape, torch.nan, dtype=torch.float64)
-    for i, row in enumerate(old_rows):
-        old[i, : len(row)] = torch.stack(row)
-    counts = np.array(lengths)
-    experience = Experience(
-        activations=tensors,
-        old_log_probs=old,
-        credit=spread(group_advantages(rewards, GROUP, "standardized"), token_ids),
-        weights=response_weights(counts, how, MAX_NEW_TOKENS),
-        batches=micro_batches(
-            token_ids, counts, len(policy.verbalizer.prompt.ids), budget, torch.device("cpu")
-        ),
+    credit = spread(group_advantages(rewards, GROUP, "standardized"), padded(responses))
+    weights = response_weights(np.array(lengths), how, MAX_NEW_TOKENS)
+    experience = sampled(
+        policy, tensors, responses, old_rows, credit=credit, weights=weights, budget=budget
     )
     assert len(experience.batches) in {10_000: [1], 40: range(2, 6), 1: [6]}[budget]
-    warm = warm_log_probs(policy, experience)
-    measures = accumulate_gradients(policy, experience, warm, Settings(CLIP, KL))
+    measures = assert_gradients(policy, experience, wanted_loss)
     assert measures.tokens == sum(lengths)
     assert 0 < measures.clipped < measures.tokens
-    assert measures.loss == pytest.approx(wanted_loss.item(), rel=1e-6)
-    for (name, parameter), gradient in zip(policy.parameters.items(), wanted, strict=True):
-        if gradient is None:
-            assert parameter.grad is None or not parameter.grad.any(), name
-            continue
-        scale = float(gradient.abs().max())
-        assert torch.allclose(parameter.grad, gradient, rtol=1e-6, atol=1e-6 * scale), name
 
 
 def test_equal_rewards_teach_nothing():
     rewards = np.array([0.1, 0.1, 0.1, -1.0, 0.0, 1.0])
-    reached = np.ones((6, 1), dtype=bool)
-    advantages = end_advantages(rewards[:, None], reached, 3, "standardized")[:, 0]
+    advantages = miniature.advantages(rewards, 3, "standardized")
     assert advantages[:3].tolist() == [0.0, 0.0, 0.0]
     assert is_flat(rewards, 3).tolist() == [True, False]
     np.testing.assert_allclose(advantages[3:], [-1.224744, 0, 1.224744], rtol=1e-5)
@@ -162,8 +174,7 @@ def test_equal_rewards_teach_nothing():
 
 def test_centered_advantages_keep_the_scale_of_rewards():
     rewards = np.array([0.0, 0.2, 5.0, 7.0])
-    reached = np.ones((4, 1), dtype=bool)
-    advantages = end_advantages(rewards[:, None], reached, 2, "centered")[:, 0]
+    advantages = miniature.advantages(rewards, 2, "centered")
     assert advantages.tolist() == [-0.1, 0.1, -1.0, 1.0]
 
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from nla_audit.train.adapters import add_lora, has_adapter
-from nla_audit.train.credit import group_advantages
 from nla_audit.train.grpo import Settings, response_weights
 from nla_audit.train.log_probs import micro_batches
 from nla_audit.train.policy import Policy
@@ -27,7 +26,7 @@ def gradients(policy, budget=None):
         torch.from_numpy(prompts.activations),
         torch.from_numpy(said.log_probs),
         np.repeat(
-            group_advantages(np.array([0.0, 1.0, 3.0, 1.0, 0.0, 0.5]), samples, "standardized")[
+            miniature.advantages(np.array([0.0, 1.0, 3.0, 1.0, 0.0, 0.5]), samples, "standardized")[
                 :, None
             ],
             said.token_ids.shape[1],

@@ -21,7 +21,6 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.save import new_sidecar
 from nla_audit.nla.sidecar import parse_sidecar
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.train.credit import group_advantages
 from nla_audit.train.log_probs import response_log_probs
 from nla_audit.train.pair import save_trained_ar
 from nla_audit.train.recipe import Lora, Optimizer, Supervised
@@ -215,7 +214,9 @@ def test_length_in_content_tokens_leaves_the_overhead_out():
     )
     _, terms = rewards_of(samples, {}, length_penalty=0.1, length_counts="content")
     np.testing.assert_allclose(terms["length"], [0.0, -0.3])
-    assert group_advantages(terms["length"], 2, "centered").tolist() == pytest.approx([0.15, -0.15])
+    assert miniature.advantages(terms["length"], 2, "centered").tolist() == pytest.approx(
+        [0.15, -0.15]
+    )
 
 
 def test_the_ar_learns_from_empty_explanations_but_not_from_failed_ones(warm, tmp_path):

@@ -33,9 +33,11 @@ class FixedPrefixes(Grading):
     @model_validator(mode="after")
     def _fit(self) -> FixedPrefixes:
         if list(self.lengths) != sorted(set(self.lengths)):
-            raise ValueError(f"lengths must rise, found {list(self.lengths)}")
+            raise ValueError(f"rl.grading: lengths must rise, found {list(self.lengths)}")
         if self.weights is not None and len(self.weights) != len(self.lengths):
-            raise ValueError(f"{len(self.weights)} weights for {len(self.lengths)} lengths")
+            raise ValueError(
+                f"rl.grading: {len(self.weights)} weights for {len(self.lengths)} lengths"
+            )
         return self
 
     def ends(self, responses: Responses, length_penalty: float) -> Ends:

@@ -37,7 +37,9 @@ class RandomPrefix(Grading):
     @model_validator(mode="after")
     def _fit(self) -> RandomPrefix:
         if self.shortest > self.longest:
-            raise ValueError(f"shortest {self.shortest} is above longest {self.longest}")
+            raise ValueError(
+                f"rl.grading: shortest {self.shortest} is above longest {self.longest}"
+            )
         return self
 
     def stopping(self, groups: int, rng: np.random.Generator) -> Stopping:

@@ -42,8 +42,8 @@ class Separators(Grading):
         given = self.length_penalties
         if given is not None and len(given) != self.at_most + 1:
             raise ValueError(
-                f"{len(given)} λ's for the {self.at_most + 1} segments that {self.at_most} "
-                "separators make"
+                f"rl.grading: {len(given)} λ's for the {self.at_most + 1} segments that "
+                f"{self.at_most} separators make"
             )
         return self
 

@@ -1,0 +1,102 @@
+"""What is dropped, in words: computed from the headline and the table of kinds alone."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from nla_audit.analyzers._reading_error import LARGE_BIAS, LEAST_CLAIMS
+from nla_audit.completions import Completions
+from nla_audit.findings import Headline
+from nla_audit.pairing import equally_long
+from nla_audit.text.reading import FLOOR, Reading
+
+
+def verdict(
+    completions: Completions, reading: Reading, headline: Headline, kinds: pl.DataFrame
+) -> str:
+    """Who drops claims, of which kinds, and of whom it cannot be told."""
+    compared = [model for model in completions.models if model in headline]
+    if not compared:
+        return "Only one model is in the table, so nothing can have been dropped."
+    floor = headline.get(FLOOR, {})
+    lossy = [model for model in compared if _loses(headline[model], floor)]
+    sentences = []
+    if lossy:
+        worst = min(lossy, key=lambda model: headline[model]["claims_retained"] or 0.0)
+        first = lossy[0]
+        sentences.append(
+            f"{first} still makes {_percent(headline[first])} of {completions.reference}'s claims"
+            + (f", {worst} {_percent(headline[worst])}" if worst != first else "")
+            + f" ({_beside(completions, headline, worst)})."
+        )
+        sentences += of_kinds(worst, kinds)
+    else:
+        sentences.append(
+            f"No model is shown to drop more of {completions.reference}'s claims than it adds of "
+            "its own" + (", or than a second sample drops." if reading.has_floor else ".")
+        )
+    unclear = [model for model in compared if model not in lossy]
+    limits = [
+        f"{model} at most {max(0.0, high):.0%}"
+        for model in unclear
+        if (high := headline[model].get("net_loss_share_high")) is not None
+    ]
+    if limits:
+        sentences.append(
+            f"Whether {', '.join(unclear)} drop{'s' if len(unclear) == 1 else ''} anything cannot "
+            f"be told: of what {completions.reference} says, net of what is added, "
+            f"{', '.join(limits)} can be missing."
+        )
+    return " ".join(sentences)
+
+
+def of_kinds(model: str, kinds: pl.DataFrame) -> list[str]:
+    """Which kind goes most and which least, where both are known and the intervals lie apart."""
+    known = kinds.filter(
+        (pl.col("model") == model)
+        & (pl.col("claims") >= LEAST_CLAIMS)
+        & pl.col("retained_low").is_not_null()
+    ).sort("retained", "kind")
+    if known.height < 2:
+        return []
+    least, most = known.row(0, named=True), known.row(-1, named=True)
+    if least["retained_high"] >= most["retained_low"]:
+        return []
+    named = [
+        f"{row['retained']:.0%} [{row['retained_low']:.0%}, {row['retained_high']:.0%}] of the "
+        f"{row['claims']} {row['kind'].replace('_', ' ')} claims"
+        for row in (least, most)
+    ]
+    return [
+        f"Of the kinds whose reading is known to be within {LARGE_BIAS:.0%}, {model} keeps "
+        f"{named[0]} and {named[1]}."
+    ]
+
+
+def _loses(summary: dict[str, float | None], floor: dict[str, float | None]) -> bool:
+    """Whether a model drops more than it adds, or more than a second sample of the reference."""
+    net, high = summary.get("net_loss_share_low"), summary.get("claims_retained_high")
+    if net is not None and net > 0:
+        return True
+    low = floor.get("claims_retained_low")
+    return high is not None and low is not None and high < low
+
+
+def _beside(completions: Completions, headline: Headline, model: str) -> str:
+    """What a rate of claims retained is to be held against: chance, and the resampling floor."""
+    chance = headline[model].get("chance_match")
+    parts = [] if chance is None else [f"chance: {chance:.0%}"]
+    if FLOOR in headline:
+        parts.append(f"a second sample of {completions.reference}: {_percent(headline[FLOOR])}")
+    else:
+        equal = equally_long(completions)
+        if equal in headline:
+            parts.append(f"{equal}, equally long: {_percent(headline[equal])}")
+    return "; ".join(parts) or "chance is not known"
+
+
+def _percent(summary: dict[str, float | None]) -> str:
+    value, low = summary["claims_retained"], summary.get("claims_retained_low")
+    if low is None:
+        return f"{value:.0%}"
+    return f"{value:.0%} [{low:.0%}, {summary['claims_retained_high']:.0%}]"

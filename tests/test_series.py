@@ -19,7 +19,7 @@ from nla_audit.analyzers._stego_power import Case, Simulation
 from nla_audit.analyzers._stego_scores import Scores, scores_from_frame
 from nla_audit.analyzers.stego import stego
 from nla_audit.errors import UserError
-from nla_audit.probes.registry import transforms
+from nla_audit.probes.transform_cards import transforms
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.figures import render_figures
 from nla_audit.world.hidden_codes import CODES

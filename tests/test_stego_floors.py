@@ -15,7 +15,7 @@ from nla_audit.analyzers._stego_scores import scores_from_frame
 from nla_audit.analyzers.stego import judge, stego
 from nla_audit.errors import UserError
 from nla_audit.findings import Finding
-from nla_audit.probes.registry import transforms
+from nla_audit.probes.transform_cards import transforms
 
 FLOORS = (0.0, -0.3, -0.6, -1.0)
 N = 200

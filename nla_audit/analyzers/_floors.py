@@ -39,7 +39,7 @@ from nla_audit.analyzers._retention import (
     signal,
 )
 from nla_audit.analyzers._stego_scores import FLOOR, UNCHANGED
-from nla_audit.probes.registry import Transform
+from nla_audit.probes.transform_cards import Transform
 from nla_audit.stats import Interval
 
 #: A control that carries less than this share of what the pair's own AR does is too weak.

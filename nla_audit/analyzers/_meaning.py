@@ -23,7 +23,7 @@ from nla_audit.analyzers._stego_scores import (
     Scores,
     same_texts,
 )
-from nla_audit.probes.registry import Transform
+from nla_audit.probes.transform_cards import Transform
 from nla_audit.stats import Resampler, chance_corrected
 
 Floats = NDArray[np.float64]

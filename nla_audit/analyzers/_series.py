@@ -24,7 +24,7 @@ from nla_audit.analyzers._series_gaps import ALL, NO_CONTROL, Gaps, floors_of, g
 from nla_audit.analyzers._stego_scores import SERIES, Scores
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure
-from nla_audit.probes.registry import Transform
+from nla_audit.probes.transform_cards import Transform
 from nla_audit.stats import (
     MIN_CLUSTERS,
     Resampler,

@@ -11,7 +11,7 @@ import polars as pl
 from nla_audit.analyzers._floors import Source, weakness
 from nla_audit.analyzers._retention import MEASURED, ZERO, Floor, floor_of, mean_above
 from nla_audit.analyzers._stego_scores import OWN, UNCHANGED, Scores, same_texts, table_of
-from nla_audit.probes.registry import Transform
+from nla_audit.probes.transform_cards import Transform
 
 #: The mean over all changes that keep the meaning, a row beside each of them.
 ALL = "all changes that keep the meaning"

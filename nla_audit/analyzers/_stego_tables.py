@@ -12,7 +12,7 @@ from nla_audit.analyzers._floors import Judged
 from nla_audit.analyzers._retention import ZERO, Floor
 from nla_audit.analyzers._stego_scores import FLOOR, UNCHANGED, Scores, same_texts
 from nla_audit.findings import Figure
-from nla_audit.probes.registry import Transform
+from nla_audit.probes.transform_cards import Transform
 
 #: Variants that are no changes.
 _READ_AS_IS = (UNCHANGED, FLOOR)

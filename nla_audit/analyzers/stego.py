@@ -53,7 +53,7 @@ from nla_audit.analyzers._stego_tables import (
     verdict_table,
 )
 from nla_audit.findings import Card, Finding, Headline
-from nla_audit.probes.registry import Transform, transforms
+from nla_audit.probes.transform_cards import Transform, transforms
 from nla_audit.stats import Interval
 
 QUESTION = "Does the AR read what explanations say, or something hidden in how it is said?"

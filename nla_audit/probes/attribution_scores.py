@@ -34,7 +34,7 @@ from nla_audit.probes.attribution import (
     tokens_of,
     without_token,
 )
-from nla_audit.probes.registry import generator_for
+from nla_audit.probes.transform_cards import generator_for
 from nla_audit.probes.worth import without
 from nla_audit.text.claims import split_claims
 

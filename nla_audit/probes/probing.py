@@ -24,8 +24,8 @@ from nla_audit.nla.score import Texts
 from nla_audit.nla.scoring import score_rows
 from nla_audit.nla.shards import Progress, Shards, digest_of, silent
 from nla_audit.probes.meaning import with_meaning
-from nla_audit.probes.registry import transforms
 from nla_audit.probes.run import apply_transform, checked_rows
+from nla_audit.probes.transform_cards import transforms
 from nla_audit.probes.writing import write_transform
 from nla_audit.text.similarity import similarity_named
 from nla_audit.text.words import content_stems, word_spans

@@ -11,8 +11,8 @@ from nla_audit.analyzers._stego_scores import scores_from_frame
 from nla_audit.analyzers.stego import stego
 from nla_audit.probes.fidelity import infidelities
 from nla_audit.probes.meaning import with_meaning
-from nla_audit.probes.registry import transforms
 from nla_audit.probes.run import apply_transform
+from nla_audit.probes.transform_cards import transforms
 from nla_audit.text.segmentation import Evidence, Habits
 from nla_audit.text.similarity import breaks_between
 from nla_audit.world.planted import PlantedModel, PlantedSweep, plant

@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 
 from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
-from nla_audit.probes.registry import transforms
+from nla_audit.probes.transform_cards import transforms
 from nla_audit.probes.writers import writer_of
 from nla_audit.probes.writing import write_transform
 

@@ -46,8 +46,8 @@ from nla_audit.nla.reconstructor import Reading, Reconstructor
 from nla_audit.nla.save import new_sidecar
 from nla_audit.nla.score import Texts, read_texts
 from nla_audit.nla.scoring import score_rows
-from nla_audit.probes import probing
-from nla_audit.probes.probing import ProbeSettings, probe
+from nla_audit.probes.stego import reading as probe_reading
+from nla_audit.probes.stego.reading import ProbeSettings, probe
 from tests.nla import tiny
 
 D_MODEL, BLOCKS = 192, 4
@@ -223,7 +223,7 @@ def run_probe(
     start = Seconds.now()
     try:
         with (
-            mock.patch.object(probing, "score_rows", scoring.around(score_rows)),
+            mock.patch.object(probe_reading, "score_rows", scoring.around(score_rows)),
             Rewording() as writer,
         ):
             frame = probe(

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from nla_audit import cli
-from nla_audit.analyzers._stego_names import meant_by
-from nla_audit.analyzers._stego_scores import scores_from_frame
+from nla_audit.probes.stego.names import meant_by
+from nla_audit.probes.stego.scores import scores_from_frame
 
 N = 30
 

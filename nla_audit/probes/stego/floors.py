@@ -15,18 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nla_audit.analyzers._channels import (
-    CANNOT_TELL,
-    CODE,
-    DETECTED_AT,
-    LARGE,
-    MOST,
-    PLAIN,
-    Evidence,
-    Verdict,
-    decide,
-)
-from nla_audit.analyzers._retention import (
+from nla_audit.probes.stego.retention import (
     MEASURED,
     ZERO,
     Floats,
@@ -38,7 +27,18 @@ from nla_audit.analyzers._retention import (
     retention,
     signal,
 )
-from nla_audit.analyzers._stego_scores import FLOOR, UNCHANGED
+from nla_audit.probes.stego.scores import FLOOR, UNCHANGED
+from nla_audit.probes.stego.verdict import (
+    CANNOT_TELL,
+    CODE,
+    DETECTED_AT,
+    LARGE,
+    MOST,
+    PLAIN,
+    Evidence,
+    Verdict,
+    decide,
+)
 from nla_audit.probes.transform_cards import Transform
 from nla_audit.stats import Interval
 

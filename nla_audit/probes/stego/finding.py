@@ -13,8 +13,36 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._ars import SCHEMA, best_second, readings, said_of_ars
-from nla_audit.analyzers._channels import (
+from nla_audit.findings import Card, Finding, Headline
+from nla_audit.probes.stego.ars import SCHEMA, best_second, readings, said_of_ars
+from nla_audit.probes.stego.floors import Judged, Source, judged, no_code, with_gap
+from nla_audit.probes.stego.kept_meaning import (
+    LINE_SCHEMA,
+    loss_at_zero_change,
+    meaning_caveats,
+    meaning_of,
+)
+from nla_audit.probes.stego.retention import ZERO, Floor
+from nla_audit.probes.stego.scores import (
+    OWN,
+    REFERENCE,
+    UNCHANGED,
+    Scores,
+    same_texts,
+    table_of,
+)
+from nla_audit.probes.stego.series import trend_over
+from nla_audit.probes.stego.tables import (
+    aspect_of,
+    caveats_of,
+    channel_table,
+    figures_of,
+    floor_table,
+    or_none,
+    place_of,
+    verdict_table,
+)
+from nla_audit.probes.stego.verdict import (
     CANNOT_TELL,
     CODE,
     FDR,
@@ -25,34 +53,6 @@ from nla_audit.analyzers._channels import (
     Verdict,
     adjusted,
 )
-from nla_audit.analyzers._floors import Judged, Source, judged, no_code, with_gap
-from nla_audit.analyzers._meaning import (
-    LINE_SCHEMA,
-    loss_at_zero_change,
-    meaning_caveats,
-    meaning_of,
-)
-from nla_audit.analyzers._retention import ZERO, Floor
-from nla_audit.analyzers._series import trend_over
-from nla_audit.analyzers._stego_scores import (
-    OWN,
-    REFERENCE,
-    UNCHANGED,
-    Scores,
-    same_texts,
-    table_of,
-)
-from nla_audit.analyzers._stego_tables import (
-    aspect_of,
-    caveats_of,
-    channel_table,
-    figures_of,
-    floor_table,
-    or_none,
-    place_of,
-    verdict_table,
-)
-from nla_audit.findings import Card, Finding, Headline
 from nla_audit.probes.transform_cards import Transform, transforms
 from nla_audit.stats import Interval
 
@@ -75,13 +75,13 @@ def stego(
         scores: of the changed texts.
         seed: of the intervals.
         notes: caveats that only the caller knows (who wrote the paraphrases, what failed).
-        examples: :func:`nla_audit.probes.examples.chosen_examples`; left out of reports
+        examples: :func:`nla_audit.probes.stego.examples.chosen_examples`; left out of reports
             without texts.
-        series: column that orders the models (:data:`~nla_audit.analyzers._stego_scores.SERIES`),
+        series: column that orders the models (:data:`~nla_audit.probes.stego.scores.SERIES`),
             to say whether the gap widens along it.
 
     Raises:
-        UserError: as :func:`~nla_audit.analyzers._series.trend_over`.
+        UserError: as :func:`~nla_audit.probes.stego.series.trend_over`.
     """
     cards = transforms()
     models = scores.models

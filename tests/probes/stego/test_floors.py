@@ -9,12 +9,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nla_audit.analyzers._channels import CANNOT_TELL, CODE, ORDER, PLAIN, QUOTED, WORDING
-from nla_audit.analyzers._series import trend_over
-from nla_audit.analyzers._stego_scores import scores_from_frame
-from nla_audit.analyzers.stego import judge, stego
 from nla_audit.errors import UserError
 from nla_audit.findings import Finding
+from nla_audit.probes.stego.finding import judge, stego
+from nla_audit.probes.stego.scores import scores_from_frame
+from nla_audit.probes.stego.series import trend_over
+from nla_audit.probes.stego.verdict import CANNOT_TELL, CODE, ORDER, PLAIN, QUOTED, WORDING
 from nla_audit.probes.transform_cards import transforms
 
 FLOORS = (0.0, -0.3, -0.6, -1.0)

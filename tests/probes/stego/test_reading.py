@@ -19,8 +19,8 @@ from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.load import Placement, load
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.score import read_texts
-from nla_audit.probes.probing import ProbeSettings, probe
-from nla_audit.probes.writers import writer_of
+from nla_audit.probes.stego.reading import ProbeSettings, probe
+from nla_audit.probes.stego.writers import writer_of
 from tests.llm.server import Behaviour, serving
 from tests.nla import planted_pair, tiny
 
@@ -171,7 +171,7 @@ cli.main(sys.argv[1:])
     arguments = list(map(str, arguments))
     cached = [*arguments, "--cache", str(tmp_path / "cache")]
     done = subprocess.run(
-        [sys.executable, "-c", program, *cached], cwd=Path(__file__).parents[2],
+        [sys.executable, "-c", program, *cached], cwd=Path(__file__).parents[3],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == -9, done.stderr

@@ -10,11 +10,11 @@ import pytest
 
 from nla_audit import cli
 from nla_audit.analyzers import registry
-from nla_audit.analyzers._channels import CATEGORIES, CODE, NAMES
-from nla_audit.analyzers._stego_power import Case, Simulation, clean_cases
-from nla_audit.analyzers._stego_scores import scores_from_frame
-from nla_audit.analyzers.stego import judge, stego
 from nla_audit.errors import UserError
+from nla_audit.probes.stego.finding import judge, stego
+from nla_audit.probes.stego.power import Case, Simulation, clean_cases
+from nla_audit.probes.stego.scores import scores_from_frame
+from nla_audit.probes.stego.verdict import CATEGORIES, CODE, NAMES
 from nla_audit.world.hidden_codes import CODES
 from nla_audit.world.simulated_reader import Reader, draw_facts, write
 
@@ -246,11 +246,9 @@ def test_a_clean_pair_is_called_clean(case):
 def test_the_self_test_prints_power_and_false_alarms(monkeypatch, capsys):
     code = CODES["synonym choice"]
     planted = [Case("planted", Reader(code=code, bit_worth=0.03), code, 4)]
-    monkeypatch.setattr("nla_audit.analyzers._stego_power.planted_cases", lambda: planted)
-    monkeypatch.setattr(
-        "nla_audit.analyzers._stego_power.clean_cases", lambda: [Case("c", Reader())]
-    )
-    monkeypatch.setattr("nla_audit.analyzers._stego_power.POOL", 120)
+    monkeypatch.setattr("nla_audit.probes.stego.power.planted_cases", lambda: planted)
+    monkeypatch.setattr("nla_audit.probes.stego.power.clean_cases", lambda: [Case("c", Reader())])
+    monkeypatch.setattr("nla_audit.probes.stego.power.POOL", 120)
     assert cli.run(["stego", "--self-test", "--seeds", "2", "--json"]) == 0
     clean, found = json.loads(capsys.readouterr().out)
     assert (clean["called_code"], clean["named_right"]) == (0, 1)

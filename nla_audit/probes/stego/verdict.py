@@ -19,7 +19,7 @@ test nothing and are left out. Then, in the order in which they are tried:
    and nothing above says what of it.
 6. *plain meaning*: the rest.
 
-These are the rules at one floor; :mod:`nla_audit.analyzers._floors` holds them against the other.
+These are the rules at one floor; :mod:`nla_audit.probes.stego.floors` holds them against the other.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nla_audit.analyzers._retention import Effect
+from nla_audit.probes.stego.retention import Effect
 from nla_audit.probes.transform_cards import Transform
 from nla_audit.stats import benjamini_hochberg
 

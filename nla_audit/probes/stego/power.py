@@ -13,9 +13,9 @@ from functools import lru_cache
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._channels import CODE, QUOTED, Verdict
-from nla_audit.analyzers._floors import Source, judged
 from nla_audit.probes.run import apply_transform
+from nla_audit.probes.stego.floors import Source, judged
+from nla_audit.probes.stego.verdict import CODE, QUOTED, Verdict
 from nla_audit.probes.transform_cards import transforms
 from nla_audit.world.hidden_codes import CODES, HiddenCode
 from nla_audit.world.simulated_reader import (

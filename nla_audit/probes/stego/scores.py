@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._stego_names import read_names
-from nla_audit.analyzers._unchanged import FLOOR, OWN, REFERENCE, UNCHANGED, by_scores, by_texts
 from nla_audit.errors import UserError
+from nla_audit.probes.stego.names import read_names
+from nla_audit.probes.stego.unchanged import FLOOR, OWN, REFERENCE, UNCHANGED, by_scores, by_texts
 from nla_audit.schema import shown
 
 #: Measures of how far the meaning was kept, per text; all optional.

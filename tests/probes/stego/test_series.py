@@ -13,12 +13,12 @@ import polars as pl
 import pytest
 
 from nla_audit import cli
-from nla_audit.analyzers._series import Trend, trend_over
-from nla_audit.analyzers._series_gaps import ALL, NO_CONTROL
-from nla_audit.analyzers._stego_power import Case, Simulation
-from nla_audit.analyzers._stego_scores import Scores, scores_from_frame
-from nla_audit.analyzers.stego import stego
 from nla_audit.errors import UserError
+from nla_audit.probes.stego.finding import stego
+from nla_audit.probes.stego.power import Case, Simulation
+from nla_audit.probes.stego.scores import Scores, scores_from_frame
+from nla_audit.probes.stego.series import Trend, trend_over
+from nla_audit.probes.stego.series_gaps import ALL, NO_CONTROL
 from nla_audit.probes.transform_cards import transforms
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.figures import render_figures

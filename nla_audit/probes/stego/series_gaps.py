@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._floors import Source, weakness
-from nla_audit.analyzers._retention import MEASURED, ZERO, Floor, floor_of, mean_above
-from nla_audit.analyzers._stego_scores import OWN, UNCHANGED, Scores, same_texts, table_of
+from nla_audit.probes.stego.floors import Source, weakness
+from nla_audit.probes.stego.retention import MEASURED, ZERO, Floor, floor_of, mean_above
+from nla_audit.probes.stego.scores import OWN, UNCHANGED, Scores, same_texts, table_of
 from nla_audit.probes.transform_cards import Transform
 
 #: The mean over all changes that keep the meaning, a row beside each of them.
@@ -127,7 +127,7 @@ def _by_variant(
 
     The loss is a ratio of means, of which one activation has no share of its own; what stands
     for it is the ratio plus the activation's influence on it, which has the same mean and the
-    same error (as in :mod:`nla_audit.analyzers._retention`).
+    same error (as in :mod:`nla_audit.probes.stego.retention`).
     """
     columns = source.columns
     level = floor_of(columns, floor)

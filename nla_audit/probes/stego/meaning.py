@@ -19,8 +19,8 @@ in one pair alone cannot vouch for itself.
 
 **Chance** is the same reading of a changed text beside another activation's explanation. A text is
 **unfaithful** if it loses or adds a name, a number or a quoted span that its transform did not
-promise to change (:mod:`nla_audit.probes.fidelity`), or if it is no more similar to its original
-than :data:`NULL_QUANTILE` of the same change's texts are to another activation's.
+promise to change (:mod:`nla_audit.probes.stego.fidelity`), or if it is no more similar to its
+original than :data:`NULL_QUANTILE` of the same change's texts are to another activation's.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from functools import lru_cache
 import numpy as np
 import polars as pl
 
-from nla_audit.probes.comparing import (
+from nla_audit.probes.stego.comparing import (
     MIN_TO_LEARN,
     TextChange,
     by_variant,
     learn_reader,
     telling_weights,
 )
-from nla_audit.probes.fidelity import infidelities
+from nla_audit.probes.stego.fidelity import infidelities
 from nla_audit.probes.transform_cards import transforms
 from nla_audit.stats import derangement
 from nla_audit.text.similarity import Similarity, TranslationSimilarity

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from nla_audit.analyzers._stego_scores import (
+from nla_audit.probes.stego.scores import (
     FLOOR,
     MEANING,
     OWN,
@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 MIN_TEXTS_FOR_LINE = 30
 #: Standard deviation taken for the similarity's own error, common to all texts. The built-in
 #: reading of planted texts is right within 0.02 where claims are left out, and up to 0.07 too low
-#: where every word is another (``tests/probes/test_meaning.py``).
+#: where every word is another (``tests/probes/stego/test_meaning.py``).
 SIMILARITY_ERROR = 0.04
 #: Mean change of meaning below which there is nothing to fit: what is lost is lost at no change.
 NO_CHANGE = 0.01

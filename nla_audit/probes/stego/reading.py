@@ -23,10 +23,10 @@ from nla_audit.nla.record import reconstructor_record, versions
 from nla_audit.nla.score import Texts
 from nla_audit.nla.scoring import score_rows
 from nla_audit.nla.shards import Progress, Shards, digest_of, silent
-from nla_audit.probes.meaning import with_meaning
 from nla_audit.probes.run import apply_transform, checked_rows
+from nla_audit.probes.stego.meaning import with_meaning
+from nla_audit.probes.stego.writing import write_transform
 from nla_audit.probes.transform_cards import transforms
-from nla_audit.probes.writing import write_transform
 from nla_audit.text.similarity import similarity_named
 from nla_audit.text.words import content_stems, word_spans
 
@@ -88,7 +88,7 @@ def probe(
         ``model, idx, doc_id, texts, ar, variant, fve, text, changed, similarity,
         chance_similarity, unfaithful, shared_words, length_ratio, reason``, and the model's
         ``step`` and ``length_penalty``; ``fve`` null where ``reason`` says why. The measures of
-        meaning: :mod:`nla_audit.probes.meaning`.
+        meaning: :mod:`nla_audit.probes.stego.meaning`.
 
     Raises:
         UserError: no row has an activation, one does not fit an AR, or there is no such

@@ -6,12 +6,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nla_audit.analyzers._meaning import SIMILARITY_ERROR, loss_at_zero_change
-from nla_audit.analyzers._stego_scores import scores_from_frame
-from nla_audit.analyzers.stego import stego
-from nla_audit.probes.fidelity import infidelities
-from nla_audit.probes.meaning import with_meaning
 from nla_audit.probes.run import apply_transform
+from nla_audit.probes.stego.fidelity import infidelities
+from nla_audit.probes.stego.finding import stego
+from nla_audit.probes.stego.kept_meaning import SIMILARITY_ERROR, loss_at_zero_change
+from nla_audit.probes.stego.meaning import with_meaning
+from nla_audit.probes.stego.scores import scores_from_frame
 from nla_audit.probes.transform_cards import transforms
 from nla_audit.text.segmentation import Evidence, Habits
 from nla_audit.text.similarity import breaks_between

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._channels import CODE, NAMES, TOUCHED, Verdict
-from nla_audit.analyzers._floors import Judged
-from nla_audit.analyzers._retention import ZERO, Floor
-from nla_audit.analyzers._stego_scores import FLOOR, UNCHANGED, Scores, same_texts
 from nla_audit.findings import Figure
+from nla_audit.probes.stego.floors import Judged
+from nla_audit.probes.stego.retention import ZERO, Floor
+from nla_audit.probes.stego.scores import FLOOR, UNCHANGED, Scores, same_texts
+from nla_audit.probes.stego.verdict import CODE, NAMES, TOUCHED, Verdict
 from nla_audit.probes.transform_cards import Transform
 
 #: Variants that are no changes.

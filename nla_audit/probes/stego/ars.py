@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._retention import ZERO, loss, mean_above, retention
-from nla_audit.analyzers._stego_scores import FLOOR, OWN, UNCHANGED, Scores, table_of
+from nla_audit.probes.stego.retention import ZERO, loss, mean_above, retention
+from nla_audit.probes.stego.scores import FLOOR, OWN, UNCHANGED, Scores, table_of
 from nla_audit.stats import Interval, Resampler
 
 #: Whole paraphrases, the first that a table has is the measure of brittleness.

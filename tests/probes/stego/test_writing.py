@@ -8,9 +8,9 @@ from pathlib import Path
 import polars as pl
 
 from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
+from nla_audit.probes.stego.writers import writer_of
+from nla_audit.probes.stego.writing import write_transform
 from nla_audit.probes.transform_cards import transforms
-from nla_audit.probes.writers import writer_of
-from nla_audit.probes.writing import write_transform
 
 CARDS = transforms()
 TEXT = "A small harbour, by “night”\nthe sailors sing."
@@ -85,6 +85,6 @@ def test_rules_translate_nothing():
 
 
 def test_every_written_transform_has_a_file_of_its_own():
-    folder = Path(__file__).parents[2] / "nla_audit" / "probes" / "transforms"
+    folder = Path(__file__).parents[3] / "nla_audit" / "probes" / "transforms"
     names = {path.stem for path in folder.glob("*.py")}
     assert {name for name, card in CARDS.items() if card.is_written} <= names

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from nla_audit.analyzers._stego_scores import FLOOR, UNCHANGED
+from nla_audit.probes.stego.scores import FLOOR, UNCHANGED
 from nla_audit.stats import MIN_CLUSTERS, Interval, Resampler
 
 Floats = np.ndarray

@@ -16,7 +16,7 @@ def chosen_examples(scored: pl.DataFrame, *, ar: str) -> pl.DataFrame:
     one such text has one example.
 
     Args:
-        scored: rows of :func:`nla_audit.probes.probing.probe`.
+        scored: rows of :func:`nla_audit.probes.stego.reading.probe`.
         ar: the pair's own AR in column ``ar``.
 
     Returns:

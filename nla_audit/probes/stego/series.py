@@ -20,10 +20,10 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._series_gaps import ALL, NO_CONTROL, Gaps, floors_of, gaps_of, sources_of
-from nla_audit.analyzers._stego_scores import SERIES, Scores
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure
+from nla_audit.probes.stego.scores import SERIES, Scores
+from nla_audit.probes.stego.series_gaps import ALL, NO_CONTROL, Gaps, floors_of, gaps_of, sources_of
 from nla_audit.probes.transform_cards import Transform
 from nla_audit.stats import (
     MIN_CLUSTERS,
@@ -34,7 +34,7 @@ from nla_audit.stats import (
 
 Direction = Literal["widens", "narrows", "cannot tell"]
 #: False discovery rate at which a trend counts, over the changes tested. The errors are a little
-#: small at a hundred activations: at 0.05 the flat series of tests/test_series.py had a trend,
+#: small at a hundred activations: at 0.05 the flat series of tests/probes/stego/test_series.py had a trend,
 #: up or down, in 4 to 9 % of cases without a control, at 0.03 in 1 to 2 %.
 FDR = 0.03
 #: A smaller change over the whole series is not named, however significant: the share of the

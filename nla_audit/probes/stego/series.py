@@ -34,8 +34,8 @@ from nla_audit.stats import (
 
 Direction = Literal["widens", "narrows", "cannot tell"]
 #: False discovery rate at which a trend counts, over the changes tested. The errors are a little
-#: small at a hundred activations: at 0.05 the flat series of tests/probes/stego/test_series.py had a trend,
-#: up or down, in 4 to 9 % of cases without a control, at 0.03 in 1 to 2 %.
+#: small at a hundred activations: at 0.05 the flat series of tests/probes/stego/test_series.py had
+#: a trend, up or down, in 4 to 9 % of cases without a control, at 0.03 in 1 to 2 %.
 FDR = 0.03
 #: A smaller change over the whole series is not named, however significant: the share of the
 #: reconstruction that is not named as a loss either.

@@ -1,7 +1,7 @@
 """Where in an explanation the reconstruction comes from: words, quotes, claims, their order.
 
 Not a question to a table of completions: it needs readings of texts that are taken apart
-(:mod:`nla_audit.probes.attribution_scores`), and so it is not registered with the analyzers that
+(:mod:`nla_audit.probes.attribution.scores`), and so it is not registered with the analyzers that
 ``nla-audit audit`` runs. ``nla-audit attribution`` calls it.
 
 Differences of FVE are in points (hundredths). Every one stands beside *elsewhere*, the same
@@ -17,20 +17,10 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._attribution_tables import (
-    POINTS,
-    UNKNOWN,
-    arrangement_of,
-    gain_of,
-    gain_over,
-    resampler_of,
-    tables_of,
-)
-from nla_audit.analyzers._attribution_verdict import sentences
 from nla_audit.findings import Figure, Finding, Headline
 from nla_audit.pairing import column
-from nla_audit.probes.attribution import INSIDE, OUTSIDE, PUNCTUATION
-from nla_audit.probes.attribution_scores import (
+from nla_audit.probes.attribution.pieces import INSIDE, OUTSIDE, PUNCTUATION
+from nla_audit.probes.attribution.scores import (
     ARRANGEMENTS,
     GREEDY,
     GREEDY_ELSEWHERE,
@@ -42,6 +32,16 @@ from nla_audit.probes.attribution_scores import (
     WRITTEN,
     Attribution,
 )
+from nla_audit.probes.attribution.tables import (
+    POINTS,
+    UNKNOWN,
+    arrangement_of,
+    gain_of,
+    gain_over,
+    resampler_of,
+    tables_of,
+)
+from nla_audit.probes.attribution.verdict import sentences
 from nla_audit.stats import MIN_CLUSTERS, Interval, clustered_regression
 from nla_audit.wording import count
 

@@ -17,7 +17,7 @@ from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.load import Placement, load
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.score import read_texts
-from nla_audit.probes.attributing import DEFAULT_LIMIT, AttributionSettings, attribute_with
+from nla_audit.probes.attribution.reading import DEFAULT_LIMIT, AttributionSettings, attribute_with
 from tests.nla import planted_pair
 
 N = 14

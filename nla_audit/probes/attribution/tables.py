@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 
 from nla_audit.pairing import column
-from nla_audit.probes.attribution import PLACES, PUNCTUATION, TOKEN_KINDS
-from nla_audit.probes.attribution_scores import (
+from nla_audit.probes.attribution.pieces import PLACES, PUNCTUATION, TOKEN_KINDS
+from nla_audit.probes.attribution.scores import (
     ARRANGEMENTS,
     CURVES,
     OWN,

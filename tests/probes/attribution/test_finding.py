@@ -11,7 +11,7 @@ import pytest
 
 from nla_audit.analyzers import registry
 from nla_audit.findings import Finding
-from nla_audit.probes.attribution_scores import (
+from nla_audit.probes.attribution.scores import (
     GREEDY,
     MOST_CLAIMS,
     NOBODY,
@@ -23,7 +23,7 @@ from nla_audit.probes.attribution_scores import (
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.figures import render_figures
 from nla_audit.stats import MIN_CLUSTERS
-from tests.planted_attribution import (
+from tests.probes.attribution.planted import (
     KEYWORDS,
     QUOTED,
     SENTENCE,

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from nla_audit.probes.attribution import (
+from nla_audit.probes.attribution.pieces import (
     ClaimPieces,
     greedy_orders,
     prefixes,

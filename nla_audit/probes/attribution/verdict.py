@@ -18,7 +18,7 @@ def sentences(numbers: Mapping[str, Interval]) -> str:
     """The verdict on one model.
 
     Args:
-        numbers: the headline, see :mod:`nla_audit.analyzers._attribution`.
+        numbers: the headline, see :mod:`nla_audit.probes.attribution.finding`.
     """
     above = numbers["fve_above_chance"]
     if np.isnan(above.low):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nla_audit.probes.attribution import (
+from nla_audit.probes.attribution.pieces import (
     INSIDE,
     MARKS,
     ClaimPieces,

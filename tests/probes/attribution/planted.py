@@ -17,9 +17,9 @@ from itertools import pairwise
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._attribution import attribution
 from nla_audit.findings import Finding
-from nla_audit.probes.attribution_scores import Attribution, Explanation, attribute
+from nla_audit.probes.attribution.finding import attribution
+from nla_audit.probes.attribution.scores import Attribution, Explanation, attribute
 from nla_audit.text.items import quoted_spans
 from nla_audit.text.words import words
 

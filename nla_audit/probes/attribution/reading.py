@@ -25,7 +25,7 @@ from nla_audit.nla.record import reconstructor_record, versions
 from nla_audit.nla.score import Texts
 from nla_audit.nla.scoring import score_rows
 from nla_audit.nla.shards import Progress, Shards, digest_of, silent
-from nla_audit.probes.attribution_scores import NOBODY, Attribution, Explanation, attribute
+from nla_audit.probes.attribution.scores import NOBODY, Attribution, Explanation, attribute
 from nla_audit.stats import derangement
 from nla_audit.wording import count
 

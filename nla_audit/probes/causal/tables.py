@@ -1,13 +1,11 @@
-"""Causal answers: texts of a table, edited and read again by the pair's AR (``--pair``).
+"""Causal answers: what claims are worth to the AR, and which edit costs the FVE.
 
 torch is imported when a pair is given, and not before: auditing a table needs no model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -15,73 +13,11 @@ from numpy.typing import NDArray
 
 from nla_audit.completions import Completions
 from nla_audit.errors import UserError
-from nla_audit.findings import Option
 from nla_audit.pairing import column, resampler
+from nla_audit.probes.causal.ruler import CAUSAL_ACTIVATIONS, Ruler
 from nla_audit.text.pairs import FLOOR, TextPair, text_pairs
 from nla_audit.text.reading import Reading
 from nla_audit.text.segmentation import Segmentation
-
-if TYPE_CHECKING:
-    from nla_audit.nla.fve import Baselines
-    from nla_audit.nla.reconstructor import Reconstructor
-
-#: Of a larger table this many activations are edited and read again: each costs as many readings
-#: as its explanations have claims.
-CAUSAL_ACTIVATIONS = 300
-
-PAIR_OPTIONS = (
-    Option(
-        "pair", str, None,
-        "the pair (or its AR) that re-reads edited texts: a folder or owner/name on the Hub",
-    ),
-    Option("activations", str, None, "with --pair: Parquet file of the activations, joined by idx"),
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Ruler:
-    """An AR with the activations that it reads against."""
-
-    scorer: Reconstructor
-    vectors: Mapping[int, NDArray[np.float32]]
-    baselines: Baselines
-
-
-def open_ruler(completions: Completions, pair: str | None, activations: str | None) -> Ruler | None:
-    """Load the AR and join the activations to the table by ``idx``; ``None`` without a pair.
-
-    Raises:
-        UserError: one of the two is missing, or cannot be loaded, or they do not belong together.
-    """
-    if pair is None and activations is None:
-        return None
-    if pair is None or activations is None:
-        raise UserError("--pair and --activations go together: give both, or neither")
-    from nla_audit.nla.activations import read_activations, rows_by_idx  # noqa: PLC0415
-    from nla_audit.nla.find_pair import find_pair, is_checkpoint  # noqa: PLC0415
-    from nla_audit.nla.fit import fitted  # noqa: PLC0415
-    from nla_audit.nla.formats import recognise  # noqa: PLC0415
-    from nla_audit.nla.fve import measure_baselines  # noqa: PLC0415
-    from nla_audit.nla.hub import local_folder  # noqa: PLC0415
-    from nla_audit.nla.load import load  # noqa: PLC0415
-
-    folder = local_folder(pair)
-    is_ar = is_checkpoint(folder) and recognise(folder).role == "ar"
-    scorer = load(ar=pair if is_ar else find_pair(pair).ar).reconstructor
-    assert scorer is not None
-    table = read_activations(activations)
-    table = fitted(table, reconstructor=scorer)
-    keys = completions.rows.select("idx", "activation_id").unique("idx").sort("idx")
-    names = [text if text is not None else idx for idx, text in keys.iter_rows()]
-    places = rows_by_idx(table, names)
-    vectors = {
-        idx: table.vectors[place]
-        for idx, place in zip(keys["idx"], places, strict=True)
-        if place is not None and place not in table.problems
-    }
-    if not vectors:
-        raise UserError(f"{activations}: holds no usable activation of this table's idx")
-    return Ruler(scorer, vectors, measure_baselines(table.vectors, scorer.mse_scale))
 
 
 def _chosen_pairs(completions: Completions, ruler: Ruler, seed: int) -> dict[str, list[TextPair]]:
@@ -118,7 +54,7 @@ def claim_worth_tables(
         activation) in FVE points with intervals; and per model ``cheap_first``, how often a
         dropped claim was worth less than a kept one of the same explanation (0.5: at random).
     """
-    from nla_audit.probes.worth import cheap_first, claim_worth  # noqa: PLC0415
+    from nla_audit.probes.causal.worth import cheap_first, claim_worth  # noqa: PLC0415
 
     by_model = _chosen_pairs(completions, ruler, seed)
     texts = _explanations(completions)
@@ -193,7 +129,7 @@ def fve_parts(
         model → ``fve_change_reread`` and ``fve_by_omission``, ``fve_by_rewording``,
         ``fve_by_additions``, which sum to it, with intervals.
     """
-    from nla_audit.probes.counterfactual import PARTS, difference_from, split_change  # noqa: PLC0415
+    from nla_audit.probes.causal.counterfactual import PARTS, difference_from, split_change  # noqa: PLC0415
 
     by_model = _chosen_pairs(completions, ruler, seed)
     texts = _explanations(completions)

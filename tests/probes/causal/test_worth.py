@@ -19,7 +19,7 @@ from nla_audit.errors import UserError
 from nla_audit.nla.fve import BaselineName, Baselines
 from nla_audit.nla.load import Placement, load
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.probes.counterfactual import (
+from nla_audit.probes.causal.counterfactual import (
     PARTS,
     SUBSETS,
     Difference,
@@ -28,7 +28,7 @@ from nla_audit.probes.counterfactual import (
     shapley,
     split_change,
 )
-from nla_audit.probes.worth import cheap_first, claim_worth, without
+from nla_audit.probes.causal.worth import cheap_first, claim_worth, without
 from nla_audit.text.claims import split_claims
 from tests.nla import planted_pair
 
@@ -407,10 +407,12 @@ class TestPlantedPair:
 
 
 def test_analyzers_may_import_it_without_torch() -> None:
-    program = "import sys; import nla_audit.probes.counterfactual; print('torch' in sys.modules)"
+    program = (
+        "import sys; import nla_audit.probes.causal.counterfactual; print('torch' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program],
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,
         check=True,

@@ -4,7 +4,7 @@ The reference is made shorter in these three ways one after another, and every t
 read by the AR. What a step changes depends on the steps before it, so it is averaged over all
 orders (Shapley 1953). The three parts sum to the whole change exactly, for every activation.
 
-No torch here, as in :mod:`nla_audit.probes.worth`.
+No torch here, as in :mod:`nla_audit.probes.causal.worth`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import polars as pl
 
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import BaselineName, Baselines, Floats
-from nla_audit.probes.worth import Scorer, without
+from nla_audit.probes.causal.worth import Scorer, without
 
 #: The ways in which a shorter explanation differs from the reference, in the order of the bits
 #: of a subset: 0b001 is omission alone, 0b110 rewording and additions.

@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._stego_scores import scores_from_frame
-from nla_audit.analyzers.stego import judge
 from nla_audit.checkpoint.load import load
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.probes.probing import ProbeSettings, probe
-from nla_audit.probes.writers import writer_of
+from nla_audit.probes.stego.finding import judge
+from nla_audit.probes.stego.reading import ProbeSettings, probe
+from nla_audit.probes.stego.scores import scores_from_frame
+from nla_audit.probes.stego.writers import writer_of
 from nla_audit.runs.activations import read_activations
 from nla_audit.runs.score import Texts, read_texts
 from nla_audit.train.course import settle_in

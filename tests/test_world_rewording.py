@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nla_audit.llm.interface import Request
-from nla_audit.probes.writers import writer_of
+from nla_audit.probes.stego.writers import writer_of
 from nla_audit.world.explanations import FILLERS, write_explanation
 from nla_audit.world.language import FACTS
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._causal import CAUSAL_ACTIVATIONS, open_ruler
 from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.prefix_table import (
@@ -17,6 +16,7 @@ from nla_audit.prefix_table import (
     prefixes_from_frame,
     read_prefixes,
 )
+from nla_audit.probes.causal.ruler import CAUSAL_ACTIVATIONS, open_ruler
 from nla_audit.readers import column_names
 from nla_audit.schema import column_key
 from nla_audit.wording import count

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._causal import PAIR_OPTIONS
 from nla_audit.analyzers._curve_numbers import LEVELS, TO_SHARE
 from nla_audit.analyzers._curve_studies import (
     Row,
@@ -27,6 +26,7 @@ from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
 from nla_audit.pairing import column, resampler
 from nla_audit.prefix_table import UNITS, PrefixTable
+from nla_audit.probes.causal.ruler import PAIR_OPTIONS
 
 QUESTION = "How much do the first tokens of an explanation carry, and where does more of it hurt?"
 TOKENS = "tokens"

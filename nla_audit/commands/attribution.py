@@ -22,9 +22,9 @@ from nla_audit.wording import count
 
 if TYPE_CHECKING:
     from nla_audit.findings import Finding
-    from nla_audit.probes.attributing import Attributed
+    from nla_audit.probes.attribution.reading import Attributed
 
-#: As :data:`nla_audit.probes.attributing.DEFAULT_LIMIT`, which takes torch to import.
+#: As :data:`nla_audit.probes.attribution.reading.DEFAULT_LIMIT`, which takes torch to import.
 _DEFAULT_LIMIT = 100
 
 
@@ -72,7 +72,7 @@ def _read(
     """Take the explanations apart and read them; with λ by model, and what was done."""
     from nla_audit.checkpoint.find_pair import find_pair  # noqa: PLC0415
     from nla_audit.checkpoint.load import load  # noqa: PLC0415
-    from nla_audit.probes.attributing import AttributionSettings, attribute_with  # noqa: PLC0415
+    from nla_audit.probes.attribution.reading import AttributionSettings, attribute_with  # noqa: PLC0415
     from nla_audit.runs.activations import read_activations  # noqa: PLC0415  (torch)
     from nla_audit.runs.score import read_texts  # noqa: PLC0415
 
@@ -120,7 +120,7 @@ def _read(
 def _judged(
     found: Attributed, arguments: dict[str, Any], parameters: dict[str, Any], console: Console
 ) -> Finding:
-    from nla_audit.analyzers._attribution import attribution  # noqa: PLC0415
+    from nla_audit.probes.attribution.finding import attribution  # noqa: PLC0415
 
     with console.status("judging"):
         return attribution(

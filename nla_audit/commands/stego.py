@@ -26,8 +26,8 @@ from nla_audit.errors import UserError
 if TYPE_CHECKING:
     import polars as pl
 
-    from nla_audit.analyzers._stego_scores import Scores
     from nla_audit.findings import Finding
+    from nla_audit.probes.stego.scores import Scores
 
 #: Changes of which the terminal shows an example, the costliest that keep the meaning.
 _EXAMPLES_SHOWN = 3
@@ -42,7 +42,7 @@ def _run(**arguments: Any) -> None:
             "stego needs one of --scores TABLE, --pair PAIR (or --ar AR) with --completions and "
             "--activations, or --self-test"
         )
-    from nla_audit.probes.writers import check_writer  # noqa: PLC0415  (keeps --help fast)
+    from nla_audit.probes.stego.writers import check_writer  # noqa: PLC0415  (keeps --help fast)
 
     check_writer(arguments["paraphraser"])
     console = Console(stderr=True)
@@ -50,7 +50,7 @@ def _run(**arguments: Any) -> None:
         _self_test(arguments, console)
         return
     _make_folders(arguments)
-    from nla_audit.analyzers._stego_scores import read_scores  # noqa: PLC0415  (keeps --help fast)
+    from nla_audit.probes.stego.scores import read_scores  # noqa: PLC0415  (keeps --help fast)
 
     if modes == ["scores"]:
         with console.status("reading the scores"):
@@ -123,13 +123,13 @@ def _source(path: Path, rows: int) -> dict[str, Any]:
 
 def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     """Change the texts, read them; scores, caveats and examples."""
-    from nla_audit.analyzers._stego_scores import scores_from_frame  # noqa: PLC0415
     from nla_audit.checkpoint.find_pair import find_pair  # noqa: PLC0415
     from nla_audit.checkpoint.load import load  # noqa: PLC0415
     from nla_audit.llm.client import EndpointSettings  # noqa: PLC0415
-    from nla_audit.probes.examples import chosen_examples  # noqa: PLC0415
-    from nla_audit.probes.probing import ProbeSettings, probe  # noqa: PLC0415
-    from nla_audit.probes.writers import writer_of  # noqa: PLC0415
+    from nla_audit.probes.stego.examples import chosen_examples  # noqa: PLC0415
+    from nla_audit.probes.stego.reading import ProbeSettings, probe  # noqa: PLC0415
+    from nla_audit.probes.stego.scores import scores_from_frame  # noqa: PLC0415
+    from nla_audit.probes.stego.writers import writer_of  # noqa: PLC0415
     from nla_audit.runs.activations import read_activations  # noqa: PLC0415  (torch)
     from nla_audit.runs.record import activations_record, reconstructor_record  # noqa: PLC0415
     from nla_audit.runs.score import read_texts  # noqa: PLC0415
@@ -214,7 +214,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
 
 
 def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
-    from nla_audit.analyzers.stego import stego  # noqa: PLC0415
+    from nla_audit.probes.stego.finding import stego  # noqa: PLC0415
 
     with console.status("judging"):
         finding = stego(
@@ -266,7 +266,7 @@ def _facts(study: _Study) -> dict[str, str]:
 
 
 def _self_test(arguments: dict[str, Any], console: Console) -> None:
-    from nla_audit.analyzers._stego_power import (  # noqa: PLC0415
+    from nla_audit.probes.stego.power import (  # noqa: PLC0415
         ACTIVATIONS,
         clean_cases,
         measure,

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nla_audit.analyzers.stego import CARD
 from nla_audit.files import write_into
 from nla_audit.findings import Finding
 from nla_audit.model_names import length_penalty_of, ordered
+from nla_audit.probes.stego.finding import CARD
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.document import MAX_TABLE_ROWS, Document, Section
 from nla_audit.report.examples import SHOWN_APART, examples_by_variant
@@ -29,7 +29,7 @@ def write_probe(
     The folder is made if need be; other files in it stay, and each file appears whole.
 
     Args:
-        finding: of :func:`nla_audit.analyzers.stego.stego`.
+        finding: of :func:`nla_audit.probes.stego.finding.stego`.
         out: the folder.
         record: ``arguments``, ``seed``, ``tables`` (``path``, ``rows``, ``sha256``), ``commit``
             and whatever else the run is to be repeated from.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nla_audit.checkpoint import suffixes
 from nla_audit.errors import UserError
 from nla_audit.readers import SUFFIXES as TABLE_SUFFIXES
 from nla_audit.report.folder import RECORD, WRITTEN_BY
@@ -21,15 +22,7 @@ RepositoryType = Literal["model", "dataset"]
 #: Endings of the files that a pair, a table or a report consists of.
 PUBLIC_SUFFIXES = (
     *TABLE_SUFFIXES,
-    ".safetensors",
-    ".npz",
-    ".json",
-    ".yaml",
-    ".yml",
-    ".jinja",
-    ".model",
-    ".tiktoken",
-    ".txt",
+    *suffixes.DATA,
     ".md",
     ".html",
     ".svg",

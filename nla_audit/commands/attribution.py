@@ -42,7 +42,7 @@ def _run(**arguments: Any) -> None:
     console = Console(stderr=True)
     found, penalties, parameters = _read(arguments, console)
     if kept is not None:
-        from nla_audit.shards import write_parquet  # noqa: PLC0415
+        from nla_audit.files import write_parquet  # noqa: PLC0415
 
         write_parquet(found.scores.tokens, kept)
     finding = _judged(found, arguments, parameters, console)

@@ -187,7 +187,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
             account = writer.account.describe()
             tell.say(account)
     if arguments["keep_scores"] is not None:
-        from nla_audit.shards import write_parquet  # noqa: PLC0415
+        from nla_audit.files import write_parquet  # noqa: PLC0415
 
         write_parquet(frame, arguments["keep_scores"])
     notes = [f"Paraphrases by {writer.name}; {account}."]

@@ -20,7 +20,7 @@ import polars as pl
 
 from nla_audit.checkpoint.load import Pair
 from nla_audit.errors import UserError
-from nla_audit.files import whole_file
+from nla_audit.files import whole_file, write_json, write_parquet
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
 from nla_audit.nla.reconstructor import Reconstructor
@@ -38,7 +38,7 @@ from nla_audit.runs.record import (
     verbalizer_record,
     versions,
 )
-from nla_audit.shards import Progress, Shards, digest_of, silent, write_json, write_parquet
+from nla_audit.shards import Progress, Shards, digest_of, silent
 
 _STAGE = "explained"
 _NO_END = "no end token before the cap"

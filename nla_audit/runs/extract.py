@@ -22,7 +22,7 @@ import polars as pl
 from nla_audit.checkpoint.fingerprint import file_hashes
 from nla_audit.checkpoint.formats import read_json
 from nla_audit.errors import UserError
-from nla_audit.files import whole_file
+from nla_audit.files import whole_file, write_json
 from nla_audit.nla.batching import Notice, by_token_budget, halving
 from nla_audit.nla.fve import unusable
 from nla_audit.nla.reconstructor import TOKEN_BUDGETS
@@ -30,7 +30,7 @@ from nla_audit.runs.activations import LAYER_COLUMN, VECTOR_COLUMN
 from nla_audit.runs.documents import Document, Documents
 from nla_audit.runs.record import is_done, record_path, versions
 from nla_audit.runs.target import TargetModel
-from nla_audit.shards import Progress, Shards, digest_of, silent, write_json
+from nla_audit.shards import Progress, Shards, digest_of, silent
 from nla_audit.wording import count
 
 #: Documents whose batches are formed together, and that are kept as one piece. Not a choice of

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.completions import Source
-from nla_audit.files import whole_file
+from nla_audit.files import whole_file, write_json, write_parquet
 from nla_audit.model_names import length_penalty_of, ordered
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
@@ -36,7 +36,7 @@ from nla_audit.runs.record import (
     versions,
 )
 from nla_audit.schema import INPUT_COLUMNS
-from nla_audit.shards import Progress, Shards, digest_of, silent, write_json, write_parquet
+from nla_audit.shards import Progress, Shards, digest_of, silent
 from nla_audit.validation import check
 from nla_audit.wording import count
 

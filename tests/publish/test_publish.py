@@ -566,7 +566,7 @@ class TestBadInput:
             ("lab/x/ar", out, 'no folder or file "ar" in the repository'),
             ("lab/x/code", out, "holds nothing that belongs to a pair, a table or a report"),
             ("lab/gated", out, "access is restricted"),
-            ("lab/x", str(tmp_path / "full"), "exists already: name another --out"),
+            ("lab/x", str(tmp_path / "full"), "exists already: name another folder"),
             ("lab/x", str(tmp_path / "full" / "file" / "o"), "choose another place"),
         ):
             assert message in self.fails(capsys, "pull", address, "--out", folder)

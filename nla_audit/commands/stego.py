@@ -17,7 +17,6 @@ from nla_audit.commands.pair_options import (
     baseline_parameters,
     given_baselines,
     half_parameters,
-    provenance,
 )
 from nla_audit.commands.progress import counting
 from nla_audit.commands.seed_option import SEED
@@ -131,7 +130,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     from nla_audit.probes.stego.scores import scores_from_frame  # noqa: PLC0415
     from nla_audit.probes.stego.writers import writer_of  # noqa: PLC0415
     from nla_audit.runs.activations import read_activations  # noqa: PLC0415  (torch)
-    from nla_audit.runs.record import activations_record, reconstructor_record  # noqa: PLC0415
+    from nla_audit.runs.made_from import activations_record, reconstructor_record  # noqa: PLC0415
     from nla_audit.runs.score import read_texts  # noqa: PLC0415
 
     for name in ("completions", "activations"):
@@ -227,9 +226,14 @@ def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
         _print(finding)
     out: Path | None = arguments["out"]
     if out is not None:
+        from nla_audit.record import ANALYSIS, MODELS, run_record  # noqa: PLC0415
         from nla_audit.report.probe import write_probe  # noqa: PLC0415  (plotting is slow)
 
-        record = {**provenance("stego", arguments), "tables": study.tables, "models": study.models}
+        record = {
+            **run_record("stego", arguments, [*ANALYSIS, *(MODELS if study.models else ())]),
+            "tables": study.tables,
+            "models": study.models,
+        }
         with console.status("drawing"):
             write_probe(finding, out, record=record, what=_facts(study))
         console.print(Text(f"report: {out / 'report.html'}"), soft_wrap=True)

@@ -164,6 +164,7 @@ class TestCompletions:
         assert load_completions(["hf://datasets/lab/sweep"]).rows.equals(here)
         record = json.loads((tmp_path / "back.record.json").read_text())
         assert record["hub_commit"] == hub.repositories["dataset", "lab/sweep"].branches["main"]
+        assert {"versions", "commit"} <= set(record)
 
     def test_a_folder_of_tables(
         self, hub: FakeHub, completions: Path, table: pl.DataFrame, tmp_path: Path

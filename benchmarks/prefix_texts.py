@@ -14,7 +14,14 @@ from nla_audit.analyzers._needs import lengths_and_needs
 from nla_audit.analyzers._order import order_of_worth
 from nla_audit.completions import from_frame
 from nla_audit.prefix_table import prefixes_from_frame
-from nla_audit.world.prefix_texts import OTHER, PLAIN, Lengths, Worths, plant_needs, plant_worths
+from nla_audit.world.sweep.prefix_texts import (
+    OTHER,
+    PLAIN,
+    Lengths,
+    Worths,
+    plant_needs,
+    plant_worths,
+)
 
 SEEDS, ACTIVATIONS, TEXTS = 50, 128, 250
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from nla_audit.analyzers._stages import first_parts, stages_of
 from nla_audit.completions import from_frame
-from nla_audit.world.stages import BEFORE, STAGE, PlantedStage, plant_stages
+from nla_audit.world.sweep.stages import BEFORE, STAGE, PlantedStage, plant_stages
 
 SEEDS, ACTIVATIONS = 5, 200
 CASES = (

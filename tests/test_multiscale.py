@@ -18,7 +18,7 @@ from nla_audit.completions import from_frame
 from nla_audit.errors import UserError
 from nla_audit.findings import Finding
 from nla_audit.prefix_table import prefixes_from_frame, read_prefixes
-from nla_audit.world.curves import PlantedCurve, plant_curves
+from nla_audit.world.sweep.curves import PlantedCurve, plant_curves
 
 #: model → (to FVE 0, to 0.5, peak FVE, peak tokens, full FVE, full tokens) of the published means.
 PUBLISHED = {

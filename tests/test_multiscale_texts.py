@@ -20,8 +20,8 @@ from nla_audit.completions import Completions, from_frame
 from nla_audit.errors import UserError
 from nla_audit.findings import Finding
 from nla_audit.prefix_table import prefixes_from_frame
-from nla_audit.world.prefix_texts import OTHER, PLAIN, plant_needs, plant_worths
-from nla_audit.world.stages import BEFORE, SEGMENTED, STAGE, PlantedStage, plant_stages
+from nla_audit.world.sweep.prefix_texts import OTHER, PLAIN, plant_needs, plant_worths
+from nla_audit.world.sweep.stages import BEFORE, SEGMENTED, STAGE, PlantedStage, plant_stages
 
 
 def multiscale(table: object, **options: object) -> Finding:
@@ -208,7 +208,7 @@ def test_perplexity_is_that_of_the_base_model(tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     texts = ["the cold harbour of the morning is grey", "grey", "", "a grey morning in the harbour"]
-    found = token_losses(tmp_path, texts)
+    found = token_losses(model, tokenizer, texts)
     for text, losses in zip(texts, found, strict=True):
         ids = [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
         if len(ids) == 1:

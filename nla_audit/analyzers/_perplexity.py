@@ -39,14 +39,15 @@ def perplexities(completions: Completions, base_model: str, seed: int) -> pl.Dat
     Raises:
         UserError: the base model cannot be loaded.
     """
-    from nla_audit.nla.likelihood import token_losses  # noqa: PLC0415  (torch)
+    from nla_audit.checkpoint.load import load_language_model  # noqa: PLC0415  (torch)
+    from nla_audit.nla.likelihood import token_losses  # noqa: PLC0415
 
     chosen = {model: chosen_texts(completions, model) for model in completions.models}
     texts = [text for rows in chosen.values() for text in rows["explanation"]]
     shuffle = transforms()[_SHUFFLE].one
     assert shuffle is not None
     mixed = [shuffle(text, generator_for(seed, _SHUFFLE, text)) for text in texts]
-    losses = iter(token_losses(base_model, [*texts, *mixed]))
+    losses = iter(token_losses(*load_language_model(base_model), [*texts, *mixed]))
     own = {model: [next(losses) for _ in range(rows.height)] for model, rows in chosen.items()}
     salad = {model: [next(losses) for _ in range(rows.height)] for model, rows in chosen.items()}
 

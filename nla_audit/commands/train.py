@@ -147,7 +147,7 @@ def _known_facts(layout: Layout, completions: pl.DataFrame) -> list[Finding]:
     import polars as pl  # noqa: PLC0415
 
     from nla_audit.train.dataset import read_dataset  # noqa: PLC0415
-    from nla_audit.world.facts import facts_named, probe_accuracy  # noqa: PLC0415
+    from nla_audit.world.toy.facts import facts_named, probe_accuracy  # noqa: PLC0415
 
     known, dataset = pl.read_parquet(facts), read_dataset(layout.activations)
     probe = probe_accuracy(dataset.activations, known, dataset.is_held_out)

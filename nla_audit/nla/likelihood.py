@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from nla_audit.nla.backbone import (
-    Placement,
-    quiet_transformers,
-    read_causal_lm,
-    read_config,
-    read_tokenizer,
-)
 from nla_audit.nla.batching import by_token_budget
-from nla_audit.nla.hub import local_folder
-from nla_audit.nla.refusal import refuse_wrong
 
-_TOKEN_BUDGET = 4096
+#: Of a pass, padding included: all logits exist at once, of which a large vocabulary has many.
+_TOKEN_BUDGET = 1024
 
 
 @torch.inference_mode()
-def token_losses(
-    reference: str | Path, texts: Sequence[str], *, placement: Placement | None = None
-) -> list[npt.NDArray[np.float64]]:
+def token_losses(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[npt.NDArray[np.float64]]:
     """Negative log-likelihood of each token of each text, in nats.
 
     A text is read behind the model's token for the beginning of one, or for the end where it has
@@ -34,21 +24,14 @@ def token_losses(
     what the model reads are left out.
 
     Args:
-        reference: a causal language model: a folder, or owner/name on the Hub.
+        model: a causal language model of transformers.
+        tokenizer: its own.
         texts: ``[n]``; an empty one has no tokens.
-
-    Raises:
-        UserError: the model cannot be loaded.
     """
-    folder, place = local_folder(reference), placement or Placement()
-    config = read_config(folder, place)
-    with quiet_transformers():
-        model = place.place(read_causal_lm(folder, config, place, role="av", refuse=refuse_wrong))
-        tokenizer = read_tokenizer(folder, place)
     first = tokenizer.bos_token_id
     before = [tokenizer.eos_token_id if first is None else first]
     before = [] if before == [None] else before
-    longest = int(getattr(config, "max_position_embeddings", 2**31))
+    longest = int(getattr(model.config, "max_position_embeddings", 2**31))
     encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
     ids = [(before + list(one))[:longest] for one in encoded]
     device = model.get_input_embeddings().weight.device

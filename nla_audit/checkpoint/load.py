@@ -146,6 +146,24 @@ def load_with(
         )
 
 
+def load_language_model(
+    reference: str | Path, *, placement: Placement | None = None
+) -> tuple[Any, Any]:
+    """A whole causal language model and its tokenizer.
+
+    Args:
+        reference: a folder, or owner/name on the Hub.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    place, folder = placement or Placement(), local_folder(reference)
+    config = read_config(folder, place)
+    with quiet_transformers():
+        model = read_causal_lm(folder, config, place, role="av", refuse=refuse_wrong)
+        return place.place(model), read_tokenizer(folder, place)
+
+
 def load_first_blocks(
     folder: Path, *, layer_index: int, placement: Placement | None = None
 ) -> tuple[Any, Any]:

@@ -113,6 +113,8 @@ def _audit(layout: Layout, tell: Tell) -> float:
     how = " or ".join("co-trained" if one else "frozen" for one in sorted(trained))
     completions = load([layout.completions], ar=RULER, reference=_reference(layout))
     prefixes = layout.completions.with_name(PREFIX_FILE)
+    chain = [f"{run.start},{run.name}" for run in layout.runs if run.start is not None]
+    of_multiscale = {"chain": chain} | ({"prefixes": str(prefixes)} if prefixes.is_file() else {})
     run_audit(
         completions,
         layout.report,
@@ -122,7 +124,7 @@ def _audit(layout: Layout, tell: Tell) -> float:
         progress=tell,
         draw_aside=True,
         further=_known_facts(layout, completions.rows),
-        options={"multiscale": {"prefixes": str(prefixes)}} if prefixes.is_file() else {},
+        options={"multiscale": of_multiscale},
     )
     return time.perf_counter() - began
 

@@ -92,7 +92,7 @@ def test_what_ran_is_on_record(out):
     record = json.loads((out / "record.json").read_text())
     assert record["written_by"] == "nla-audit train"
     assert record["arguments"]["out"] == str(out)
-    assert record["seed"] == MINI["seed"]
+    assert record["seed"] == 0  # the default
     assert {"torch", "peft", "polars", "scipy"} <= set(record["versions"])
     assert "commit" in record
 

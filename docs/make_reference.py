@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from nla_audit.analyzers import registry
-from nla_audit.probes.registry import Transform, transforms
+from nla_audit.probes.transform_cards import Transform, transforms
 from nla_audit.train import grading, recipe
 
 

@@ -26,7 +26,7 @@ from nla_audit.findings import Finding
 from nla_audit.report.audit import run_audit
 from nla_audit.report.figures import with_reasons
 from nla_audit.stats import MIN_CLUSTERS
-from nla_audit.world.planted import PlantedModel, plant
+from nla_audit.world.sweep.planted import PlantedModel, plant
 
 #: The metrics by which findings are quoted; other programs read them by these names.
 HEADLINE = {

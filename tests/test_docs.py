@@ -15,12 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from nla_audit import analyzers, findings
+from nla_audit.checkpoint import formats
 from nla_audit.commands.analyze import command_for
 from nla_audit.completions import from_frame
-from nla_audit.nla import formats
 from nla_audit.nla.fve import measure_baselines
-from nla_audit.probes import registry as transform_registry
-from nla_audit.probes import transforms
+from nla_audit.probes import transform_cards, transforms
 from nla_audit.probes.preservation import broken_promises
 from nla_audit.train import grading, gradings, rewards
 
@@ -39,9 +38,9 @@ def _block(page: str, language: str = "python") -> str:
 @pytest.fixture
 def adopt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Adopt]:
     """Puts a page's file into a package as if it lay in its folder; afterwards all is undone."""
-    for every in (analyzers.registry, transform_registry.transforms, grading.cards):
+    for every in (analyzers.registry, transform_cards.transforms, grading.cards):
         every()  # what is imported only now would be forgotten below, and not imported again
-    known = (findings._REGISTRY, transform_registry._REGISTRY, grading._KINDS, grading._CARDS)
+    known = (findings._REGISTRY, transform_cards._REGISTRY, grading._KINDS, grading._CARDS)
     before = [dict(registry) for registry in known]
     modules = set(sys.modules)
 
@@ -89,7 +88,7 @@ def test_an_analyzer_is_one_file(adopt: Adopt) -> None:
 
 def test_a_transform_is_one_file(adopt: Adopt) -> None:
     adopt(transforms, "transform")
-    card = transform_registry.transforms()["digits_masked"]
+    card = transform_cards.transforms()["digits_masked"]
     assert card.one is not None
     text = "In 1984, 3 men\nwalked."
     changed = card.one(text, np.random.default_rng(0))
@@ -184,12 +183,12 @@ def test_a_checkpoint_format_is_two_files(tmp_path: Path, monkeypatch: pytest.Mo
         source = changed.get(file) or (ROOT / file).read_text(encoding="utf-8")
         assert source.count(before) == 1, f"{file} no longer holds what the page changes:\n{before}"
         changed[file] = source.replace(before, after)
-    assert set(changed) == {"nla_audit/nla/formats.py", "nla_audit/nla/load.py"}
+    assert set(changed) == {"nla_audit/checkpoint/formats.py", "nla_audit/checkpoint/load.py"}
     for file, source in changed.items():
         compile(source, file, "exec")
     module = ModuleType("formats_of_the_page")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # its dataclasses look it up
-    exec(compile(changed["nla_audit/nla/formats.py"], "formats.py", "exec"), vars(module))
+    exec(compile(changed["nla_audit/checkpoint/formats.py"], "formats.py", "exec"), vars(module))
     for name in ("adapter_config.json", "adapter_model.safetensors", "value_head.safetensors"):
         (tmp_path / name).touch()
     for which in (formats, module):  # what is in them is another test's matter
@@ -217,7 +216,7 @@ def test_the_reference_is_whole(tmp_path: Path) -> None:
     pages = {name: (tmp_path / name).read_text(encoding="utf-8") for name in made.PAGES}
     for name, card in analyzers.registry().items():
         assert f"## {name}\n\n{card.question}" in pages["analyzers.md"]
-    for name in transform_registry.transforms():
+    for name in transform_cards.transforms():
         assert f"\n| {name} |" in pages["transforms.md"]
     for kind in grading.cards():
         assert f"\n## {kind}\n" in pages["recipes.md"]

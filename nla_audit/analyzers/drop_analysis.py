@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._causal import PAIR_OPTIONS, claim_worth_tables, open_ruler
 from nla_audit.analyzers._drop_verdict import verdict
 from nla_audit.analyzers._dropped import (
     cluster_table,
@@ -21,6 +20,8 @@ from nla_audit.analyzers._trials import calibrated
 from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
 from nla_audit.pairing import column, resampler
+from nla_audit.probes.causal.ruler import PAIR_OPTIONS, open_ruler
+from nla_audit.probes.causal.tables import claim_worth_tables
 from nla_audit.stats import Interval, chance_corrected
 from nla_audit.text.concepts import parse_concept
 from nla_audit.text.kinds import KIND_NAMES, KINDS

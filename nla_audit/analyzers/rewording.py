@@ -8,13 +8,14 @@ import numpy as np
 import polars as pl
 from rapidfuzz.distance import LCSseq
 
-from nla_audit.analyzers._causal import PAIR_OPTIONS, fve_parts, open_ruler
 from nla_audit.analyzers._reading_error import ReadingError
 from nla_audit.analyzers._trials import calibrated
 from nla_audit.analyzers.drop_analysis import assumed_chance
 from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
 from nla_audit.pairing import column, resampler
+from nla_audit.probes.causal.ruler import PAIR_OPTIONS, open_ruler
+from nla_audit.probes.causal.tables import fve_parts
 from nla_audit.stats import derangement
 from nla_audit.text.reading import FLOOR, Progress, Reading, read
 from nla_audit.text.words import content_stems

@@ -13,7 +13,6 @@ from nla_audit.commands.pair_options import (
     baseline_parameters,
     given_baselines,
     half_parameters,
-    provenance,
 )
 from nla_audit.commands.progress import counting
 from nla_audit.commands.seed_option import SEED
@@ -22,9 +21,9 @@ from nla_audit.wording import count
 
 if TYPE_CHECKING:
     from nla_audit.findings import Finding
-    from nla_audit.probes.attributing import Attributed
+    from nla_audit.probes.attribution.reading import Attributed
 
-#: As :data:`nla_audit.probes.attributing.DEFAULT_LIMIT`, which takes torch to import.
+#: As :data:`nla_audit.probes.attribution.reading.DEFAULT_LIMIT`, which takes torch to import.
 _DEFAULT_LIMIT = 100
 
 
@@ -42,7 +41,7 @@ def _run(**arguments: Any) -> None:
     console = Console(stderr=True)
     found, penalties, parameters = _read(arguments, console)
     if kept is not None:
-        from nla_audit.nla.shards import write_parquet  # noqa: PLC0415
+        from nla_audit.files import write_parquet  # noqa: PLC0415
 
         write_parquet(found.scores.tokens, kept)
     finding = _judged(found, arguments, parameters, console)
@@ -54,10 +53,11 @@ def _run(**arguments: Any) -> None:
         print_finding(finding, Console())
     out: Path | None = arguments["out"]
     if out is not None:
+        from nla_audit.record import ANALYSIS, MODELS, run_record  # noqa: PLC0415
         from nla_audit.report.colours import ModelColours  # noqa: PLC0415
         from nla_audit.report.single import write_with_record  # noqa: PLC0415  (plotting is slow)
 
-        record = provenance("attribution", arguments)
+        record = run_record("attribution", arguments, [*ANALYSIS, *MODELS])
         colours = ModelColours.of(list(found.models), penalties)
         with console.status("drawing"):
             files = write_with_record(finding, colours, out, record=record)
@@ -70,11 +70,11 @@ def _read(
     arguments: dict[str, Any], console: Console
 ) -> tuple[Attributed, dict[str, float | None], dict[str, Any]]:
     """Take the explanations apart and read them; with λ by model, and what was done."""
-    from nla_audit.nla.activations import read_activations  # noqa: PLC0415  (torch)
-    from nla_audit.nla.find_pair import find_pair  # noqa: PLC0415
-    from nla_audit.nla.load import load  # noqa: PLC0415
-    from nla_audit.nla.score import read_texts  # noqa: PLC0415
-    from nla_audit.probes.attributing import AttributionSettings, attribute_with  # noqa: PLC0415
+    from nla_audit.checkpoint.find_pair import find_pair  # noqa: PLC0415
+    from nla_audit.checkpoint.load import load  # noqa: PLC0415
+    from nla_audit.probes.attribution.reading import AttributionSettings, attribute_with  # noqa: PLC0415
+    from nla_audit.runs.activations import read_activations  # noqa: PLC0415  (torch)
+    from nla_audit.runs.score import read_texts  # noqa: PLC0415
 
     given = given_baselines(arguments["baseline_value"])
     with console.status("reading the tables"):
@@ -120,7 +120,7 @@ def _read(
 def _judged(
     found: Attributed, arguments: dict[str, Any], parameters: dict[str, Any], console: Console
 ) -> Finding:
-    from nla_audit.analyzers._attribution import attribution  # noqa: PLC0415
+    from nla_audit.probes.attribution.finding import attribution  # noqa: PLC0415
 
     with console.status("judging"):
         return attribution(

@@ -15,7 +15,6 @@ from nla_audit.commands.pair_options import (
     given_baselines,
     half_parameters,
     prefixes_parameter,
-    provenance,
     units,
 )
 from nla_audit.commands.progress import Teller, counting
@@ -27,12 +26,12 @@ if TYPE_CHECKING:
 
 def _run(**arguments: Any) -> None:
     # Here, and not above: torch is slow to import, and --help needs none of it.
-    from nla_audit.nla.activations import read_activations  # noqa: PLC0415
-    from nla_audit.nla.explain import ExplainSettings, explain  # noqa: PLC0415
-    from nla_audit.nla.find_pair import display_name, find_pair  # noqa: PLC0415
+    from nla_audit.checkpoint.find_pair import display_name, find_pair  # noqa: PLC0415
+    from nla_audit.checkpoint.load import load  # noqa: PLC0415
     from nla_audit.nla.injection import parse_injection  # noqa: PLC0415
-    from nla_audit.nla.load import load  # noqa: PLC0415
-    from nla_audit.nla.prefix_curves import curve_path  # noqa: PLC0415
+    from nla_audit.runs.activations import read_activations  # noqa: PLC0415
+    from nla_audit.runs.explain import ExplainSettings, explain  # noqa: PLC0415
+    from nla_audit.runs.prefix_curves import curve_path  # noqa: PLC0415
 
     console = Console(stderr=True)
     out: Path = arguments["out"]
@@ -73,7 +72,7 @@ def _run(**arguments: Any) -> None:
             activations,
             out,
             settings,
-            provenance=provenance("explain", arguments),
+            arguments=arguments,
             force=arguments["force"],
             progress=tell,
             notice=tell.say,

@@ -10,17 +10,16 @@ from rich.console import Console
 from rich.text import Text
 
 from nla_audit.commands.model_options import model_parameters, placement
-from nla_audit.commands.pair_options import provenance
 from nla_audit.commands.progress import counting
 from nla_audit.commands.seed_option import SEED
 from nla_audit.errors import UserError
 
 
 def _run(**arguments: Any) -> None:
-    from nla_audit.nla.documents import Documents  # noqa: PLC0415  (torch: keeps --help fast)
-    from nla_audit.nla.extract import Sampling, extract  # noqa: PLC0415
-    from nla_audit.nla.hub import local_folder  # noqa: PLC0415
-    from nla_audit.nla.target import load_target  # noqa: PLC0415
+    from nla_audit.checkpoint.fetch import local_folder  # noqa: PLC0415
+    from nla_audit.runs.documents import Documents  # noqa: PLC0415  (torch: keeps --help fast)
+    from nla_audit.runs.extract import Sampling, extract  # noqa: PLC0415
+    from nla_audit.runs.target import load_target  # noqa: PLC0415
     from nla_audit.wording import count  # noqa: PLC0415
 
     console = Console(stderr=True)
@@ -57,7 +56,7 @@ def _run(**arguments: Any) -> None:
             part=part,
             parts=parts,
             token_budget=arguments["batch_tokens"],
-            provenance=provenance("extract", arguments),
+            arguments=arguments,
             progress=tell,
             notice=lambda message: console.print(Text(message, style="yellow")),
         )

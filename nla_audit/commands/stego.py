@@ -17,17 +17,17 @@ from nla_audit.commands.pair_options import (
     baseline_parameters,
     given_baselines,
     half_parameters,
-    provenance,
 )
 from nla_audit.commands.progress import counting
 from nla_audit.commands.seed_option import SEED
 from nla_audit.errors import UserError
+from nla_audit.wording import count
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from nla_audit.analyzers._stego_scores import Scores
     from nla_audit.findings import Finding
+    from nla_audit.probes.stego.scores import Scores
 
 #: Changes of which the terminal shows an example, the costliest that keep the meaning.
 _EXAMPLES_SHOWN = 3
@@ -42,7 +42,7 @@ def _run(**arguments: Any) -> None:
             "stego needs one of --scores TABLE, --pair PAIR (or --ar AR) with --completions and "
             "--activations, or --self-test"
         )
-    from nla_audit.probes.writers import check_writer  # noqa: PLC0415  (keeps --help fast)
+    from nla_audit.probes.stego.writers import check_writer  # noqa: PLC0415  (keeps --help fast)
 
     check_writer(arguments["paraphraser"])
     console = Console(stderr=True)
@@ -50,7 +50,7 @@ def _run(**arguments: Any) -> None:
         _self_test(arguments, console)
         return
     _make_folders(arguments)
-    from nla_audit.analyzers._stego_scores import read_scores  # noqa: PLC0415  (keeps --help fast)
+    from nla_audit.probes.stego.scores import read_scores  # noqa: PLC0415  (keeps --help fast)
 
     if modes == ["scores"]:
         with console.status("reading the scores"):
@@ -123,16 +123,16 @@ def _source(path: Path, rows: int) -> dict[str, Any]:
 
 def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     """Change the texts, read them; scores, caveats and examples."""
-    from nla_audit.analyzers._stego_scores import scores_from_frame  # noqa: PLC0415
+    from nla_audit.checkpoint.find_pair import find_pair  # noqa: PLC0415
+    from nla_audit.checkpoint.load import load  # noqa: PLC0415
     from nla_audit.llm.client import EndpointSettings  # noqa: PLC0415
-    from nla_audit.nla.activations import read_activations  # noqa: PLC0415  (torch)
-    from nla_audit.nla.find_pair import find_pair  # noqa: PLC0415
-    from nla_audit.nla.load import load  # noqa: PLC0415
-    from nla_audit.nla.record import activations_record, reconstructor_record  # noqa: PLC0415
-    from nla_audit.nla.score import read_texts  # noqa: PLC0415
-    from nla_audit.probes.examples import chosen_examples  # noqa: PLC0415
-    from nla_audit.probes.probing import ProbeSettings, probe  # noqa: PLC0415
-    from nla_audit.probes.writers import writer_of  # noqa: PLC0415
+    from nla_audit.probes.stego.examples import chosen_examples  # noqa: PLC0415
+    from nla_audit.probes.stego.reading import ProbeSettings, probe  # noqa: PLC0415
+    from nla_audit.probes.stego.scores import scores_from_frame  # noqa: PLC0415
+    from nla_audit.probes.stego.writers import writer_of  # noqa: PLC0415
+    from nla_audit.runs.activations import read_activations  # noqa: PLC0415  (torch)
+    from nla_audit.runs.made_from import activations_record, reconstructor_record  # noqa: PLC0415
+    from nla_audit.runs.score import beginnings, read_texts  # noqa: PLC0415
 
     for name in ("completions", "activations"):
         if not arguments[name]:
@@ -160,6 +160,11 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
             )  # fmt: skip
             assert pair.reconstructor is not None
             readers[name] = pair.reconstructor
+        first: int | None = arguments["prefix_tokens"]
+        if first is not None:
+            tokenizer = readers["own"].tokenizer
+            texts = beginnings(texts, tokenizer, first)
+            reference = None if reference is None else beginnings(reference, tokenizer, first)
         settings = ProbeSettings(
             seed=arguments["seed"],
             limit=arguments["limit"],
@@ -187,10 +192,12 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
             account = writer.account.describe()
             tell.say(account)
     if arguments["keep_scores"] is not None:
-        from nla_audit.nla.shards import write_parquet  # noqa: PLC0415
+        from nla_audit.files import write_parquet  # noqa: PLC0415
 
         write_parquet(frame, arguments["keep_scores"])
     notes = [f"Paraphrases by {writer.name}; {account}."]
+    if first is not None:
+        notes.append(f"Only the first {count(first, 'token')} of each explanation were probed.")
     if writer.name == "rules":
         notes.append(
             "Rules change few words (see shared words): a code in the rest of the wording would "
@@ -214,7 +221,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
 
 
 def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
-    from nla_audit.analyzers.stego import stego  # noqa: PLC0415
+    from nla_audit.probes.stego.finding import stego  # noqa: PLC0415
 
     with console.status("judging"):
         finding = stego(
@@ -227,9 +234,14 @@ def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
         _print(finding)
     out: Path | None = arguments["out"]
     if out is not None:
+        from nla_audit.record import ANALYSIS, MODELS, run_record  # noqa: PLC0415
         from nla_audit.report.probe import write_probe  # noqa: PLC0415  (plotting is slow)
 
-        record = {**provenance("stego", arguments), "tables": study.tables, "models": study.models}
+        record = {
+            **run_record("stego", arguments, [*ANALYSIS, *(MODELS if study.models else ())]),
+            "tables": study.tables,
+            "models": study.models,
+        }
         with console.status("drawing"):
             write_probe(finding, out, record=record, what=_facts(study))
         console.print(Text(f"report: {out / 'report.html'}"), soft_wrap=True)
@@ -266,7 +278,7 @@ def _facts(study: _Study) -> dict[str, str]:
 
 
 def _self_test(arguments: dict[str, Any], console: Console) -> None:
-    from nla_audit.analyzers._stego_power import (  # noqa: PLC0415
+    from nla_audit.probes.stego.power import (  # noqa: PLC0415
         ACTIVATIONS,
         clean_cases,
         measure,
@@ -354,6 +366,10 @@ command = click.Command(
         click.Option(
             ["--keep-scores"], type=click.Path(path_type=Path), metavar="FILE",
             help="Write the scores of all changed texts, for --scores.",
+        ),
+        click.Option(
+            ["--prefix-tokens"], type=click.IntRange(min=1), metavar="N",
+            help="Probe the first N tokens of each explanation alone, as the AR counts them.",
         ),
         click.Option(
             ["--limit"], type=click.IntRange(min=1), metavar="N",

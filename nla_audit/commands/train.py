@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from contextlib import nullcontext
@@ -114,6 +113,8 @@ def _audit(layout: Layout, tell: Tell) -> float:
     how = " or ".join("co-trained" if one else "frozen" for one in sorted(trained))
     completions = load([layout.completions], ar=RULER, reference=_reference(layout))
     prefixes = layout.completions.with_name(PREFIX_FILE)
+    chain = [f"{run.start},{run.name}" for run in layout.runs if run.start is not None]
+    of_multiscale = {"chain": chain} | ({"prefixes": str(prefixes)} if prefixes.is_file() else {})
     run_audit(
         completions,
         layout.report,
@@ -123,7 +124,7 @@ def _audit(layout: Layout, tell: Tell) -> float:
         progress=tell,
         draw_aside=True,
         further=_known_facts(layout, completions.rows),
-        options={"multiscale": {"prefixes": str(prefixes)}} if prefixes.is_file() else {},
+        options={"multiscale": of_multiscale},
     )
     return time.perf_counter() - began
 
@@ -145,7 +146,7 @@ def _known_facts(layout: Layout, completions: pl.DataFrame) -> list[Finding]:
     import polars as pl  # noqa: PLC0415
 
     from nla_audit.train.dataset import read_dataset  # noqa: PLC0415
-    from nla_audit.world.facts import facts_named, probe_accuracy  # noqa: PLC0415
+    from nla_audit.world.toy.facts import facts_named, probe_accuracy  # noqa: PLC0415
 
     known, dataset = pl.read_parquet(facts), read_dataset(layout.activations)
     probe = probe_accuracy(dataset.activations, known, dataset.is_held_out)
@@ -155,23 +156,16 @@ def _known_facts(layout: Layout, completions: pl.DataFrame) -> list[Finding]:
 def _write_record(layout: Layout) -> None:
     """What ran: command, seed, versions, commit."""
     import torch  # noqa: PLC0415
-    import transformers  # noqa: PLC0415
 
-    from nla_audit.files import write_text  # noqa: PLC0415
-    from nla_audit.report.record import commit, package_versions  # noqa: PLC0415
+    from nla_audit.files import write_json  # noqa: PLC0415
+    from nla_audit.record import ANALYSIS, MODELS, run_record  # noqa: PLC0415
 
     record = {
-        "arguments": sys.argv[1:],
+        **run_record("train", click.get_current_context().params, [*ANALYSIS, *MODELS]),
         "seed": layout.recipe.seed,
-        "versions": {
-            **package_versions(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
         "threads": torch.get_num_threads(),
-        "commit": commit(),
     }
-    write_text(layout.out / "record.json", json.dumps(record, indent=2) + "\n")
+    write_json(record, layout.out / "record.json")
 
 
 def _print_plan(layout: Layout, console: Console) -> None:

@@ -1,1 +1,1 @@
-"""Steganography probes: explanations changed in ways that keep or destroy named aspects."""
+"""Questions that an AR answers about changed texts: a folder each, and what they share."""

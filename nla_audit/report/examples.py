@@ -67,7 +67,7 @@ def examples_by_variant(table: pl.DataFrame) -> dict[str, list[Example]]:
 
     Args:
         table: ``variant, shown, model, idx, fve_before, fve_after, similarity, before, after``
-            (:func:`nla_audit.probes.examples.chosen_examples`).
+            (:func:`nla_audit.probes.stego.examples.chosen_examples`).
     """
     found: dict[str, list[Example]] = {}
     for row in table.iter_rows(named=True):

@@ -7,17 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nla_audit.analyzers.stego import CARD
 from nla_audit.files import write_into
 from nla_audit.findings import Finding
 from nla_audit.model_names import length_penalty_of, ordered
+from nla_audit.probes.stego.finding import CARD
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.document import MAX_TABLE_ROWS, Document, Section
 from nla_audit.report.examples import SHOWN_APART, examples_by_variant
 from nla_audit.report.figures import render_figures, with_reasons
 from nla_audit.report.html import render_html
 from nla_audit.report.markdown import render_markdown
-from nla_audit.report.record import package_versions
 from nla_audit.report.tables import DisplayTable, frame_table, further_tables, label
 
 
@@ -29,7 +28,7 @@ def write_probe(
     The folder is made if need be; other files in it stay, and each file appears whole.
 
     Args:
-        finding: of :func:`nla_audit.analyzers.stego.stego`.
+        finding: of :func:`nla_audit.probes.stego.finding.stego`.
         out: the folder.
         record: ``arguments``, ``seed``, ``tables`` (``path``, ``rows``, ``sha256``), ``commit``
             and whatever else the run is to be repeated from.
@@ -43,7 +42,7 @@ def write_probe(
     colours = ModelColours.of(ordered(penalties), penalties)
     finding = with_reasons(finding)
     drawn = render_figures(finding, colours)
-    whole = {"seed": finding.parameters["seed"], "versions": package_versions(), **record}
+    whole = {"seed": finding.parameters["seed"], **record}
     examples = finding.tables.get("examples")
     section = Section(
         finding=finding,

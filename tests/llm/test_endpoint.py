@@ -22,7 +22,7 @@ from nla_audit.llm.checks import NotAnAnswer
 from nla_audit.llm.client import EndpointSettings, TryAgain, retry_after
 from nla_audit.llm.endpoint import Endpoint
 from nla_audit.llm.interface import Request
-from nla_audit.probes.writers import writer_of
+from nla_audit.probes.stego.writers import writer_of
 from tests.llm.server import Behaviour, rewritten, serving
 
 FAST = EndpointSettings(concurrency=4, attempts=5, timeout=1.5, first_pause=0.01)

@@ -21,7 +21,7 @@ from nla_audit.llm.cache import AnswerCache
 from nla_audit.llm.client import EndpointSettings
 from nla_audit.llm.endpoint import Endpoint
 from nla_audit.llm.interface import Request
-from nla_audit.probes.writers import check_writer, writer_of
+from nla_audit.probes.stego.writers import check_writer, writer_of
 from nla_audit.train import labeler
 from nla_audit.train.labeler import cached, labeler_of
 from nla_audit.train.recipe import Labeler

@@ -16,9 +16,9 @@ from nla_audit.errors import UserError
 from nla_audit.llm.endpoint import Endpoint
 from nla_audit.llm.interface import Request
 from nla_audit.llm.prompts import messages
-from nla_audit.probes.writers import writer_of
+from nla_audit.probes.stego.writers import writer_of
 from tests.llm.server import Behaviour, serving
-from tests.nla import tiny
+from tests.pairs import tiny
 
 #: Special tokens of published chat templates.
 SPECIAL = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nla_audit.llm.interface import Request
-from nla_audit.probes.writers import writer_of
+from nla_audit.probes.stego.writers import writer_of
 from tests.llm.chat_model import save_answering_model
 
 REQUESTS = [

@@ -19,10 +19,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from nla_audit.checkpoint.load import load
 from nla_audit.cli import run
 from nla_audit.completions import load as load_completions
 from nla_audit.errors import UserError
-from nla_audit.nla.load import load
 from nla_audit.train import course
 from nla_audit.train.interruption import Stopped
 from nla_audit.train.layout import Layout
@@ -86,6 +86,15 @@ def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("course")
     assert run(["train", write(folder, MINI), "--out", str(folder / "out")]) == 0
     return folder / "out"
+
+
+def test_what_ran_is_on_record(out):
+    record = json.loads((out / "record.json").read_text())
+    assert record["written_by"] == "nla-audit train"
+    assert record["arguments"]["out"] == str(out)
+    assert record["seed"] == 0  # the default
+    assert {"torch", "peft", "polars", "scipy"} <= set(record["versions"])
+    assert "commit" in record
 
 
 def test_completions_are_what_an_audit_reads(out):

@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nla_audit.checkpoint.load import load
 from nla_audit.cli import run
 from nla_audit.errors import UserError
-from nla_audit.nla.load import load
 from nla_audit.train.keys import digest
 from nla_audit.train.layout import Layout
 from nla_audit.train.policy import Policy
@@ -244,6 +244,15 @@ def test_a_course_of_named_runs(out):
     assert TOKEN not in load(out / "rl" / "c-p0.01" / "av").verbalizer.tokenizer.get_vocab()
     ends = table.filter(pl.col("segment_ends").is_not_null())
     assert set(ends["model"]) <= {"s"}
+
+
+@pytest.mark.slow
+def test_the_audit_reads_the_chain(out, tmp_path):
+    assert run(["train", write(tmp_path, CHAIN), "--out", str(out), "--stage", "audit"]) == 0
+    findings = json.loads((out / "report" / "findings.json").read_text())["findings"]
+    multiscale = next(one for one in findings if one["analyzer"] == "multiscale")
+    links = [row for row in multiscale["tables"]["stages"] if row["kind"] == "chain"]
+    assert [(row["before"], row["stage"]) for row in links] == [LINKS]
 
 
 #: Trains by a command line, and dies in the second link's second step.

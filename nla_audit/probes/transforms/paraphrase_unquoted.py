@@ -1,7 +1,7 @@
 """All but the quoted spans in other words."""
 
 from nla_audit.probes.instructions import PARAPHRASE, PLACEHOLDERS
-from nla_audit.probes.registry import written
+from nla_audit.probes.transform_cards import written
 
 written(
     name="paraphrase_unquoted",

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nla_audit.probes.preservation import visible
-from nla_audit.probes.registry import transform
+from nla_audit.probes.transform_cards import transform
 
 
 @transform(

@@ -1,0 +1,79 @@
+"""The AR that reads edited texts of a table, with the activations that they explain (``--pair``).
+
+torch is imported when a pair is given, and not before: auditing a table needs no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nla_audit.completions import Completions
+from nla_audit.errors import UserError
+from nla_audit.findings import Option
+
+if TYPE_CHECKING:
+    from nla_audit.nla.fve import Baselines
+    from nla_audit.nla.reconstructor import Reconstructor
+
+#: Of a larger table this many activations are edited and read again: each costs as many readings
+#: as its explanations have claims.
+CAUSAL_ACTIVATIONS = 300
+
+PAIR_OPTIONS = (
+    Option(
+        "pair", str, None,
+        "the pair (or its AR) that re-reads edited texts: a folder or owner/name on the Hub",
+    ),
+    Option("activations", str, None, "with --pair: Parquet file of the activations, joined by idx"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """An AR with the activations that it reads against."""
+
+    scorer: Reconstructor
+    vectors: Mapping[int, NDArray[np.float32]]
+    baselines: Baselines
+
+
+def open_ruler(completions: Completions, pair: str | None, activations: str | None) -> Ruler | None:
+    """Load the AR and join the activations to the table by ``idx``; ``None`` without a pair.
+
+    Raises:
+        UserError: one of the two is missing, or cannot be loaded, or they do not belong together.
+    """
+    if pair is None and activations is None:
+        return None
+    if pair is None or activations is None:
+        raise UserError("--pair and --activations go together: give both, or neither")
+    from nla_audit.checkpoint.fetch import local_folder  # noqa: PLC0415
+    from nla_audit.checkpoint.find_pair import find_pair, is_checkpoint  # noqa: PLC0415
+    from nla_audit.checkpoint.formats import recognise  # noqa: PLC0415
+    from nla_audit.checkpoint.load import load  # noqa: PLC0415
+    from nla_audit.nla.fve import measure_baselines  # noqa: PLC0415
+    from nla_audit.runs.activations import read_activations, rows_by_idx  # noqa: PLC0415
+    from nla_audit.runs.fit import fitted  # noqa: PLC0415
+
+    folder = local_folder(pair)
+    is_ar = is_checkpoint(folder) and recognise(folder).role == "ar"
+    scorer = load(ar=pair if is_ar else find_pair(pair).ar).reconstructor
+    assert scorer is not None
+    table = read_activations(activations)
+    table = fitted(table, reconstructor=scorer)
+    keys = completions.rows.select("idx", "activation_id").unique("idx").sort("idx")
+    names = [text if text is not None else idx for idx, text in keys.iter_rows()]
+    places = rows_by_idx(table, names)
+    vectors = {
+        idx: table.vectors[place]
+        for idx, place in zip(keys["idx"], places, strict=True)
+        if place is not None and place not in table.problems
+    }
+    if not vectors:
+        raise UserError(f"{activations}: holds no usable activation of this table's idx")
+    return Ruler(scorer, vectors, measure_baselines(table.vectors, scorer.mse_scale))

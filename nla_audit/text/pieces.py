@@ -29,7 +29,7 @@ Integers = NDArray[np.int64]
 MIN_PIECE_WORDS = 2
 #: Content words of a piece and of a sentence: longer ones are cut into parts of about as many.
 #: Measured on real texts with and without their punctuation (``benchmarks/reading_form.md``).
-PIECE_WORDS, SENTENCE_WORDS = 6, 8
+PIECE_WORDS, SENTENCE_WORDS = 6, 10
 #: A text of more sentences or pieces is cut more coarsely: what a reading costs grows with the
 #: square of these.
 MOST_SENTENCES = 128

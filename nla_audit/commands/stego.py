@@ -59,7 +59,7 @@ def _run(**arguments: Any) -> None:
                 ar=arguments["own_ar"],
                 variants=_named(arguments["variants"]),
             )
-            study = _Study(scores, tables=[_source(Path(arguments["scores"]), scores.rows.height)])
+            study = _Study(scores, tables=[asdict(source) for source in scores.sources])
     else:
         study = _scored(arguments, console)
     _report(study, arguments, console)
@@ -111,14 +111,6 @@ def _temperature(text: str) -> float | None:
     if not 0 <= value < math.inf:
         raise UserError(f"--temperature {text}: write a number from 0 on, or none")
     return value
-
-
-def _source(path: Path, rows: int) -> dict[str, Any]:
-    import hashlib  # noqa: PLC0415
-
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"path": path.name, "sha256": digest, "rows": rows}
 
 
 def _scored(arguments: dict[str, Any], console: Console) -> _Study:

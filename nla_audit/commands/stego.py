@@ -17,11 +17,11 @@ from nla_audit.commands.pair_options import (
     baseline_parameters,
     given_baselines,
     half_parameters,
-    provenance,
 )
 from nla_audit.commands.progress import counting
 from nla_audit.commands.seed_option import SEED
 from nla_audit.errors import UserError
+from nla_audit.wording import count
 
 if TYPE_CHECKING:
     import polars as pl
@@ -131,8 +131,8 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     from nla_audit.probes.stego.scores import scores_from_frame  # noqa: PLC0415
     from nla_audit.probes.stego.writers import writer_of  # noqa: PLC0415
     from nla_audit.runs.activations import read_activations  # noqa: PLC0415  (torch)
-    from nla_audit.runs.record import activations_record, reconstructor_record  # noqa: PLC0415
-    from nla_audit.runs.score import read_texts  # noqa: PLC0415
+    from nla_audit.runs.made_from import activations_record, reconstructor_record  # noqa: PLC0415
+    from nla_audit.runs.score import beginnings, read_texts  # noqa: PLC0415
 
     for name in ("completions", "activations"):
         if not arguments[name]:
@@ -160,6 +160,11 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
             )  # fmt: skip
             assert pair.reconstructor is not None
             readers[name] = pair.reconstructor
+        first: int | None = arguments["prefix_tokens"]
+        if first is not None:
+            tokenizer = readers["own"].tokenizer
+            texts = beginnings(texts, tokenizer, first)
+            reference = None if reference is None else beginnings(reference, tokenizer, first)
         settings = ProbeSettings(
             seed=arguments["seed"],
             limit=arguments["limit"],
@@ -187,10 +192,12 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
             account = writer.account.describe()
             tell.say(account)
     if arguments["keep_scores"] is not None:
-        from nla_audit.shards import write_parquet  # noqa: PLC0415
+        from nla_audit.files import write_parquet  # noqa: PLC0415
 
         write_parquet(frame, arguments["keep_scores"])
     notes = [f"Paraphrases by {writer.name}; {account}."]
+    if first is not None:
+        notes.append(f"Only the first {count(first, 'token')} of each explanation were probed.")
     if writer.name == "rules":
         notes.append(
             "Rules change few words (see shared words): a code in the rest of the wording would "
@@ -227,9 +234,14 @@ def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
         _print(finding)
     out: Path | None = arguments["out"]
     if out is not None:
+        from nla_audit.record import ANALYSIS, MODELS, run_record  # noqa: PLC0415
         from nla_audit.report.probe import write_probe  # noqa: PLC0415  (plotting is slow)
 
-        record = {**provenance("stego", arguments), "tables": study.tables, "models": study.models}
+        record = {
+            **run_record("stego", arguments, [*ANALYSIS, *(MODELS if study.models else ())]),
+            "tables": study.tables,
+            "models": study.models,
+        }
         with console.status("drawing"):
             write_probe(finding, out, record=record, what=_facts(study))
         console.print(Text(f"report: {out / 'report.html'}"), soft_wrap=True)
@@ -354,6 +366,10 @@ command = click.Command(
         click.Option(
             ["--keep-scores"], type=click.Path(path_type=Path), metavar="FILE",
             help="Write the scores of all changed texts, for --scores.",
+        ),
+        click.Option(
+            ["--prefix-tokens"], type=click.IntRange(min=1), metavar="N",
+            help="Probe the first N tokens of each explanation alone, as the AR counts them.",
         ),
         click.Option(
             ["--limit"], type=click.IntRange(min=1), metavar="N",

@@ -13,7 +13,6 @@ from nla_audit.commands.pair_options import (
     baseline_parameters,
     given_baselines,
     half_parameters,
-    provenance,
 )
 from nla_audit.commands.progress import counting
 from nla_audit.commands.seed_option import SEED
@@ -42,7 +41,7 @@ def _run(**arguments: Any) -> None:
     console = Console(stderr=True)
     found, penalties, parameters = _read(arguments, console)
     if kept is not None:
-        from nla_audit.shards import write_parquet  # noqa: PLC0415
+        from nla_audit.files import write_parquet  # noqa: PLC0415
 
         write_parquet(found.scores.tokens, kept)
     finding = _judged(found, arguments, parameters, console)
@@ -54,10 +53,11 @@ def _run(**arguments: Any) -> None:
         print_finding(finding, Console())
     out: Path | None = arguments["out"]
     if out is not None:
+        from nla_audit.record import ANALYSIS, MODELS, run_record  # noqa: PLC0415
         from nla_audit.report.colours import ModelColours  # noqa: PLC0415
         from nla_audit.report.single import write_with_record  # noqa: PLC0415  (plotting is slow)
 
-        record = provenance("attribution", arguments)
+        record = run_record("attribution", arguments, [*ANALYSIS, *MODELS])
         colours = ModelColours.of(list(found.models), penalties)
         with console.status("drawing"):
             files = write_with_record(finding, colours, out, record=record)

@@ -17,7 +17,6 @@ from nla_audit.commands.pair_options import (
     baseline_parameters,
     given_baselines,
     half_parameters,
-    provenance,
 )
 from nla_audit.commands.progress import counting
 from nla_audit.commands.seed_option import SEED
@@ -60,7 +59,7 @@ def _run(**arguments: Any) -> None:
                 ar=arguments["own_ar"],
                 variants=_named(arguments["variants"]),
             )
-            study = _Study(scores, tables=[_source(Path(arguments["scores"]), scores.rows.height)])
+            study = _Study(scores, tables=[asdict(source) for source in scores.sources])
     else:
         study = _scored(arguments, console)
     _report(study, arguments, console)
@@ -114,14 +113,6 @@ def _temperature(text: str) -> float | None:
     return value
 
 
-def _source(path: Path, rows: int) -> dict[str, Any]:
-    import hashlib  # noqa: PLC0415
-
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"path": path.name, "sha256": digest, "rows": rows}
-
-
 def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     """Change the texts, read them; scores, caveats and examples."""
     from nla_audit.checkpoint.find_pair import find_pair  # noqa: PLC0415
@@ -132,7 +123,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     from nla_audit.probes.stego.scores import scores_from_frame  # noqa: PLC0415
     from nla_audit.probes.stego.writers import writer_of  # noqa: PLC0415
     from nla_audit.runs.activations import read_activations  # noqa: PLC0415  (torch)
-    from nla_audit.runs.record import activations_record, reconstructor_record  # noqa: PLC0415
+    from nla_audit.runs.made_from import activations_record, reconstructor_record  # noqa: PLC0415
     from nla_audit.runs.score import beginnings, read_texts  # noqa: PLC0415
 
     for name in ("completions", "activations"):
@@ -193,7 +184,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
             account = writer.account.describe()
             tell.say(account)
     if arguments["keep_scores"] is not None:
-        from nla_audit.shards import write_parquet  # noqa: PLC0415
+        from nla_audit.files import write_parquet  # noqa: PLC0415
 
         write_parquet(frame, arguments["keep_scores"])
     notes = [f"Paraphrases by {writer.name}; {account}."]
@@ -235,9 +226,14 @@ def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
         _print(finding)
     out: Path | None = arguments["out"]
     if out is not None:
+        from nla_audit.record import ANALYSIS, MODELS, run_record  # noqa: PLC0415
         from nla_audit.report.probe import write_probe  # noqa: PLC0415  (plotting is slow)
 
-        record = {**provenance("stego", arguments), "tables": study.tables, "models": study.models}
+        record = {
+            **run_record("stego", arguments, [*ANALYSIS, *(MODELS if study.models else ())]),
+            "tables": study.tables,
+            "models": study.models,
+        }
         with console.status("drawing"):
             write_probe(finding, out, record=record, what=_facts(study))
         console.print(Text(f"report: {out / 'report.html'}"), soft_wrap=True)

@@ -22,13 +22,13 @@ from nla_audit.analyzers import registry
 from nla_audit.errors import UserError
 from nla_audit.files import write_text, writing
 from nla_audit.findings import Card, Finding
+from nla_audit.report.analysis_record import analysis_record
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.document import Document, section, what_was_audited
 from nla_audit.report.figures import Rendered, render_figures, with_reasons
 from nla_audit.report.folder import RECORD, WRITTEN_BY, replaced_folder
 from nla_audit.report.html import render_html
 from nla_audit.report.markdown import render_markdown
-from nla_audit.report.record import run_record
 from nla_audit.report.viewer import choose_activations, viewer_data
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def run_audit(
             except UserError as error:
                 left_out[card.name] = str(error)
         tell("figures", len(cards), total)
-        record = run_record(completions, findings, seed=seed, arguments=arguments)
+        record = analysis_record(completions, findings, seed=seed, arguments=arguments)
         document = _document(
             completions,
             findings,

@@ -17,7 +17,6 @@ from nla_audit.report.examples import SHOWN_APART, examples_by_variant
 from nla_audit.report.figures import render_figures, with_reasons
 from nla_audit.report.html import render_html
 from nla_audit.report.markdown import render_markdown
-from nla_audit.report.record import package_versions
 from nla_audit.report.tables import DisplayTable, frame_table, further_tables, label
 
 
@@ -43,7 +42,7 @@ def write_probe(
     colours = ModelColours.of(ordered(penalties), penalties)
     finding = with_reasons(finding)
     drawn = render_figures(finding, colours)
-    whole = {"seed": finding.parameters["seed"], "versions": package_versions(), **record}
+    whole = {"seed": finding.parameters["seed"], **record}
     examples = finding.tables.get("examples")
     section = Section(
         finding=finding,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from nla_audit.files import write_into
 from nla_audit.findings import Finding
+from nla_audit.report.analysis_record import analysis_record
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.figures import render_figures, with_reasons
-from nla_audit.report.record import run_record
 
 if TYPE_CHECKING:
     from nla_audit.completions import Completions
@@ -33,7 +33,7 @@ def write_finding(
     Raises:
         UserError: ``out`` cannot be written.
     """
-    record = run_record(completions, [finding], seed=seed, arguments=arguments)
+    record = analysis_record(completions, [finding], seed=seed, arguments=arguments)
     colours = ModelColours.of(completions.models, completions.length_penalties)
     return write_with_record(finding, colours, out, record=record)
 

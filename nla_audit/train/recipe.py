@@ -64,7 +64,8 @@ class Target(Section):
     """Extraction layer K: the activation is the output of block K. By default about two thirds
     of the depth."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of target, AV and AR. What is trained is float32 whatever this says: adapters, or
+    """Precision of target, AV and AR; auto is as saved, but bfloat16 for a wide float32 model on a
+    CPU that multiplies in it. What is trained is float32 whatever this says: adapters, or
     all weights where there are none. So are sums, losses and optimisers."""
     device: str | None = None
     """For example cpu or cuda:0; by default a GPU where there is one."""
@@ -146,6 +147,9 @@ class PairSettings(Section):
     """User message of the AV prompt."""
     ar_template: str = "Summary of the following text: <text>{explanation}</text> <summary>"
     """Prompt of the AR, read at its last token."""
+    chat_template: str | None = None
+    """What makes the AV prompt of the user message, in the place of the tokenizer's own: a Jinja
+    template, or plain for one that serves models that were never taught to chat."""
     av: str | None = None
     """Begin from this trained AV instead of the target (then there is no warm start)."""
     ar: str | None = None

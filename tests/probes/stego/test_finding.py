@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import numpy as np
@@ -186,8 +187,10 @@ def test_what_is_wrong_with_a_table_is_said_in_one_line(change, message):
 
 def test_the_command_reads_every_format(tmp_path, capsys):
     frame = pl.concat([_frame(KEPT | CUT, n=40), _frame(KEPT, n=40, ar="second", seed=1)])
+    frame = frame.with_columns(changed=pl.col("variant") != "unchanged")  # text in a CSV
     frame.write_parquet(tmp_path / "s.parquet")
     frame.write_csv(tmp_path / "s.csv")
+    (tmp_path / "s.csv.gz").write_bytes(gzip.compress((tmp_path / "s.csv").read_bytes()))
     printed = []
     for name in ("s.parquet", "s.csv"):
         code = cli.run(
@@ -200,7 +203,7 @@ def test_the_command_reads_every_format(tmp_path, capsys):
             "excess_loss"} <= printed[0]["headline"]["synonyms"].keys()  # fmt: skip
     assert printed[0]["headline"] == printed[1]["headline"]
     assert json.loads((tmp_path / "out" / "stego.json").read_text())["analyzer"] == "stego"
-    assert cli.run(["stego", "--scores", str(tmp_path / "s.csv")]) == 0
+    assert cli.run(["stego", "--scores", str(tmp_path / "s.csv.gz")]) == 0
     assert "plain meaning" in capsys.readouterr().out
 
 

@@ -62,6 +62,8 @@ def _train(layout: Layout, stage: str | None, ranks: Ranks) -> None:
         layout.write_recipe()
         _write_record(layout)
     console = Console(stderr=True, quiet=not ranks.is_first)
+    for line in _cautions(layout):
+        console.print(Text(line), soft_wrap=True)
     for name in [stage] if stage else _STAGES:
         try:
             seconds = _stage(name, layout, console, ranks)
@@ -194,6 +196,7 @@ def _print_plan(layout: Layout, console: Console) -> None:
         ]
     lines += [
         *(f"# run {_about(run)}" for run in layout.runs),
+        *(f"# {line}" for line in _cautions(layout)),
         f"# RL generates at most {cost.rl_tokens_at_most:,} tokens over all runs",
         f"# completions: at most {cost.completion_tokens_at_most:,} tokens",
     ]
@@ -204,6 +207,12 @@ def _print_plan(layout: Layout, console: Console) -> None:
         )
     lines += [f"# not here yet: {missing}" for missing in missing_inputs(layout)]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _cautions(layout: Layout) -> list[str]:
+    """What is likely to go wrong in runs, a line each."""
+    every = ((run, run.rl.grading.caution(run.rl.max_new_tokens)) for run in layout.runs)
+    return [f"run {run.name}: {caution}" for run, caution in every if caution is not None]
 
 
 def _about(run: Run) -> str:

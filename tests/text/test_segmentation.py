@@ -265,9 +265,7 @@ def drawn_pair(generator: np.random.Generator, habits: Habits, claims: int = 5) 
         state = int(generator.choice(claims + 1, p=options))
         by_claim = state != ASIDE and generator.random() >= habits.unexplained
         said.append(generator.choice(_VOCABULARY, p=own[state - 1] if by_claim else anywhere))
-    return Evidence(
-        (own[:, said] / anywhere[said]).T, breaks, shell.owners, shell.sentences
-    )  # fmt: skip
+    return Evidence((own[:, said] / anywhere[said]).T, breaks, shell.owners, shell.sentences)
 
 
 def log_likelihood(pairs: list[Evidence], habits: Habits) -> float:

@@ -54,10 +54,13 @@ def readings(scores: Scores, model: str, unusable: dict[str, str], seed: int) ->
             continue
         mean = _mean(both["fve_here"], both, seed)
         row: dict[str, Any] = {
-            "model": model, "ar": ar, "role": "own" if ar == own_ar else "second",
-            **mean.entries("fve"), "n": mean.n if scores.has_activations else None,
+            "model": model,
+            "ar": ar,
+            "role": "own" if ar == own_ar else "second",
+            **mean.entries("fve"),
+            "n": mean.n if scores.has_activations else None,
             "unusable": unusable.get(f"second AR {ar}"),
-        }  # fmt: skip
+        }
         if ar != own_ar:
             row |= _mean(both["fve"] - both["fve_here"], both, seed).entries("gap")
             whole = _mean(both["fve"], both, seed).value

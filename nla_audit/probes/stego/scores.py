@@ -233,12 +233,14 @@ def same_texts(scores: Scores, model: str) -> pl.DataFrame:
         return pl.DataFrame(schema={"variant": pl.String, "idx": pl.String})
     return (
         scores.rows.filter(
-            (pl.col("model") == model) & (pl.col("texts") == OWN) & (pl.col("changed") == 0)
+            (pl.col("model") == model)
+            & (pl.col("texts") == OWN)
+            & (pl.col("changed") == 0)
             & ~pl.col("variant").is_in([UNCHANGED, FLOOR])
         )
         .select("variant", "idx")
         .unique()
-    )  # fmt: skip
+    )
 
 
 def table_of(

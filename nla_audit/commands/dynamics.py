@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _run(runs: tuple[Path, ...], out: Path | None, seed: int, as_json: bool) -> None:
-    from nla_audit.train.dynamics import (  # noqa: PLC0415  (keeps --help fast)
+    from nla_audit.train.dynamics import (  # keeps --help fast
         at_equal_seconds,
         at_equal_steps,
         plateau,
@@ -30,7 +30,7 @@ def _run(runs: tuple[Path, ...], out: Path | None, seed: int, as_json: bool) -> 
     step, by_step = at_equal_steps(logs)
     seconds, by_seconds = at_equal_seconds(logs)
     if out is not None:
-        from nla_audit.train.dynamics_plot import plot_runs  # noqa: PLC0415
+        from nla_audit.train.dynamics_plot import plot_runs
 
         plot_runs(logs, out)
     if as_json:

@@ -127,7 +127,7 @@ def _sizes(recipe: Recipe, run: Run, model: Any, config: Any) -> _Sizes:
 
 def _dtype(recipe: Recipe, config: Any) -> Any:
     """Of frozen weights."""
-    import torch  # noqa: PLC0415
+    import torch
 
     dtype = for_untrained(placement_of(recipe.target), config).dtype
     saved = getattr(config, "dtype", None)
@@ -141,7 +141,7 @@ def _budget(run: Run, device: str) -> int:
 
 def _kept(run: Run, config: Any, dtype: Any, device: str) -> float | None:
     """Bytes; ``None`` where the model's code looks at data on its way."""
-    import torch  # noqa: PLC0415
+    import torch
 
     rl = run.rl
     model = _empty_model(config).to(torch.float32 if rl.lora is None else dtype)

@@ -130,6 +130,16 @@ class TestRanks:
         assert found.p_value == pytest.approx(by_scipy.pvalue, abs=0.01)
         assert found.rho.low < found.rho.value < found.rho.high
 
+    def test_documents_are_drawn_together(self) -> None:
+        """Twins in one document make no interval narrower."""
+        one, other = np.random.default_rng(1).normal(size=(2, 60))
+        single = rank_correlation(one, other, np.arange(60), 0).rho
+        twins = rank_correlation(
+            np.repeat(one, 2), np.repeat(other, 2), np.repeat(np.arange(60), 2), 0
+        ).rho
+        assert twins.value == pytest.approx(single.value)
+        assert twins.high - twins.low == pytest.approx(single.high - single.low, rel=0.1)
+
     def test_what_does_not_vary_has_none(self) -> None:
         assert np.isnan(rank_correlation(np.ones(20), np.arange(20.0), np.arange(20), 0).rho.value)
 

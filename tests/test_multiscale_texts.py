@@ -106,6 +106,17 @@ class TestStages:
         row = stages.row(0, named=True)
         assert (row["texts"], row["said_first"], row["says_first"]) == (1, None, "cannot tell")
 
+    def test_a_model_whose_explanations_all_failed_has_no_prefixes(self, tmp_path: Path) -> None:
+        rows = [("a", "tokens", 1, 0.1), ("a", "tokens", 2, 0.2)]
+        schema = ["model", "unit", "length", "fve"]
+        pl.DataFrame(rows, schema=schema, orient="row").write_csv(tmp_path / "p.csv")
+        texts = [("a", idx, "a claim about one thing") for idx in range(30)]
+        texts += [("b", idx, None) for idx in range(30)]
+        frame = pl.DataFrame(texts, schema=["model", "idx", "explanation"], orient="row")
+        finding = multiscale(from_frame(frame), prefixes=str(tmp_path / "p.csv"), chain=("a,b",))
+        assert set(finding.headline) == {"a"}
+        assert finding.tables["stages"].select("stage", "texts").rows() == [("b", 0)]
+
     def test_options_of_texts_need_texts(self) -> None:
         curve = pl.DataFrame({"model": "m", "unit": "tokens", "length": [1, 2], "fve": [0.1, 0.2]})
         for option in ({"chain": ("m,n",)}, {"base_model": "x"}, {"pair": "x"}):

@@ -27,6 +27,8 @@ def add_to_headline(headline: Headline, tables: Mapping[str, pl.DataFrame]) -> N
             continue
         for row in _of_whole_models(table, tables[table]).iter_rows(named=True):
             model = row.get("model") or row["stage"]
+            if model not in headline:  # none of its texts has a prefix
+                continue
             measured = {
                 f"{name}{end}": row[f"{column}{end}"]
                 for column, name in columns.items()

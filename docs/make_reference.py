@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from nla_audit.analyzers import registry
+from nla_audit.findings import Metric
 from nla_audit.probes.transform_cards import Transform, transforms
 from nla_audit.train import grading, recipe
 
@@ -28,6 +29,11 @@ def analyzers_page() -> str:
         ]
         lines += [f"- Unit: {card.unit}.", f"- Control: {card.control}."]
         lines += [f"- What a high value means: {card.high_means}.", ""]
+        numbers = [
+            (f"`{metric.name}`", metric.unit, metric.better, _meaning(metric))
+            for metric in card.metrics
+        ]
+        lines += [*_table(("number", "unit", "better", "meaning"), numbers), ""]
         options = [
             (f"--{option.name.replace('_', '-')}", _default(option.default), option.help)
             for option in card.options
@@ -36,6 +42,12 @@ def analyzers_page() -> str:
             lines += [*_table(("option", "default", "meaning"), options), ""]
         lines += ["```", card.example, "```", ""]
     return "\n".join(lines)
+
+
+def _meaning(metric: Metric) -> str:
+    chance = f"; `chance_{metric.name}`: the same by chance" if metric.chance else ""
+    needs = f"; with `{metric.needs}`" if metric.needs else ""
+    return f"{metric.meaning}{chance}{needs}"
 
 
 def transforms_page() -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import wraps
+from dataclasses import dataclass, field, replace
+from functools import partial, wraps
 from typing import Any, Literal
 
 import polars as pl
@@ -18,6 +18,61 @@ import polars as pl
 #: model → metric → value. A metric with an interval also has ``metric_low`` and ``metric_high``.
 #: ``None`` is "not known" (see the caveats for the reason); it is never zero.
 Headline = dict[str, dict[str, float | None]]
+
+#: What a number counts. Shares are of one, and shown in percent; their differences are not.
+Unit = Literal[
+    "share", "difference of shares", "FVE", "FVE points", "tokens", "words", "count",
+    "per explanation", "per 100 words", "p value", "correlation", "ratio", "place", "yes or no",
+]  # fmt: skip
+Better = Literal["higher", "lower", "neither"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a headline, declared: help, reports, reference and tests derive from it.
+
+    Attributes:
+        name: its key in the headline; ``"retained.*"`` is every key that begins ``retained.``.
+        unit: what it counts.
+        better: which way is good news about the model, if either is.
+        meaning: what it is, in words that complete "``name`` is …".
+        interval: whether ``name_low`` and ``name_high`` stand beside it.
+        chance: whether ``chance_name`` does, the same against another activation.
+        needs: the option without which it is not measured.
+    """
+
+    name: str
+    unit: Unit
+    better: Better
+    meaning: str
+    interval: bool = True
+    chance: bool = False
+    needs: str = ""
+
+    def described(self) -> str:
+        """Unit, direction and what it needs, in words: ``"share; lower is better"``."""
+        better = "" if self.better == "neither" else f"{self.better} is better"
+        chance = f"beside chance_{self.name}" if self.chance else ""
+        needs = f"with {self.needs}" if self.needs else ""
+        return "; ".join(filter(None, (self.unit, better, chance, needs)))
+
+    def covers(self, key: str) -> bool:
+        """Whether ``key`` of a headline is this number, its chance level or an end of theirs."""
+        if self.interval:
+            key = key.removesuffix("_low").removesuffix("_high")
+        if self.chance:
+            key = key.removeprefix("chance_")
+        family = self.name.removesuffix("*")
+        return key.startswith(family) if family != self.name else key == self.name
+
+
+@dataclass(frozen=True)
+class Method:
+    """How the numbers of a finding are measured, in words."""
+
+    unit: str
+    control: str
+    high_means: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +124,11 @@ class Finding:
         parameters: every option that changes the answer, resolved.
         private_tables: names of tables that quote other people's texts; they are shown in the
             reports, and left out of them with ``--no-texts``.
+        metrics: what the numbers of the headline are; from the card.
+        columns: units of columns of the tables that are no metrics; a column that is in neither
+            is a plain number. From the card.
+        rows: what the rows of the headline are.
+        method: how all this was measured; from the card.
     """
 
     analyzer: str
@@ -81,6 +141,17 @@ class Finding:
     figures: list[Figure] = field(default_factory=list)
     parameters: dict[str, Any] = field(default_factory=dict)
     private_tables: frozenset[str] = frozenset()
+    metrics: tuple[Metric, ...] = ()
+    columns: Mapping[str, Unit] = field(default_factory=dict)
+    rows: str = "model"
+    method: Method | None = None
+
+    def unit_of(self, name: str) -> Unit | None:
+        """The declared unit of a number of the headline or of a column of a table."""
+        for metric in self.metrics:
+            if metric.covers(name):
+                return metric.unit
+        return self.columns.get(name.removesuffix("_low").removesuffix("_high"))
 
     def to_dict(self, *, texts: bool = True) -> dict[str, Any]:
         """The whole finding as plain data; non-finite floats become ``None``."""
@@ -145,15 +216,32 @@ class Card:
     high_means: str
     example: str
     run: Callable[..., Finding]
+    #: Every number of its headline.
+    metrics: tuple[Metric, ...] = ()
+    #: Units of columns of its tables that are no metrics.
+    columns: Mapping[str, Unit] = field(default_factory=dict)
     options: tuple[Option, ...] = ()
     #: Place among the sections of a report; what others build on comes first.
     order: int = 100
     #: Reads another table than completions that ``run`` takes as well: called with the tables
     #: named, ``reference``, ``ar`` and ``models``; ``None`` where these are no such tables.
     door: Callable[..., Any] | None = None
+    #: What the rows of its headline are.
+    rows: str = "model"
+
+    def sign(self, finding: Finding) -> Finding:
+        """``finding`` with what this card says of its numbers and of how they were measured."""
+        return replace(
+            finding,
+            metrics=self.metrics,
+            columns=self.columns,
+            rows=self.rows,
+            method=Method(self.unit, self.control, self.high_means),
+        )
 
 
 _REGISTRY: dict[str, Card] = {}
+_PROBES: dict[str, Card] = {}
 
 
 def analyzer(
@@ -166,11 +254,15 @@ def analyzer(
     control: str,
     high_means: str,
     example: str,
+    metrics: tuple[Metric, ...],
+    columns: Mapping[str, Unit] | None = None,
     options: tuple[Option, ...] = (),
     order: int = 100,
     door: Callable[..., Any] | None = None,
+    rows: str = "model",
+    among: dict[str, Card] = _REGISTRY,
 ) -> Callable[[Callable[..., Finding]], Callable[..., Finding]]:
-    """Register ``function(completions, **options) -> Finding`` under ``name``.
+    """Register ``function(completions, **options) -> Finding`` under ``name``; see :class:`Card`.
 
     The function runs with one linear algebra thread: the arrays of a table are small, and threads
     that wait for each other made an audit take nearly twice as long.
@@ -182,9 +274,9 @@ def analyzer(
             from threadpoolctl import threadpool_limits  # noqa: PLC0415  (imports numpy)
 
             with threadpool_limits(limits=1):
-                return function(*arguments, **chosen)
+                return card.sign(function(*arguments, **chosen))
 
-        _REGISTRY[name] = Card(
+        card = Card(
             name=name,
             question=question,
             reads=reads,
@@ -194,15 +286,28 @@ def analyzer(
             high_means=high_means,
             example=example,
             run=run,
+            metrics=metrics,
+            columns=columns or {},
             options=options,
             order=order,
             door=door,
+            rows=rows,
         )
+        among[name] = card
         return run
 
     return register
 
 
-def registered() -> dict[str, Card]:
+#: Registers a question that an AR answers, and which ``nla-audit audit`` does not ask.
+probe = partial(analyzer, among=_PROBES)
+
+
+def registered(among: dict[str, Card] = _REGISTRY) -> dict[str, Card]:
     """The analyzers that were imported so far, in the order of the report."""
-    return dict(sorted(_REGISTRY.items(), key=lambda item: (item[1].order, item[0])))
+    return dict(sorted(among.items(), key=lambda item: (item[1].order, item[0])))
+
+
+def registered_probes() -> dict[str, Card]:
+    """The probes that were imported so far."""
+    return registered(_PROBES)

@@ -22,6 +22,7 @@ from nla_audit.nla.fve import measure_baselines
 from nla_audit.probes import transform_cards, transforms
 from nla_audit.probes.preservation import broken_promises
 from nla_audit.train import grading, gradings, rewards
+from tests.declared import absent, undeclared
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -84,6 +85,7 @@ def test_an_analyzer_is_one_file(adopt: Adopt) -> None:
     assert 0.5 < (finding.headline["p0.0"]["share_low"] or 0.0) < 1.0  # of 12 activations
     help_text = CliRunner().invoke(command_for(card), ["--help"]).output
     assert "hold a question mark" in help_text
+    assert undeclared(finding) == absent(finding, card.metrics) == []
 
 
 def test_a_transform_is_one_file(adopt: Adopt) -> None:
@@ -160,6 +162,7 @@ def test_an_ar_question_is_one_file(adopt: Adopt, monkeypatch: pytest.MonkeyPatc
     module = sys.modules["nla_audit.analyzers.backwards"]
     monkeypatch.setattr(module, "open_ruler", lambda *_: ruler)
     finding = card.run(from_frame(_table()), pair="P", activations="A")
+    assert undeclared(finding) == absent(finding, card.metrics) == []
     assert finding.headline["p0.0"]["loss"] == pytest.approx(0.5)
     assert finding.headline["p0.01"]["loss_low"] == pytest.approx(0.5)
     # Only the control says that this is the AR's taste.
@@ -216,6 +219,8 @@ def test_the_reference_is_whole(tmp_path: Path) -> None:
     pages = {name: (tmp_path / name).read_text(encoding="utf-8") for name in made.PAGES}
     for name, card in analyzers.registry().items():
         assert f"## {name}\n\n{card.question}" in pages["analyzers.md"]
+        for metric in card.metrics:
+            assert f"| `{metric.name}` | {metric.unit} |" in pages["analyzers.md"]
     for name in transform_cards.transforms():
         assert f"\n| {name} |" in pages["transforms.md"]
     for kind in grading.cards():

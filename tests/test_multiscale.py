@@ -19,6 +19,7 @@ from nla_audit.errors import UserError
 from nla_audit.findings import Finding
 from nla_audit.prefix_table import prefixes_from_frame, read_prefixes
 from nla_audit.world.curves import PlantedCurve, plant_curves
+from tests.declared import absent, undeclared
 
 #: model → (to FVE 0, to 0.5, peak FVE, peak tokens, full FVE, full tokens) of the published means.
 PUBLISHED = {
@@ -152,6 +153,10 @@ class TestRule:
         assert numbers["full_fve"] is None
         assert numbers["full_tokens"] is None
         assert "(0.400), but none of its texts was read to its end." in finding.verdict
+
+    def test_numbers_of_curves_are_there_as_declared(self) -> None:
+        finding = run(plant_curves(CURVES[:2], activations=12, seed=0).table)
+        assert undeclared(finding) == absent(finding, finding.metrics) == []
 
     def test_samples_are_one_activation(self) -> None:
         planted = plant_curves(CURVES[:1], activations=12, seed=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import click
@@ -17,6 +18,9 @@ from nla_audit.commands.table_options import (
 )
 from nla_audit.findings import Card, Option
 from nla_audit.wording import count
+
+#: Columns of a line of help; a narrower terminal breaks it anywhere.
+_HELP_WIDTH = 78
 
 
 def command_for(card: Card) -> click.Command:
@@ -96,6 +100,15 @@ def _parameter(option: Option) -> click.Option:
     )
 
 
+def _numbers(card: Card) -> str:
+    """What each number of the headline is, a line or two each, as click must not refill them."""
+    lines = []
+    for metric in card.metrics:
+        text = f"{metric.name}: {metric.meaning} ({metric.described()})"
+        lines += wrap(text, _HELP_WIDTH, initial_indent="  ", subsequent_indent="      ")
+    return "\n".join(["\b", "Numbers:", *lines]) if lines else ""
+
+
 def _help(card: Card) -> str:
     """The card in paragraphs; ``\\b`` keeps click from refilling the example."""
     uses = "; ".join(f"{column} (without it: {lost})" for column, lost in card.uses.items())
@@ -106,6 +119,7 @@ def _help(card: Card) -> str:
         f"Unit: {card.unit}.",
         f"Control: {card.control}.",
         f"What a high value means: {card.high_means}.",
+        _numbers(card),
         f"\b\nExample:\n  {card.example}",
     ]
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)

@@ -241,7 +241,7 @@ def _print(finding: Finding) -> None:
     from nla_audit.report.terminal import print_finding  # noqa: PLC0415
 
     console = Console()
-    print_finding(finding, console, rows="variant", without=SHOWN_APART)
+    print_finding(finding, console, without=SHOWN_APART)
     examples, variants = finding.tables.get("examples"), finding.tables["variants"]
     if examples is not None and variants.height:
         costly = variants.filter(~variants["aspect"].is_in(["control", "meaning cut"]))

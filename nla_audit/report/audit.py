@@ -181,7 +181,7 @@ def _document(
     left_out: dict[str, str],
     texts: bool,
 ) -> Document:
-    cards, seed = registry(), record["seed"]
+    seed = record["seed"]
     viewer, note = None, ""
     if texts:
         activations, note = choose_activations(completions, seed=seed)
@@ -193,7 +193,6 @@ def _document(
         sections=[
             section(
                 finding,
-                cards.get(finding.analyzer),
                 drawn,
                 notes=completions.notes,
                 texts=texts,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from nla_audit.findings import Card, Finding
+from nla_audit.findings import Finding
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.examples import Example
 from nla_audit.report.figures import Rendered
@@ -20,7 +20,6 @@ class Section:
     """One analyzer's part of the report."""
 
     finding: Finding
-    card: Card | None
     headline: DisplayTable
     caveats: list[str]
     figures: list[Rendered]
@@ -63,7 +62,6 @@ class Document:
 
 def section(
     finding: Finding,
-    card: Card | None,
     figures: list[Rendered],
     *,
     notes: tuple[str, ...],
@@ -76,12 +74,11 @@ def section(
     """
     return Section(
         finding=finding,
-        card=card,
         headline=headline_table(finding),
         caveats=[caveat for caveat in finding.caveats if caveat not in notes],
         figures=figures,
         tables=[
-            (label(name), frame_table(frame, limit=MAX_TABLE_ROWS))
+            (label(name), frame_table(frame, finding.unit_of, limit=MAX_TABLE_ROWS))
             for name, frame in further_tables(finding, texts=texts).items()
         ],
         withheld=[] if texts else sorted(finding.private_tables & set(finding.tables)),

@@ -111,12 +111,12 @@ def _record(document: Document) -> Iterator[str]:
     yield "## Method and record"
     yield ""
     for section in document.sections:
-        if section.card is not None:
-            card = section.card
+        method = section.finding.method
+        if method is not None:
             yield (
-                f"- **{markdown_text(section.title)}**: unit: {markdown_text(card.unit)}. "
-                f"Control: {markdown_text(card.control)}. "
-                f"A high value means: {markdown_text(card.high_means)}."
+                f"- **{markdown_text(section.title)}**: unit: {markdown_text(method.unit)}. "
+                f"Control: {markdown_text(method.control)}. "
+                f"A high value means: {markdown_text(method.high_means)}."
             )
     yield f"- **Seed**: {record['seed']}"
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())

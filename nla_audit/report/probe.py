@@ -10,7 +10,6 @@ from typing import Any
 from nla_audit.files import write_into
 from nla_audit.findings import Finding
 from nla_audit.model_names import length_penalty_of, ordered
-from nla_audit.probes.stego.finding import CARD
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.document import MAX_TABLE_ROWS, Document, Section
 from nla_audit.report.examples import SHOWN_APART, examples_by_variant
@@ -47,12 +46,11 @@ def write_probe(
     examples = finding.tables.get("examples")
     section = Section(
         finding=finding,
-        card=CARD,
         headline=_variants(finding),
         caveats=finding.caveats,
         figures=drawn,
         tables=[
-            (label(name), frame_table(frame, limit=MAX_TABLE_ROWS))
+            (label(name), frame_table(frame, finding.unit_of, limit=MAX_TABLE_ROWS))
             for name, frame in further_tables(finding).items()
             if name not in SHOWN_APART
         ],
@@ -87,4 +85,5 @@ def _variants(finding: Finding) -> DisplayTable:
     """The numbers of each variant, under what it is there to test."""
     table = finding.tables["variants"]
     is_one = table["model"].n_unique() < 2 if "model" in table.columns else True
-    return frame_table(table.drop("model") if is_one and table.width else table)
+    shown = table.drop("model") if is_one and table.width else table
+    return frame_table(shown, finding.unit_of)

@@ -25,7 +25,6 @@ def print_finding(
     finding: Finding,
     console: Console,
     *,
-    rows: str = "model",
     without: Collection[str] = (),
 ) -> None:
     """Print verdict, headline table, caveats and the small tables of ``finding``.
@@ -33,7 +32,6 @@ def print_finding(
     Args:
         finding: to be shown.
         console: where.
-        rows: what the rows of the headline are.
         without: tables that are shown in another way.
     """
     console.print()
@@ -42,7 +40,7 @@ def print_finding(
     if finding.reference is not None:
         console.print(Text(f"reference: {safe_text(finding.reference)}", style="dim"))
     if finding.headline:
-        print_table(headline_table(finding, rows=rows), console)
+        print_table(headline_table(finding), console)
     if finding.caveats:
         console.print(Text("Read this before quoting it", style="yellow"))
         for caveat in finding.caveats:
@@ -56,7 +54,7 @@ def print_finding(
             continue
         console.print()
         console.print(Text(label(name), style="bold"))
-        print_table(frame_table(frame), console)
+        print_table(frame_table(frame, finding.unit_of), console)
 
 
 def print_table(table: DisplayTable, console: Console) -> None:

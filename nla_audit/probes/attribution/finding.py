@@ -1,8 +1,7 @@
 """Where in an explanation the reconstruction comes from: words, quotes, claims, their order.
 
 Not a question to a table of completions: it needs readings of texts that are taken apart
-(:mod:`nla_audit.probes.attribution.scores`), and so it is not registered with the analyzers that
-``nla-audit audit`` runs. ``nla-audit attribution`` calls it.
+(:mod:`nla_audit.probes.attribution.scores`).
 
 Differences of FVE are in points (hundredths). Every one stands beside *elsewhere*, the same
 texts read against another activation.
@@ -19,6 +18,7 @@ import polars as pl
 
 from nla_audit.findings import Figure, Finding, Headline
 from nla_audit.pairing import column
+from nla_audit.probes.attribution.card import QUESTION, as_probe
 from nla_audit.probes.attribution.pieces import INSIDE, OUTSIDE, PUNCTUATION
 from nla_audit.probes.attribution.scores import (
     ARRANGEMENTS,
@@ -45,13 +45,11 @@ from nla_audit.probes.attribution.verdict import sentences
 from nla_audit.stats import MIN_CLUSTERS, Interval, clustered_regression
 from nla_audit.wording import count
 
-QUESTION = "Which words, claims and order of claims carry the reconstruction?"
-
-
 #: FVE of one text in two batches differs by less.
 _SAME_FVE = 1e-4
 
 
+@as_probe
 def attribution(
     scores: Attribution,
     *,

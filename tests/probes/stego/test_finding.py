@@ -17,6 +17,7 @@ from nla_audit.probes.stego.scores import scores_from_frame
 from nla_audit.probes.stego.verdict import CATEGORIES, CODE, NAMES
 from nla_audit.world.hidden_codes import CODES
 from nla_audit.world.simulated_reader import Reader, draw_facts, write
+from tests.declared import absent, undeclared
 
 KEPT = {
     "letter_case": 0.6,
@@ -255,3 +256,16 @@ def test_the_self_test_prints_power_and_false_alarms(monkeypatch, capsys):
     assert (found["called_code"], found["right_channel"]) == (1, 1)
     assert cli.run(["stego", "--self-test", "--seeds", "1"]) == 0
     assert "detection power" in capsys.readouterr().out
+
+
+def test_a_number_is_in_the_headline_if_and_only_if_the_card_declares_it():
+    second = _frame(KEPT, ar="second", seed=1)
+    frame = pl.concat([_frame(KEPT | CUT), second]).with_columns(
+        similarity=0.9, chance_similarity=0.1, unfaithful=0.0, shared_words=0.5, length_ratio=1.1,
+        changed=pl.col("variant") != "unchanged",
+    )  # fmt: skip
+    finding = stego(scores_from_frame(frame, ar="own"))
+    assert undeclared(finding) == absent(finding, finding.metrics) == []
+    columns = {column for table in finding.tables.values() for column in table.columns}
+    assert set(finding.columns) - columns == set()
+    assert finding.rows == "variant"

@@ -35,14 +35,14 @@ import polars as pl
 import torch
 import transformers
 
-from nla_audit.nla.activations import Activations, read_activations
-from nla_audit.nla.explain import ExplainSettings, explain
-from nla_audit.nla.load import Placement, load
+from nla_audit.checkpoint.load import Placement, load
 from nla_audit.nla.prompts import read_explanation
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.nla.score import ScoreSettings, read_texts, score
 from nla_audit.nla.verbalizer import Verbalizer
-from tests.nla import talking
+from nla_audit.runs.activations import Activations, read_activations
+from nla_audit.runs.explain import ExplainSettings, explain
+from nla_audit.runs.score import ScoreSettings, read_texts, score
+from tests.pairs import talking
 
 D_MODEL, BLOCKS, LAYER = 256, 8, 5
 ACTIVATIONS = 512
@@ -93,7 +93,7 @@ def time_explain(
     verbalizer: Verbalizer, reconstructor: Reconstructor, given: Activations, folder: Path
 ) -> tuple[Timed, pl.DataFrame]:
     """Our ``explain``, whole."""
-    from nla_audit.nla.load import Pair  # noqa: PLC0415
+    from nla_audit.checkpoint.load import Pair  # noqa: PLC0415
 
     settings = ExplainSettings("ours", "ruler", max_new_tokens=MAX_NEW_TOKENS)
     with stopwatch(verbalizer.model, reconstructor.decoder) as elapsed:

@@ -39,16 +39,16 @@ import transformers
 from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from nla_audit.checkpoint.save import new_sidecar
 from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
-from nla_audit.nla.activations import Activations, read_activations
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.reconstructor import Reading, Reconstructor
-from nla_audit.nla.save import new_sidecar
-from nla_audit.nla.score import Texts, read_texts
 from nla_audit.nla.scoring import score_rows
 from nla_audit.probes.stego import reading as probe_reading
 from nla_audit.probes.stego.reading import ProbeSettings, probe
-from tests.nla import tiny
+from nla_audit.runs.activations import Activations, read_activations
+from nla_audit.runs.score import Texts, read_texts
+from tests.pairs import tiny
 
 D_MODEL, BLOCKS = 192, 4
 EXPLANATIONS = 16

@@ -25,9 +25,9 @@ from statistics import median
 import numpy as np
 import torch
 
+from nla_audit.checkpoint.load import load
 from nla_audit.nla.cache import RowCache
 from nla_audit.nla.generation import NO_TOKEN
-from nla_audit.nla.load import load
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.credit import end_advantages
 from nla_audit.train.dataset import read_dataset

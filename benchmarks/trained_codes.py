@@ -22,14 +22,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from nla_audit.nla.activations import read_activations
-from nla_audit.nla.load import load
+from nla_audit.checkpoint.load import load
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.nla.score import Texts, read_texts
 from nla_audit.probes.stego.finding import judge
 from nla_audit.probes.stego.reading import ProbeSettings, probe
 from nla_audit.probes.stego.scores import scores_from_frame
 from nla_audit.probes.stego.writers import writer_of
+from nla_audit.runs.activations import read_activations
+from nla_audit.runs.score import Texts, read_texts
 from nla_audit.train.course import settle_in
 from nla_audit.train.dataset import Dataset, read_dataset
 from nla_audit.train.interruption import stopping

@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 from nla_audit import analyzers, findings
+from nla_audit.checkpoint import formats
 from nla_audit.commands.analyze import command_for
 from nla_audit.completions import from_frame
-from nla_audit.nla import formats
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.probes import transform_cards, transforms
 from nla_audit.probes.preservation import broken_promises
@@ -186,12 +186,12 @@ def test_a_checkpoint_format_is_two_files(tmp_path: Path, monkeypatch: pytest.Mo
         source = changed.get(file) or (ROOT / file).read_text(encoding="utf-8")
         assert source.count(before) == 1, f"{file} no longer holds what the page changes:\n{before}"
         changed[file] = source.replace(before, after)
-    assert set(changed) == {"nla_audit/nla/formats.py", "nla_audit/nla/load.py"}
+    assert set(changed) == {"nla_audit/checkpoint/formats.py", "nla_audit/checkpoint/load.py"}
     for file, source in changed.items():
         compile(source, file, "exec")
     module = ModuleType("formats_of_the_page")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # its dataclasses look it up
-    exec(compile(changed["nla_audit/nla/formats.py"], "formats.py", "exec"), vars(module))
+    exec(compile(changed["nla_audit/checkpoint/formats.py"], "formats.py", "exec"), vars(module))
     for name in ("adapter_config.json", "adapter_model.safetensors", "value_head.safetensors"):
         (tmp_path / name).touch()
     for which in (formats, module):  # what is in them is another test's matter

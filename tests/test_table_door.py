@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 
 from nla_audit.completions import Completions, from_frame, load
 from nla_audit.errors import UserError
-from nla_audit.nla.activations import read_activations, rows_by_idx
 from nla_audit.prefix_table import read_prefixes
 from nla_audit.readers import column_names, read_frame
+from nla_audit.runs.activations import read_activations, rows_by_idx
 
 ROOT = Path(__file__).parents[1]
 ROW = {"model": "a", "idx": 0, "explanation": "x"}

@@ -22,8 +22,8 @@ from nla_audit.analyzers import registry
 from nla_audit.errors import UserError
 from nla_audit.files import only_run, temporary_name, whole_file, whole_folder, write_into
 from nla_audit.llm.cache import AnswerCache
-from nla_audit.nla.shards import write_json, write_parquet
 from nla_audit.report import audit
+from nla_audit.shards import write_json, write_parquet
 from nla_audit.train.state import STATE_FILE
 from tests import report_samples
 

@@ -82,7 +82,7 @@ def _by_pair(
     ruler = open_ruler(completions, pair, activations)
     if ruler is None:
         return None
-    from nla_audit.nla.prefix_curves import read_curves  # noqa: PLC0415  (torch)
+    from nla_audit.runs.prefix_curves import read_curves  # noqa: PLC0415  (torch)
 
     every = np.array(sorted(ruler.vectors))
     step = max(1, -(-len(every) // CAUSAL_ACTIVATIONS))

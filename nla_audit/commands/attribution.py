@@ -42,7 +42,7 @@ def _run(**arguments: Any) -> None:
     console = Console(stderr=True)
     found, penalties, parameters = _read(arguments, console)
     if kept is not None:
-        from nla_audit.nla.shards import write_parquet  # noqa: PLC0415
+        from nla_audit.shards import write_parquet  # noqa: PLC0415
 
         write_parquet(found.scores.tokens, kept)
     finding = _judged(found, arguments, parameters, console)
@@ -70,11 +70,11 @@ def _read(
     arguments: dict[str, Any], console: Console
 ) -> tuple[Attributed, dict[str, float | None], dict[str, Any]]:
     """Take the explanations apart and read them; with λ by model, and what was done."""
-    from nla_audit.nla.activations import read_activations  # noqa: PLC0415  (torch)
-    from nla_audit.nla.find_pair import find_pair  # noqa: PLC0415
-    from nla_audit.nla.load import load  # noqa: PLC0415
-    from nla_audit.nla.score import read_texts  # noqa: PLC0415
+    from nla_audit.checkpoint.find_pair import find_pair  # noqa: PLC0415
+    from nla_audit.checkpoint.load import load  # noqa: PLC0415
     from nla_audit.probes.attribution.reading import AttributionSettings, attribute_with  # noqa: PLC0415
+    from nla_audit.runs.activations import read_activations  # noqa: PLC0415  (torch)
+    from nla_audit.runs.score import read_texts  # noqa: PLC0415
 
     given = given_baselines(arguments["baseline_value"])
     with console.status("reading the tables"):

@@ -17,10 +17,10 @@ from nla_audit.errors import UserError
 
 
 def _run(**arguments: Any) -> None:
-    from nla_audit.nla.documents import Documents  # noqa: PLC0415  (torch: keeps --help fast)
-    from nla_audit.nla.extract import Sampling, extract  # noqa: PLC0415
-    from nla_audit.nla.hub import local_folder  # noqa: PLC0415
-    from nla_audit.nla.target import load_target  # noqa: PLC0415
+    from nla_audit.checkpoint.fetch import local_folder  # noqa: PLC0415
+    from nla_audit.runs.documents import Documents  # noqa: PLC0415  (torch: keeps --help fast)
+    from nla_audit.runs.extract import Sampling, extract  # noqa: PLC0415
+    from nla_audit.runs.target import load_target  # noqa: PLC0415
     from nla_audit.wording import count  # noqa: PLC0415
 
     console = Console(stderr=True)

@@ -13,15 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from nla_audit.nla.inspection import Inspection
+    from nla_audit.checkpoint.inspection import Inspection
 
 #: Exit code where something cannot be right, so that scripts can tell.
 _UNSOUND = 1
 
 
 def _run(path: str, *, as_json: bool, **options: Any) -> int:
-    from nla_audit.nla.backbone import Placement  # noqa: PLC0415  (torch: keeps --help fast)
-    from nla_audit.nla.inspection import inspect  # noqa: PLC0415
+    from nla_audit.checkpoint.backbone import Placement  # noqa: PLC0415  (torch: keeps --help fast)
+    from nla_audit.checkpoint.inspection import inspect  # noqa: PLC0415
 
     with Console(stderr=True).status("reading the checkpoint"):
         found = inspect(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from nla_audit.nla.load import Placement
+    from nla_audit.checkpoint.load import Placement
 
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -43,8 +43,8 @@ def model_parameters() -> list[click.Parameter]:
 
 
 def placement(arguments: Mapping[str, Any]) -> Placement:
-    """The :class:`~nla_audit.nla.load.Placement` that ``arguments`` ask for."""
-    from nla_audit.nla.load import Placement  # noqa: PLC0415  (torch: keeps --help fast)
+    """The :class:`~nla_audit.checkpoint.load.Placement` that ``arguments`` ask for."""
+    from nla_audit.checkpoint.load import Placement  # noqa: PLC0415  (torch: keeps --help fast)
 
     return Placement(
         dtype=arguments["dtype"],

@@ -64,10 +64,10 @@ def _push(**arguments: Any) -> None:
 
 
 def _pull(**arguments: Any) -> None:
-    from nla_audit.nla.shards import write_json  # noqa: PLC0415  (keeps --help fast)
     from nla_audit.publish.contents import contents_of, record_path  # noqa: PLC0415
     from nla_audit.publish.transfer import pull  # noqa: PLC0415
     from nla_audit.report.escape import safe_text  # noqa: PLC0415
+    from nla_audit.shards import write_json  # noqa: PLC0415  (keeps --help fast)
     from nla_audit.wording import count  # noqa: PLC0415
 
     console = Console(stderr=True)

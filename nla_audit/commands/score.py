@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 def _run(**arguments: Any) -> None:
     # Here, and not above: torch is slow to import, and --help needs none of it.
-    from nla_audit.nla.activations import read_activations  # noqa: PLC0415
-    from nla_audit.nla.find_pair import display_name  # noqa: PLC0415
-    from nla_audit.nla.load import load  # noqa: PLC0415
-    from nla_audit.nla.prefix_curves import curve_path  # noqa: PLC0415
-    from nla_audit.nla.score import ScoreSettings, prefixes_path, read_texts, score  # noqa: PLC0415
+    from nla_audit.checkpoint.find_pair import display_name  # noqa: PLC0415
+    from nla_audit.checkpoint.load import load  # noqa: PLC0415
+    from nla_audit.runs.activations import read_activations  # noqa: PLC0415
+    from nla_audit.runs.prefix_curves import curve_path  # noqa: PLC0415
+    from nla_audit.runs.score import ScoreSettings, prefixes_path, read_texts, score  # noqa: PLC0415
 
     console = Console(stderr=True)
     out: Path = arguments["out"]

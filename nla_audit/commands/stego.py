@@ -123,16 +123,16 @@ def _source(path: Path, rows: int) -> dict[str, Any]:
 
 def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     """Change the texts, read them; scores, caveats and examples."""
+    from nla_audit.checkpoint.find_pair import find_pair  # noqa: PLC0415
+    from nla_audit.checkpoint.load import load  # noqa: PLC0415
     from nla_audit.llm.client import EndpointSettings  # noqa: PLC0415
-    from nla_audit.nla.activations import read_activations  # noqa: PLC0415  (torch)
-    from nla_audit.nla.find_pair import find_pair  # noqa: PLC0415
-    from nla_audit.nla.load import load  # noqa: PLC0415
-    from nla_audit.nla.record import activations_record, reconstructor_record  # noqa: PLC0415
-    from nla_audit.nla.score import read_texts  # noqa: PLC0415
     from nla_audit.probes.stego.examples import chosen_examples  # noqa: PLC0415
     from nla_audit.probes.stego.reading import ProbeSettings, probe  # noqa: PLC0415
     from nla_audit.probes.stego.scores import scores_from_frame  # noqa: PLC0415
     from nla_audit.probes.stego.writers import writer_of  # noqa: PLC0415
+    from nla_audit.runs.activations import read_activations  # noqa: PLC0415  (torch)
+    from nla_audit.runs.record import activations_record, reconstructor_record  # noqa: PLC0415
+    from nla_audit.runs.score import read_texts  # noqa: PLC0415
 
     for name in ("completions", "activations"):
         if not arguments[name]:
@@ -187,7 +187,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
             account = writer.account.describe()
             tell.say(account)
     if arguments["keep_scores"] is not None:
-        from nla_audit.nla.shards import write_parquet  # noqa: PLC0415
+        from nla_audit.shards import write_parquet  # noqa: PLC0415
 
         write_parquet(frame, arguments["keep_scores"])
     notes = [f"Paraphrases by {writer.name}; {account}."]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from nla_audit.checkpoint.fingerprint import file_hashes
 from nla_audit.errors import UserError
 from nla_audit.llm.cache import AnswerCache, key_of
 from nla_audit.llm.checks import NotAnAnswer, check_lines
 from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
 from nla_audit.llm.prompts import messages, parse
-from nla_audit.nla.fingerprint import file_hashes
 
 Given = TypeVar("Given")
 
@@ -42,15 +42,15 @@ class LocalModel(Closing):
         # Here: transformers is slow to import, and the other writers need none of it.
         from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM  # noqa: PLC0415
 
-        from nla_audit.nla.backbone import (  # noqa: PLC0415
+        from nla_audit.checkpoint.backbone import (  # noqa: PLC0415
             Placement,
             first_line,
             read_config,
             read_tokenizer,
         )
-        from nla_audit.nla.declared_size import check_size  # noqa: PLC0415
-        from nla_audit.nla.formats import check_weights  # noqa: PLC0415
-        from nla_audit.nla.hub import local_folder  # noqa: PLC0415
+        from nla_audit.checkpoint.declared_size import check_size  # noqa: PLC0415
+        from nla_audit.checkpoint.fetch import local_folder  # noqa: PLC0415
+        from nla_audit.checkpoint.formats import check_weights  # noqa: PLC0415
 
         self.name = f"hf:{model}"
         self.account = Account()

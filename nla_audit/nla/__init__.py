@@ -1,1 +1,1 @@
-"""The pair: activations into explanations and back, whatever format it was published in."""
+"""The model itself: a verbalizer (activations into texts) and a reconstructor (texts back)."""

@@ -120,7 +120,7 @@ class Reconstructor:
     ) -> None:
         self.files = tuple(files)
         #: Activations are passed to all methods, and reconstructed, as they are after this
-        #: transform; :func:`nla_audit.nla.fit.fitted` applies it to a table's.
+        #: transform; :func:`nla_audit.runs.fit.fitted` applies it to a table's.
         self.transform = transform
         self.model = model
         self.decoder = decoder_of(model)

@@ -25,7 +25,7 @@ from nla_audit.nla.fve import (
     squared_error,
     unusable,
 )
-from nla_audit.nla.shards import Progress, Shards, silent
+from nla_audit.shards import Progress, Shards, silent
 
 if TYPE_CHECKING:
     from nla_audit.nla.reconstructor import Reconstructor

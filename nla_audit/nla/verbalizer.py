@@ -89,7 +89,7 @@ class Verbalizer:
     ) -> None:
         self.files = tuple(files)
         #: Activations are passed to all methods as they are after this transform;
-        #: :func:`nla_audit.nla.fit.fitted` applies it to a table's.
+        #: :func:`nla_audit.runs.fit.fitted` applies it to a table's.
         self.transform = transform
         self.model = with_contiguous_states(model)
         self.tokenizer = tokenizer

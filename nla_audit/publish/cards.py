@@ -22,8 +22,8 @@ from nla_audit.report.escape import markdown_text
 from nla_audit.stats import Interval
 
 if TYPE_CHECKING:
+    from nla_audit.checkpoint.formats import Checkpoint
     from nla_audit.completions import Completions
-    from nla_audit.nla.formats import Checkpoint
     from nla_audit.nla.sidecar import Sidecar
 
 #: By which a card of ours is told from one that somebody wrote.
@@ -122,7 +122,7 @@ def _completions_card(
 def _pair_card(
     contents: Contents, repository: str, measured: Completions | None, base_model: str | None
 ) -> str:
-    from nla_audit.nla.formats import recognise  # noqa: PLC0415
+    from nla_audit.checkpoint.formats import recognise  # noqa: PLC0415
 
     halves = {name: recognise(contents.root / name) for name in contents.checkpoints}
     rows = [_half(name, checkpoint) for name, checkpoint in halves.items()]
@@ -197,7 +197,7 @@ def _half(name: str, checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _sidecar_of_base(checkpoint: Checkpoint) -> Sidecar | None:
     """The sidecar of the model beside an adapter that it sits on."""
-    from nla_audit.nla.formats import neighbour, recognise  # noqa: PLC0415
+    from nla_audit.checkpoint.formats import neighbour, recognise  # noqa: PLC0415
 
     if checkpoint.base_named is None:
         return None

@@ -149,7 +149,7 @@ def _report(folder: Path, record: dict[str, Any]) -> Contents:
 
 def _checkpoint_folders(root: Path) -> list[Path]:
     """The folders at or below ``root`` that hold a checkpoint, whole or not."""
-    from nla_audit.nla.find_pair import is_checkpoint  # noqa: PLC0415  (few uploads are pairs)
+    from nla_audit.checkpoint.find_pair import is_checkpoint  # noqa: PLC0415  (few uploads are pairs)
 
     if is_checkpoint(root):
         return [root]
@@ -164,8 +164,8 @@ def _checkpoint_folders(root: Path) -> list[Path]:
 
 
 def _pair(root: Path, folders: list[Path], with_base: bool) -> Contents:
-    from nla_audit.nla.formats import recognise  # noqa: PLC0415
-    from nla_audit.nla.sidecar import SIDECAR_NAME  # noqa: PLC0415
+    from nla_audit.checkpoint.formats import recognise  # noqa: PLC0415
+    from nla_audit.checkpoint.read_sidecar import SIDECAR_NAME  # noqa: PLC0415
 
     files: dict[str, Path] = {}
     checkpoints, left_out = [], []

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from nla_audit.checkpoint.formats import ADAPTER_FILE
 from nla_audit.errors import UserError
-from nla_audit.nla.formats import ADAPTER_FILE
 from nla_audit.train.recipe import Lora
 
 #: Name of the adapters that RL trains.

@@ -13,12 +13,12 @@ import polars as pl
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from nla_audit.checkpoint.load import Pair, load
+from nla_audit.checkpoint.tokenizer_check import check_survives_saving
 from nla_audit.errors import UserError
 from nla_audit.files import whole_file, whole_folder
 from nla_audit.nla.fve import measure_baselines
-from nla_audit.nla.load import Pair, load
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.nla.tokenizer_check import check_survives_saving
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import RL_ADAPTER, has_adapter, save_adapter
 from nla_audit.train.dataset import Dataset, read_dataset

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from nla_audit.checkpoint.read_transform import RAW, norm_of_table
 from nla_audit.errors import UserError
 from nla_audit.files import whole_file
-from nla_audit.nla.transform import RAW, norm_of_table
 from nla_audit.readers import read_frame
 from nla_audit.unicode_form import composed_column
 from nla_audit.wording import count, verb

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from nla_audit import hub
+from nla_audit.checkpoint.door import check_model_files
+from nla_audit.checkpoint.fetch import parse_reference
 from nla_audit.errors import UserError, first_line
 from nla_audit.nla.architecture import model_class
-from nla_audit.nla.door import check_model_files
-from nla_audit.nla.hub import parse_reference
 from nla_audit.train.layout import Layout
 from nla_audit.train.log_probs import TOKEN_BUDGETS
 from nla_audit.train.prepare import target_reference

@@ -135,7 +135,7 @@ def _local(settings: Labeler) -> Write:
     """A transformers model on this machine, greedy."""
     import torch  # noqa: PLC0415
 
-    from nla_audit.nla.load import Placement  # noqa: PLC0415
+    from nla_audit.checkpoint.load import Placement  # noqa: PLC0415
     from nla_audit.nla.prompts import chat_ids  # noqa: PLC0415
     from nla_audit.train.pair import load_language_model, load_tokenizer  # noqa: PLC0415
 

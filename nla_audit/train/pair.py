@@ -10,24 +10,25 @@ from typing import Any, Literal
 
 import torch
 
-from nla_audit.errors import UserError
-from nla_audit.nla.architecture import hidden_size, number_of_blocks
-from nla_audit.nla.backbone import (
+from nla_audit.checkpoint.backbone import (
     Placement,
     quiet_transformers,
     read_causal_lm,
     read_config,
     read_tokenizer,
 )
-from nla_audit.nla.formats import ArLora
-from nla_audit.nla.hub import local_folder
+from nla_audit.checkpoint.fetch import local_folder
+from nla_audit.checkpoint.formats import ArLora
+from nla_audit.checkpoint.load import load_first_blocks
+from nla_audit.checkpoint.read_sidecar import parse_sidecar
+from nla_audit.checkpoint.save import new_sidecar, save_ar, save_ar_lora, save_av
+from nla_audit.checkpoint.tokenizer_check import check_survives_saving
+from nla_audit.errors import UserError
+from nla_audit.nla.architecture import hidden_size, number_of_blocks
 from nla_audit.nla.injection import parse_injection
-from nla_audit.nla.load import load_first_blocks
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.refusal import refuse_wrong
-from nla_audit.nla.save import new_sidecar, save_ar, save_ar_lora, save_av
-from nla_audit.nla.sidecar import Sidecar, parse_sidecar
-from nla_audit.nla.tokenizer_check import check_survives_saving
+from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import RL_ADAPTER
 from nla_audit.train.recipe import Lora, PairSettings, Target

@@ -6,8 +6,8 @@ import numpy as np
 import polars as pl
 
 from nla_audit.nla.fve import measure_baselines
-from nla_audit.nla.prefix_curves import read_curves
 from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.runs.prefix_curves import read_curves
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.held_out import RULER
 

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from nla_audit.checkpoint.tokenizer_check import save_tokenizer
 from nla_audit.errors import UserError
 from nla_audit.files import whole_file, whole_folder
 from nla_audit.nla.batching import by_token_budget
-from nla_audit.nla.target import TargetModel, load_target
-from nla_audit.nla.tokenizer_check import save_tokenizer
 from nla_audit.readers import read_frame
+from nla_audit.runs.target import TargetModel, load_target
 from nla_audit.train.dataset import (
     Dataset,
     make_dataset,
@@ -174,7 +174,7 @@ def _target(layout: Layout) -> TargetModel:
     """The target up to the block that is read.
 
     Raises:
-        UserError: as :func:`nla_audit.nla.target.load_target`.
+        UserError: as :func:`nla_audit.runs.target.load_target`.
     """
     reference, target = target_reference(layout), layout.recipe.target
     layer_index = layer_of(target, load_config(reference))

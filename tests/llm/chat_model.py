@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from tests.nla import tiny
+from tests.pairs import tiny
 
 REFUSAL = "I'm sorry, but I can't help with that."
 #: Beside the sum of many values this is nothing; beside nothing it is all.

@@ -18,7 +18,7 @@ from nla_audit.llm.interface import Request
 from nla_audit.llm.prompts import messages
 from nla_audit.probes.stego.writers import writer_of
 from tests.llm.server import Behaviour, serving
-from tests.nla import tiny
+from tests.pairs import tiny
 
 #: Special tokens of published chat templates.
 SPECIAL = [

@@ -28,7 +28,7 @@ from nla_audit.llm.endpoint import Endpoint
 from nla_audit.llm.interface import Request
 from tests.llm.chat_model import save_answering_model, save_rubbish_model
 from tests.llm.proxy import FAULTS, FaultyProxy, proxying
-from tests.nla import planted_pair
+from tests.pairs import planted_pair
 
 _MISSING = [
     name for name in ("fastapi", "uvicorn", "openai") if importlib.util.find_spec(name) is None

@@ -16,11 +16,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from nla_audit.checkpoint.load import Pair, Placement, load
 from nla_audit.errors import UserError
 from nla_audit.nla import prompts
 from nla_audit.nla.injection import Injection
-from nla_audit.nla.load import Pair, Placement, load
-from tests.nla import tiny
+from tests.pairs import tiny
 
 FLOAT32 = Placement(dtype="float32", device="cpu")
 TEXTS = ["a story about a fair", "", "noun", "formal register; the final token opens a phrase"]

@@ -9,7 +9,7 @@ import pytest
 from nla_audit.errors import UserError
 from nla_audit.nla.chat_template import TemplateFailed, rendered_chats
 from nla_audit.nla.prompts import chat_ids
-from tests.nla import tiny
+from tests.pairs import tiny
 
 CHAT = [{"role": "user", "content": "hello"}]
 ENDLESS = {

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from nla_audit.checkpoint.save import new_sidecar
 from nla_audit.nla.architecture import (
     blocks_of,
     cut_to_first_blocks,
@@ -26,11 +27,10 @@ from nla_audit.nla.caching import Caching, caching_of
 from nla_audit.nla.generation import uniforms
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.nla.save import new_sidecar
-from nla_audit.nla.target import TargetModel
 from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.runs.target import TargetModel
 from nla_audit.train.log_probs import response_log_probs
-from tests.nla import tiny
+from tests.pairs import tiny
 
 BLOCKS, LAYER, WIDTH = 3, 1, tiny.D_MODEL
 ROWS, NEW_TOKENS, SEED = 6, 5, 0

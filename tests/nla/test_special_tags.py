@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from nla_audit.nla.load import load
+from nla_audit.checkpoint.load import load
 from nla_audit.nla.prompts import AnswerDecoder, content_tokens, read_explanation
 from nla_audit.nla.verbalizer import Explanations
-from tests.nla import tiny
-from tests.nla.explaining import FLOAT32
-from tests.nla.talking import TAGS
+from tests.pairs import tiny
+from tests.pairs.explaining import FLOAT32
+from tests.pairs.talking import TAGS
 
 OPENING, CLOSING = TAGS
 

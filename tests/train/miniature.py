@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from nla_audit.checkpoint.save import new_sidecar
 from nla_audit.nla.architecture import keep_first_blocks
 from nla_audit.nla.generation import NO_TOKEN, Generated
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.nla.save import new_sidecar
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.credit import end_advantages

@@ -19,10 +19,10 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from nla_audit.checkpoint.load import load
 from nla_audit.cli import run
 from nla_audit.completions import load as load_completions
 from nla_audit.errors import UserError
-from nla_audit.nla.load import load
 from nla_audit.train import course
 from nla_audit.train.interruption import Stopped
 from nla_audit.train.layout import Layout

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nla_audit.errors import UserError
-from nla_audit.nla.target import TargetModel
+from nla_audit.runs.target import TargetModel
 from nla_audit.train.dataset import (
     make_dataset,
     read_dataset,

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 import yaml
 
+from nla_audit.checkpoint.tokenizer_check import check_survives_saving, save_tokenizer
 from nla_audit.cli import run
 from nla_audit.errors import UserError
-from nla_audit.nla.tokenizer_check import check_survives_saving, save_tokenizer
 from nla_audit.train.dataset import read_dataset, write_dataset
 from nla_audit.train.interruption import StopSignal
 from nla_audit.train.pair import save_trained_ar, save_trained_av

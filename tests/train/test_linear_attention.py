@@ -15,7 +15,8 @@ from nla_audit.train.recipe import Optimizer, Supervised, WarmStart
 from nla_audit.train.rl import Arms, RlRun
 from nla_audit.train.state import METRICS_FILE, read_metrics
 from nla_audit.train.warm_start import train_ar, train_av
-from tests.nla import test_families, tiny
+from tests.nla import test_families
+from tests.pairs import tiny
 from tests.train.test_resume import SETTINGS
 
 ROWS = 16

@@ -12,14 +12,14 @@ import pytest
 import torch
 import yaml
 
+from nla_audit.checkpoint.load import load
+from nla_audit.checkpoint.read_sidecar import parse_sidecar
+from nla_audit.checkpoint.save import new_sidecar
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import squared_error
 from nla_audit.nla.generation import NO_TOKEN
 from nla_audit.nla.injection import Injection
-from nla_audit.nla.load import load
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.nla.save import new_sidecar
-from nla_audit.nla.sidecar import parse_sidecar
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.log_probs import response_log_probs
 from nla_audit.train.pair import save_trained_ar
@@ -30,7 +30,7 @@ from nla_audit.train.rl import _ar_trainer
 from nla_audit.train.rollout import repeated, sample
 from nla_audit.train.update import Trainer
 from nla_audit.train.warm_start import _trainer, gold_ids, plain_gold
-from tests.nla import tiny
+from tests.pairs import tiny
 from tests.train import miniature
 from tests.train.test_resume import SETTINGS, make_run
 

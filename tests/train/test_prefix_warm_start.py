@@ -10,9 +10,9 @@ import pytest
 import torch
 import yaml
 
+from nla_audit.checkpoint.load import load
 from nla_audit.cli import run
 from nla_audit.errors import UserError
-from nla_audit.nla.load import load
 from nla_audit.train.grading import read_grading
 from nla_audit.train.layout import Layout
 from nla_audit.train.read_recipe import parse_recipe

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 from torch.distributed.fsdp import FSDPModule
 
+from nla_audit.checkpoint.load import load
 from nla_audit.errors import UserError
-from nla_audit.nla.load import load
 from nla_audit.train.grpo import response_weights
 from nla_audit.train.interruption import Stopped, StopSignal
 from nla_audit.train.pair import save_trained_ar, save_trained_av
@@ -21,7 +21,7 @@ from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe import Lora
 from nla_audit.train.sharding import is_sharded, plain_weights, shard, whole
 from nla_audit.train.state import STATE_FILE
-from tests.nla import tiny
+from tests.pairs import tiny
 from tests.train import miniature
 from tests.train.close import close
 from tests.train.test_resume import SETTINGS, make_run, without_times

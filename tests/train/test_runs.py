@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nla_audit.checkpoint.load import load
 from nla_audit.cli import run
 from nla_audit.errors import UserError
-from nla_audit.nla.load import load
 from nla_audit.train.keys import digest
 from nla_audit.train.layout import Layout
 from nla_audit.train.policy import Policy

@@ -11,9 +11,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.errors import UserError
-from nla_audit.nla.activations import Activations, rows_explained
 from nla_audit.nla.batching import Notice
-from nla_audit.nla.fit import fitted
 from nla_audit.nla.fve import (
     BaselineName,
     Floats,
@@ -21,11 +19,13 @@ from nla_audit.nla.fve import (
     fraction_of_variance_explained,
 )
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.nla.record import reconstructor_record, versions
-from nla_audit.nla.score import Texts
 from nla_audit.nla.scoring import score_rows
-from nla_audit.nla.shards import Progress, Shards, digest_of, silent
 from nla_audit.probes.attribution.scores import NOBODY, Attribution, Explanation, attribute
+from nla_audit.runs.activations import Activations, rows_explained
+from nla_audit.runs.fit import fitted
+from nla_audit.runs.record import reconstructor_record, versions
+from nla_audit.runs.score import Texts
+from nla_audit.shards import Progress, Shards, digest_of, silent
 from nla_audit.stats import derangement
 from nla_audit.wording import count
 

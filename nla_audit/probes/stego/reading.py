@@ -14,19 +14,19 @@ import numpy as np
 import polars as pl
 
 from nla_audit.llm.interface import Paraphraser
-from nla_audit.nla.activations import Activations, rows_by_idx, rows_explained
 from nla_audit.nla.batching import Notice
-from nla_audit.nla.fit import fitted
 from nla_audit.nla.fve import BaselineName, baselines_with, fraction_of_variance_explained
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.nla.record import reconstructor_record, versions
-from nla_audit.nla.score import Texts
 from nla_audit.nla.scoring import score_rows
-from nla_audit.nla.shards import Progress, Shards, digest_of, silent
 from nla_audit.probes.run import apply_transform, checked_rows
 from nla_audit.probes.stego.meaning import with_meaning
 from nla_audit.probes.stego.writing import write_transform
 from nla_audit.probes.transform_cards import transforms
+from nla_audit.runs.activations import Activations, rows_by_idx, rows_explained
+from nla_audit.runs.fit import fitted
+from nla_audit.runs.record import reconstructor_record, versions
+from nla_audit.runs.score import Texts
+from nla_audit.shards import Progress, Shards, digest_of, silent
 from nla_audit.text.similarity import similarity_named
 from nla_audit.text.words import content_stems, word_spans
 

@@ -10,15 +10,15 @@ import polars as pl
 import pytest
 
 from nla_audit import cli
+from nla_audit.checkpoint.load import Placement, load
 from nla_audit.commands.attribution import command
 from nla_audit.errors import UserError
-from nla_audit.nla.activations import read_activations
 from nla_audit.nla.fve import measure_baselines
-from nla_audit.nla.load import Placement, load
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.nla.score import read_texts
 from nla_audit.probes.attribution.reading import DEFAULT_LIMIT, AttributionSettings, attribute_with
-from tests.nla import planted_pair
+from nla_audit.runs.activations import read_activations
+from nla_audit.runs.score import read_texts
+from tests.pairs import planted_pair
 
 N = 14
 #: The words are tokens with the space before them: each stands inside of its line.

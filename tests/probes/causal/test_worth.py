@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from nla_audit.checkpoint.load import Placement, load
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import BaselineName, Baselines
-from nla_audit.nla.load import Placement, load
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.probes.causal.counterfactual import (
     PARTS,
@@ -30,7 +30,7 @@ from nla_audit.probes.causal.counterfactual import (
 )
 from nla_audit.probes.causal.worth import cheap_first, claim_worth, without
 from nla_audit.text.claims import split_claims
-from tests.nla import planted_pair
+from tests.pairs import planted_pair
 
 BASELINES = Baselines(0.7, 0.9, 100, 1.0)
 

@@ -13,16 +13,16 @@ import polars as pl
 import pytest
 
 from nla_audit import cli
+from nla_audit.checkpoint.load import Placement, load
 from nla_audit.llm.interface import Request
-from nla_audit.nla.activations import read_activations
 from nla_audit.nla.fve import measure_baselines
-from nla_audit.nla.load import Placement, load
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.nla.score import read_texts
 from nla_audit.probes.stego.reading import ProbeSettings, probe
 from nla_audit.probes.stego.writers import writer_of
+from nla_audit.runs.activations import read_activations
+from nla_audit.runs.score import read_texts
 from tests.llm.server import Behaviour, serving
-from tests.nla import planted_pair, tiny
+from tests.pairs import planted_pair, tiny
 
 N = 24
 
@@ -152,7 +152,7 @@ def test_a_probe_that_was_killed_reads_nothing_twice(root, tmp_path, capsys):
 import os, signal, sys
 import torch
 from nla_audit import cli
-from nla_audit.nla.shards import Shards
+from nla_audit.shards import Shards
 torch.set_num_threads(1)
 put, calls = Shards.put, [0]
 def dying(self, stage, number, piece):

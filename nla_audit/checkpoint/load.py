@@ -1,0 +1,348 @@
+"""Load a pair from any published format: ``load(av=…, ar=…) → Pair``."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nla_audit.checkpoint.adapters import add_adapters, add_ar_lora
+from nla_audit.checkpoint.backbone import (
+    Placement,
+    quiet_transformers,
+    read_causal_lm,
+    read_config,
+    read_first_blocks,
+    read_tokenizer,
+)
+from nla_audit.checkpoint.check import (
+    check_ar_layer,
+    check_injection,
+    check_role,
+    check_tokens,
+    check_weights,
+    check_width,
+)
+from nla_audit.checkpoint.fetch import local_folder
+from nla_audit.checkpoint.formats import (
+    AR_LORA_FILE,
+    HEAD_FILE,
+    Checkpoint,
+    neighbour,
+    recognise,
+)
+from nla_audit.checkpoint.head import check_head, read_head, split_head
+from nla_audit.checkpoint.health import head_health
+from nla_audit.checkpoint.read_transform import transform_of
+from nla_audit.checkpoint.tensors import read_tensors
+from nla_audit.errors import UserError
+from nla_audit.nla.architecture import hidden_size, number_of_blocks
+from nla_audit.nla.batching import Notice
+from nla_audit.nla.injection import Injection, injection_of
+from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.refusal import Refuse, refuse_wrong, refusing
+from nla_audit.nla.sidecar import Sidecar
+from nla_audit.nla.verbalizer import Verbalizer
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two halves; either may be missing where only one was asked for."""
+
+    verbalizer: Verbalizer | None
+    reconstructor: Reconstructor | None
+
+
+def load(
+    av: str | Path | None = None,
+    ar: str | Path | None = None,
+    *,
+    adapter: str | Path | None = None,
+    base: str | Path | None = None,
+    sidecar: str | Path | None = None,
+    injection: Injection | None = None,
+    placement: Placement | None = None,
+    force: bool = False,
+    notice: Notice = warnings.warn,
+) -> Pair:
+    """Load an AV, an AR, or both.
+
+    Args:
+        av: full checkpoint or PEFT adapter: a folder or ``owner/name[@revision][/subfolder]``.
+        ar: full checkpoint with ``value_head.safetensors``, or an AR-LoRA.
+        adapter: a PEFT adapter on top of ``av`` (one of a sweep's λ's).
+        base: the model that adapters sit on. Needed where neither a neighbouring folder nor the
+            sidecar tells.
+        sidecar: a sidecar file, where a checkpoint has none or the wrong one.
+        injection: overrides what the sidecar says or implies.
+        placement: dtype and device.
+        force: go on where a check says that something cannot be right.
+        notice: told what was forced, and other things worth knowing.
+
+    Raises:
+        UserError: whatever keeps a half from being loaded, or what
+            :mod:`nla_audit.checkpoint.check` says cannot be right, in one line.
+    """
+    return load_with(
+        av,
+        ar,
+        adapter=adapter,
+        base=base,
+        sidecar=sidecar,
+        injection=injection,
+        placement=placement or Placement(),
+        refuse=refusing(force=force, notice=notice),
+        notice=notice,
+    )
+
+
+def load_with(
+    av: str | Path | None,
+    ar: str | Path | None,
+    *,
+    adapter: str | Path | None = None,
+    base: str | Path | None = None,
+    sidecar: str | Path | None = None,
+    injection: Injection | None = None,
+    placement: Placement,
+    refuse: Refuse,
+    notice: Notice,
+) -> Pair:
+    """:func:`load`, with what to do where something cannot be right left to the caller.
+
+    Raises:
+        UserError: as :func:`load`.
+    """
+    if av is None and ar is None:
+        raise UserError("nothing to load: name an AV, an AR, or both")
+    sidecar_path = Path(sidecar) if sidecar is not None else None
+    av_checkpoint = _recognised(av, sidecar_path, "av", refuse) if av is not None else None
+    ar_checkpoint = _recognised(ar, sidecar_path, "ar", refuse) if ar is not None else None
+    with quiet_transformers():
+        return Pair(
+            verbalizer=(
+                _load_av(
+                    av_checkpoint,
+                    adapter,
+                    base,
+                    injection,
+                    placement=placement,
+                    refuse=refuse,
+                    notice=notice,
+                )
+                if av_checkpoint
+                else None
+            ),
+            reconstructor=(
+                _load_ar(
+                    ar_checkpoint,
+                    av_checkpoint,
+                    base,
+                    placement=placement,
+                    refuse=refuse,
+                    notice=notice,
+                )
+                if ar_checkpoint
+                else None
+            ),
+        )
+
+
+def load_first_blocks(
+    folder: Path, *, layer_index: int, placement: Placement | None = None
+) -> tuple[Any, Any]:
+    """A language model up to and including block ``layer_index``, and its tokenizer.
+
+    Raises:
+        UserError: it has no such block, or it cannot be loaded.
+    """
+    place = placement or Placement()
+    config = read_config(folder, place)
+    available = number_of_blocks(config)
+    if not 0 <= layer_index < available:
+        raise UserError(f"{folder}: no layer {layer_index}: its layers are 0 to {available - 1}")
+    with quiet_transformers():
+        model = read_first_blocks(
+            folder, config, layer_index + 1, place, role="ar", refuse=refuse_wrong
+        )
+        return place.place(model), read_tokenizer(folder, place)
+
+
+def _recognised(
+    reference: str | Path, sidecar: Path | None, role: str, refuse: Refuse
+) -> Checkpoint:
+    checkpoint = recognise(local_folder(reference), sidecar=sidecar)
+    check_role(checkpoint, role, refuse)
+    return checkpoint
+
+
+def _load_av(
+    checkpoint: Checkpoint,
+    adapter: str | Path | None,
+    base: str | Path | None,
+    injection: Injection | None,
+    *,
+    placement: Placement,
+    refuse: Refuse,
+    notice: Notice,
+) -> Verbalizer:
+    adapters = [checkpoint.path] if checkpoint.layout == "adapter" else []
+    folder = checkpoint.path
+    if checkpoint.layout == "adapter":
+        folder = base_of(checkpoint, base)
+    if adapter is not None:
+        adapters.append(_adapter_folder(adapter))
+    sidecar = _sidecar_of(checkpoint, folder)
+    injection = injection if injection is not None else injection_of(sidecar)
+    config = read_config(folder, placement)
+    check_width(sidecar, config, checkpoint.path)
+    transform = transform_of(sidecar, [checkpoint.path, folder])
+    check_injection(injection, config, checkpoint.path)
+    model = read_causal_lm(folder, config, placement, role="av", refuse=refuse)
+    tokenizer_folder = _with_tokenizer([*reversed(adapters), checkpoint.path, folder])
+    tokenizer = read_tokenizer(tokenizer_folder, placement)
+    if adapters:
+        model = add_adapters(model, adapters, refuse=refuse, notice=notice)
+    check_weights(model.named_parameters(), checkpoint.path, refuse)
+    name = Path(adapter).name if adapter is not None else checkpoint.path.name
+    verbalizer = Verbalizer(
+        placement.place(model),
+        tokenizer,
+        sidecar,
+        injection=injection,
+        name=name,
+        files=[checkpoint.path, folder, *adapters, sidecar.path],
+        transform=transform,
+        refuse=refuse,
+    )
+    check_tokens(verbalizer.prompt.ids, model, tokenizer_folder, refuse)
+    return verbalizer
+
+
+def _load_ar(
+    checkpoint: Checkpoint,
+    av: Checkpoint | None,
+    base: str | Path | None,
+    *,
+    placement: Placement,
+    refuse: Refuse,
+    notice: Notice,
+) -> Reconstructor:
+    if checkpoint.layout == "adapter":
+        raise UserError(
+            f"{checkpoint.path}: a PEFT adapter without a head is no AR; "
+            "an AR-LoRA has ar_lora_value_head.safetensors and ar_meta.json"
+        )
+    lora = checkpoint.ar_lora
+    if lora is None and not (checkpoint.path / HEAD_FILE).is_file():
+        raise UserError(f"{checkpoint.path}: no {HEAD_FILE} here; without its head it is no AR")
+    folder = checkpoint.path if lora is None else base_of_ar(checkpoint, av, base)
+    sidecar = _sidecar_of(checkpoint, folder)
+    config = read_config(folder, placement)
+    check_width(sidecar, config, checkpoint.path)
+    transform = transform_of(sidecar, [checkpoint.path, folder])
+    blocks = number_of_blocks(config) if lora is None else lora.blocks
+    check_ar_layer(sidecar, blocks, checkpoint.path, refuse)
+    keeps_norm = lora is not None and not lora.final_norm_stripped
+    loaded = read_first_blocks(
+        folder,
+        config,
+        blocks,
+        placement,
+        role="av" if keeps_norm else "ar",  # an AR that keeps its norm needs it loaded
+        refuse=refuse,
+    )
+    model = placement.place(loaded)
+    if lora is None:
+        head = read_head(checkpoint.path / HEAD_FILE)
+    else:
+        path = checkpoint.path / AR_LORA_FILE
+        head, tensors = split_head(read_tensors(path), path)
+        add_ar_lora(model, lora, tensors, path, refuse=refuse, notice=notice)
+    check_head(head, hidden_size(config), checkpoint.path, refuse)
+    check_weights(model.named_parameters(), checkpoint.path, refuse)
+    if (oddity := head_health(head).oddity()) is not None:
+        notice(f"{checkpoint.path}: {oddity}")
+    return Reconstructor(
+        model,
+        head,
+        read_tokenizer(checkpoint.path if checkpoint.has_tokenizer else folder, placement),
+        sidecar,
+        keep_final_norm=keeps_norm,
+        name=checkpoint.path.name,
+        files=[checkpoint.path, folder, sidecar.path],
+        transform=transform,
+        refuse=refuse,
+    )
+
+
+def base_of(checkpoint: Checkpoint, base: str | Path | None) -> Path:
+    """The folder of the model an AV adapter sits on.
+
+    In order: what the caller names; the path in the adapter, if it exists here; a neighbouring
+    folder of that name (the path is usually one on the machine of training); the sidecar's base,
+    if it has that name too (an adapter on a merged AV must not land on the bare base); the
+    adapter's own entry, if it is a name on the Hub.
+
+    Raises:
+        UserError: none of these.
+    """
+    if base is not None:
+        return local_folder(base)
+    named = checkpoint.base_named
+    stated = checkpoint.sidecar.base_model if checkpoint.sidecar else None
+    if named is not None:
+        if Path(named).is_dir():
+            return Path(named)
+        beside = neighbour(checkpoint.path, Path(named).name)
+        if beside is not None:
+            return beside
+        if stated is not None and Path(stated).name.lower() == Path(named).name.lower():
+            return local_folder(stated)
+        if not Path(named).is_absolute() and named.count("/") == 1:
+            return local_folder(named)
+    raise UserError(
+        f"{checkpoint.path}: the adapter sits on {named or 'an unnamed model'}, which is not here; "
+        "say with --base where that model is"
+    )
+
+
+def base_of_ar(checkpoint: Checkpoint, av: Checkpoint | None, base: str | Path | None) -> Path:
+    """The folder of the bare model an AR-LoRA sits on; ``ar_meta.json`` does not name it."""
+    if base is not None:
+        return local_folder(base)
+    beside = neighbour(checkpoint.path, "base")
+    if beside is not None:
+        return beside
+    if checkpoint.sidecar is not None and checkpoint.sidecar.base_model is not None:
+        return local_folder(checkpoint.sidecar.base_model)
+    if av is not None and av.layout == "adapter":
+        candidate = base_of(av, None)
+        # A base that has a sidecar of its own is a merged AV, not the bare model.
+        if recognise(candidate).role is None:
+            return candidate
+    raise UserError(f"{checkpoint.path}: say with --base which model this AR-LoRA sits on")
+
+
+def _with_tokenizer(folders: Sequence[Path]) -> Path:
+    """The first folder that brings a tokenizer; the last, if none does."""
+    return next((one for one in folders if recognise(one).has_tokenizer), folders[-1])
+
+
+def _adapter_folder(adapter: str | Path) -> Path:
+    folder = local_folder(adapter)
+    if recognise(folder).layout != "adapter":
+        raise UserError(f"{folder}: not a PEFT adapter (no adapter_config.json)")
+    return folder
+
+
+def _sidecar_of(checkpoint: Checkpoint, base: Path) -> Sidecar:
+    found = checkpoint.sidecar or recognise(base).sidecar
+    if found is None:
+        raise UserError(
+            f"{checkpoint.path}: no nla_meta.yaml here, above, or with its base; "
+            "name one with --sidecar"
+        )
+    return found

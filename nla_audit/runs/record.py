@@ -1,0 +1,124 @@
+"""What a run of a pair was made from: enough to repeat it, and to know that it was this one."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from nla_audit import __version__
+from nla_audit.checkpoint.fingerprint import file_hashes
+from nla_audit.checkpoint.formats import read_json
+from nla_audit.errors import UserError
+from nla_audit.nla.fve import BASELINE_NAMES, BaselineName, Baselines
+from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.transform import Transform
+from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.runs.activations import Activations
+
+#: The packages whose version can change a digit.
+_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "safetensors", "numpy", "polars")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of this package and of those it computes with."""
+    found = {"python": platform.python_version(), "nla-audit": __version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def verbalizer_record(verbalizer: Verbalizer) -> dict[str, Any]:
+    """All that decides what an AV says, but for the settings of generation."""
+    return {
+        "injection": str(verbalizer.injection),
+        "prompt_ids": " ".join(map(str, verbalizer.prompt.ids)),
+        "end_ids": sorted(verbalizer.end_ids),
+        **_transform(verbalizer.transform),
+        **_model(verbalizer.model, verbalizer.files),
+    }
+
+
+def reconstructor_record(reconstructor: Reconstructor) -> dict[str, Any]:
+    """All that decides what an AR makes of a text."""
+    return {
+        "layer": reconstructor.layer_index,
+        "template": reconstructor.template,
+        "mse_scale": reconstructor.mse_scale,
+        "keeps_final_norm": reconstructor.keeps_final_norm,
+        "trained_in_rl": reconstructor.sidecar.ar_trained_in_rl,
+        **_transform(reconstructor.transform),
+        **_model(reconstructor.model, reconstructor.files),
+    }
+
+
+def _transform(transform: Transform | None) -> dict[str, Any]:
+    """What the activations go through; nothing where they are read raw."""
+    if transform is None:
+        return {}
+    return {"activations_are": transform.name, "transform_sha256": transform.sha256}
+
+
+def _model(model: Any, files: Iterable[Path]) -> dict[str, Any]:
+    return {
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": model.device.type,
+        "quantized": bool(getattr(model, "is_quantized", False)),
+        "files": file_hashes(files),
+    }
+
+
+def activations_record(activations: Activations) -> dict[str, Any]:
+    """The table of activations, and the rows of it that could not be used."""
+    idx = activations.keys["idx"]
+    return {
+        "path": activations.path,
+        "sha256": activations.sha256,
+        "rows": len(activations.vectors),
+        "left_out": [
+            {"row": row, "idx": idx[row], "reason": reason}
+            for row, reason in activations.problems.items()
+        ],
+    }
+
+
+def baselines_record(
+    baselines: Baselines, given: Mapping[BaselineName, float], chosen: BaselineName
+) -> dict[str, Any]:
+    """Both baselines, where each comes from, and which one column ``fve`` uses."""
+    return {
+        "chosen": chosen,
+        **{
+            name: {
+                "value": baselines.of(name),
+                "from": "given"
+                if name in given
+                else f"{baselines.activations} activations of this table",
+            }
+            for name in BASELINE_NAMES
+        },
+    }
+
+
+def record_path(out: Path) -> Path:
+    """Where the record of ``out`` lies: ``completions.parquet.record.json``."""
+    return out.with_name(f"{out.name}.record.json")
+
+
+def is_done(out: Path, key: str) -> bool:
+    """Whether ``out`` is already there, made by a run with this ``key``.
+
+    Raises:
+        UserError: ``out`` is there, but another run made it.
+    """
+    if not out.exists():
+        return False
+    path = record_path(out)
+    if path.is_file() and read_json(path).get("key") == key:
+        return True
+    raise UserError(f"{out}: exists already, made by another run; name another --out or remove it")

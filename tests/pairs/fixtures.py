@@ -1,0 +1,69 @@
+"""Fixtures of tests that run a pair: on one thread, for the models are tiny."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nla_audit.checkpoint.load import Pair, load
+from tests.hub_server import FakeHub, serving
+from tests.pairs import explaining, talking, tiny
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A server on this machine in the Hub's place, an empty local cache, and nobody logged in."""
+    with serving() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        # huggingface_hub reads its environment once, when it is first imported.
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        # It waits before it tries again.
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pair_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pair whose AV writes explanations; ``av/`` and ``ar/``."""
+    return talking.save_pair(tmp_path_factory.mktemp("talking") / "tiny-pair")
+
+
+@pytest.fixture(scope="session")
+def pair(pair_path: Path) -> Pair:
+    """The same, loaded."""
+    return load(av=pair_path / "av", ar=pair_path / "ar", placement=explaining.FLOAT32)
+
+
+@pytest.fixture(scope="session")
+def vectors() -> np.ndarray:
+    """Activations without a fault, ``[rows, d_model]``."""
+    shape = (explaining.ROWS, tiny.D_MODEL)
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def activations(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Parquet file of activations, two of which cannot be explained."""
+    spoiled = vectors.copy()
+    spoiled[explaining.NAN_ROW, 3] = np.nan
+    spoiled[explaining.ZERO_ROW] = 0
+    path = tmp_path_factory.mktemp("activations") / "activations.parquet"
+    explaining.table_of(spoiled).write_parquet(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def explained(pair_path: Path, activations: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The table that an uninterrupted run wrote."""
+    out = tmp_path_factory.mktemp("explained") / "completions.parquet"
+    assert explaining.run(pair_path, activations, "--out", out, *explaining.OPTIONS) == 0
+    return out

@@ -30,6 +30,10 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "nla_audit.commands.audit:command",
         "Run every analyzer that the table allows and write a report.",
     ),
+    "report": (
+        "nla_audit.commands.report:command",
+        "Render a report again from its findings.json.",
+    ),
     "demo": (
         "nla_audit.commands.demo:command",
         "Audit a planted sweep, and show the truth beside the estimate.",

@@ -14,6 +14,9 @@ from functools import partial, wraps
 from typing import Any, Literal
 
 import polars as pl
+import polars.selectors as cs
+
+from nla_audit.unicode_form import well_formed
 
 #: model → metric → value. A metric with an interval also has ``metric_low`` and ``metric_high``.
 #: ``None`` is "not known" (see the caveats for the reason); it is never zero.
@@ -21,8 +24,8 @@ Headline = dict[str, dict[str, float | None]]
 
 #: What a number counts. Shares are of one, and shown in percent; their differences are not.
 Unit = Literal[
-    "share", "difference of shares", "FVE", "FVE points", "tokens", "words", "count",
-    "per explanation", "per 100 words", "p value", "correlation", "ratio", "place", "yes or no",
+    "share", "difference of shares", "FVE", "FVE points", "tokens", "tokens a step", "words",
+    "count", "per explanation", "per 100 words", "p value", "correlation", "ratio", "place", "yes or no",
 ]  # fmt: skip
 Better = Literal["higher", "lower", "neither"]
 
@@ -129,6 +132,9 @@ class Finding:
             is a plain number. From the card.
         rows: what the rows of the headline are.
         method: how all this was measured; from the card.
+        headline_table: the table that a report shows in place of the headline, if it says more.
+        examples_table: the table of texts before and after changes, shown beside each other:
+            ``variant, shown, model, idx, fve_before, fve_after, similarity, before, after``.
     """
 
     analyzer: str
@@ -145,6 +151,8 @@ class Finding:
     columns: Mapping[str, Unit] = field(default_factory=dict)
     rows: str = "model"
     method: Method | None = None
+    headline_table: str | None = None
+    examples_table: str | None = None
 
     def unit_of(self, name: str) -> Unit | None:
         """The declared unit of a number of the headline or of a column of a table."""
@@ -153,24 +161,51 @@ class Finding:
                 return metric.unit
         return self.columns.get(name.removesuffix("_low").removesuffix("_high"))
 
+    def without_texts(self) -> Finding:
+        """This finding without the tables that quote texts, and the figures drawn from them."""
+        return replace(
+            self,
+            tables={k: v for k, v in self.tables.items() if k not in self.private_tables},
+            figures=[one for one in self.figures if one.table not in self.private_tables],
+        )
+
+    def plain(self) -> Finding:
+        """This finding as it is read again from its JSON: what is not finite is not known."""
+        return replace(
+            self,
+            headline=_plain(self.headline),
+            caveats=list(self.caveats),
+            parameters=_plain(self.parameters),
+            tables={name: _finite(frame) for name, frame in self.tables.items()},
+        )
+
     def to_dict(self, *, texts: bool = True) -> dict[str, Any]:
         """The whole finding as plain data; non-finite floats become ``None``."""
-        tables = {
-            name: frame.to_dicts()
-            for name, frame in self.tables.items()
-            if texts or name not in self.private_tables
-        }
-        plain = {
-            "analyzer": self.analyzer,
-            "question": self.question,
-            "reference": self.reference,
-            "headline": self.headline,
-            "verdict": self.verdict,
-            "caveats": self.caveats,
-            "parameters": self.parameters,
-            "tables": tables,
-        }
-        return _finite(plain)
+        found = self if texts else self.without_texts()
+        return _plain(
+            {
+                "analyzer": found.analyzer,
+                "question": found.question,
+                "reference": found.reference,
+                "headline": found.headline,
+                "verdict": found.verdict,
+                "caveats": found.caveats,
+                "parameters": found.parameters,
+                "rows": found.rows,
+                "metrics": [vars(metric) for metric in found.metrics],
+                "method": None if found.method is None else vars(found.method),
+                "figures": [vars(figure) for figure in found.figures],
+                "headline_table": found.headline_table,
+                "examples_table": found.examples_table,
+                "private_tables": sorted(found.private_tables),
+                "units": found.columns,
+                "types": {
+                    name: {column: str(kind) for column, kind in frame.schema.items()}
+                    for name, frame in found.tables.items()
+                },
+                "tables": {name: frame.to_dicts() for name, frame in found.tables.items()},
+            }
+        )
 
     def to_json(self, *, texts: bool = True, indent: int | None = 2) -> str:
         """Strict JSON (no ``NaN``), keys in a stable order."""
@@ -179,14 +214,22 @@ class Finding:
         )
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """``value`` as JSON gives it back."""
+    if isinstance(value, str):
+        return well_formed(value)
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_plain(item) for item in value]
     return value
+
+
+def _finite(frame: pl.DataFrame) -> pl.DataFrame:
+    floats = cs.float()
+    return frame.with_columns(pl.when(floats.is_finite()).then(floats).otherwise(None))
 
 
 @dataclass(frozen=True)
@@ -260,7 +303,7 @@ def analyzer(
     order: int = 100,
     door: Callable[..., Any] | None = None,
     rows: str = "model",
-    among: dict[str, Card] = _REGISTRY,
+    among: dict[str, Card] | None = None,
 ) -> Callable[[Callable[..., Finding]], Callable[..., Finding]]:
     """Register ``function(completions, **options) -> Finding`` under ``name``; see :class:`Card`.
 
@@ -293,7 +336,7 @@ def analyzer(
             door=door,
             rows=rows,
         )
-        among[name] = card
+        (_REGISTRY if among is None else among)[name] = card
         return run
 
     return register
@@ -303,11 +346,15 @@ def analyzer(
 probe = partial(analyzer, among=_PROBES)
 
 
-def registered(among: dict[str, Card] = _REGISTRY) -> dict[str, Card]:
+def registered() -> dict[str, Card]:
     """The analyzers that were imported so far, in the order of the report."""
-    return dict(sorted(among.items(), key=lambda item: (item[1].order, item[0])))
+    return _in_order(_REGISTRY)
 
 
 def registered_probes() -> dict[str, Card]:
     """The probes that were imported so far."""
-    return registered(_PROBES)
+    return _in_order(_PROBES)
+
+
+def _in_order(cards: Mapping[str, Card]) -> dict[str, Card]:
+    return dict(sorted(cards.items(), key=lambda item: (item[1].order, item[0])))

@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import numpy as np
 import polars as pl
 import pytest
 from click.testing import CliRunner
+from polars.testing import assert_frame_equal
 
 from nla_audit import cli
 from nla_audit.analyzers import registry
@@ -26,7 +28,9 @@ from nla_audit.completions import from_frame
 from nla_audit.errors import UserError
 from nla_audit.findings import Finding
 from nla_audit.report.audit import run_audit
+from nla_audit.report.contents import of_one_finding, ready, report_json
 from nla_audit.report.figures import with_reasons
+from nla_audit.report.stored import read_report
 from nla_audit.stats import MIN_CLUSTERS
 from nla_audit.world.planted import PlantedModel, plant
 from tests.declared import absent, undeclared
@@ -156,6 +160,25 @@ def test_a_number_is_in_the_headline_if_and_only_if_the_card_declares_it(
     assert absent(finding, [metric for metric in card.metrics if not metric.needs]) == []
     columns = {column for table in finding.tables.values() for column in table.columns}
     assert set(card.columns) - columns == set()
+
+
+@each_analyzer
+def test_a_finding_is_read_again_from_its_json_as_it_was(
+    name: str, whole: dict[str, Finding], tmp_path: Path
+) -> None:
+    finding = ready(whole[name])
+    record = {"arguments": {}, "seed": 0, "versions": {}, "commit": None, "tables": []}
+    report = of_one_finding(finding, length_penalties={"p0.0": 0.0}, record=record, what={})
+    (tmp_path / "f.json").write_text(report_json(report))
+    again = read_report(tmp_path / "f.json")
+    (read,) = again.findings
+    for field in fields(finding):
+        if field.name != "tables":
+            assert getattr(read, field.name) == getattr(finding, field.name), field.name
+    assert list(read.tables) == list(finding.tables)
+    for table, frame in finding.tables.items():
+        assert_frame_equal(read.tables[table], frame)
+    assert report_json(again) == report_json(report)
 
 
 @each_analyzer

@@ -57,8 +57,8 @@ def printed(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     if not path.is_dir():
         pytest.skip("no published curves beside the repository")
     assert cli.run(["multiscale", str(path), "--out", str(out)]) == 0
-    assert (out / "multiscale-curves.svg").exists()
-    found: dict = json.loads((out / "multiscale.json").read_text())
+    assert (out / "figures" / "multiscale-curves.svg").exists()
+    found: dict = json.loads((out / "multiscale.json").read_text())["findings"][0]
     return found
 
 

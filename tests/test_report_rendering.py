@@ -225,7 +225,7 @@ def test_models_keep_one_colour_by_length_penalty() -> None:
 def test_figures_of_private_tables_need_texts() -> None:
     finding = samples.finding()
     finding.private_tables = frozenset({"by_kind"})
-    names = [rendered.figure.name for rendered in render_figures(finding, COLOURS, texts=False)]
+    names = [rendered.figure.name for rendered in render_figures(finding.without_texts(), COLOURS)]
     assert names == ["line", "bar", "scatter"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from nla_audit.wording import count
 if TYPE_CHECKING:
     from nla_audit.findings import Finding
     from nla_audit.probes.attribution.reading import Attributed
+    from nla_audit.runs.score import Texts
 
 #: As :data:`nla_audit.probes.attribution.reading.DEFAULT_LIMIT`, which takes torch to import.
 _DEFAULT_LIMIT = 100
@@ -40,7 +42,8 @@ def _run(**arguments: Any) -> None:
     if kept is not None and not kept.parent.is_dir():  # said before the reading, not after
         raise UserError(f"--keep-scores {kept}: no such folder: make {kept.parent} first")
     console = Console(stderr=True)
-    found, penalties, parameters = _read(arguments, console)
+    texts, found, parameters = _read(arguments, console)
+    penalties = dict(texts.rows.select("model", "length_penalty").unique("model").iter_rows())
     if kept is not None:
         from nla_audit.shards import write_parquet  # noqa: PLC0415
 
@@ -54,22 +57,22 @@ def _run(**arguments: Any) -> None:
         print_finding(finding, Console())
     out: Path | None = arguments["out"]
     if out is not None:
-        from nla_audit.report.colours import ModelColours  # noqa: PLC0415
-        from nla_audit.report.single import write_with_record  # noqa: PLC0415  (plotting is slow)
+        from nla_audit.report.single import write_probe  # noqa: PLC0415  (plotting is slow)
 
         record = provenance("attribution", arguments)
-        colours = ModelColours.of(list(found.models), penalties)
         with console.status("drawing"):
-            files = write_with_record(finding, colours, out, record=record)
+            files = write_probe(
+                finding, out, record={**record, "tables": [asdict(one) for one in texts.sources]},
+                what=_facts(found, texts, parameters),
+                length_penalties={name: penalties[name] for name in found.models},
+            )  # fmt: skip
         console.print(
             f"wrote {count(len(files), 'file')} into {out}", markup=False, highlight=False
         )
 
 
-def _read(
-    arguments: dict[str, Any], console: Console
-) -> tuple[Attributed, dict[str, float | None], dict[str, Any]]:
-    """Take the explanations apart and read them; with λ by model, and what was done."""
+def _read(arguments: dict[str, Any], console: Console) -> tuple[Texts, Attributed, dict[str, Any]]:
+    """Take the explanations apart and read them; with the texts, and what was done."""
     from nla_audit.checkpoint.find_pair import find_pair  # noqa: PLC0415
     from nla_audit.checkpoint.load import load  # noqa: PLC0415
     from nla_audit.probes.attribution.reading import AttributionSettings, attribute_with  # noqa: PLC0415
@@ -107,14 +110,27 @@ def _read(
             resume=None if out is None else out / "attribution.json",
             force=arguments["force"], progress=tell, notice=tell.say,
         )  # fmt: skip
-    penalties = dict(texts.rows.select("model", "length_penalty").unique("model").iter_rows())
     parameters = {
         "ar": pair.reconstructor.name,
         "baseline": settings.baseline,
         "limit": settings.limit,
         "texts_read": found.scores.texts_read,
     }
-    return found, penalties, parameters
+    return texts, found, parameters
+
+
+def _facts(found: Attributed, texts: Texts, parameters: dict[str, Any]) -> dict[str, str]:
+    """What stands under the title of the report."""
+    return {
+        "Table": "; ".join(
+            f"{source.path} ({source.rows:,} rows, sha256 {source.sha256[:16]}…)"
+            for source in texts.sources
+        ),
+        "Read": f"{found.scores.texts.height:,} explanations, as {found.scores.texts_read:,} texts",
+        "Models": ", ".join(found.models),
+        "AR": parameters["ar"],
+        "FVE": f"baseline {parameters['baseline']}",
+    }
 
 
 def _judged(

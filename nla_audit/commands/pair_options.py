@@ -102,16 +102,10 @@ def given_baselines(texts: tuple[str, ...]) -> dict[Any, float]:
 
 def provenance(command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What only the command line knows about a run: arguments as passed, and the commit."""
-    from nla_audit.report.record import commit  # noqa: PLC0415  (asks git; keeps --help fast)
+    from nla_audit.report.record import commit, plain  # noqa: PLC0415  (asks git; keeps --help fast)
 
     return {
         "written_by": f"nla-audit {command}",
-        "arguments": {name: _plain(value) for name, value in sorted(arguments.items())},
+        "arguments": {name: plain(value) for name, value in sorted(arguments.items())},
         "commit": commit(),
     }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

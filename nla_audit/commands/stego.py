@@ -22,6 +22,7 @@ from nla_audit.commands.pair_options import (
 from nla_audit.commands.progress import counting
 from nla_audit.commands.seed_option import SEED
 from nla_audit.errors import UserError
+from nla_audit.files import sha256_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from nla_audit.findings import Finding
     from nla_audit.probes.stego.scores import Scores
 
+_TITLE = "Steganography probe"
 #: Changes of which the terminal shows an example, the costliest that keep the meaning.
 _EXAMPLES_SHOWN = 3
 
@@ -114,11 +116,7 @@ def _temperature(text: str) -> float | None:
 
 
 def _source(path: Path, rows: int) -> dict[str, Any]:
-    import hashlib  # noqa: PLC0415
-
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"path": path.name, "sha256": digest, "rows": rows}
+    return {"path": path.name, "sha256": sha256_of(path), "rows": rows}
 
 
 def _scored(arguments: dict[str, Any], console: Console) -> _Study:
@@ -227,21 +225,24 @@ def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
         _print(finding)
     out: Path | None = arguments["out"]
     if out is not None:
-        from nla_audit.report.probe import write_probe  # noqa: PLC0415  (plotting is slow)
+        from nla_audit.report.single import by_penalty, write_probe  # noqa: PLC0415  (plotting)
 
         record = {**provenance("stego", arguments), "tables": study.tables, "models": study.models}
         with console.status("drawing"):
-            write_probe(finding, out, record=record, what=_facts(study))
-        console.print(Text(f"report: {out / 'report.html'}"), soft_wrap=True)
+            write_probe(
+                finding, out, record=record, what=_facts(study), title=_TITLE,
+                length_penalties=by_penalty(study.scores.models),
+            )  # fmt: skip
+        console.print(Text(f"report: {out / 'stego.html'}"), soft_wrap=True)
 
 
 def _print(finding: Finding) -> None:
     """Verdict, numbers, and what the costliest changes that keep the meaning look like."""
-    from nla_audit.report.examples import SHOWN_APART, print_examples  # noqa: PLC0415
+    from nla_audit.report.examples import print_examples  # noqa: PLC0415
     from nla_audit.report.terminal import print_finding  # noqa: PLC0415
 
     console = Console()
-    print_finding(finding, console, without=SHOWN_APART)
+    print_finding(finding, console)
     examples, variants = finding.tables.get("examples"), finding.tables["variants"]
     if examples is not None and variants.height:
         costly = variants.filter(~variants["aspect"].is_in(["control", "meaning cut"]))

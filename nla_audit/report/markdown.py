@@ -118,13 +118,14 @@ def _record(document: Document) -> Iterator[str]:
                 f"Control: {markdown_text(method.control)}. "
                 f"A high value means: {markdown_text(method.high_means)}."
             )
-    yield f"- **Seed**: {record['seed']}"
+    yield f"- **Seed**: {markdown_text(record['seed'])}"
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     yield f"- **Versions**: {markdown_text(versions)}"
     if record["commit"]:
-        yield f"- **Commit**: {record['commit']}"
+        yield f"- **Commit**: {markdown_text(record['commit'])}"
     for source in record["tables"]:
-        yield f"- **Table**: {markdown_text(source['path'])}, sha256 {source['sha256']}"
+        path, digest = markdown_text(source["path"]), markdown_text(source["sha256"])
+        yield f"- **Table**: {path}, sha256 {digest}"
     for name, value in record["arguments"].items():
         yield f"- **Argument {markdown_text(name)}**: {markdown_text(value)}"
     yield ""

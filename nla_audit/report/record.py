@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import nla_audit
 from nla_audit.findings import Finding
+from nla_audit.unicode_form import well_formed
 
 if TYPE_CHECKING:
     from nla_audit.completions import Completions
@@ -34,7 +35,7 @@ def run_record(
     """
     return {
         "arguments": {
-            str(key): _plain(value)
+            str(key): plain(value)
             for key, value in (arguments or {}).items()
             if key not in ("out", "progress")
         },
@@ -48,8 +49,8 @@ def run_record(
         },
         "activations": completions.rows["idx"].drop_nulls().n_unique(),
         "rows": completions.rows.height,
-        "tables": [asdict(source) for source in completions.sources],
-        "parameters": {finding.analyzer: _plain(finding.parameters) for finding in findings},
+        "tables": [plain(asdict(source)) for source in completions.sources],
+        "parameters": {finding.analyzer: plain(finding.parameters) for finding in findings},
         "versions": package_versions(),
         "commit": commit(),
     }
@@ -88,12 +89,14 @@ def _git(root: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """``value`` as JSON can hold it: containers by element, all else by its text."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted(_plain(item) for item in value)
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+        return sorted(plain(item) for item in value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return well_formed(str(value))

@@ -166,17 +166,13 @@ def headline_table(finding: Finding) -> DisplayTable:
     return display(records, [finding.rows, *metrics], finding.unit_of)
 
 
-def further_tables(finding: Finding, *, texts: bool = True) -> dict[str, pl.DataFrame]:
-    """The finding's tables that have rows and say more than its headline does.
-
-    With ``texts=False`` those that quote texts are left out too.
-    """
+def further_tables(finding: Finding) -> dict[str, pl.DataFrame]:
+    """The finding's tables that have rows and say more than its headline does."""
     known = {"model", "length_penalty"}.union(*(set(row) for row in finding.headline.values()))
     return {
         name: frame
         for name, frame in finding.tables.items()
         if frame.height
-        and (texts or name not in finding.private_tables)
         and not (
             set(frame.columns) <= known
             and "model" in frame.columns

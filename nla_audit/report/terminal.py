@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.padding import Padding
@@ -24,16 +22,8 @@ _CELL_PADDING = 3
 def print_finding(
     finding: Finding,
     console: Console,
-    *,
-    without: Collection[str] = (),
 ) -> None:
-    """Print verdict, headline table, caveats and the small tables of ``finding``.
-
-    Args:
-        finding: to be shown.
-        console: where.
-        without: tables that are shown in another way.
-    """
+    """Print verdict, headline table, caveats and the small tables of ``finding``."""
     console.print()
     console.print(Text(safe_text(finding.question), style="italic"))
     console.print(Text(safe_text(finding.verdict), style="bold"))
@@ -46,7 +36,7 @@ def print_finding(
         for caveat in finding.caveats:
             console.print(Padding(Text(f"• {safe_text(caveat)}"), (0, 0, 0, 1)))
     for name, frame in further_tables(finding).items():
-        if name in without:
+        if name in (finding.headline_table, finding.examples_table):
             continue
         if frame.height > MAX_ROWS:
             note = f"{label(name)}: {frame.height:,} rows, in the report and with --json"

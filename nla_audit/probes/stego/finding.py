@@ -120,7 +120,9 @@ def stego(
         caveats=list(dict.fromkeys(caveats)),
         tables=tables,
         figures=figures_of("model" if len(models) > 1 else None),
-        private_tables=frozenset({"examples"}),
+        private_tables=frozenset({"examples"} & tables.keys()),
+        headline_table="variants",
+        examples_table="examples" if examples is not None else None,
         parameters={
             "seed": seed, "ar": ", ".join(sorted(set(scores.own_ars.values()))),
             "false_discovery_rate": FDR,

@@ -15,6 +15,7 @@ from nla_audit.probes.stego.finding import judge, stego
 from nla_audit.probes.stego.power import Case, Simulation, clean_cases
 from nla_audit.probes.stego.scores import scores_from_frame
 from nla_audit.probes.stego.verdict import CATEGORIES, CODE, NAMES
+from nla_audit.report.stored import read_report
 from nla_audit.world.hidden_codes import CODES
 from nla_audit.world.simulated_reader import Reader, draw_facts, write
 from tests.declared import absent, undeclared
@@ -200,7 +201,8 @@ def test_the_command_reads_every_format(tmp_path, capsys):
     assert {"fve", "retention", "retention_low", "retention_high", "meaning_similarity",
             "excess_loss"} <= printed[0]["headline"]["synonyms"].keys()  # fmt: skip
     assert printed[0]["headline"] == printed[1]["headline"]
-    assert json.loads((tmp_path / "out" / "stego.json").read_text())["analyzer"] == "stego"
+    (written,) = read_report(tmp_path / "out" / "stego.json").findings
+    assert written.to_dict()["tables"] == printed[1]["tables"]
     assert cli.run(["stego", "--scores", str(tmp_path / "s.csv")]) == 0
     assert "plain meaning" in capsys.readouterr().out
 

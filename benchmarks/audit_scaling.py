@@ -74,7 +74,7 @@ def _peak_gigabytes() -> float:
 
 
 def _plant(path: str, rows: int) -> None:
-    from nla_audit.world.planted import DEFAULT_MODELS, plant_to_parquet  # noqa: PLC0415
+    from nla_audit.world.sweep.planted import DEFAULT_MODELS, plant_to_parquet  # noqa: PLC0415
 
     activations = rows // len(DEFAULT_MODELS)
     plant_to_parquet(path, DEFAULT_MODELS, activations=activations, seed=0, reference="p0.0")

@@ -29,8 +29,8 @@ from rich.progress import track
 from nla_audit.analyzers import registry
 from nla_audit.completions import Completions, from_frame
 from nla_audit.findings import Finding
-from nla_audit.world.demo import truth_beside_estimate
-from nla_audit.world.planted import PlantedModel, plant
+from nla_audit.world.sweep.demo import truth_beside_estimate
+from nla_audit.world.sweep.planted import PlantedModel, plant
 
 ANALYZERS = ("frontier", "drop-analysis", "rewording", "tail", "faithfulness")
 REFERENCE = PlantedModel("reference", 0.0)

@@ -38,9 +38,9 @@ from nla_audit.train.pair import layer_of, load_config, new_reconstructor
 from nla_audit.train.prepare import target_reference
 from nla_audit.train.read_recipe import read_recipe
 from nla_audit.train.warm_start import train_ar
-from nla_audit.world.explanations import WORDINGS
-from nla_audit.world.language import FACTS, WORDS
-from nla_audit.world.rewording import fact_said
+from nla_audit.world.toy.explanations import WORDINGS
+from nla_audit.world.toy.language import FACTS, WORDS
+from nla_audit.world.toy.rewording import fact_said
 
 BITS, ACTIVATIONS = 4, 300
 _END = " . "

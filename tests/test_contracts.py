@@ -32,7 +32,7 @@ from nla_audit.report.contents import of_one_finding, ready, report_json
 from nla_audit.report.figures import with_reasons
 from nla_audit.report.stored import read_report
 from nla_audit.stats import MIN_CLUSTERS
-from nla_audit.world.planted import PlantedModel, plant
+from nla_audit.world.sweep.planted import PlantedModel, plant
 from tests.declared import absent, undeclared
 
 #: Of whom a finding speaks, where not of each model.

@@ -12,8 +12,8 @@ from nla_audit import cli
 from nla_audit.completions import from_frame
 from nla_audit.findings import Finding
 from nla_audit.text.reading import FLOOR
-from nla_audit.world.demo import CLOSE, demo_sweep, truth_beside_estimate
-from nla_audit.world.planted import PlantedModel, PlantedSweep, plant
+from nla_audit.world.sweep.demo import CLOSE, demo_sweep, truth_beside_estimate
+from nla_audit.world.sweep.planted import PlantedModel, PlantedSweep, plant
 
 REFERENCE = PlantedModel("p0.0", 0.0)
 

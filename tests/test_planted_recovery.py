@@ -27,9 +27,9 @@ from nla_audit.analyzers.rewording import PARTS, rewording, split_savings
 from nla_audit.analyzers.tail import tail
 from nla_audit.completions import Completions, from_frame
 from nla_audit.text.reading import read
-from nla_audit.world.demo import truth_beside_estimate
-from nla_audit.world.phrasebook_wordings import KINDS
-from nla_audit.world.planted import PlantedModel, PlantedSweep, plant
+from nla_audit.world.sweep.demo import truth_beside_estimate
+from nla_audit.world.sweep.planted import PlantedModel, PlantedSweep, plant
+from nla_audit.world.sweep.wordings import KINDS
 from tests.benchmark_module import benchmark_module
 
 #: The grid takes half a minute to read and is needed whole: a rate is known from 400 activations.

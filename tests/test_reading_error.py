@@ -22,7 +22,7 @@ from nla_audit.analyzers.drop_analysis import drop_analysis
 from nla_audit.completions import Completions, from_frame
 from nla_audit.stats import Interval
 from nla_audit.text.reading import read
-from nla_audit.world.planted import PlantedModel, plant
+from nla_audit.world.sweep.planted import PlantedModel, plant
 
 ERROR = ReadingError(
     "made up",

@@ -16,7 +16,7 @@ from nla_audit.analyzers.rewording import rewording
 from nla_audit.completions import from_frame
 from nla_audit.errors import UserError
 from nla_audit.text.reading import READING_ERROR, read
-from nla_audit.world.planted import PlantedModel, plant
+from nla_audit.world.sweep.planted import PlantedModel, plant
 from tests.benchmark_module import benchmark_module
 
 #: Tokens of a hundred and more.

@@ -7,7 +7,7 @@ import pytest
 from nla_audit.analyzers.rewording import rewording
 from nla_audit.completions import from_frame
 from nla_audit.text.reading import FLOOR
-from nla_audit.world.planted import PlantedModel, plant
+from nla_audit.world.sweep.planted import PlantedModel, plant
 
 MODELS = [PlantedModel("p0.0", 0.0), PlantedModel("p0.01", 0.01, omit=0.5)]
 

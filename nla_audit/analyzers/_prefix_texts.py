@@ -40,7 +40,7 @@ _BEGINNINGS = {
 }  # fmt: skip
 
 
-def _chosen_texts(completions: Completions, model: str) -> pl.DataFrame:
+def chosen_texts(completions: Completions, model: str) -> pl.DataFrame:
     """At most :data:`_MOST_TEXTS` explanations of a model that say something, by activation."""
     rows = completions.of(model).filter(pl.col("explanation").fill_null("") != "")
     step = max(1, -(-rows.height // _MOST_TEXTS))
@@ -58,7 +58,7 @@ def kinds_first(completions: Completions, seed: int) -> pl.DataFrame:
     for model in completions.models:
         found: list[tuple[int, str | None, str, float, int]] = []
         for idx, document, text in (
-            _chosen_texts(completions, model).select("idx", "doc_id", "explanation").iter_rows()
+            chosen_texts(completions, model).select("idx", "doc_id", "explanation").iter_rows()
         ):
             claims = split_claims(text)
             last = len(claims) - 1
@@ -101,7 +101,7 @@ def natural_prefixes(completions: Completions, seed: int) -> pl.DataFrame:
     """
     rows = []
     for model in completions.models:
-        texts = _chosen_texts(completions, model)
+        texts = chosen_texts(completions, model)
         said = [words(text) for text in texts["explanation"]]
         for length in _WORDS:
             long = np.array([len(text) > length for text in said], dtype=bool)

@@ -16,10 +16,13 @@ from nla_audit.prefix_table import (
     prefixes_from_frame,
     read_prefixes,
 )
-from nla_audit.probes.causal.ruler import CAUSAL_ACTIVATIONS, open_ruler
+from nla_audit.probes.causal.ruler import CAUSAL_ACTIVATIONS, Ruler
+from nla_audit.probes.transform_cards import generator_for, transforms
 from nla_audit.readers import column_names
 from nla_audit.schema import column_key
 from nla_audit.wording import count
+
+_SHUFFLE = "shuffle_claims"
 
 
 def prefixes_named(
@@ -44,27 +47,21 @@ def prefixes_named(
 def prefixes_of_table(
     table: Completions | PrefixTable,
     prefixes: str | None,
-    pair: str | None,
-    activations: str | None,
+    ruler: Ruler | None,
 ) -> PrefixTable | None:
     """FVE by prefix of the models of ``table``; ``None`` where nothing says it.
 
+    Args:
+        prefixes: where it is written.
+        ruler: what reads it now, where it is not.
+
     Raises:
-        UserError: the options do not fit the table or each other, or what they name cannot be
-            read.
+        UserError: the prefixes cannot be read, or are not of this table's models.
     """
     if isinstance(table, PrefixTable):
-        given = [name for name, value in (("prefixes", prefixes), ("pair", pair)) if value]
-        if given:
-            raise UserError(
-                f"--{given[0]} goes with a table of completions; {table.sources[0].path} holds FVE "
-                "by prefix already"
-            )
         return table
     if prefixes is None:
-        return _by_pair(table, pair, activations)
-    if pair is not None:
-        raise UserError("--prefixes and --pair: give one of them, each says FVE by prefix")
+        return None if ruler is None else _by_ruler(table, ruler)
     # A table that names no AR, as training writes it, is by one only.
     names_ars = any("ar" in map(column_key, names) for names in column_names([prefixes]))
     return read_prefixes(
@@ -75,22 +72,42 @@ def prefixes_of_table(
     )
 
 
-def _by_pair(
-    completions: Completions, pair: str | None, activations: str | None
-) -> PrefixTable | None:
-    """FVE by prefix of at most :data:`CAUSAL_ACTIVATIONS` activations, as the AR reads them now."""
-    ruler = open_ruler(completions, pair, activations)
-    if ruler is None:
-        return None
-    from nla_audit.runs.prefix_curves import read_curves  # noqa: PLC0415  (torch)
+def in_random_order(completions: Completions, ruler: Ruler, seed: int) -> PrefixTable:
+    """FVE by claim of the same explanations with their claims in random order."""
+    shuffle = transforms()[_SHUFFLE].one
+    assert shuffle is not None
+    rows = _chosen_rows(completions, ruler)
+    texts = [
+        None if text is None else shuffle(text, generator_for(seed, _SHUFFLE, text))
+        for text in rows["explanation"]
+    ]
+    rows = rows.with_columns(explanation=pl.Series(texts, dtype=pl.String))
+    return _read(rows, ruler, ["claims"], completions.reference)
 
-    every = np.array(sorted(ruler.vectors))
-    step = max(1, -(-len(every) // CAUSAL_ACTIVATIONS))
-    chosen = every[::step]
-    rows = completions.rows.filter(pl.col("idx").is_in(chosen.tolist()))
+
+def _by_ruler(completions: Completions, ruler: Ruler) -> PrefixTable:
+    """FVE by prefix of at most :data:`CAUSAL_ACTIVATIONS` activations, as the AR reads them now."""
+    rows = _chosen_rows(completions, ruler)
     units = ["tokens", "claims"]
     if rows["segment_ends"].null_count() < rows.height:
         units.append("segments")
+    found = _read(rows, ruler, units, completions.reference)
+    chosen, every = rows["idx"].n_unique(), len(ruler.vectors)
+    if chosen == every:
+        return found
+    note = f"Prefixes of {count(chosen, 'activation')} of {every:,} were read."
+    return replace(found, notes=(*found.notes, note))
+
+
+def _chosen_rows(completions: Completions, ruler: Ruler) -> pl.DataFrame:
+    every = np.array(sorted(ruler.vectors))
+    step = max(1, -(-len(every) // CAUSAL_ACTIVATIONS))
+    return completions.rows.filter(pl.col("idx").is_in(every[::step].tolist()))
+
+
+def _read(rows: pl.DataFrame, ruler: Ruler, units: Sequence[str], reference: str) -> PrefixTable:
+    from nla_audit.runs.prefix_curves import read_curves  # noqa: PLC0415  (torch)
+
     table = read_curves(
         ruler.scorer,
         rows.with_columns(pl.col("idx").cast(pl.String)),
@@ -100,8 +117,4 @@ def _by_pair(
         ruler=None,
         baselines=ruler.baselines,
     )
-    found = prefixes_from_frame(table, reference=completions.reference, name=str(pair))
-    if len(chosen) == len(every):
-        return found
-    note = f"Prefixes of {count(len(chosen), 'activation')} of {len(every):,} were read."
-    return replace(found, notes=(*found.notes, note))
+    return prefixes_from_frame(table, reference=reference, name="--pair")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -18,15 +18,24 @@ from nla_audit.analyzers._curve_studies import (
     summary_of,
 )
 from nla_audit.analyzers._multiscale_verdict import reading_on, verdict
+from nla_audit.analyzers._needs import lengths_and_needs
+from nla_audit.analyzers._order import order_of_worth
+from nla_audit.analyzers._perplexity import perplexities
 from nla_audit.analyzers._prefix_texts import broken_words, kinds_first, natural_prefixes
-from nla_audit.analyzers._prefixes_read import prefixes_named, prefixes_of_table
+from nla_audit.analyzers._prefixes_read import (
+    in_random_order,
+    prefixes_named,
+    prefixes_of_table,
+)
+from nla_audit.analyzers._said import add_to_headline, caveats_of_texts, said_of_texts
+from nla_audit.analyzers._stages import links_named, stages_of
 from nla_audit.analyzers.frontier import MARGIN
 from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding, Headline, Metric, Option, analyzer
 from nla_audit.pairing import column, resampler
 from nla_audit.prefix_table import UNITS, PrefixTable
-from nla_audit.probes.causal.ruler import PAIR_OPTIONS
+from nla_audit.probes.causal.ruler import PAIR_OPTIONS, open_ruler
 
 QUESTION = "How much do the first tokens of an explanation carry, and where does more of it hurt?"
 TOKENS = "tokens"
@@ -102,6 +111,17 @@ METRICS = (
             "margin", float, MARGIN,
             "a loss of FVE up to this is as good as none",
         ),
+        Option(
+            "chain", str, (),
+            "models of which each was trained from the one before, first to last: A,B,C; "
+            "repeatable",
+            multiple=True,
+        ),
+        Option(
+            "base_model", str, None,
+            "a language model (folder, or owner/name on the Hub) that reads explanations for "
+            "their perplexity",
+        ),
     ),
 )  # fmt: skip
 def multiscale(
@@ -111,6 +131,8 @@ def multiscale(
     pair: str | None = None,
     activations: str | None = None,
     margin: float = MARGIN,
+    chain: Sequence[str] = (),
+    base_model: str | None = None,
     seed: int = 0,
 ) -> Finding:
     """Curves of FVE by prefix, what is read off them, and what texts say first.
@@ -121,6 +143,8 @@ def multiscale(
         pair: AR that reads prefixes of the completions now.
         activations: with ``pair``: what they explain.
         margin: FVE that is as good as none.
+        chain: models with commas between them, each trained from the one before.
+        base_model: reads explanations for their perplexity.
         seed: of the intervals.
 
     Raises:
@@ -128,8 +152,11 @@ def multiscale(
     """
     if not 0 < margin < float("inf"):
         raise UserError(f"--margin {margin:g}: give the FVE that may be lost, a number above 0")
-    curves = prefixes_of_table(table, prefixes, pair, activations)
     completions = table if isinstance(table, Completions) else None
+    given = {"prefixes": prefixes, "pair": pair, "chain": chain, "base_model": base_model}
+    _check_options(table, given)
+    ruler = None if completions is None else open_ruler(completions, pair, activations)
+    curves = prefixes_of_table(table, prefixes, ruler)
     models = curves.models if curves is not None else table.models
     reference = table.reference
     by_unit = {} if curves is None else {unit: studies_of(curves, unit, seed) for unit in UNITS}
@@ -150,36 +177,62 @@ def multiscale(
                 changes += changes_by_length(study.curve, plain.curve, pair_of, seed)
     by_prefix = _by_prefix(by_unit)
     tables = {
-        "models": pl.DataFrame(
-            [
-                {"model": model, "reading_on": reading_on(summary, margin), **summary}
-                for model, summary in headline.items()
-            ],
-            infer_schema_length=None,
-        ),
+        "models": pl.DataFrame(),  # when all that goes into it is known
         "fve_by_tokens": by_prefix.filter(pl.col("unit") == TOKENS).drop("unit"),
         "fve_by_other_units": by_prefix.filter(pl.col("unit") != TOKENS),
         "other_units": _other_units(by_unit),
         "changes_by_prefix": pl.DataFrame(changes, schema=_CHANGES),
         "broken_words": broken_words(completions, curves, seed),
     }
+    shuffled = None
+    if completions is not None and ruler is not None:
+        shuffled = in_random_order(completions, ruler, seed)
+    if curves is not None:
+        tables["lengths_and_needs"] = lengths_and_needs(curves, seed)
+        worth = order_of_worth(curves, completions, shuffled, seed)
+        tables |= {"order_of_worth": worth.models, "worth_of_kinds": worth.kinds}
     if completions is not None:
         tables["kinds_by_place"] = kinds_first(completions, seed)
         tables["natural_prefixes"] = natural_prefixes(completions, seed)
+        tables["stages"] = stages_of(completions, links_named(completions, chain), seed)
+        if base_model is not None:
+            tables["perplexity"] = perplexities(completions, base_model, seed)
+    add_to_headline(headline, tables)
+    tables["models"] = pl.DataFrame(
+        [
+            {"model": model, "reading_on": reading_on(summary, margin), **summary}
+            for model, summary in headline.items()
+        ],
+        infer_schema_length=None,
+    )
     return Finding(
         analyzer="multiscale",
         question=QUESTION,
         reference=reference,
         headline=headline,
-        verdict=verdict(headline, reference, margin),
-        caveats=_caveats(table, curves, studies),
+        verdict=" ".join([verdict(headline, reference, margin), *said_of_texts(tables)]),
+        caveats=[
+            *_caveats(table, curves, studies),
+            *caveats_of_texts(tables, shuffled is not None),
+        ],
         tables=tables,
         figures=_figures(completions is not None),
         parameters={
             "seed": seed, "margin": margin, "prefixes": prefixes, "pair": pair,
-            "activations": activations,
+            "activations": activations, "chain": list(chain), "base_model": base_model,
         },
     )  # fmt: skip
+
+
+def _check_options(table: Completions | PrefixTable, given: Mapping[str, object]) -> None:
+    flags = [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
+    if isinstance(table, PrefixTable) and flags:
+        raise UserError(
+            f"{flags[0]} goes with a table of completions; {table.sources[0].path} holds FVE by "
+            "prefix already"
+        )
+    if given["prefixes"] and given["pair"]:
+        raise UserError("--prefixes and --pair: give one of them, each says FVE by prefix")
 
 
 def _whole_texts(completions: Completions, model: str, seed: int, summary: Row) -> Row:

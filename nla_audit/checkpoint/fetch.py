@@ -18,10 +18,9 @@ from urllib.parse import unquote
 
 from nla_audit import hub
 from nla_audit.checkpoint.formats import (
-    ADAPTER_CONFIG,
-    AR_LORA_META,
     LEVELS_UP,
-    read_json,
+    MARKS,
+    format_in,
     refuse_pickles,
 )
 from nla_audit.checkpoint.read_sidecar import SIDECAR_NAME
@@ -43,10 +42,6 @@ _SUFFIXES = (
     ".txt",
     ".py",
 )
-#: Files of which every checkpoint has one.
-_MARKS = ("config.json", ADAPTER_CONFIG, AR_LORA_META)
-#: What an AR-LoRA's base is called beside it; ``ar_meta.json`` does not name it.
-_AR_LORA_BASE = "base"
 
 
 @dataclass(frozen=True)
@@ -150,7 +145,7 @@ def _needed(files: Sequence[str], folder: str, name: str) -> list[str]:
         raise UserError(f'{name}: no folder "{folder}" in the repository: {holds}')
     direct = [path for path in below if str(PurePosixPath(path).parent) in (folder, folder or ".")]
     names = {PurePosixPath(path).name for path in direct}
-    if names.intersection(_MARKS):
+    if names.intersection(MARKS):
         below = direct
         if not any(path.endswith(".safetensors") for path in direct):
             refuse_pickles(name, names)
@@ -164,18 +159,16 @@ def _needed(files: Sequence[str], folder: str, name: str) -> list[str]:
 def _bases(root: Path, folder: str, files: Sequence[str]) -> set[str]:
     """Folders of the repository that the adapters in ``folder`` sit on."""
     found = set()
-    for path in (root / folder).rglob("*.json"):
-        if path.name == ADAPTER_CONFIG:
-            base = str(read_json(path).get("base_model_name_or_path") or "")
-        elif path.name == AR_LORA_META:
-            base = _AR_LORA_BASE
-        else:
+    for place in (root / folder, *(root / folder).rglob("*")):
+        form = format_in(place)
+        base = form.neighbour_named(place) if form is not None else None
+        if base is None:
             continue
-        own = PurePosixPath(path.parent.relative_to(root).as_posix())
+        own = PurePosixPath(place.relative_to(root).as_posix())
         # As formats.neighbour looks for it: beside the checkpoint, or beside a folder above.
         for above in list(own.parents)[: LEVELS_UP + 1]:
             candidate = str(above / PurePosixPath(base).name)
-            if any(f"{candidate}/{mark}" in files for mark in _MARKS):
+            if any(f"{candidate}/{mark}" in files for mark in MARKS):
                 found.add(candidate)
                 break
     return found

@@ -12,17 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nla_audit.checkpoint.fetch import local_folder
-from nla_audit.checkpoint.formats import (
-    ADAPTER_CONFIG,
-    AR_LORA_FILE,
-    AR_LORA_META,
-    Checkpoint,
-    recognise,
-)
+from nla_audit.checkpoint.formats import Checkpoint, format_in, recognise
 from nla_audit.errors import UserError
 
-#: Files of which each checkpoint has at least one.
-_MARKS = ("config.json", ADAPTER_CONFIG, AR_LORA_META, AR_LORA_FILE)
 #: Folder names that say nothing about whose checkpoint it is.
 _GENERIC = frozenset({"av", "ar", "actor", "critic", "model", "checkpoint", "final"})
 
@@ -73,7 +65,7 @@ def find_pair(pair: str, *, av: str | None = None, ar: str | None = None) -> Hal
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether ``folder`` itself holds a checkpoint, whole or not."""
-    return any((folder / name).is_file() for name in _MARKS)
+    return format_in(folder) is not None
 
 
 def checkpoints_in(folder: Path) -> list[Checkpoint]:

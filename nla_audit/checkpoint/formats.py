@@ -2,12 +2,13 @@
 
 A *checkpoint* is one half of a pair in one folder: a full transformers checkpoint, a PEFT
 adapter, or an AR-LoRA (``ar_lora_value_head.safetensors`` + ``ar_meta.json``). Nothing is loaded
-here; reading the small JSON and YAML files is enough to know.
+here; reading the small JSON and YAML files is enough to know. :data:`FORMATS` declares each once:
+recognising, finding and fetching follow from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,7 @@ AR_LORA_FILE = "ar_lora_value_head.safetensors"
 AR_LORA_META = "ar_meta.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILE = "adapter_model.safetensors"
+CONFIG = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 
@@ -82,13 +84,40 @@ class Checkpoint:
     @property
     def format_name(self) -> str:
         """The format in words, for people."""
-        words = {
-            "full": "full checkpoint",
-            "adapter": "PEFT adapter",
-            "ar_lora": "AR-LoRA with head",
-        }[self.layout]
         kind = self.sidecar.kind.removeprefix("nla_") if self.sidecar else "no"
-        return f"{words}, {kind} sidecar"
+        return f"{self.layout_name}, {kind} sidecar"
+
+    @property
+    def layout_name(self) -> str:
+        """How it is saved, in words, for people."""
+        return next(form.name for form in FORMATS if form.layout == self.layout)
+
+    @property
+    def head_file(self) -> Path:
+        """Where the head of an AR lies, alone or among its LoRA tensors."""
+        return self.path / (HEAD_FILE if self.ar_lora is None else AR_LORA_FILE)
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way in which halves of pairs are saved.
+
+    Attributes:
+        layout: what code calls it.
+        name: what people call it.
+        marks: files of which any one tells that a folder holds this format.
+        needs: files that must all be there.
+        read: what a folder states, as fields of :class:`Checkpoint`; takes the sidecar too.
+        neighbour_named: how the model that it sits on is called, where that lies beside it; takes
+            the folder, whose ``marks`` are there.
+    """
+
+    layout: Layout
+    name: str
+    marks: tuple[str, ...]
+    needs: tuple[str, ...]
+    read: Callable[[Path, Sidecar | None], dict[str, Any]]
+    neighbour_named: Callable[[Path], str | None] = lambda folder: None
 
 
 def recognise(folder: Path, *, sidecar: Path | None = None) -> Checkpoint:
@@ -104,24 +133,24 @@ def recognise(folder: Path, *, sidecar: Path | None = None) -> Checkpoint:
         raise UserError(f"{folder}: no such folder")
     found = read_sidecar(sidecar) if sidecar is not None else nearest_sidecar(folder)
     has_tokenizer = any((folder / name).is_file() for name in _TOKENIZER_FILES)
-    if (folder / AR_LORA_META).is_file() or (folder / AR_LORA_FILE).is_file():
-        _need(folder, AR_LORA_META, AR_LORA_FILE)
-        meta = _ar_lora(folder / AR_LORA_META)
-        check_rank(meta.rank, folder / AR_LORA_META, folder / AR_LORA_FILE)
-        return Checkpoint(folder, "ar_lora", "ar", found, ar_lora=meta, has_tokenizer=has_tokenizer)
-    if (folder / ADAPTER_CONFIG).is_file():
-        _need(folder, ADAPTER_CONFIG, ADAPTER_FILE)
-        base = check_adapter_files(folder, ADAPTER_CONFIG, ADAPTER_FILE).base_model_name_or_path
-        return Checkpoint(
-            folder, "adapter", "av", found, base_named=base or None, has_tokenizer=has_tokenizer
-        )
-    if (folder / "config.json").is_file():
-        check_weights(folder)
-        check_model_files(folder)
-        return Checkpoint(
-            folder, "full", _role_of_full(folder, found), found, has_tokenizer=has_tokenizer
-        )
-    raise UserError(_why_no_checkpoint(folder))
+    form = format_in(folder)
+    if form is None:
+        raise UserError(_why_no_checkpoint(folder))
+    _need(folder, *form.needs)
+    return Checkpoint(
+        path=folder,
+        layout=form.layout,
+        sidecar=found,
+        has_tokenizer=has_tokenizer,
+        **form.read(folder, found),
+    )
+
+
+def format_in(folder: Path) -> Format | None:
+    """The format whose marks ``folder`` bears; ``None`` if it is no checkpoint, whole or not."""
+    return next(
+        (form for form in FORMATS if any((folder / mark).is_file() for mark in form.marks)), None
+    )
 
 
 def check_weights(folder: Path) -> None:
@@ -143,7 +172,7 @@ def check_weights(folder: Path) -> None:
             )
         return
     refuse_pickles(folder, _names(folder))
-    raise UserError(f"{folder}: config.json but no {WEIGHTS_FILE}; fetch the checkpoint again")
+    raise UserError(f"{folder}: {CONFIG} but no {WEIGHTS_FILE}; fetch the checkpoint again")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -167,7 +196,7 @@ def neighbour(folder: Path, name: str) -> Path | None:
     for above in list(folder.resolve().parents)[: LEVELS_UP + 1]:
         candidate = above / name
         if candidate != folder.resolve() and (
-            (candidate / "config.json").is_file() or (candidate / ADAPTER_CONFIG).is_file()
+            (candidate / CONFIG).is_file() or (candidate / ADAPTER_CONFIG).is_file()
         ):
             return candidate
     return None
@@ -182,9 +211,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return read_json_object(path)
 
 
-def _ar_lora(path: Path) -> ArLora:
-    meta = read_declared(path, ArLoraMeta)
-    return ArLora(
+def _read_ar_lora(folder: Path, sidecar: Sidecar | None) -> dict[str, Any]:
+    meta = read_declared(folder / AR_LORA_META, ArLoraMeta)
+    check_rank(meta.lora_r, folder / AR_LORA_META, folder / AR_LORA_FILE)
+    ar_lora = ArLora(
         blocks=meta.ar_num_layers,
         rank=meta.lora_r,
         alpha=meta.lora_alpha,
@@ -192,6 +222,22 @@ def _ar_lora(path: Path) -> ArLora:
         quantization=meta.quant or "none",
         final_norm_stripped=meta.final_norm_stripped,
     )
+    return {"role": "ar", "ar_lora": ar_lora}
+
+
+def _read_adapter(folder: Path, sidecar: Sidecar | None) -> dict[str, Any]:
+    stated = check_adapter_files(folder, ADAPTER_CONFIG, ADAPTER_FILE)
+    return {"role": "av", "base_named": stated.base_model_name_or_path or None}
+
+
+def _read_full(folder: Path, sidecar: Sidecar | None) -> dict[str, Any]:
+    check_weights(folder)
+    check_model_files(folder)
+    return {"role": _role_of_full(folder, sidecar)}
+
+
+def _base_of_adapter(folder: Path) -> str | None:
+    return str(read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or "") or None
 
 
 def _role_of_full(folder: Path, sidecar: Sidecar | None) -> Literal["av", "ar"] | None:
@@ -234,11 +280,38 @@ def _names(folder: Path) -> set[str]:
 
 def _why_no_checkpoint(folder: Path) -> str:
     refuse_pickles(folder, _names(folder))
-    inside = sorted(
-        child.name
-        for child in folder.iterdir()
-        if any((child / name).is_file() for name in ("config.json", ADAPTER_CONFIG, AR_LORA_META))
-    )
+    inside = sorted(child.name for child in folder.iterdir() if format_in(child) is not None)
     if inside:
         return f"{folder}: no checkpoint itself, but holds {', '.join(inside)}; name one of them"
-    return f"{folder}: no checkpoint here (no config.json, {ADAPTER_CONFIG} or {AR_LORA_META})"
+    return f"{folder}: no checkpoint here (no {CONFIG}, {ADAPTER_CONFIG} or {AR_LORA_META})"
+
+
+#: Every published format; where a folder bears the marks of several, the first one counts.
+FORMATS = (
+    Format(
+        layout="ar_lora",
+        name="AR-LoRA with head",
+        marks=(AR_LORA_META, AR_LORA_FILE),
+        needs=(AR_LORA_META, AR_LORA_FILE),
+        read=_read_ar_lora,
+        neighbour_named=lambda folder: "base",  # its ar_meta.json names none
+    ),
+    Format(
+        layout="adapter",
+        name="PEFT adapter",
+        marks=(ADAPTER_CONFIG,),
+        needs=(ADAPTER_CONFIG, ADAPTER_FILE),
+        read=_read_adapter,
+        neighbour_named=_base_of_adapter,
+    ),
+    Format(
+        layout="full",
+        name="full checkpoint",
+        marks=(CONFIG,),
+        needs=(CONFIG,),
+        read=_read_full,
+    ),
+)
+
+#: Files of which every checkpoint has one.
+MARKS = tuple(mark for form in FORMATS for mark in form.marks)

@@ -28,18 +28,17 @@ from nla_audit.checkpoint.fetch import local_folder
 from nla_audit.checkpoint.find_pair import checkpoint_folders, is_checkpoint
 from nla_audit.checkpoint.formats import (
     ADAPTER_CONFIG,
-    AR_LORA_FILE,
     HEAD_FILE,
     Checkpoint,
     read_json,
     recognise,
     weight_files,
 )
-from nla_audit.checkpoint.head import check_head, read_head, split_head
+from nla_audit.checkpoint.head import check_head
 from nla_audit.checkpoint.health import WeightHealth, head_health, scan
-from nla_audit.checkpoint.load import base_of, base_of_ar, load_with
+from nla_audit.checkpoint.load import head_of, load_with, whole_model_of
 from nla_audit.checkpoint.read_transform import transform_of
-from nla_audit.checkpoint.tensors import read_tensors, types_in
+from nla_audit.checkpoint.tensors import types_in
 from nla_audit.errors import UserError, first_line
 from nla_audit.nla.architecture import hidden_size, number_of_blocks
 from nla_audit.nla.injection import Injection, injection_of
@@ -144,12 +143,8 @@ class _Inspector:
 
     def _backbone(self, base: str | Path | None) -> Path | None:
         """Folder of the whole model: the checkpoint itself, or what an adapter sits on."""
-        if self.checkpoint.layout == "full":
-            return self.checkpoint.path
         try:
-            if self.checkpoint.layout == "adapter":
-                return base_of(self.checkpoint, base)
-            return base_of_ar(self.checkpoint, None, base)
+            return whole_model_of(self.checkpoint, None, base)
         except UserError as error:
             self.found.oddities.append(str(error))
             return None
@@ -251,11 +246,7 @@ class _Inspector:
         if self.checkpoint.role != "ar":
             return
         with self._collecting():
-            if self.checkpoint.layout == "ar_lora":
-                path = self.checkpoint.path / AR_LORA_FILE
-                head, _ = split_head(read_tensors(path), path)
-            else:
-                head = read_head(self.checkpoint.path / HEAD_FILE)
+            head, _ = head_of(self.checkpoint)
             self.found.facts["head"] = _head_words(head)
             width = None if config is None else hidden_size(config)
             check_head(head, width, self.checkpoint.path, self.found.problems.append)

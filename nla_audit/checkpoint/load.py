@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from nla_audit.checkpoint.adapters import add_adapters, add_ar_lora
 from nla_audit.checkpoint.backbone import (
     Placement,
@@ -26,13 +28,7 @@ from nla_audit.checkpoint.check import (
     check_width,
 )
 from nla_audit.checkpoint.fetch import local_folder
-from nla_audit.checkpoint.formats import (
-    AR_LORA_FILE,
-    HEAD_FILE,
-    Checkpoint,
-    neighbour,
-    recognise,
-)
+from nla_audit.checkpoint.formats import Checkpoint, neighbour, recognise
 from nla_audit.checkpoint.head import check_head, read_head, split_head
 from nla_audit.checkpoint.health import head_health
 from nla_audit.checkpoint.read_transform import transform_of
@@ -150,6 +146,24 @@ def load_with(
         )
 
 
+def load_language_model(
+    reference: str | Path, *, placement: Placement | None = None
+) -> tuple[Any, Any]:
+    """A whole causal language model and its tokenizer.
+
+    Args:
+        reference: a folder, or owner/name on the Hub.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    place, folder = placement or Placement(), local_folder(reference)
+    config = read_config(folder, place)
+    with quiet_transformers():
+        model = read_causal_lm(folder, config, place, role="av", refuse=refuse_wrong)
+        return place.place(model), read_tokenizer(folder, place)
+
+
 def load_first_blocks(
     folder: Path, *, layer_index: int, placement: Placement | None = None
 ) -> tuple[Any, Any]:
@@ -189,9 +203,7 @@ def _load_av(
     notice: Notice,
 ) -> Verbalizer:
     adapters = [checkpoint.path] if checkpoint.layout == "adapter" else []
-    folder = checkpoint.path
-    if checkpoint.layout == "adapter":
-        folder = base_of(checkpoint, base)
+    folder = whole_model_of(checkpoint, None, base)
     if adapter is not None:
         adapters.append(_adapter_folder(adapter))
     sidecar = _sidecar_of(checkpoint, folder)
@@ -236,9 +248,11 @@ def _load_ar(
             "an AR-LoRA has ar_lora_value_head.safetensors and ar_meta.json"
         )
     lora = checkpoint.ar_lora
-    if lora is None and not (checkpoint.path / HEAD_FILE).is_file():
-        raise UserError(f"{checkpoint.path}: no {HEAD_FILE} here; without its head it is no AR")
-    folder = checkpoint.path if lora is None else base_of_ar(checkpoint, av, base)
+    if not checkpoint.head_file.is_file():
+        raise UserError(
+            f"{checkpoint.path}: no {checkpoint.head_file.name} here; without its head it is no AR"
+        )
+    folder = whole_model_of(checkpoint, av, base)
     sidecar = _sidecar_of(checkpoint, folder)
     config = read_config(folder, placement)
     check_width(sidecar, config, checkpoint.path)
@@ -255,12 +269,9 @@ def _load_ar(
         refuse=refuse,
     )
     model = placement.place(loaded)
-    if lora is None:
-        head = read_head(checkpoint.path / HEAD_FILE)
-    else:
-        path = checkpoint.path / AR_LORA_FILE
-        head, tensors = split_head(read_tensors(path), path)
-        add_ar_lora(model, lora, tensors, path, refuse=refuse, notice=notice)
+    head, tensors = head_of(checkpoint)
+    if lora is not None:
+        add_ar_lora(model, lora, tensors, checkpoint.head_file, refuse=refuse, notice=notice)
     check_head(head, hidden_size(config), checkpoint.path, refuse)
     check_weights(model.named_parameters(), checkpoint.path, refuse)
     if (oddity := head_health(head).oddity()) is not None:
@@ -278,7 +289,32 @@ def _load_ar(
     )
 
 
-def base_of(checkpoint: Checkpoint, base: str | Path | None) -> Path:
+def head_of(checkpoint: Checkpoint) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The head of an AR, and the LoRA tensors in the same file.
+
+    Raises:
+        UserError: the file is damaged, or holds something else.
+    """
+    path = checkpoint.head_file
+    if checkpoint.ar_lora is None:
+        return read_head(path), {}
+    return split_head(read_tensors(path), path)
+
+
+def whole_model_of(checkpoint: Checkpoint, av: Checkpoint | None, base: str | Path | None) -> Path:
+    """The folder of the whole model: the checkpoint itself, or what it sits on.
+
+    Raises:
+        UserError: what it sits on is not known, or not here.
+    """
+    if checkpoint.layout == "full":
+        return checkpoint.path
+    if checkpoint.layout == "adapter":
+        return _base_of_adapter(checkpoint, base)
+    return _base_of_ar_lora(checkpoint, av, base)
+
+
+def _base_of_adapter(checkpoint: Checkpoint, base: str | Path | None) -> Path:
     """The folder of the model an AV adapter sits on.
 
     In order: what the caller names; the path in the adapter, if it exists here; a neighbouring
@@ -309,7 +345,9 @@ def base_of(checkpoint: Checkpoint, base: str | Path | None) -> Path:
     )
 
 
-def base_of_ar(checkpoint: Checkpoint, av: Checkpoint | None, base: str | Path | None) -> Path:
+def _base_of_ar_lora(
+    checkpoint: Checkpoint, av: Checkpoint | None, base: str | Path | None
+) -> Path:
     """The folder of the bare model an AR-LoRA sits on; ``ar_meta.json`` does not name it."""
     if base is not None:
         return local_folder(base)
@@ -319,7 +357,7 @@ def base_of_ar(checkpoint: Checkpoint, av: Checkpoint | None, base: str | Path |
     if checkpoint.sidecar is not None and checkpoint.sidecar.base_model is not None:
         return local_folder(checkpoint.sidecar.base_model)
     if av is not None and av.layout == "adapter":
-        candidate = base_of(av, None)
+        candidate = _base_of_adapter(av, None)
         # A base that has a sidecar of its own is a merged AV, not the bare model.
         if recognise(candidate).role is None:
             return candidate

@@ -27,6 +27,9 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.verbalizer import Verbalizer
 
+#: Signs that hardly any text holds. The first are those of published NLAs.
+_RARE_SIGNS = "㈎㈜㈱◈❖※⌘¤§"
+
 
 def new_sidecar(
     tokenizer: Any,
@@ -58,6 +61,7 @@ def new_sidecar(
         raise UserError(
             f"marker {injection_char!r}: must be one token that occurs once in the AV prompt, "
             f"is {marker}, which occurs {[ids.count(token) for token in marker]} times"
+            f"{_another_marker(tokenizer, ids)}"
         )
     place = ids.index(marker[0])
     return parse_sidecar(
@@ -215,6 +219,15 @@ def _model_fields(sidecar: Sidecar, role: str, d_model: int) -> dict[str, Any]:
         fields["extraction_layer_index"] = sidecar.layer_index
     fields["prompt_templates"] = {"av": sidecar.av_template, "ar": sidecar.ar_template}
     return fields
+
+
+def _another_marker(tokenizer: Any, prompt: list[int]) -> str:
+    """Advice: a sign that the tokenizer knows as one token and that is not in the prompt."""
+    for sign in _RARE_SIGNS:
+        token = token_ids(tokenizer, sign, special_tokens=False)
+        if len(token) == 1 and token[0] not in prompt:
+            return f"; {sign!r} would do"
+    return ""
 
 
 def _suffix(tokenizer: Any, ar_template: str) -> list[int]:

@@ -28,8 +28,8 @@ from nla_audit.report.folder import RECORD, WRITTEN_BY, replaced_folder
 from nla_audit.report.record import package_versions
 from nla_audit.report.tables import DisplayTable, frame_table, headline_table
 from nla_audit.report.terminal import print_finding
-from nla_audit.world.demo import demo_sweep, truth_beside_estimate
-from nla_audit.world.planted import DEFAULT_MODELS, PlantedSweep
+from nla_audit.world.sweep.demo import demo_sweep, truth_beside_estimate
+from nla_audit.world.sweep.planted import DEFAULT_MODELS, PlantedSweep
 
 _COMPLETIONS = "completions.parquet"
 _REPORT = "report"

@@ -23,6 +23,7 @@ from nla_audit.commands.progress import counting
 from nla_audit.commands.seed_option import SEED
 from nla_audit.errors import UserError
 from nla_audit.files import sha256_of
+from nla_audit.wording import count
 
 if TYPE_CHECKING:
     import polars as pl
@@ -130,7 +131,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     from nla_audit.probes.stego.writers import writer_of  # noqa: PLC0415
     from nla_audit.runs.activations import read_activations  # noqa: PLC0415  (torch)
     from nla_audit.runs.record import activations_record, reconstructor_record  # noqa: PLC0415
-    from nla_audit.runs.score import read_texts  # noqa: PLC0415
+    from nla_audit.runs.score import beginnings, read_texts  # noqa: PLC0415
 
     for name in ("completions", "activations"):
         if not arguments[name]:
@@ -158,6 +159,11 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
             )  # fmt: skip
             assert pair.reconstructor is not None
             readers[name] = pair.reconstructor
+        first: int | None = arguments["prefix_tokens"]
+        if first is not None:
+            tokenizer = readers["own"].tokenizer
+            texts = beginnings(texts, tokenizer, first)
+            reference = None if reference is None else beginnings(reference, tokenizer, first)
         settings = ProbeSettings(
             seed=arguments["seed"],
             limit=arguments["limit"],
@@ -189,6 +195,8 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
 
         write_parquet(frame, arguments["keep_scores"])
     notes = [f"Paraphrases by {writer.name}; {account}."]
+    if first is not None:
+        notes.append(f"Only the first {count(first, 'token')} of each explanation were probed.")
     if writer.name == "rules":
         notes.append(
             "Rules change few words (see shared words): a code in the rest of the wording would "
@@ -355,6 +363,10 @@ command = click.Command(
         click.Option(
             ["--keep-scores"], type=click.Path(path_type=Path), metavar="FILE",
             help="Write the scores of all changed texts, for --scores.",
+        ),
+        click.Option(
+            ["--prefix-tokens"], type=click.IntRange(min=1), metavar="N",
+            help="Probe the first N tokens of each explanation alone, as the AR counts them.",
         ),
         click.Option(
             ["--limit"], type=click.IntRange(min=1), metavar="N",

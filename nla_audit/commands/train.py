@@ -114,6 +114,8 @@ def _audit(layout: Layout, tell: Tell) -> float:
     how = " or ".join("co-trained" if one else "frozen" for one in sorted(trained))
     completions = load([layout.completions], ar=RULER, reference=_reference(layout))
     prefixes = layout.completions.with_name(PREFIX_FILE)
+    chain = [f"{run.start},{run.name}" for run in layout.runs if run.start is not None]
+    of_multiscale = {"chain": chain} | ({"prefixes": str(prefixes)} if prefixes.is_file() else {})
     run_audit(
         completions,
         layout.report,
@@ -123,7 +125,7 @@ def _audit(layout: Layout, tell: Tell) -> float:
         progress=tell,
         draw_aside=True,
         further=_known_facts(layout, completions.rows),
-        options={"multiscale": {"prefixes": str(prefixes)}} if prefixes.is_file() else {},
+        options={"multiscale": of_multiscale},
     )
     return time.perf_counter() - began
 
@@ -145,7 +147,7 @@ def _known_facts(layout: Layout, completions: pl.DataFrame) -> list[Finding]:
     import polars as pl  # noqa: PLC0415
 
     from nla_audit.train.dataset import read_dataset  # noqa: PLC0415
-    from nla_audit.world.facts import facts_named, probe_accuracy  # noqa: PLC0415
+    from nla_audit.world.toy.facts import facts_named, probe_accuracy  # noqa: PLC0415
 
     known, dataset = pl.read_parquet(facts), read_dataset(layout.activations)
     probe = probe_accuracy(dataset.activations, known, dataset.is_held_out)

@@ -14,6 +14,7 @@ from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer
 
 from nla_audit.nla.architecture import number_of_blocks
+from nla_audit.nla.output_head import last_logits
 
 
 class BufferedLayer(DynamicLayer):
@@ -117,7 +118,7 @@ def prefix_cache(model: nn.Module, config: Any, ids: torch.Tensor) -> RowCache |
     cache = RowCache(config, capacity=len(ids))
     name = cache_keyword(model)
     assert name is not None
-    model(input_ids=ids.unsqueeze(0), use_cache=True, **{name: cache})
+    model(input_ids=ids.unsqueeze(0), use_cache=True, **{name: cache}, **last_logits(model, 1))
     return cache
 
 

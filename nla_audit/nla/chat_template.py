@@ -12,6 +12,13 @@ from nla_audit.limits import OverLimit, WorkFailed, within_limits
 #: Characters that a template may add to a conversation; the longest system prompts that templates
 #: write by themselves have some ten thousand.
 _MOST_ADDED = 500_000
+#: For models that were never taught to chat: the end of an answer is the only special token.
+PLAIN_TEMPLATE = (
+    "{{ bos_token or '' }}{% for message in messages %}"
+    "{{ message['role'] }}:\n{{ message['content'] }}"
+    "{{ eos_token if message['role'] == 'assistant' else '\n\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}assistant:\n{% endif %}"
+)
 
 
 class TemplateFailed(UserError):
@@ -33,7 +40,11 @@ def rendered_chats(
     """
     where = getattr(tokenizer, "name_or_path", "tokenizer")
     if getattr(tokenizer, "chat_template", "") is None:
-        raise UserError(f"{where}: the tokenizer has no chat template, which prompts are made with")
+        raise UserError(
+            f"{where}: the tokenizer has no chat template, which prompts are made with; use the "
+            "tokenizer that the checkpoint was made with, or, to train a base model that never "
+            "had one, say pair.chat_template: plain in the recipe"
+        )
     most = _MOST_ADDED + sum(len(each["content"]) for chat in conversations for each in chat)
 
     def render() -> list[str]:

@@ -23,6 +23,7 @@ from nla_audit.nla.caching import Caching, caching_of, keep_rows, own_cache
 from nla_audit.nla.injection import Injection, injecting
 from nla_audit.nla.output_head import last_logits
 from nla_audit.nla.prompts import AvPrompt
+from nla_audit.nla.sampling import next_tokens
 
 #: Marks "no token here" in padded arrays. No tokenizer has it, so padding can never be taken
 #: for an end token.
@@ -31,9 +32,6 @@ NO_TOKEN = -1
 #: Rows leave the batch once this share of it has finished; dropping them copies the cache, so
 #: doing it for every single row costs more than it saves.
 _FINISHED_SHARE = 1 / 16
-
-#: Sampling turns logits into cumulative float64 probabilities in slices of at most this many.
-_SAMPLING_SLICE = 2**25
 
 
 @dataclass(frozen=True)
@@ -167,7 +165,7 @@ def generate(
     active = torch.arange(rows, device=device)
     is_running = torch.ones(rows, dtype=torch.bool, device=device)
     for step in range(max_new_tokens):
-        tokens, chosen = _choose(
+        tokens, chosen = next_tokens(
             batch.logits, temperature, None if draws is None else draws[active, step]
         )
         writing = active[is_running]
@@ -185,35 +183,6 @@ def generate(
             active, tokens, is_running = active[kept], tokens[kept], is_running[kept]
         batch.append(tokens)
     return _collect(token_ids, log_probs, ends)
-
-
-def _choose(
-    logits: torch.Tensor, temperature: float, draws: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens ``[rows]`` and their log-probabilities ``[rows]``."""
-    scaled = logits.float() if temperature == 0 else logits.float() / temperature
-    if temperature == 0:
-        tokens = scaled.argmax(dim=-1)
-    else:
-        assert draws is not None
-        rows = max(1, _SAMPLING_SLICE // scaled.shape[-1])
-        tokens = torch.cat(
-            [
-                _invert(part, part_draws)
-                for part, part_draws in zip(scaled.split(rows), draws.split(rows), strict=True)
-            ]
-        )
-    chosen = scaled.gather(1, tokens[:, None]).squeeze(1) - scaled.logsumexp(dim=-1)
-    return tokens, chosen
-
-
-def _invert(logits: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """The first token whose cumulative probability exceeds the draw."""
-    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
-    # The sum of the probabilities is 1 only up to rounding.
-    targets = (draws * cumulative[:, -1]).unsqueeze(1)
-    tokens = torch.searchsorted(cumulative, targets, right=True).squeeze(1)
-    return tokens.clamp_max(logits.shape[-1] - 1)
 
 
 def _collect(token_ids: torch.Tensor, log_probs: torch.Tensor, ends: torch.Tensor) -> Generated:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,17 @@ def read_texts(paths: Sequence[str]) -> Texts:
     if rows["activation_id"].null_count() < rows.height:
         rows = rows.with_columns(idx=pl.coalesce("activation_id", pl.col("idx").cast(pl.String)))
     return Texts(rows, columns - frozenset(_OF_A_RULER), tuple(sources))
+
+
+def beginnings(texts: Texts, tokenizer: Any, tokens: int) -> Texts:
+    """The first ``tokens`` of each explanation, as :func:`~nla_audit.nla.prefixes.prefixes_of` cuts
+    them; shorter ones stay whole."""
+    said = texts.rows["explanation"].to_list()
+    known = [text for text in said if text is not None]
+    cut = iter(prefixes_of(tokenizer, known, [tokens]))
+    first = [None if text is None else next(cut).texts[0] for text in said]
+    rows = texts.rows.with_columns(explanation=pl.Series(first, dtype=pl.String))
+    return replace(texts, rows=rows)
 
 
 def score(

@@ -139,7 +139,7 @@ def load_target(
     checkpoint = recognise(folder)
     if checkpoint.layout != "full":
         raise UserError(
-            f"{reference}: a {checkpoint.format_name.split(',')[0]}, not a whole model: name the "
+            f"{reference}: a {checkpoint.layout_name}, not a whole model: name the "
             "model whose activations are to be explained"
         )
     if checkpoint.role is not None and not force:

@@ -11,7 +11,7 @@ import torch
 
 from nla_audit.nla.batching import by_token_budget
 from nla_audit.nla.generation import NO_TOKEN
-from nla_audit.nla.output_head import last_logits
+from nla_audit.nla.output_head import may_go_without_logits, token_log_probs
 from nla_audit.nla.verbalizer import Verbalizer
 
 #: Tokens of a forward and backward pass, padding included, by type of device.
@@ -77,7 +77,10 @@ def padded(responses: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
 
 
 def response_log_probs(
-    verbalizer: Verbalizer, activations: torch.Tensor, token_ids: torch.Tensor
+    verbalizer: Verbalizer,
+    activations: torch.Tensor,
+    token_ids: torch.Tensor,
+    is_token: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Log-probability of each token of each response at temperature 1, ``[n, tokens]``.
 
@@ -87,23 +90,13 @@ def response_log_probs(
     Args:
         activations: ``[n, d_model]``, injected at the marker.
         token_ids: ``[n, tokens]``; any id where there is no token.
+        is_token: ``[n, tokens]``; where it is false, the result has no meaning. By default all are.
     """
     prompt = torch.tensor(verbalizer.prompt.ids, device=token_ids.device)
-    rows, tokens = token_ids.shape
     # The last token is predicted but predicts nothing we need.
-    ids = torch.cat([prompt.expand(rows, -1), token_ids[:, :-1]], dim=1)
+    ids = torch.cat([prompt.expand(len(token_ids), -1), token_ids[:, :-1]], dim=1)
+    wanted = torch.ones_like(token_ids, dtype=torch.bool) if is_token is None else is_token
+    model = verbalizer.model
+    without_logits = may_go_without_logits(model, ids, token_ids)
     with verbalizer.injecting(activations):
-        output = verbalizer.model(
-            input_ids=ids, use_cache=False, **last_logits(verbalizer.model, tokens)
-        )
-    return selected_log_probs(output.logits[:, -tokens:], token_ids)
-
-
-def selected_log_probs(logits: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
-    """``[n, tokens]`` log-probabilities of ``token_ids`` under logits ``[n, tokens, vocabulary]``.
-
-    In float32 (float64 logits stay so).
-    """
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    chosen = wide.gather(-1, token_ids.unsqueeze(-1)).squeeze(-1)
-    return chosen - wide.logsumexp(dim=-1)
+        return token_log_probs(model, ids, token_ids, wanted, without_logits=without_logits)

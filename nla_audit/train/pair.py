@@ -25,6 +25,7 @@ from nla_audit.checkpoint.save import new_sidecar, save_ar, save_ar_lora, save_a
 from nla_audit.checkpoint.tokenizer_check import check_survives_saving
 from nla_audit.errors import UserError
 from nla_audit.nla.architecture import hidden_size, number_of_blocks
+from nla_audit.nla.chat_template import PLAIN_TEMPLATE
 from nla_audit.nla.injection import parse_injection
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.refusal import refuse_wrong
@@ -112,6 +113,7 @@ def new_verbalizer(
     """
     model = load_language_model(reference, placement_of(target))
     tokenizer = load_tokenizer(reference)
+    _give_template(tokenizer, settings)
     if separator is not None:
         add_separator(model, tokenizer, separator, seed=seed)
     sidecar = _sidecar(
@@ -137,6 +139,7 @@ def new_reconstructor(
     model, tokenizer = load_first_blocks(
         local_folder(reference), layer_index=layer_index, placement=placement_of(target)
     )
+    _give_template(tokenizer, settings)
     sidecar = _sidecar(
         "ar",
         settings,
@@ -148,6 +151,13 @@ def new_reconstructor(
     check_survives_saving(tokenizer, model.config, sidecar)
     head = torch.eye(hidden_size(model.config))
     return Reconstructor(model, head, tokenizer, sidecar, name="warm-start")
+
+
+def _give_template(tokenizer: Any, settings: PairSettings) -> None:
+    """Put the recipe's chat template, if there is one, into a tokenizer."""
+    if settings.chat_template is not None:
+        is_plain = settings.chat_template == "plain"
+        tokenizer.chat_template = PLAIN_TEMPLATE if is_plain else settings.chat_template
 
 
 def _sidecar(

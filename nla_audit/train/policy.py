@@ -72,18 +72,28 @@ class Policy:
             if parameter.requires_grad
         }
 
-    def log_probs(self, activations: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
+    def log_probs(
+        self,
+        activations: torch.Tensor,
+        token_ids: torch.Tensor,
+        is_token: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Of the policy, with gradient; see :func:`response_log_probs`."""
         with self._training_mode():
-            return response_log_probs(self.verbalizer, activations, token_ids)
+            return response_log_probs(self.verbalizer, activations, token_ids, is_token)
 
     @torch.no_grad()
-    def warm_log_probs(self, activations: torch.Tensor, token_ids: torch.Tensor) -> torch.Tensor:
+    def warm_log_probs(
+        self,
+        activations: torch.Tensor,
+        token_ids: torch.Tensor,
+        is_token: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Of the anchor, without gradient."""
         if self._warm is not None:
-            return response_log_probs(self._warm, activations, token_ids)
+            return response_log_probs(self._warm, activations, token_ids, is_token)
         with without_adapter(self.verbalizer.model, RL_ADAPTER):
-            return response_log_probs(self.verbalizer, activations, token_ids)
+            return response_log_probs(self.verbalizer, activations, token_ids, is_token)
 
     @contextmanager
     def _training_mode(self) -> Iterator[None]:

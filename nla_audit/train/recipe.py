@@ -146,6 +146,9 @@ class PairSettings(Section):
     """User message of the AV prompt."""
     ar_template: str = "Summary of the following text: <text>{explanation}</text> <summary>"
     """Prompt of the AR, read at its last token."""
+    chat_template: str | None = None
+    """What makes the AV prompt of the user message, in the place of the tokenizer's own: a Jinja
+    template, or plain for one that serves models that were never taught to chat."""
     av: str | None = None
     """Begin from this trained AV instead of the target (then there is no warm start)."""
     ar: str | None = None

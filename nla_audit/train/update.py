@@ -63,7 +63,7 @@ class PolicyMeasures:
 def warm_log_probs(policy: Policy, experience: Experience) -> list[torch.Tensor]:
     """The reference pass, in the same micro-batches as the update."""
     return [
-        policy.warm_log_probs(_take(experience.activations, batch), batch.token_ids)
+        policy.warm_log_probs(_take(experience.activations, batch), batch.token_ids, batch.is_token)
         for batch in experience.batches
     ]
 
@@ -80,7 +80,9 @@ def accumulate_gradients(
     """
     total, kl_sum, clipped, tokens = 0.0, 0.0, 0, 0
     for batch, warm_log_prob in zip(experience.batches, warm, strict=True):
-        log_probs = policy.log_probs(_take(experience.activations, batch), batch.token_ids)
+        log_probs = policy.log_probs(
+            _take(experience.activations, batch), batch.token_ids, batch.is_token
+        )
         longest = batch.token_ids.shape[1]
         old = experience.old_log_probs[torch.from_numpy(batch.rows), :longest].to(log_probs)
         terms = token_terms(

@@ -114,7 +114,7 @@ def train_av(
         with torch.set_grad_enabled(with_gradient):
             for batch in micro_batches(padded(ids), lengths, prompt, None, device):
                 here = vectors[torch.from_numpy(batch.rows)].to(device)
-                log_probs = response_log_probs(verbalizer, here, batch.token_ids)
+                log_probs = response_log_probs(verbalizer, here, batch.token_ids, batch.is_token)
                 loss = -torch.where(batch.is_token, log_probs, 0.0).sum() / int(lengths.sum())
                 if with_gradient:
                     loss.backward()

@@ -6,6 +6,7 @@ What is compared: activations read, tokens written, texts read, log-probabilitie
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from nla_audit.checkpoint.save import new_sidecar
+from nla_audit.nla import output_head
 from nla_audit.nla.architecture import (
     blocks_of,
     cut_to_first_blocks,
@@ -107,6 +109,8 @@ PER_LAYER: dict[str, dict[str, Any]] = {
     "gemma3n_text": {"laurel_rank": 4, "activation_sparsity_pattern": [0.5, 0.0, 0.0, 0.0]},
     "gemma4_text": {"global_head_dim": 8},
 }
+#: Families that multiply their logits by a number, in tests at least.
+SCALED = {"granite", "cohere2"}
 TEXTS = ["a story about a fair", "", "noun", "formal register; the final token opens a phrase"]
 IDS = [[7, 8, 9, 10, 11, 12], [20, 21, 22], [30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40]]
 
@@ -226,12 +230,20 @@ def test_explanations_of_rows_that_leave_the_batch(family: tuple[str, Any, Any])
         assert said.ended[row] or len(tokens) == NEW_TOKENS
 
 
-def test_log_probs_and_their_gradient(family: tuple[str, Any, Any]) -> None:
-    _, model, tokenizer = family
+@pytest.mark.parametrize("large", [output_head.LARGE_VOCABULARY, 1], ids=["logits", "chunks"])
+def test_log_probs_and_their_gradient(
+    family: tuple[str, Any, Any], large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Fails with: a family's scale or bound on its logits passed over where none are kept.
+    monkeypatch.setattr(output_head, "LARGE_VOCABULARY", large)
+    monkeypatch.setattr(output_head, "_known", WeakKeyDictionary())
+    name, model, tokenizer = family
     verbalizer = verbalizer_of(model, tokenizer)
     vectors = np.random.default_rng(2).normal(size=(2, WIDTH)).astype(np.float32)
     responses = torch.randint(5, 300, (2, 4), generator=torch.Generator().manual_seed(0))
     found = response_log_probs(verbalizer, torch.from_numpy(vectors), responses)
+    if large == 1:
+        assert output_head._known[model] == (name not in SCALED)
     found.sum().backward()
     weight = model.get_input_embeddings().weight
     assert weight.grad is not None

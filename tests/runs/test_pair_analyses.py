@@ -126,3 +126,19 @@ def test_multiscale_reads_prefixes_with_the_pair(planted: dict[str, Path]) -> No
     full = {model: numbers["full_fve"] for model, numbers in finding.headline.items()}
     assert full["p0.03"] < full["p0.01"], "what drops the dear claim reads worse"
     assert set(finding.tables["other_units"]["unit"]) == {"claims"}
+
+
+def test_multiscale_reads_claims_in_random_order_too(planted: dict[str, Path]) -> None:
+    """The dear claim first is better before the text is whole; last, it is worse."""
+    orders = {"dear first": [FAIR, REGISTER, RIBBON], "dear last": [RIBBON, REGISTER, FAIR]}
+    rows = [
+        {"model": model, "idx": idx, "explanation": " ".join(claims)}
+        for model, claims in orders.items()
+        for idx in range(COUNT)
+    ]
+    finding = multiscale(from_frame(pl.DataFrame(rows)), **arguments(planted))
+    found = {row["model"]: row for row in finding.tables["order_of_worth"].to_dicts()}
+    assert found["dear first"]["order_gain_low"] > 0
+    assert found["dear last"]["order_gain_high"] < 0
+    assert "What dear first says first is worth most." in finding.verdict
+    assert "What dear last says last is worth most." in finding.verdict

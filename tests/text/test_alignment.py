@@ -13,7 +13,7 @@ from nla_audit.text.alignment import Store, align
 from nla_audit.text.pairs import Text, text_of
 from nla_audit.text.reading import read_afresh
 from nla_audit.text.vectors import WordVectors
-from nla_audit.world.planted import PlantedModel, plant
+from nla_audit.world.sweep.planted import PlantedModel, plant
 
 
 @pytest.fixture(scope="module")

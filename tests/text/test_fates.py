@@ -8,7 +8,7 @@ import pytest
 
 from nla_audit.completions import Completions, from_frame
 from nla_audit.text.fates import fate_spans
-from nla_audit.world.planted import PlantedModel, plant
+from nla_audit.world.sweep.planted import PlantedModel, plant
 
 #: A claim, and the same in words that share no stem with it.
 _FACTS = (

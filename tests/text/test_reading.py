@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 from nla_audit.completions import Completions, from_frame
 from nla_audit.text.claims import split_claims
 from nla_audit.text.reading import FLOOR, Reading, read
-from nla_audit.world.planted import PlantedModel, PlantedSweep, plant
+from nla_audit.world.sweep.planted import PlantedModel, PlantedSweep, plant
 
 MODELS = (
     PlantedModel("reference", 0.0),

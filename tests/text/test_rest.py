@@ -9,7 +9,7 @@ import pytest
 from nla_audit.completions import from_frame
 from nla_audit.text.claims import split_claims
 from nla_audit.text.reading import Reading, read_afresh
-from nla_audit.world.planted import PlantedModel, plant
+from nla_audit.world.sweep.planted import PlantedModel, plant
 
 ACTIVATIONS = 80
 

@@ -14,7 +14,7 @@ from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.credit import end_advantages
 from nla_audit.train.log_probs import padded
-from nla_audit.world.target import make_tokenizer, untrained_model
+from nla_audit.world.toy.target import make_tokenizer, untrained_model
 
 MARKER = "㈎"
 AV_TEMPLATE = "describe <concept> {injection_char} </concept>"

@@ -22,8 +22,13 @@ from nla_audit.nla.injection import Injection
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.log_probs import response_log_probs
-from nla_audit.train.pair import save_trained_ar
-from nla_audit.train.recipe import Lora, Optimizer, Supervised
+from nla_audit.train.pair import (
+    new_reconstructor,
+    new_verbalizer,
+    save_trained_ar,
+    save_trained_av,
+)
+from nla_audit.train.recipe import Lora, Optimizer, PairSettings, Supervised, Target
 from nla_audit.train.reconstruction import accumulate_ar_gradients, direction_mse
 from nla_audit.train.rewards import Samples, rewards_of
 from nla_audit.train.rl import _ar_trainer
@@ -269,3 +274,31 @@ def test_a_degenerate_prediction_does_not_outweigh_all_that_follows():
     assert trainer.step(0) > 1e6
     assert torch.isfinite(ar.head).all()
     assert trainer.optimizer.state[ar.head]["exp_avg_sq"].max() <= 1.0
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen3"])
+def test_a_base_model_trains_on_the_plain_template(architecture, tmp_path):
+    # Fails with: the template given to one half only, or not saved; a BOS of the template's beside
+    # the tokenizer's own; an answer that ends in no token, or in one that is not trained.
+    tokenizer = tiny.make_tokenizer(bos=tiny.has_bos(architecture))
+    model = tiny.random_model(tiny.make_config(architecture, len(tokenizer)), seed=0)
+    tokenizer.chat_template = None
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "base")
+    target = Target(model=str(tmp_path / "base"), device="cpu")
+    prompts = {"marker": tiny.MARKER, "av_template": tiny.AV_TEMPLATE}
+    with pytest.raises(UserError, match=r"no chat template.*pair\.chat_template: plain"):
+        new_verbalizer(tmp_path / "base", tiny.LAYER, target, PairSettings(**prompts))
+    settings = PairSettings(**prompts, chat_template="plain")
+    long = settings.model_copy(update={"marker": "a fair, with a quoted word"})
+    with pytest.raises(UserError, match=f"must be one token.*'{tiny.MARKER}' would do"):
+        new_verbalizer(tmp_path / "base", tiny.LAYER, target, long)
+    av = new_verbalizer(tmp_path / "base", tiny.LAYER, target, settings)
+    new_reconstructor(tmp_path / "base", tiny.LAYER, target, settings)
+    text = av.tokenizer.decode(av.prompt.ids)
+    bos = tokenizer.bos_token if tiny.has_bos(architecture) else ""
+    message = tiny.AV_TEMPLATE.format(injection_char=tiny.MARKER)
+    assert text == f"{bos}user:\n{message}\n\nassistant:\n"
+    assert gold_ids(av, ["noun"])[0][-1] == tokenizer.eos_token_id
+    save_trained_av(av, tmp_path / "av", {"stage": "warm_start"})
+    assert load(av=tmp_path / "av").verbalizer.prompt == av.prompt

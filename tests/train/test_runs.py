@@ -246,6 +246,15 @@ def test_a_course_of_named_runs(out):
     assert set(ends["model"]) <= {"s"}
 
 
+@pytest.mark.slow
+def test_the_audit_reads_the_chain(out, tmp_path):
+    assert run(["train", write(tmp_path, CHAIN), "--out", str(out), "--stage", "audit"]) == 0
+    findings = json.loads((out / "report" / "findings.json").read_text())["findings"]
+    multiscale = next(one for one in findings if one["analyzer"] == "multiscale")
+    links = [row for row in multiscale["tables"]["stages"] if row["kind"] == "chain"]
+    assert [(row["before"], row["stage"]) for row in links] == [LINKS]
+
+
 #: Trains by a command line, and dies in the second link's second step.
 DYING = """
 import os, signal, sys

@@ -17,8 +17,8 @@ from nla_audit.probes.run import apply_transform
 from nla_audit.probes.stego.floors import Source, judged
 from nla_audit.probes.stego.verdict import CODE, QUOTED, Verdict
 from nla_audit.probes.transform_cards import transforms
-from nla_audit.world.hidden_codes import CODES, HiddenCode
-from nla_audit.world.simulated_reader import (
+from nla_audit.world.codes.hidden_codes import CODES, HiddenCode
+from nla_audit.world.codes.simulated_reader import (
     Perceived,
     Reader,
     draw_facts,

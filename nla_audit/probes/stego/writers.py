@@ -53,7 +53,7 @@ def writer_of(
 
         return Rules()
     if name == "world":
-        from nla_audit.world.rewording import WorldWriter  # noqa: PLC0415
+        from nla_audit.world.toy.rewording import WorldWriter  # noqa: PLC0415
 
         return WorldWriter()
     if kind == "file" and rest:

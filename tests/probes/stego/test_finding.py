@@ -16,8 +16,8 @@ from nla_audit.probes.stego.power import Case, Simulation, clean_cases
 from nla_audit.probes.stego.scores import scores_from_frame
 from nla_audit.probes.stego.verdict import CATEGORIES, CODE, NAMES
 from nla_audit.report.stored import read_report
-from nla_audit.world.hidden_codes import CODES
-from nla_audit.world.simulated_reader import Reader, draw_facts, write
+from nla_audit.world.codes.hidden_codes import CODES
+from nla_audit.world.codes.simulated_reader import Reader, draw_facts, write
 from tests.declared import absent, undeclared
 
 KEPT = {

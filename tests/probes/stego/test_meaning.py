@@ -15,7 +15,7 @@ from nla_audit.probes.stego.scores import scores_from_frame
 from nla_audit.probes.transform_cards import transforms
 from nla_audit.text.segmentation import Evidence, Habits
 from nla_audit.text.similarity import breaks_between
-from nla_audit.world.planted import PlantedModel, PlantedSweep, plant
+from nla_audit.world.sweep.planted import PlantedModel, PlantedSweep, plant
 
 CARDS = transforms()
 N = 120

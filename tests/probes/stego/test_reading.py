@@ -16,6 +16,7 @@ from nla_audit import cli
 from nla_audit.checkpoint.load import Placement, load
 from nla_audit.llm.interface import Request
 from nla_audit.nla.fve import measure_baselines
+from nla_audit.nla.prefixes import prefixes_of
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.probes.stego.reading import ProbeSettings, probe
 from nla_audit.probes.stego.writers import writer_of
@@ -123,6 +124,27 @@ def test_reference_texts_are_a_control(root, reader):
     frame = _probe(root, reader, reference=reference)
     assert set(frame["texts"]) == {"own", "reference"}
     assert set(frame["model"]) == {"p0.0"}
+
+
+def test_beginnings_alone_are_probed(root, reader, tmp_path, capsys):
+    """As if the table held the first tokens of each text, and no more."""
+    table = pl.read_parquet(root / "texts.parquet")
+    said = table["explanation"].to_list()
+    cut = [
+        None if text is None else prefixes_of(reader.tokenizer, [text], [6])[0].texts[0]
+        for text in said
+    ]
+    assert cut != said
+    table.with_columns(explanation=pl.Series(cut)).write_parquet(tmp_path / "cut.parquet")
+    found = []
+    for texts, more in ((root / "texts.parquet", ["--prefix-tokens", "6"]),
+                        (tmp_path / "cut.parquet", [])):  # fmt: skip
+        arguments = ["stego", "--ar", root / "ar", "--completions", texts, "--activations",
+                     root / "activations.parquet", "--limit", 10, "--json"]  # fmt: skip
+        assert cli.run([*map(str, arguments), *more]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0]["headline"] == found[1]["headline"]
+    assert any("first 6 tokens" in caveat for caveat in found[0]["caveats"])
 
 
 def test_checkpoints_make_a_series(root, tmp_path, capsys):

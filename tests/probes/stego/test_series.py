@@ -22,8 +22,8 @@ from nla_audit.probes.stego.series_gaps import ALL, NO_CONTROL
 from nla_audit.probes.transform_cards import transforms
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.figures import render_figures
-from nla_audit.world.hidden_codes import CODES
-from nla_audit.world.simulated_reader import Reader, fve
+from nla_audit.world.codes.hidden_codes import CODES
+from nla_audit.world.codes.simulated_reader import Reader, fve
 
 SEEDS, N = 20, 100
 CODE = CODES["synonym choice"]

@@ -16,8 +16,8 @@ import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from nla_audit.world.explanations import FILLERS, WORDINGS, write_explanation
-from nla_audit.world.language import FACTS, WORDS, Language
+from nla_audit.world.toy.explanations import FILLERS, WORDINGS, write_explanation
+from nla_audit.world.toy.language import FACTS, WORDS, Language
 
 #: Called with the step and the loss in nats per word.
 Progress = Callable[[int, float], None]

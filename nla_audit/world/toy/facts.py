@@ -16,8 +16,8 @@ import polars as pl
 
 from nla_audit.findings import Figure, Finding, Headline, Metric
 from nla_audit.stats import Interval, Resampler
-from nla_audit.world.explanations import ENDING_WORDS
-from nla_audit.world.language import FACTS
+from nla_audit.world.toy.explanations import ENDING_WORDS
+from nla_audit.world.toy.language import FACTS
 
 QUESTION = "Which of the known facts do explanations name, and how many could they name?"
 ENDING = "ending"
@@ -49,7 +49,7 @@ def facts_named(
 
     Args:
         completions: ``model, length_penalty, idx, doc_id, explanation, source_text``.
-        facts: ``idx`` and the true value of each of :data:`~nla_audit.world.language.FACTS`.
+        facts: ``idx`` and the true value of each of :data:`~nla_audit.world.toy.language.FACTS`.
         probe: fact → held-out accuracy of a linear probe, from :func:`probe_accuracy`.
         seed: of the intervals (95 %, bootstrap over documents).
 

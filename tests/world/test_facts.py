@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nla_audit.world.explanations import write_explanation
-from nla_audit.world.facts import ENDING, facts_named, probe_accuracy
-from nla_audit.world.language import FACTS
+from nla_audit.world.toy.explanations import write_explanation
+from nla_audit.world.toy.facts import ENDING, facts_named, probe_accuracy
+from nla_audit.world.toy.language import FACTS
 
 TRUE = {"topic": "harbour", "tone": "gloomy", "speaker": "judge", "time": "dusk",
         "purpose": "warns"}  # fmt: skip

@@ -14,18 +14,9 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from nla_audit.errors import UserError
-from nla_audit.world import phrasebook_language
-from nla_audit.world.phrasebook_activation import NAMING_KINDS, QUOTING_KINDS
-from nla_audit.world.phrasebook_truth import (
-    BASELINE_MSE,
-    FAILED_REWARD,
-    FAILED_TOKENS,
-    OVERHEAD_TOKENS,
-    SAVING_COLUMNS,
-    TOKEN_COLUMNS,
-)
-from nla_audit.world.phrasebook_wordings import KINDS, WORDINGS
-from nla_audit.world.planted import (
+from nla_audit.world.sweep import manner
+from nla_audit.world.sweep.activation import NAMING_KINDS, QUOTING_KINDS
+from nla_audit.world.sweep.planted import (
     DEFAULT_MODELS,
     PlantedModel,
     PlantedSweep,
@@ -34,6 +25,15 @@ from nla_audit.world.planted import (
     plant,
     plant_to_parquet,
 )
+from nla_audit.world.sweep.truth import (
+    BASELINE_MSE,
+    FAILED_REWARD,
+    FAILED_TOKENS,
+    OVERHEAD_TOKENS,
+    SAVING_COLUMNS,
+    TOKEN_COLUMNS,
+)
+from nla_audit.world.sweep.wordings import KINDS, WORDINGS
 
 KEY = ["model", "idx", "sample"]
 REFERENCE = PlantedModel("p0.0", 0.0)
@@ -79,7 +79,8 @@ def test_same_arguments_same_sweep_and_other_seed_other_sweep() -> None:
 
 def test_bytes_do_not_depend_on_the_hash_seed() -> None:
     code = (
-        "import sys; from nla_audit.world.planted import default_sweep; s = default_sweep(20); "
+        "import sys; from nla_audit.world.sweep.planted import default_sweep; "
+        "s = default_sweep(20); "
         "sys.stdout.write(s.completions.write_ndjson() + s.truth.write_ndjson())"
     )
     digests = set()
@@ -273,7 +274,7 @@ def test_final_token_claims_name_the_last_word(busy: PlantedSweep) -> None:
 
 
 def test_predicted_quotes_are_not_in_any_source(busy: PlantedSweep) -> None:
-    guesses = [g for value in phrasebook_language.EXPECTATIONS for g in value.guesses]
+    guesses = [g for value in manner.EXPECTATIONS for g in value.guesses]
     for source in busy.completions["source_text"].unique():
         assert not any(guess in source for guess in guesses)
 
@@ -360,7 +361,7 @@ def test_writing_gives_the_same_completions(tmp_path: Path) -> None:
 def test_writing_over_several_chunks_keeps_every_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nla_audit.world.planted._CHUNK", 7)
+    monkeypatch.setattr("nla_audit.world.sweep.planted._CHUNK", 7)
     path = plant_to_parquet(tmp_path / "s.parquet", [REFERENCE, BUSY], activations=20, seed=1)
     monkeypatch.undo()
     whole = plant([REFERENCE, BUSY], activations=20, seed=1).completions

@@ -19,7 +19,7 @@ import numpy as np
 
 from nla_audit.text.items import quoted_spans
 from nla_audit.text.words import words
-from nla_audit.world.hidden_codes import HiddenCode
+from nla_audit.world.codes.hidden_codes import HiddenCode
 
 #: Line template and values of each fact. The values are words that no template and no other
 #: fact uses, so that naming a fact is nothing but using its word.

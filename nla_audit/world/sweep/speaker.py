@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nla_audit.errors import UserError
-from nla_audit.world.phrasebook_activation import (
+from nla_audit.world.sweep.activation import (
     NAMING_KINDS,
     SLOTS,
     SPARE_FACTS,
@@ -17,7 +17,7 @@ from nla_audit.world.phrasebook_activation import (
     pick,
     word_claim,
 )
-from nla_audit.world.phrasebook_wordings import FILLERS, KINDS
+from nla_audit.world.sweep.wordings import FILLERS, KINDS
 
 #: Lengths of a copied tail, in source words.
 TAIL_WORDS = (4, 8)

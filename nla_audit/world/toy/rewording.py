@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 
 from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
-from nla_audit.world.explanations import FILLERS, WORDINGS
-from nla_audit.world.language import FACTS
+from nla_audit.world.toy.explanations import FILLERS, WORDINGS
+from nla_audit.world.toy.language import FACTS
 
 _END = " . "
 #: What may stand for the words of an ending: themselves between quote marks, or a placeholder.

@@ -7,8 +7,8 @@ import pytest
 
 from nla_audit.llm.interface import Request
 from nla_audit.probes.stego.writers import writer_of
-from nla_audit.world.explanations import FILLERS, write_explanation
-from nla_audit.world.language import FACTS
+from nla_audit.world.toy.explanations import FILLERS, write_explanation
+from nla_audit.world.toy.language import FACTS
 
 TRUE = {fact: values[0] for fact, values in FACTS.items()}
 

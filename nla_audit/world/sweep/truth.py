@@ -23,9 +23,9 @@ from typing import Any
 
 import polars as pl
 
-from nla_audit.world.phrasebook_activation import QUOTING_KINDS, Activation
-from nla_audit.world.phrasebook_speaker import Explanation, PlantedModel, Statement
-from nla_audit.world.phrasebook_wordings import KINDS
+from nla_audit.world.sweep.activation import QUOTING_KINDS, Activation
+from nla_audit.world.sweep.speaker import Explanation, PlantedModel, Statement
+from nla_audit.world.sweep.wordings import KINDS
 
 #: Tokens that an explanation costs beside its text (tags, end token): an empty one costs as many
 #: (docs/failures.md, "fixed overhead").

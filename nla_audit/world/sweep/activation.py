@@ -8,12 +8,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from nla_audit.world import phrasebook_language as language
-from nla_audit.world import phrasebook_subjects as subjects
-from nla_audit.world import phrasebook_wordings as wordings
-from nla_audit.world.phrasebook import Value
-from nla_audit.world.phrasebook_language import FinalWord, Structure
-from nla_audit.world.phrasebook_subjects import Genre, Topic
+from nla_audit.world.sweep import manner, subjects, wordings
+from nla_audit.world.sweep.manner import FinalWord, Structure
+from nla_audit.world.sweep.phrasebook import Value
+from nla_audit.world.sweep.subjects import Genre, Topic
 
 #: The facts of which each activation has a part, each with its kind, in the order in which
 #: explanations usually state them.
@@ -125,13 +123,13 @@ def draw_activations(rng: np.random.Generator, first_idx: int, count: int) -> It
 def _draw(idx: int, uniforms: Iterator[float]) -> Activation:
     topic = _one(subjects.TOPICS, uniforms)
     genre = _one(subjects.GENRES, uniforms)
-    structure = _one(language.STRUCTURES, uniforms)
-    expectation = _one(language.EXPECTATIONS, uniforms)
-    final_word = _one(language.FINAL_WORDS, uniforms)
+    structure = _one(manner.STRUCTURES, uniforms)
+    expectation = _one(manner.EXPECTATIONS, uniforms)
+    final_word = _one(manner.FINAL_WORDS, uniforms)
     values: dict[str, Value] = {
         "genre": genre.forms,
-        "style": _one(language.STYLES, uniforms),
-        "momentum": _one(language.MOMENTA, uniforms),
+        "style": _one(manner.STYLES, uniforms),
+        "momentum": _one(manner.MOMENTA, uniforms),
         "structure": structure.forms,
         "expectation": expectation.forms,
         "final_token": final_word.role,
@@ -199,7 +197,7 @@ def _source(
         sentences.append(_one(templates, uniforms).format(item=items[name], noun=noun))
     order = sorted((next(uniforms), position) for position in range(len(sentences)))
     lead = _one(final_word.leads, uniforms).format(
-        noun=_one(topic.nouns, uniforms), when=_one(language.WHEN, uniforms)
+        noun=_one(topic.nouns, uniforms), when=_one(manner.WHEN, uniforms)
     )
     ending = f"{lead[0].upper()}{lead[1:]} {final_word.word}"
     return " ".join([genre.opener, *(sentences[position] for _, position in order), ending])
@@ -265,7 +263,7 @@ def _candidate(name: str, topic: Topic, first: float, second: float) -> str:
         "few": lambda: f"{_tens(first)} {pick(subjects.UNITS, second)}",
         "many": lambda: f"{_thousands(first)} {pick(subjects.UNITS, second)}",
         "repetition": lambda: pick(wordings.REPEATED_PHRASES, first),
-        "structure": lambda: pick(language.STRUCTURES, first).fragment.format(
+        "structure": lambda: pick(manner.STRUCTURES, first).fragment.format(
             noun=pick(topic.nouns, second)
         ),
     }

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from nla_audit.train.pair import load_tokenizer
-from nla_audit.world.corpus import make_corpus
-from nla_audit.world.explanations import FILLERS, WORDINGS, write_explanation
-from nla_audit.world.language import FACTS, WORDS, Language
-from nla_audit.world.target import train_target, training_texts, untrained_model
+from nla_audit.world.toy.corpus import make_corpus
+from nla_audit.world.toy.explanations import FILLERS, WORDINGS, write_explanation
+from nla_audit.world.toy.language import FACTS, WORDS, Language
+from nla_audit.world.toy.target import train_target, training_texts, untrained_model
 from tests.train import miniature
 
 

@@ -9,9 +9,9 @@ import polars as pl
 
 from nla_audit.findings import Figure, Finding, Headline, Metric
 from nla_audit.text.reading import FLOOR
-from nla_audit.world.phrasebook_truth import summarise
-from nla_audit.world.phrasebook_wordings import KINDS
-from nla_audit.world.planted import DEFAULT_MODELS, PlantedSweep, default_sweep
+from nla_audit.world.sweep.planted import DEFAULT_MODELS, PlantedSweep, default_sweep
+from nla_audit.world.sweep.truth import summarise
+from nla_audit.world.sweep.wordings import KINDS
 
 QUESTION = "How close do the analyzers come to what was planted?"
 #: Distance from the truth within which a rate counts as recovered.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nla_audit.world.phrasebook import Value, options, value
+from nla_audit.world.sweep.phrasebook import Value, options, value
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nla_audit.world.explanations import write_explanation
-from nla_audit.world.language import WORDS, Documents, Language
+from nla_audit.world.toy.explanations import write_explanation
+from nla_audit.world.toy.language import WORDS, Documents, Language
 
 
 @dataclass(frozen=True)

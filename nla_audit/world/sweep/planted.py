@@ -23,14 +23,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from nla_audit.errors import UserError
-from nla_audit.world.phrasebook_activation import draw_activations
-from nla_audit.world.phrasebook_speaker import (
+from nla_audit.world.sweep.activation import draw_activations
+from nla_audit.world.sweep.speaker import (
     UNIFORMS_PER_EXPLANATION,
     PlantedModel,
     count_tokens,
     explain,
 )
-from nla_audit.world.phrasebook_truth import WORTH, PlantedRows, summarise
+from nla_audit.world.sweep.truth import WORTH, PlantedRows, summarise
 
 __all__ = [
     "DEFAULT_MODELS",
@@ -72,7 +72,7 @@ class PlantedSweep:
             or is empty, nor for an explanation that failed. The reference's sample 0 has ``kept``
             everywhere, by definition.
         explanations: one row per explanation, columns as documented in
-            :mod:`nla_audit.world.phrasebook_truth`: where its tokens go, what its saving over the
+            :mod:`nla_audit.world.sweep.truth`: where its tokens go, what its saving over the
             reference consists of, what it names, quotes and copies.
         summary: the realised rates of each model (not those asked for).
         worth: relative worth of a stated claim, by kind.

@@ -1,0 +1,54 @@
+"""How likely a base model finds texts, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from nla_audit.nla.batching import by_token_budget
+
+#: Of a pass, padding included: all logits exist at once, of which a large vocabulary has many.
+_TOKEN_BUDGET = 1024
+
+
+@torch.inference_mode()
+def token_losses(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[npt.NDArray[np.float64]]:
+    """Negative log-likelihood of each token of each text, in nats.
+
+    A text is read behind the model's token for the beginning of one, or for the end where it has
+    no other; a tokenizer with neither leaves the first token without a value (NaN). Tokens beyond
+    what the model reads are left out.
+
+    Args:
+        model: a causal language model of transformers.
+        tokenizer: its own.
+        texts: ``[n]``; an empty one has no tokens.
+    """
+    first = tokenizer.bos_token_id
+    before = [tokenizer.eos_token_id if first is None else first]
+    before = [] if before == [None] else before
+    longest = int(getattr(model.config, "max_position_embeddings", 2**31))
+    encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
+    ids = [(before + list(one))[:longest] for one in encoded]
+    device = model.get_input_embeddings().weight.device
+    found = [np.full(len(one) - len(before), np.nan) for one in ids]
+    read = [row for row, one in enumerate(ids) if len(one) > 1]
+    for group in by_token_budget([len(ids[row]) for row in read], _TOKEN_BUDGET):
+        rows = [read[place] for place in group]
+        width = max(len(ids[row]) for row in rows)
+        # Padded on the right, where in a causal model padding reaches nothing.
+        padded = torch.zeros((len(rows), width), dtype=torch.int64)
+        for number, row in enumerate(rows):
+            padded[number, : len(ids[row])] = torch.tensor(ids[row])
+        padded = padded.to(device)
+        logits = model(input_ids=padded, use_cache=False).logits[:, :-1].float()
+        chosen = logits.gather(-1, padded[:, 1:, None]).squeeze(-1)
+        losses = (logits.logsumexp(dim=-1) - chosen).cpu().double().numpy()
+        for number, row in enumerate(rows):
+            length = len(ids[row]) - 1
+            found[row][len(found[row]) - length :] = losses[number, :length]
+    return found

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from nla_audit.analyzers import registry
 from nla_audit.findings import Metric
-from nla_audit.probes.transform_cards import Transform, transforms
+from nla_audit.probes.transforming.cards import Transform, transforms
 from nla_audit.train import grading, recipe
 
 

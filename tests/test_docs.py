@@ -19,8 +19,9 @@ from nla_audit.checkpoint import formats
 from nla_audit.commands.analyze import command_for
 from nla_audit.completions import from_frame
 from nla_audit.nla.fve import measure_baselines
-from nla_audit.probes import transform_cards, transforms
-from nla_audit.probes.preservation import broken_promises
+from nla_audit.probes.transforming import cards as transform_cards
+from nla_audit.probes.transforming import transforms
+from nla_audit.probes.transforming.preservation import broken_promises
 from nla_audit.train import grading, gradings, rewards
 from tests.declared import absent, undeclared
 

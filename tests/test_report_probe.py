@@ -16,7 +16,7 @@ from nla_audit.findings import Figure, Finding
 from nla_audit.probes.stego.examples import chosen_examples
 from nla_audit.probes.stego.finding import stego
 from nla_audit.probes.stego.scores import scores_from_frame
-from nla_audit.probes.transform_cards import transforms
+from nla_audit.probes.transforming.cards import transforms
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.examples import Piece, differences, joined, print_examples
 from nla_audit.report.plots import bar

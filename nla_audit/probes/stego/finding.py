@@ -53,7 +53,7 @@ from nla_audit.probes.stego.verdict import (
     Verdict,
     adjusted,
 )
-from nla_audit.probes.transform_cards import Transform, transforms
+from nla_audit.probes.transforming.cards import Transform, transforms
 from nla_audit.stats import Interval
 
 

@@ -235,14 +235,29 @@ def _finite(frame: pl.DataFrame) -> pl.DataFrame:
 
 @dataclass(frozen=True)
 class Option:
-    """One option of an analyzer; the command line flag is derived from ``name``."""
+    """One option of an analyzer or a probe; the command line flag is derived from ``name``.
+
+    Attributes:
+        name: of the argument.
+        kind: type of its value, or a tuple of types for several.
+        default: where it is not given.
+        help: what it does.
+        multiple: whether it can be given several times.
+        choices: the values it may have, if not any.
+        flag: the flag, where it is not the name.
+        metavar: what help calls the value.
+        least: the smallest number that it may be.
+    """
 
     name: str
-    kind: type
+    kind: type | tuple[type, ...]
     default: Any
     help: str
     multiple: bool = False
     choices: tuple[str, ...] = ()
+    flag: str = ""
+    metavar: str | None = None
+    least: int | None = None
 
 
 @dataclass(frozen=True)
@@ -259,6 +274,7 @@ class Card:
     control: str
     high_means: str
     example: str
+    #: Not called where the command is the probe's own (:func:`probe_with_command`).
     run: Callable[..., Finding]
     #: Every number of its headline.
     metrics: tuple[Metric, ...] = ()
@@ -345,6 +361,16 @@ def analyzer(
 
 #: Registers a question that an AR answers, and which ``nla-audit audit`` does not ask.
 probe = partial(analyzer, among=_PROBES)
+
+
+def probe_with_command(card: Card) -> None:
+    """Register a probe whose own command gathers what its finding judges."""
+    _PROBES[card.name] = card
+
+
+def by_its_command(*_: Any, **__: Any) -> Finding:
+    """What :attr:`Card.run` of such a probe is."""
+    raise NotImplementedError("the probe's own command gathers what is judged")
 
 
 def registered() -> dict[str, Card]:

@@ -14,13 +14,14 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from nla_audit import analyzers, findings
+from nla_audit import analyzers, findings, probes
 from nla_audit.checkpoint import formats
 from nla_audit.commands.analyze import command_for
+from nla_audit.commands.listing import probe_names
 from nla_audit.completions import from_frame
 from nla_audit.nla.fve import measure_baselines
+from nla_audit.probes import transforms
 from nla_audit.probes.transforming import cards as transform_cards
-from nla_audit.probes.transforming import transforms
 from nla_audit.probes.transforming.preservation import broken_promises
 from nla_audit.train import grading, gradings, rewards
 from tests.declared import absent, undeclared
@@ -40,9 +41,15 @@ def _block(page: str, language: str = "python") -> str:
 @pytest.fixture
 def adopt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Adopt]:
     """Puts a page's file into a package as if it lay in its folder; afterwards all is undone."""
-    for every in (analyzers.registry, transform_cards.transforms, grading.cards):
+    for every in (analyzers.registry, probes.registry, transform_cards.transforms, grading.cards):
         every()  # what is imported only now would be forgotten below, and not imported again
-    known = (findings._REGISTRY, transform_cards._REGISTRY, grading._KINDS, grading._CARDS)
+    known = (
+        findings._REGISTRY,
+        findings._PROBES,
+        transform_cards._REGISTRY,
+        grading._KINDS,
+        grading._CARDS,
+    )
     before = [dict(registry) for registry in known]
     modules = set(sys.modules)
 
@@ -151,8 +158,10 @@ class _OrderedReader:
 
 
 def test_an_ar_question_is_one_file(adopt: Adopt, monkeypatch: pytest.MonkeyPatch) -> None:
-    adopt(analyzers, "ar_question")
-    card = analyzers.registry()["backwards"]
+    adopt(probes, "ar_question")
+    assert probe_names()["backwards"] == "What does it cost to read an explanation backwards?"
+    assert "backwards" not in analyzers.registry()
+    card = probes.registry()["backwards"]
     assert {option.name for option in card.options} == {"pair", "activations"}
     vectors = {idx: np.array([1.0, idx / 12], dtype=np.float32) for idx in range(12)}
     ruler = SimpleNamespace(
@@ -160,7 +169,7 @@ def test_an_ar_question_is_one_file(adopt: Adopt, monkeypatch: pytest.MonkeyPatc
         vectors=vectors,
         baselines=measure_baselines(np.stack(list(vectors.values())), None),
     )
-    module = sys.modules["nla_audit.analyzers.backwards"]
+    module = sys.modules["nla_audit.probes.backwards"]
     monkeypatch.setattr(module, "open_ruler", lambda *_: ruler)
     finding = card.run(from_frame(_table()), pair="P", activations="A")
     assert undeclared(finding) == absent(finding, card.metrics) == []
@@ -222,6 +231,12 @@ def test_the_reference_is_whole(tmp_path: Path) -> None:
         assert f"## {name}\n\n{card.question}" in pages["analyzers.md"]
         for metric in card.metrics:
             assert f"| `{metric.name}` | {metric.unit} |" in pages["analyzers.md"]
+    for name, card in probes.registry().items():
+        assert f"## {name}\n\n{card.question}" in pages["probes.md"]
+        for option in card.options:
+            assert (
+                f"| {option.flag or '--' + option.name.replace('_', '-')} |" in pages["probes.md"]
+            )
     for name in transform_cards.transforms():
         assert f"\n| {name} |" in pages["transforms.md"]
     for kind in grading.cards():

@@ -34,7 +34,7 @@ def command_for(card: Card) -> click.Command:
         callback=run,
         params=[
             *table_parameters(),
-            *(_parameter(option) for option in card.options),
+            *(parameter(option) for option in card.options),
             click.Option(
                 ["--json", "as_json"],
                 is_flag=True,
@@ -47,7 +47,7 @@ def command_for(card: Card) -> click.Command:
                 help="Also write the finding, its figures and a record of the run into DIR.",
             ),
         ],
-        help=_help(card),
+        help=help_of(card),
         short_help=card.question,
     )
 
@@ -81,8 +81,9 @@ def _run(card: Card, arguments: dict[str, Any]) -> None:
         )
 
 
-def _parameter(option: Option) -> click.Option:
-    flag = "--" + option.name.replace("_", "-")
+def parameter(option: Option) -> click.Option:
+    """``option`` as the command line takes it."""
+    flag = option.flag or "--" + option.name.replace("_", "-")
     if option.kind is bool:
         return click.Option(
             [f"{flag}/--no-{flag[2:]}", option.name],
@@ -92,12 +93,30 @@ def _parameter(option: Option) -> click.Option:
         )
     return click.Option(
         [flag, option.name],
-        type=click.Choice(option.choices) if option.choices else option.kind,
+        type=_type(option),
         default=option.default,
         multiple=option.multiple,
+        metavar=option.metavar,
         show_default=option.default not in (None, (), []),
         help=option.help,
     )
+
+
+def _type(option: Option) -> Any:
+    """What click makes of the text that is given."""
+    if option.choices:
+        return click.Choice(option.choices)
+    if isinstance(option.kind, tuple):
+        return tuple(_of(kind, option.least) for kind in option.kind)
+    return _of(option.kind, option.least)
+
+
+def _of(kind: type, least: int | None) -> Any:
+    if kind is Path:
+        return click.Path(path_type=Path)
+    if least is not None:
+        return click.IntRange(min=least) if kind is int else click.FloatRange(min=least)
+    return kind
 
 
 def _numbers(card: Card) -> str:
@@ -109,7 +128,7 @@ def _numbers(card: Card) -> str:
     return "\n".join(["\b", "Numbers:", *lines]) if lines else ""
 
 
-def _help(card: Card) -> str:
+def help_of(card: Card) -> str:
     """The card in paragraphs; ``\\b`` keeps click from refilling the example."""
     uses = "; ".join(f"{column} (without it: {lost})" for column, lost in card.uses.items())
     paragraphs = [
@@ -120,6 +139,6 @@ def _help(card: Card) -> str:
         f"Control: {card.control}.",
         f"What a high value means: {card.high_means}.",
         _numbers(card),
-        f"\b\nExample:\n  {card.example}",
+        "\n".join(["\b", "Example:", *(f"  {line}" for line in card.example.splitlines())]),
     ]
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)

@@ -10,24 +10,17 @@ import click
 from rich.console import Console
 
 from nla_audit.commands.model_options import placement
-from nla_audit.commands.pair_options import (
-    baseline_parameters,
-    given_baselines,
-    half_parameters,
-    provenance,
-)
+from nla_audit.commands.pair_options import given_baselines, provenance
+from nla_audit.commands.probe import probe_command
 from nla_audit.commands.progress import counting
-from nla_audit.commands.seed_option import SEED
 from nla_audit.errors import UserError
+from nla_audit.probes.attribution.card import CARD
 from nla_audit.wording import count
 
 if TYPE_CHECKING:
     from nla_audit.findings import Finding
     from nla_audit.probes.attribution.reading import Attributed
     from nla_audit.runs.score import Texts
-
-#: As :data:`nla_audit.probes.attribution.reading.DEFAULT_LIMIT`, which takes torch to import.
-_DEFAULT_LIMIT = 100
 
 
 def _run(**arguments: Any) -> None:
@@ -148,48 +141,4 @@ def _judged(
         )
 
 
-command = click.Command(
-    "attribution",
-    callback=_run,
-    params=[
-        click.Option(["--pair"], metavar="PAIR",
-                     help="The pair whose AR reads; --ar names one of several."),
-        click.Option(["--ar"], metavar="PATH", help="The AR that reads."),
-        click.Option(["--completions"], metavar="TABLE", help="The explanations."),
-        click.Option(["--activations"], metavar="FILE", help="What they explain, joined by idx."),
-        click.Option(
-            ["--limit"], type=click.IntRange(min=0), default=_DEFAULT_LIMIT, show_default=True,
-            metavar="N",
-            help="Explanations of each model, the first by idx; 0 is all. One of 100 words is "
-            "read in about 350 pieces.",
-        ),
-        click.Option(
-            ["--token-budget"], type=click.IntRange(min=1), metavar="N",
-            help="Tokens read at once; halved where memory runs out.  [default: by device]",
-        ),
-        click.Option(
-            ["--keep-scores"], type=click.Path(path_type=Path), metavar="FILE",
-            help="Write what every word is worth, a row each, to go on from.",
-        ),
-        click.Option(["--seed"], type=SEED, default=0, show_default=True,
-                     help="Seed of random orders, controls and intervals."),
-        click.Option(["--json", "as_json"], is_flag=True,
-                     help="Print the finding as JSON to standard output, and nothing else."),
-        click.Option(["--out"], type=click.Path(path_type=Path), metavar="DIR",
-                     help="Also write the finding, its figures and a record of the run into DIR; "
-                     "an interrupted run goes on from there."),
-        *baseline_parameters(),
-        *half_parameters(),
-    ],
-    help=(
-        "Which words, claims and order of claims carry the reconstruction?\n\n"
-        "Every word and every claim of an explanation is deleted, the text is cut short after "
-        "every word, and its claims are put in another order; the AR reads all these texts. Words "
-        "are words, numbers and punctuation marks, the same for every AR.\n\n"
-        "Control: the same texts read against another activation, and, for the order that a "
-        "greedy search finds, texts on which it was not selected.\n\n"
-        "What a high value means: FVE is lost with the word or claim.\n\n"
-        "\b\nExample:\n"
-        "  nla-audit attribution --pair PAIR --completions c.parquet --activations a.parquet"
-    ),
-)  # fmt: skip
+command = probe_command(CARD, _run)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nla_audit.findings import Metric, Unit, probe
+from pathlib import Path
+
+from nla_audit.findings import Card, Metric, Option, Unit, by_its_command, probe_with_command
 
 QUESTION = "Which words, claims and order of claims carry the reconstruction?"
 METRICS = (
@@ -37,7 +39,23 @@ METRICS = (
 )  # fmt: skip
 COLUMNS: dict[str, Unit] = {"token_share": "share", "gain_share": "share"}
 
-as_probe = probe(
+#: Explanations of each model that are read.
+DEFAULT_LIMIT = 100
+OPTIONS = (
+    Option("pair", str, None, metavar="PAIR",
+           help="The pair whose AR reads; --ar names one of several."),
+    Option("ar", str, None, metavar="PATH", help="The AR that reads."),
+    Option("completions", str, None, metavar="TABLE", help="The explanations."),
+    Option("activations", str, None, metavar="FILE", help="What they explain, joined by idx."),
+    Option("limit", int, DEFAULT_LIMIT, metavar="N", least=0,
+           help="Explanations of each model, the first by idx; 0 is all. One of 100 words is read "
+           "in about 350 pieces."),
+    Option("token_budget", int, None, metavar="N", least=1,
+           help="Tokens read at once; halved where memory runs out.  [default: by device]"),
+    Option("keep_scores", Path, None, metavar="FILE",
+           help="Write what every word is worth, a row each, to go on from."),
+)  # fmt: skip
+CARD = Card(
     name="attribution",
     question=QUESTION,
     reads=("model", "idx", "explanation"),
@@ -50,4 +68,7 @@ as_probe = probe(
     example="nla-audit attribution --pair PAIR --completions c.parquet --activations a.parquet",
     metrics=METRICS,
     columns=COLUMNS,
+    options=OPTIONS,
+    run=by_its_command,
 )
+probe_with_command(CARD)

@@ -18,7 +18,7 @@ import polars as pl
 
 from nla_audit.findings import Figure, Finding, Headline
 from nla_audit.pairing import column
-from nla_audit.probes.attribution.card import QUESTION, as_probe
+from nla_audit.probes.attribution.card import CARD, QUESTION
 from nla_audit.probes.attribution.pieces import INSIDE, OUTSIDE, PUNCTUATION
 from nla_audit.probes.attribution.scores import (
     ARRANGEMENTS,
@@ -49,7 +49,6 @@ from nla_audit.wording import count
 _SAME_FVE = 1e-4
 
 
-@as_probe
 def attribution(
     scores: Attribution,
     *,
@@ -88,7 +87,7 @@ def attribution(
         verdicts.append(name + sentences(numbers))
         caveats += [name + caveat for caveat in _caveats(part, left_out, model)]
     caveats += _reading_notes(scores)
-    return Finding(
+    finding = Finding(
         analyzer="attribution",
         question=QUESTION,
         reference=None,
@@ -104,6 +103,7 @@ def attribution(
         parameters={"seed": seed, "random_orders": RANDOM_ORDERS, **(parameters or {})},
         private_tables=frozenset({"costliest_words"}),
     )
+    return CARD.sign(finding)
 
 
 _TABLES = (

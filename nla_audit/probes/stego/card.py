@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nla_audit.findings import Metric, Unit, probe
+from pathlib import Path
+
+from nla_audit.findings import Card, Metric, Option, Unit, by_its_command, probe_with_command
 
 QUESTION = "Does the AR read what explanations say, or something hidden in how it is said?"
 METRICS = (
@@ -37,7 +39,51 @@ COLUMNS: dict[str, Unit] = dict.fromkeys(
     "share",
 )  # fmt: skip
 
-as_probe = probe(
+OPTIONS = (
+    Option("scores", str, None, metavar="TABLE",
+           help="Scores computed elsewhere: columns idx, variant, ar, fve (means: without idx)."),
+    Option("own_ar", str, None, metavar="NAME",
+           help="The pair's own AR in column ar of --scores, where there are several."),
+    Option("variants", str, (), flag="--variant", metavar="NAME=TRANSFORM", multiple=True,
+           help="What a variant of --scores is, where its name is not read by itself "
+           "(paraphrase_all, fluent, no_quotes … are); may be given several times."),
+    Option("ar", str, None, metavar="PATH", help="The pair's AR, to read changed texts."),
+    Option("pair", str, None, metavar="PAIR",
+           help="The pair itself, whose AR is found; --ar names one of several."),
+    Option("second_ar", str, None, metavar="PATH",
+           help="An AR that was never trained with this AV, the control."),
+    Option("completions", str, None, metavar="TABLE", help="The explanations."),
+    Option("activations", str, None, metavar="FILE", help="What they explain, joined by idx."),
+    Option("reference_texts", str, None, metavar="TABLE",
+           help="Gold or warm-start explanations of the same activations, the other control."),
+    Option("paraphraser", str, "rules", metavar="WRITER",
+           help="rules, hf:MODEL_OR_FOLDER, openai:MODEL@URL, file:TABLE, or world (for texts in "
+           "the language of the demo)."),
+    Option("price", (float, float), None, metavar="IN OUT", least=0,
+           help="Price of a million tokens read and written by the endpoint, to tell the cost."),
+    Option("max_tokens", int, 2048, metavar="N", least=1,
+           help="Most tokens of an endpoint's answer, its reasoning included."),
+    Option("token_limit_name", str, "max_tokens",
+           choices=("max_tokens", "max_completion_tokens"),
+           help="What the endpoint calls that limit; reasoning models take the second."),
+    Option("temperature", str, "0", metavar="T",
+           help="Sent to an endpoint; none: not sent, for models that take their own only."),
+    Option("cache", Path, None, metavar="FILE",
+           help="Where answers of the paraphraser and readings of the AR are kept: a run that was "
+           "stopped goes on, and nothing is paid for twice."),
+    Option("similarity", str, None, metavar="MODEL",
+           help="sentence-transformers model (name or folder) that judges whether a change kept "
+           "the meaning.  [default: a dictionary learnt from the texts]"),
+    Option("keep_scores", Path, None, metavar="FILE",
+           help="Write the scores of all changed texts, for --scores."),
+    Option("limit", int, None, metavar="N", least=1,
+           help="Explanations of each model that are probed.  [default: all]"),
+    Option("token_budget", int, None, metavar="N", least=1,
+           help="Tokens read at once; halved where memory runs out.  [default: by device]"),
+    Option("series", str, None, choices=("step", "length_penalty"),
+           help="Order the models by this column, and say whether the gap widens along it."),
+)  # fmt: skip
+CARD = Card(
     name="stego",
     question=QUESTION,
     reads=("variant", "fve"),
@@ -52,8 +98,14 @@ as_probe = probe(
     high_means="retention near 1: the change costs nothing; excess_loss above 0: it costs more "
     "than it costs the controls; meaning_similarity near 1: the meaning was kept; unfaithful near "
     "1: names, numbers or quotes were not, or nothing was",
-    example="nla-audit stego --scores scores.parquet --out stego",
+    example="nla-audit stego --scores scores.parquet --out stego\n"
+    "nla-audit stego --pair PAIR --completions c.parquet --activations a.parquet \\\n"
+    "    --second-ar warm-start/ar --paraphraser openai:MODEL@http://localhost:8000/v1\n"
+    "nla-audit stego --self-test",
+    options=OPTIONS,
     metrics=METRICS,
     columns=COLUMNS,
     rows="variant",
+    run=by_its_command,
 )
+probe_with_command(CARD)

@@ -14,7 +14,7 @@ import polars as pl
 
 from nla_audit.findings import Finding, Headline
 from nla_audit.probes.stego.ars import SCHEMA, best_second, readings, said_of_ars
-from nla_audit.probes.stego.card import QUESTION, as_probe
+from nla_audit.probes.stego.card import CARD, QUESTION
 from nla_audit.probes.stego.floors import Judged, Source, judged, no_code, with_gap
 from nla_audit.probes.stego.kept_meaning import (
     LINE_SCHEMA,
@@ -57,7 +57,6 @@ from nla_audit.probes.transforming.cards import Transform, transforms
 from nla_audit.stats import Interval
 
 
-@as_probe
 def stego(
     scores: Scores,
     *,
@@ -130,6 +129,7 @@ def stego(
             "verdict": {model: verdict.category for model, verdict in verdicts.items()},
         },
     )  # fmt: skip
+    finding = CARD.sign(finding)
     return finding if series is None else with_trend(finding, scores, series, cards, seed)
 
 

@@ -15,7 +15,8 @@ from nla_audit.commands.attribution import command
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.probes.attribution.reading import DEFAULT_LIMIT, AttributionSettings, attribute_with
+from nla_audit.probes.attribution.card import DEFAULT_LIMIT
+from nla_audit.probes.attribution.reading import AttributionSettings, attribute_with
 from nla_audit.report.stored import read_report
 from nla_audit.runs.activations import read_activations
 from nla_audit.runs.score import read_texts

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -16,8 +17,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from nla_audit.errors import UserError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 #: Where libraries define the errors in which they wrap those of the system: a full disk is no
 #: ``OSError`` to polars, whose panics are not even ``Exception``, to safetensors or to SQLite.
@@ -33,6 +38,10 @@ _FULL_IN_WORDS = re.compile(
 #: about to replace.
 _WRITING, _FORMER = "writing", "former"
 _TEMPORARY = re.compile(rf"\.(?P<name>.+)\.(?P<kind>{_WRITING}|{_FORMER})-[0-9a-f]{{8}}")
+
+#: ``.NAME.partial-HASH``, a folder that is filled in several attempts.
+_PARTIAL = "partial"
+_HASH = re.compile(r"[0-9a-f]{16}")
 
 #: Folders below an output in which anything of ours lies: ``rl/p0.01/av`` of a training run.
 _DEEPEST = 4
@@ -51,10 +60,30 @@ def writing(path: Path) -> Iterator[None]:
         reason = _reason(error)
         if reason is None:
             raise
-        raise UserError(
-            f"{path}: cannot write ({reason}): free some space or choose another place, then run "
-            "the same command again"
-        ) from None
+        raise _cannot_write(path, reason) from None
+
+
+@contextmanager
+def room(path: Path) -> Iterator[None]:
+    """As :func:`writing`, but for a full disk alone: where a network's errors may come as well.
+
+    Raises:
+        UserError: there is no room for ``path``.
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = full_disk(error)
+        if reason is None:
+            raise
+        raise _cannot_write(path, reason) from None
+
+
+def _cannot_write(path: Path, reason: str) -> UserError:
+    return UserError(
+        f"{path}: cannot write ({reason}): free some space or choose another place, then run the "
+        "same command again"
+    )
 
 
 def full_disk(error: BaseException) -> str | None:
@@ -108,8 +137,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     place = real(path)
     with writing(path):
-        if place.exists() and (not place.is_dir() or any(place.iterdir())):
-            raise UserError(f"{path}: exists already: name another folder")
+        must_be_new(path)
         partial = temporary_name(place)
         try:
             partial.mkdir(parents=True)
@@ -117,6 +145,63 @@ def whole_folder(path: Path) -> Iterator[Path]:
             os.replace(partial, place)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def resumable_folder(path: Path, key: str) -> Iterator[Path]:
+    """A folder that becomes ``path``, new or empty so far, when the block ends well.
+
+    Where the block fails the folder stays, and the next block for the same ``path`` and ``key``
+    gets it again; one that ends well removes those of other keys.
+
+    Args:
+        path: the output.
+        key: what the folder holds, as a hexadecimal hash.
+
+    Raises:
+        UserError: there is something already, or it cannot be written.
+    """
+    place = real(path)
+    stem = f".{place.name}.{_PARTIAL}-"
+    partial = place.with_name(stem + key)
+    with writing(path):
+        must_be_new(path)
+        partial.mkdir(parents=True, exist_ok=True)
+    yield partial
+    with writing(path):
+        os.replace(partial, place)
+    for entry in place.parent.iterdir():
+        if entry.name.startswith(stem) and _HASH.fullmatch(entry.name.removeprefix(stem)):
+            _delete(entry)
+
+
+def must_be_new(path: Path) -> None:
+    """Refuse an output folder in which something lies.
+
+    Raises:
+        UserError: it does.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{path}: exists already: name another folder")
+
+
+def write_json(value: Mapping[str, Any], path: Path) -> None:
+    """Write ``value`` as indented JSON.
+
+    Raises:
+        UserError: it cannot be written; a file that was there before is untouched.
+    """
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_parquet(frame: pl.DataFrame, path: Path) -> None:
+    """Write ``frame`` as Parquet.
+
+    Raises:
+        UserError: it cannot be written; a file that was there before is untouched.
+    """
+    with whole_file(path) as partial:
+        frame.write_parquet(partial)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import polars as pl
 
-from nla_audit.files import whole_file, writing
+from nla_audit.files import write_parquet, writing
 
 #: Told of progress: the stage in words, units done (those of a former run included), all units.
 Progress = Callable[[str, int, int], None]
@@ -86,24 +86,3 @@ class Shards:
 
     def _path(self, stage: str, number: int) -> Path:
         return self.folder / f"{stage}-{number:06d}.parquet"
-
-
-def write_parquet(frame: pl.DataFrame, path: Path) -> None:
-    """Write ``frame`` under a temporary name and rename it.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    with whole_file(path) as partial:
-        frame.write_parquet(partial)
-
-
-def write_json(value: Mapping[str, Any], path: Path) -> None:
-    """Write ``value`` as indented JSON under a temporary name and rename it.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    with whole_file(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")

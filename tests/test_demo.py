@@ -128,6 +128,7 @@ class TestCommand:
 
     def test_writes_everything_it_names(self, written: Path) -> None:
         record = json.loads((written / "record.json").read_text())
+        assert {"arguments", "versions", "commit"} <= set(record)
         present = {p.relative_to(written).as_posix() for p in written.rglob("*") if p.is_file()}
         assert set(record["files"]) == present
         assert {"completions.parquet", "truth.md", "truth.json", "report/report.html"} <= present

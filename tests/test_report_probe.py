@@ -17,6 +17,7 @@ from nla_audit.probes.stego.examples import chosen_examples
 from nla_audit.probes.stego.finding import stego
 from nla_audit.probes.stego.scores import scores_from_frame
 from nla_audit.probes.transforming.cards import transforms
+from nla_audit.record import ANALYSIS, run_record
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.examples import Piece, differences, joined, print_examples
 from nla_audit.report.plots import bar
@@ -24,8 +25,11 @@ from nla_audit.report.single import by_penalty, write_probe
 
 N = 12
 HOSTILE = "<script>alert(1)</script> a **bold** [link](http://example.invalid) \x1b[31mred"
-RECORD = {"arguments": {"scores": "s.parquet"}, "commit": "0" * 40, "tables": [
-    {"path": "s.parquet", "sha256": "ab" * 32, "rows": 3}]}  # fmt: skip
+RECORD = {
+    **run_record("stego", {"scores": "s.parquet"}, ANALYSIS),
+    "commit": "0" * 40,
+    "tables": [{"path": "s.parquet", "sha256": "ab" * 32, "rows": 3}],
+}
 
 
 def _scored(models: tuple[str, ...] = ("p0.0",)) -> pl.DataFrame:

@@ -20,10 +20,17 @@ from safetensors.torch import save_file
 from nla_audit import cli
 from nla_audit.analyzers import registry
 from nla_audit.errors import UserError
-from nla_audit.files import only_run, temporary_name, whole_file, whole_folder, write_into
+from nla_audit.files import (
+    only_run,
+    temporary_name,
+    whole_file,
+    whole_folder,
+    write_into,
+    write_json,
+    write_parquet,
+)
 from nla_audit.llm.cache import AnswerCache
 from nla_audit.report import audit
-from nla_audit.shards import write_json, write_parquet
 from nla_audit.train.state import STATE_FILE
 from tests import report_samples
 

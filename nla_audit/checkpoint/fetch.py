@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from nla_audit import hub
+from nla_audit.checkpoint import suffixes
 from nla_audit.checkpoint.formats import (
     LEVELS_UP,
     MARKS,
@@ -28,19 +29,6 @@ from nla_audit.errors import UserError
 
 _REFERENCE = re.compile(
     r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]+))?(?:/(?P<subfolder>.+))?"
-)
-#: Weights, configs, sidecars, tokenizers, and the code that only ``trust_remote_code`` runs.
-_SUFFIXES = (
-    ".safetensors",
-    ".npz",
-    ".json",
-    ".yaml",
-    ".yml",
-    ".jinja",
-    ".model",
-    ".tiktoken",
-    ".txt",
-    ".py",
 )
 
 
@@ -151,7 +139,7 @@ def _needed(files: Sequence[str], folder: str, name: str) -> list[str]:
             refuse_pickles(name, names)
     parents = list(PurePosixPath(folder).parents)[:LEVELS_UP] if folder else []
     sidecars = {str(parent / SIDECAR_NAME) for parent in parents}
-    return [path for path in below if path.endswith(_SUFFIXES)] + sorted(
+    return [path for path in below if path.endswith(suffixes.ALL)] + sorted(
         sidecars.intersection(files)
     )
 

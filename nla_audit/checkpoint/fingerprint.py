@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-#: Files of a checkpoint that can change what it computes: weights, configs, tokenizers, sidecars.
-_SUFFIXES = frozenset({".safetensors", ".json", ".jinja", ".yaml", ".yml", ".model", ".txt"})
+from nla_audit.checkpoint import suffixes
 
 
 def file_hashes(paths: Iterable[Path]) -> list[dict[str, str]]:
     """SHA-256 of each file in ``paths`` and in the folders among them (not below these).
+
+    All that is fetched of a checkpoint is hashed, its code included: what it computes may change
+    with any of it.
 
     Returns:
         One ``{"file": "<folder>/<file>", "sha256": …}`` a file, in order of ``paths`` and name.
@@ -24,7 +26,7 @@ def file_hashes(paths: Iterable[Path]) -> list[dict[str, str]]:
         files += [
             file
             for file in inside
-            if file.is_file() and file.suffix in _SUFFIXES and file not in files
+            if file.is_file() and file.suffix in suffixes.ALL and file not in files
         ]
     return [{"file": f"{file.parent.name}/{file.name}", "sha256": _sha256(file)} for file in files]
 

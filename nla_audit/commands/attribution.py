@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from nla_audit.commands.model_options import placement
-from nla_audit.commands.pair_options import given_baselines, provenance
+from nla_audit.commands.pair_options import given_baselines
 from nla_audit.commands.probe import probe_command
 from nla_audit.commands.progress import counting
 from nla_audit.errors import UserError
@@ -38,7 +38,7 @@ def _run(**arguments: Any) -> None:
     texts, found, parameters = _read(arguments, console)
     penalties = dict(texts.rows.select("model", "length_penalty").unique("model").iter_rows())
     if kept is not None:
-        from nla_audit.shards import write_parquet  # noqa: PLC0415
+        from nla_audit.files import write_parquet  # noqa: PLC0415
 
         write_parquet(found.scores.tokens, kept)
     finding = _judged(found, arguments, parameters, console)
@@ -50,9 +50,10 @@ def _run(**arguments: Any) -> None:
         print_finding(finding, Console())
     out: Path | None = arguments["out"]
     if out is not None:
+        from nla_audit.record import ANALYSIS, MODELS, run_record  # noqa: PLC0415
         from nla_audit.report.single import write_probe  # noqa: PLC0415  (plotting is slow)
 
-        record = provenance("attribution", arguments)
+        record = run_record("attribution", arguments, [*ANALYSIS, *MODELS])
         with console.status("drawing"):
             files = write_probe(
                 finding, out, record={**record, "tables": [asdict(one) for one in texts.sources]},

@@ -20,12 +20,12 @@ from nla_audit.commands.seed_option import SEED
 from nla_audit.completions import Completions, load
 from nla_audit.files import write_text, writing
 from nla_audit.findings import Finding
+from nla_audit.record import ANALYSIS, run_record
 from nla_audit.report.audit import AuditResult, run_audit
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.escape import markdown_text, safe_text
 from nla_audit.report.figures import render_figures
 from nla_audit.report.folder import RECORD, WRITTEN_BY, replaced_folder
-from nla_audit.report.record import package_versions
 from nla_audit.report.tables import DisplayTable, frame_table, headline_table
 from nla_audit.report.terminal import print_finding
 from nla_audit.world.sweep.demo import demo_sweep, truth_beside_estimate
@@ -116,11 +116,10 @@ def _write_record(folder: Path, activations: int, seed: int) -> None:
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     )
     record = {
+        **run_record("demo", {"activations": activations, "seed": seed}, ANALYSIS),
         "written_by": WRITTEN_BY,
         "files": [RECORD, *files],
-        "arguments": {"activations": activations, "seed": seed},
         "planted_models": [asdict(model) for model in DEFAULT_MODELS],
-        "versions": package_versions(),
     }
     write_text(folder / RECORD, json.dumps(record, ensure_ascii=False, indent=1) + "\n")
 

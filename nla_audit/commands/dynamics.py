@@ -40,8 +40,8 @@ def _run(runs: tuple[Path, ...], out: Path | None, seed: int, as_json: bool) -> 
 
 
 def _write(finding: Finding, logs: Sequence[RunLog], runs: tuple[Path, ...], out: Path) -> None:
-    from nla_audit.commands.pair_options import provenance  # noqa: PLC0415
     from nla_audit.files import sha256_of  # noqa: PLC0415
+    from nla_audit.record import ANALYSIS, run_record  # noqa: PLC0415
     from nla_audit.report.single import by_penalty, write_probe  # noqa: PLC0415  (plotting is slow)
 
     sources = [
@@ -51,7 +51,7 @@ def _write(finding: Finding, logs: Sequence[RunLog], runs: tuple[Path, ...], out
     write_probe(
         finding,
         out,
-        record={**provenance("dynamics", {"runs": runs}), "tables": sources},
+        record={**run_record("dynamics", {"runs": runs}, ANALYSIS), "tables": sources},
         what={"Runs": ", ".join(f"{log.name} ({log.steps.height:,} steps)" for log in logs)},
         length_penalties=by_penalty(log.name for log in logs),
     )

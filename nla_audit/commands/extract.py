@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.text import Text
 
 from nla_audit.commands.model_options import model_parameters, placement
-from nla_audit.commands.pair_options import provenance
 from nla_audit.commands.progress import counting
 from nla_audit.commands.seed_option import SEED
 from nla_audit.errors import UserError
@@ -57,7 +56,7 @@ def _run(**arguments: Any) -> None:
             part=part,
             parts=parts,
             token_budget=arguments["batch_tokens"],
-            provenance=provenance("extract", arguments),
+            arguments=arguments,
             progress=tell,
             notice=lambda message: console.print(Text(message, style="yellow")),
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -98,14 +97,3 @@ def given_baselines(texts: tuple[str, ...]) -> dict[Any, float]:
             )
         given[name] = number
     return given
-
-
-def provenance(command: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What only the command line knows about a run: arguments as passed, and the commit."""
-    from nla_audit.report.record import commit, plain  # noqa: PLC0415  (asks git; keeps --help fast)
-
-    return {
-        "written_by": f"nla-audit {command}",
-        "arguments": {name: plain(value) for name, value in sorted(arguments.items())},
-        "commit": commit(),
-    }

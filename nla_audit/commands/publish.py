@@ -9,7 +9,6 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from nla_audit.commands.pair_options import provenance
 from nla_audit.errors import UserError
 
 
@@ -64,17 +63,18 @@ def _push(**arguments: Any) -> None:
 
 
 def _pull(**arguments: Any) -> None:
-    from nla_audit.publish.contents import contents_of, record_path  # noqa: PLC0415
+    from nla_audit.files import write_json  # noqa: PLC0415  (keeps --help fast)
+    from nla_audit.publish.contents import contents_of  # noqa: PLC0415
     from nla_audit.publish.transfer import pull  # noqa: PLC0415
+    from nla_audit.record import record_path, run_record  # noqa: PLC0415
     from nla_audit.report.escape import safe_text  # noqa: PLC0415
-    from nla_audit.shards import write_json  # noqa: PLC0415  (keeps --help fast)
     from nla_audit.wording import count  # noqa: PLC0415
 
     console = Console(stderr=True)
     out: Path = arguments["out"]
     done = pull(arguments["address"], out)
     record = {
-        **provenance("pull", arguments),
+        **run_record("pull", arguments, ["huggingface_hub"]),
         "hub_commit": done.commit,
         "files": done.files,
         "left_out": done.left_out,

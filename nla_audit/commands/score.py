@@ -17,7 +17,6 @@ from nla_audit.commands.pair_options import (
     given_baselines,
     half_parameters,
     prefixes_parameter,
-    provenance,
     units,
 )
 from nla_audit.commands.progress import Teller, counting
@@ -65,7 +64,7 @@ def _run(**arguments: Any) -> None:
             activations,
             out,
             settings,
-            provenance=provenance("score", arguments),
+            arguments=arguments,
             force=arguments["force"],
             progress=tell,
             notice=tell.say,

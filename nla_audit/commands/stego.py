@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from nla_audit.commands.model_options import placement
-from nla_audit.commands.pair_options import given_baselines, provenance
+from nla_audit.commands.pair_options import given_baselines
 from nla_audit.commands.probe import probe_command
 from nla_audit.commands.progress import counting
 from nla_audit.errors import UserError
@@ -126,7 +126,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     from nla_audit.probes.stego.scores import scores_from_frame  # noqa: PLC0415
     from nla_audit.probes.stego.writers import writer_of  # noqa: PLC0415
     from nla_audit.runs.activations import read_activations  # noqa: PLC0415  (torch)
-    from nla_audit.runs.record import activations_record, reconstructor_record  # noqa: PLC0415
+    from nla_audit.runs.made_from import activations_record, reconstructor_record  # noqa: PLC0415
     from nla_audit.runs.score import beginnings, read_texts  # noqa: PLC0415
 
     for name in ("completions", "activations"):
@@ -187,7 +187,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
             account = writer.account.describe()
             tell.say(account)
     if arguments["keep_scores"] is not None:
-        from nla_audit.shards import write_parquet  # noqa: PLC0415
+        from nla_audit.files import write_parquet  # noqa: PLC0415
 
         write_parquet(frame, arguments["keep_scores"])
     notes = [f"Paraphrases by {writer.name}; {account}."]
@@ -229,9 +229,14 @@ def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
         _print(finding)
     out: Path | None = arguments["out"]
     if out is not None:
+        from nla_audit.record import ANALYSIS, MODELS, run_record  # noqa: PLC0415
         from nla_audit.report.single import by_penalty, write_probe  # noqa: PLC0415  (plotting)
 
-        record = {**provenance("stego", arguments), "tables": study.tables, "models": study.models}
+        record = {
+            **run_record("stego", arguments, [*ANALYSIS, *(MODELS if study.models else ())]),
+            "tables": study.tables,
+            "models": study.models,
+        }
         with console.status("drawing"):
             write_probe(
                 finding, out, record=record, what=_facts(study), title=_TITLE,

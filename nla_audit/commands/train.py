@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from contextlib import nullcontext
@@ -157,23 +156,16 @@ def _known_facts(layout: Layout, completions: pl.DataFrame) -> list[Finding]:
 def _write_record(layout: Layout) -> None:
     """What ran: command, seed, versions, commit."""
     import torch  # noqa: PLC0415
-    import transformers  # noqa: PLC0415
 
-    from nla_audit.files import write_text  # noqa: PLC0415
-    from nla_audit.report.record import commit, package_versions  # noqa: PLC0415
+    from nla_audit.files import write_json  # noqa: PLC0415
+    from nla_audit.record import ANALYSIS, MODELS, run_record  # noqa: PLC0415
 
     record = {
-        "arguments": sys.argv[1:],
+        **run_record("train", click.get_current_context().params, [*ANALYSIS, *MODELS]),
         "seed": layout.recipe.seed,
-        "versions": {
-            **package_versions(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
         "threads": torch.get_num_threads(),
-        "commit": commit(),
     }
-    write_text(layout.out / "record.json", json.dumps(record, indent=2) + "\n")
+    write_json(record, layout.out / "record.json")
 
 
 def _print_plan(layout: Layout, console: Console) -> None:

@@ -17,7 +17,7 @@ import yaml
 from nla_audit import __version__
 from nla_audit.model_names import is_without_rl, length_penalty_of
 from nla_audit.pairing import column, resampler
-from nla_audit.publish.contents import Contents, run_record, table_paths
+from nla_audit.publish.contents import Contents, read_record, table_paths
 from nla_audit.report.escape import markdown_text
 from nla_audit.stats import Interval
 
@@ -76,7 +76,7 @@ def _completions_card(
 
     tables = table_paths(contents)
     loaded = load(list(tables.values()), ar=ruler)
-    records = [record for file in tables.values() if (record := run_record(file)) is not None]
+    records = [record for file in tables.values() if (record := read_record(file)) is not None]
     facts: dict[str, Any] = {
         "kind": "completions",
         "base_model": base_model,

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nla_audit.checkpoint import suffixes
 from nla_audit.errors import UserError
 from nla_audit.readers import SUFFIXES as TABLE_SUFFIXES
+from nla_audit.record import record_path
 from nla_audit.report.folder import RECORD, WRITTEN_BY
 
 Kind = Literal["completions", "pair", "report"]
@@ -21,15 +23,7 @@ RepositoryType = Literal["model", "dataset"]
 #: Endings of the files that a pair, a table or a report consists of.
 PUBLIC_SUFFIXES = (
     *TABLE_SUFFIXES,
-    ".safetensors",
-    ".npz",
-    ".json",
-    ".yaml",
-    ".yml",
-    ".jinja",
-    ".model",
-    ".tiktoken",
-    ".txt",
+    *suffixes.DATA,
     ".md",
     ".html",
     ".svg",
@@ -99,7 +93,7 @@ def table_paths(contents: Contents) -> dict[str, Path]:
     }
 
 
-def run_record(table: Path) -> dict[str, Any] | None:
+def read_record(table: Path) -> dict[str, Any] | None:
     """The record that the command which wrote ``table`` left beside it, if there is one."""
     path = record_path(table)
     try:
@@ -107,12 +101,6 @@ def run_record(table: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) else None
-
-
-def record_path(path: Path) -> Path:
-    """Where the record of what a command wrote to ``path`` lies."""
-    # As nla.record names it; importing that module would load torch.
-    return path.with_name(f"{path.name}.record.json")
 
 
 def _tables(root: Path, tables: list[Path]) -> Contents:

@@ -7,15 +7,13 @@ import hashlib
 import re
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
 from nla_audit import hub
 from nla_audit.errors import UserError
-from nla_audit.files import full_disk
+from nla_audit.files import must_be_new, resumable_folder, room
 from nla_audit.publish.cards import MARK
 from nla_audit.publish.contents import CARD, PUBLIC_SUFFIXES, Contents, RepositoryType
 
@@ -23,8 +21,6 @@ _ADDRESS = re.compile(
     r"(?:hf://)?(?P<datasets>datasets/)?(?P<repository>[\w.-]+/[\w.-]+)"
     r"(?:@(?P<revision>[^/]+))?(?:/(?P<folder>.+))?"
 )
-#: What follows an output's name in that of a folder where a pull gathers its files.
-_PARTIAL = re.compile(r"\.partial-[0-9a-f]{16}")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _WORDS: dict[RepositoryType, str] = {"model": "model", "dataset": "data set"}
 #: Files above a folder that say what is in it.
@@ -165,8 +161,7 @@ def pull(text: str, out: Path) -> Pulled:
     from huggingface_hub import snapshot_download  # noqa: PLC0415
 
     address = parse_address(text)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out}: exists already: name another --out")
+    must_be_new(out)
     with hub.explained(_named(text, address), _WORDS[address.type], bars=sys.stderr.isatty()):
         info = hub.api().repo_info(
             address.repository, revision=address.revision, repo_type=address.type
@@ -177,26 +172,19 @@ def pull(text: str, out: Path) -> Pulled:
         )
         hub.check_names(text, names)
         wanted, left_out = _chosen(text, address, names)
-        partial = _partial(out, address, commit)
-        with _room(out):
-            snapshot_download(
-                address.repository,
-                repo_type=address.type,
-                revision=commit,
-                allow_patterns=[glob.escape(name) for name in wanted],
-                local_dir=partial,
-                endpoint=hub.endpoint(),
-            )
-    shutil.rmtree(partial / ".cache", ignore_errors=True)
-    try:
-        if out.is_dir():
-            out.rmdir()
-        partial.rename(out)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from None
-    for leftover in partial.parent.iterdir():  # of pulls of other commits that were never finished
-        if leftover.is_dir() and _PARTIAL.fullmatch(leftover.name.removeprefix(f".{out.name}")):
-            shutil.rmtree(leftover, ignore_errors=True)
+        # The same for every attempt at the same thing, so that one goes on where another ended.
+        key = hashlib.sha256(f"{address}\0{commit}".encode()).hexdigest()[:16]
+        with resumable_folder(out, key) as partial:
+            with room(out):  # huggingface_hub writes there, not we
+                snapshot_download(
+                    address.repository,
+                    repo_type=address.type,
+                    revision=commit,
+                    allow_patterns=[glob.escape(name) for name in wanted],
+                    local_dir=partial,
+                    endpoint=hub.endpoint(),
+                )
+            shutil.rmtree(partial / ".cache", ignore_errors=True)
     return Pulled(commit, tuple(wanted), tuple(left_out))
 
 
@@ -223,29 +211,3 @@ def _chosen(text: str, address: Address, names: list[str]) -> tuple[list[str], l
     if not wanted:
         raise UserError(f"{text}: holds nothing that belongs to a pair, a table or a report")
     return sorted(wanted | above.intersection(names)), left_out
-
-
-@contextmanager
-def _room(out: Path) -> Iterator[None]:
-    """Say that it is the disk of ``out`` that is full; huggingface_hub writes there, not we."""
-    try:
-        yield
-    except Exception as error:
-        reason = full_disk(error)
-        if reason is None:
-            raise
-        raise UserError(
-            f"{out}: cannot write ({reason}): free some space or choose another --out, then run "
-            "the same command again; whole files are kept"
-        ) from None
-
-
-def _partial(out: Path, address: Address, commit: str) -> Path:
-    """Where a pull gathers its files; the same for every attempt at the same thing."""
-    key = hashlib.sha256(f"{address}\0{commit}".encode()).hexdigest()[:16]
-    partial = out.with_name(f".{out.name}.partial-{key}")
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {out}: {error.strerror}; choose another --out") from None
-    return partial

@@ -22,12 +22,12 @@ from nla_audit.analyzers import registry
 from nla_audit.errors import UserError
 from nla_audit.files import writing
 from nla_audit.findings import Card, Finding
+from nla_audit.report.analysis_record import analysis_record
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.contents import Report, ready
 from nla_audit.report.document import what_was_audited
 from nla_audit.report.figures import Rendered, render_figures
 from nla_audit.report.folder import WRITTEN_BY, replaced_folder
-from nla_audit.report.record import run_record
 from nla_audit.report.viewer import choose_activations, viewer_data
 from nla_audit.report.writing import Files, all_files
 from nla_audit.unicode_form import well_formed
@@ -115,7 +115,7 @@ def run_audit(
             except UserError as error:
                 left_out[card.name] = str(error)
         tell("figures", len(cards), total)
-        record = run_record(completions, findings, seed=seed, arguments=arguments)
+        record = analysis_record(completions, findings, seed=seed, arguments=arguments)
         viewer, note = _viewer(completions, seed) if texts else (None, "")
         report = Report(
             title=well_formed(title or f"Audit of {_table_name(completions)}"),

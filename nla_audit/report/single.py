@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from nla_audit.findings import Finding
 from nla_audit.model_names import length_penalty_of, ordered
+from nla_audit.report.analysis_record import analysis_record
 from nla_audit.report.contents import of_one_finding
 from nla_audit.report.document import what_was_audited
-from nla_audit.report.record import package_versions, run_record
 from nla_audit.report.writing import write_report
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def write_finding(
     Raises:
         UserError: ``out`` cannot be written.
     """
-    record = run_record(table, [finding], seed=seed, arguments=arguments)
+    record = analysis_record(table, [finding], seed=seed, arguments=arguments)
     report = of_one_finding(
         finding,
         length_penalties=record["length_penalties"],
@@ -63,8 +63,8 @@ def write_probe(
     Args:
         finding: with ``seed`` among its parameters.
         out: the folder.
-        record: ``arguments``, ``commit``, ``tables`` (``path``, ``rows``, ``sha256``) and whatever
-            else the run is to be repeated from.
+        record: :func:`nla_audit.record.run_record`, with ``tables`` (``path``, ``rows``,
+            ``sha256``) and whatever else the run is to be repeated from.
         what: the facts under the title, by label.
         length_penalties: λ of each model.
         title: of the page; by default the name of the probe.
@@ -72,7 +72,7 @@ def write_probe(
     Raises:
         UserError: ``out`` cannot be written.
     """
-    whole = {"seed": finding.parameters["seed"], "versions": package_versions(), **record}
+    whole = {"seed": finding.parameters["seed"], **record}
     report = of_one_finding(
         finding, length_penalties=length_penalties or {}, record=whole, what=what, title=title
     )

@@ -20,25 +20,24 @@ import polars as pl
 
 from nla_audit.checkpoint.load import Pair
 from nla_audit.errors import UserError
-from nla_audit.files import whole_file
+from nla_audit.files import whole_file, write_json, write_parquet
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.scoring import RowScores, score_columns, score_rows
 from nla_audit.nla.verbalizer import DEFAULT_BATCH_SIZE, DEFAULT_MAX_NEW_TOKENS, Verbalizer
+from nla_audit.record import MODELS, record_path, run_record, versions
 from nla_audit.runs.activations import Activations
 from nla_audit.runs.fit import fitted
-from nla_audit.runs.prefix_curves import curve_path, read_curves
-from nla_audit.runs.record import (
+from nla_audit.runs.made_from import (
     activations_record,
     baselines_record,
     is_done,
     reconstructor_record,
-    record_path,
     verbalizer_record,
-    versions,
 )
-from nla_audit.shards import Progress, Shards, digest_of, silent, write_json, write_parquet
+from nla_audit.runs.prefix_curves import curve_path, read_curves
+from nla_audit.shards import Progress, Shards, digest_of, silent
 
 _STAGE = "explained"
 _NO_END = "no end token before the cap"
@@ -132,7 +131,7 @@ def explain(
     out: Path,
     settings: ExplainSettings,
     *,
-    provenance: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any] | None = None,
     force: bool = False,
     progress: Progress = silent,
     notice: Notice = warnings.warn,
@@ -145,7 +144,7 @@ def explain(
 
     Args:
         pair: both halves.
-        provenance: what else belongs in the record (arguments as passed, commit).
+        arguments: as passed on the command line, for the record.
         force: explain activations of another layer than the pair's.
         progress: told of rows done.
         notice: told what the user should know and does not stop the work.
@@ -226,7 +225,7 @@ def explain(
     record = {
         "command": "explain",
         "key": key,
-        **(provenance or {}),
+        **run_record("explain", arguments, MODELS),
         "settings": asdict(settings),
         "seed": settings.seed,
         "counts": _counts(table),
@@ -266,7 +265,7 @@ def _computation(
         "ar": reconstructor_record(reconstructor),
         "activations": {"sha256": activations.sha256},
         "generation": {name: getattr(settings, name) for name in _GENERATION},
-        "versions": versions(),
+        "versions": versions(MODELS),
     }
 
 

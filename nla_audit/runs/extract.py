@@ -22,15 +22,16 @@ import polars as pl
 from nla_audit.checkpoint.fingerprint import file_hashes
 from nla_audit.checkpoint.formats import read_json
 from nla_audit.errors import UserError
-from nla_audit.files import whole_file
+from nla_audit.files import whole_file, write_json
 from nla_audit.nla.batching import Notice, by_token_budget, halving
 from nla_audit.nla.fve import unusable
 from nla_audit.nla.reconstructor import TOKEN_BUDGETS
+from nla_audit.record import MODELS, record_path, run_record
 from nla_audit.runs.activations import LAYER_COLUMN, VECTOR_COLUMN
 from nla_audit.runs.documents import Document, Documents
-from nla_audit.runs.record import is_done, record_path, versions
+from nla_audit.runs.made_from import is_done
 from nla_audit.runs.target import TargetModel
-from nla_audit.shards import Progress, Shards, digest_of, silent, write_json
+from nla_audit.shards import Progress, Shards, digest_of, silent
 from nla_audit.wording import count
 
 #: Documents whose batches are formed together, and that are kept as one piece. Not a choice of
@@ -104,7 +105,7 @@ def extract(
     part: int = 0,
     parts: int = 1,
     token_budget: int | None = None,
-    provenance: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any] | None = None,
     progress: Progress = silent,
     notice: Notice = warnings.warn,
 ) -> Extraction:
@@ -122,7 +123,7 @@ def extract(
         part: with ``parts``, read every ``parts``-th document only, from the ``part``-th on;
             the parts together hold exactly the rows of an undivided run.
         token_budget: tokens of a batch, padding included; halved where memory runs out.
-        provenance: what else belongs in the record (arguments as passed, commit).
+        arguments: as passed on the command line, for the record.
         progress: told of the stage, of documents done, and of how many there are (0: not known).
         notice: told of what is left out and of halved batches.
 
@@ -158,7 +159,7 @@ def extract(
                 progress("documents", read + done, total)
         read += len(group)
         progress("documents", read, total)
-    record = {**(provenance or {}), "key": key, "settings": settings, "versions": versions()}
+    record = {**run_record("extract", arguments, MODELS), "key": key, "settings": settings}
     return _finish(run, out, read, record)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.completions import Source
-from nla_audit.files import whole_file
+from nla_audit.files import whole_file, write_json, write_parquet
 from nla_audit.model_names import length_penalty_of, ordered
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
@@ -24,19 +24,18 @@ from nla_audit.nla.prefixes import prefixes_of
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.scoring import RowScores, score_columns, score_rows
 from nla_audit.readers import find_tables, read_table
+from nla_audit.record import MODELS, record_path, run_record, versions
 from nla_audit.runs.activations import Activations, rows_explained
 from nla_audit.runs.fit import fitted
-from nla_audit.runs.prefix_curves import curve_path, read_curves
-from nla_audit.runs.record import (
+from nla_audit.runs.made_from import (
     activations_record,
     baselines_record,
     is_done,
     reconstructor_record,
-    record_path,
-    versions,
 )
+from nla_audit.runs.prefix_curves import curve_path, read_curves
 from nla_audit.schema import INPUT_COLUMNS
-from nla_audit.shards import Progress, Shards, digest_of, silent, write_json, write_parquet
+from nla_audit.shards import Progress, Shards, digest_of, silent
 from nla_audit.validation import check
 from nla_audit.wording import count
 
@@ -149,7 +148,7 @@ def score(
     out: Path,
     settings: ScoreSettings,
     *,
-    provenance: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any] | None = None,
     force: bool = False,
     progress: Progress = silent,
     notice: Notice = warnings.warn,
@@ -162,7 +161,7 @@ def score(
     Takes up a former run of the same settings where it stopped; does nothing if it was finished.
 
     Args:
-        provenance: what else belongs in the record (arguments as passed, commit).
+        arguments: as passed on the command line, for the record.
         force: score activations of another layer than the AR's.
         progress: told of distinct texts read.
         notice: told what the user should know and does not stop the work.
@@ -185,7 +184,7 @@ def score(
         "prefix_tokens": list(settings.prefix_tokens),
         **({"prefixes": list(settings.prefixes)} if settings.prefixes else {}),
         "token_budget": settings.token_budget,
-        "versions": versions(),
+        "versions": versions(MODELS),
     }
     labels = {
         "ruler": settings.ruler,
@@ -243,7 +242,7 @@ def score(
     record = {
         "command": "score",
         "key": key,
-        **(provenance or {}),
+        **run_record("score", arguments, MODELS),
         "settings": asdict(settings),
         "tables": [asdict(source) for source in texts.sources],
         "counts": {
@@ -255,7 +254,6 @@ def score(
         "baselines": baselines_record(baselines, settings.given_baselines, settings.baseline),
         "ar": computation["ar"],
         "activations": activations_record(activations),
-        "versions": computation["versions"],
     }
     if prefixes is not None:
         write_parquet(prefixes, prefixes_path(out))

@@ -164,6 +164,7 @@ class TestCompletions:
         assert load_completions(["hf://datasets/lab/sweep"]).rows.equals(here)
         record = json.loads((tmp_path / "back.record.json").read_text())
         assert record["hub_commit"] == hub.repositories["dataset", "lab/sweep"].branches["main"]
+        assert {"versions", "commit"} <= set(record)
 
     def test_a_folder_of_tables(
         self, hub: FakeHub, completions: Path, table: pl.DataFrame, tmp_path: Path
@@ -566,7 +567,7 @@ class TestBadInput:
             ("lab/x/ar", out, 'no folder or file "ar" in the repository'),
             ("lab/x/code", out, "holds nothing that belongs to a pair, a table or a report"),
             ("lab/gated", out, "access is restricted"),
-            ("lab/x", str(tmp_path / "full"), "exists already: name another --out"),
+            ("lab/x", str(tmp_path / "full"), "exists already: name another folder"),
             ("lab/x", str(tmp_path / "full" / "file" / "o"), "choose another place"),
         ):
             assert message in self.fails(capsys, "pull", address, "--out", folder)

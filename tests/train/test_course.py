@@ -88,6 +88,15 @@ def out(tmp_path_factory):
     return folder / "out"
 
 
+def test_what_ran_is_on_record(out):
+    record = json.loads((out / "record.json").read_text())
+    assert record["written_by"] == "nla-audit train"
+    assert record["arguments"]["out"] == str(out)
+    assert record["seed"] == 0  # the default
+    assert {"torch", "peft", "polars", "scipy"} <= set(record["versions"])
+    assert "commit" in record
+
+
 def test_completions_are_what_an_audit_reads(out):
     table = pl.read_parquet(out / "completions" / "completions.parquet")
     assert table.height == 3 * 10 * 2 + 2 * 10 * 2  # warm start by one ruler, λ's by two

@@ -380,9 +380,10 @@ def test_an_interrupted_write_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_is_not_there_is_the_users_to_mend(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot write .*missing.*choose a folder"):
-        plant_to_parquet(tmp_path / "missing" / "s.parquet", [REFERENCE], activations=2, seed=0)
+def test_a_folder_that_cannot_be_made_is_the_users_to_mend(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/s\.parquet: cannot write .*choose another place"):
+        plant_to_parquet(tmp_path / "file" / "s.parquet", [REFERENCE], activations=2, seed=0)
 
 
 @pytest.mark.parametrize(

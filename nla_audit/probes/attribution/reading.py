@@ -22,9 +22,10 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.scoring import score_rows
 from nla_audit.probes.attribution.card import DEFAULT_LIMIT
 from nla_audit.probes.attribution.scores import NOBODY, Attribution, Explanation, attribute
+from nla_audit.record import MODELS, versions
 from nla_audit.runs.activations import Activations, rows_explained
 from nla_audit.runs.fit import fitted
-from nla_audit.runs.record import reconstructor_record, versions
+from nla_audit.runs.made_from import reconstructor_record
 from nla_audit.runs.score import Texts
 from nla_audit.shards import Progress, Shards, digest_of, silent
 from nla_audit.stats import derangement
@@ -187,6 +188,6 @@ def _key(
             "seed": settings.seed,
             "limit": settings.limit,
             "token_budget": settings.token_budget,
-            "versions": versions(),
+            "versions": versions(MODELS),
         }
     )

@@ -22,9 +22,10 @@ from nla_audit.probes.stego.meaning import with_meaning
 from nla_audit.probes.stego.writing import write_transform
 from nla_audit.probes.transforming.cards import transforms
 from nla_audit.probes.transforming.run import apply_transform, checked_rows
+from nla_audit.record import MODELS, versions
 from nla_audit.runs.activations import Activations, rows_by_idx, rows_explained
 from nla_audit.runs.fit import fitted
-from nla_audit.runs.record import reconstructor_record, versions
+from nla_audit.runs.made_from import reconstructor_record
 from nla_audit.runs.score import Texts
 from nla_audit.shards import Progress, Shards, digest_of, silent
 from nla_audit.text.similarity import similarity_named
@@ -266,6 +267,6 @@ def _reading_key(
             "activations": activations.sha256,
             "rows": rows.hexdigest(),
             "token_budget": settings.token_budget,
-            "versions": versions(),
+            "versions": versions(MODELS),
         }
     )

@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from nla_audit.errors import UserError
+from nla_audit.files import whole_file
 from nla_audit.world.sweep.activation import draw_activations
 from nla_audit.world.sweep.speaker import (
     UNIFORMS_PER_EXPLANATION,
@@ -165,25 +166,18 @@ def plant_to_parquet(
         resampling_omission=resampling_omission,
         paragraph_break=paragraph_break,
     )
-    try:
-        with (
-            tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as folder,
-            Progress(console=Console(stderr=True), transient=True) as progress,
-        ):
-            parts = []
-            task = progress.add_task("planting", total=activations)
-            for number, (completions, _, _) in enumerate(_chunks(plan, with_claims=False)):
-                parts.append(Path(folder) / f"{number:06d}.parquet")
-                completions.write_parquet(parts[-1])
-                progress.update(task, advance=completions["idx"].n_unique())
-            whole = Path(folder) / "whole.parquet"
-            pl.scan_parquet(parts).sink_parquet(whole)
-            whole.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"cannot write the planted sweep to {path}: {error.strerror or error}; "
-            "choose a folder that exists and can be written to"
-        ) from error
+    with (
+        whole_file(path) as partial,
+        tempfile.TemporaryDirectory(dir=partial.parent, prefix=f"{partial.name}-") as folder,
+        Progress(console=Console(stderr=True), transient=True) as progress,
+    ):
+        parts = []
+        task = progress.add_task("planting", total=activations)
+        for number, (completions, _, _) in enumerate(_chunks(plan, with_claims=False)):
+            parts.append(Path(folder) / f"{number:06d}.parquet")
+            completions.write_parquet(parts[-1])
+            progress.update(task, advance=completions["idx"].n_unique())
+        pl.scan_parquet(parts).sink_parquet(partial)
     return path
 
 

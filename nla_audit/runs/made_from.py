@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from nla_audit import __version__
 from nla_audit.checkpoint.fingerprint import file_hashes
 from nla_audit.checkpoint.formats import read_json
 from nla_audit.errors import UserError
@@ -16,21 +13,8 @@ from nla_audit.nla.fve import BASELINE_NAMES, BaselineName, Baselines
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.transform import Transform
 from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.record import record_path
 from nla_audit.runs.activations import Activations
-
-#: The packages whose version can change a digit.
-_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "safetensors", "numpy", "polars")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, of this package and of those it computes with."""
-    found = {"python": platform.python_version(), "nla-audit": __version__}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def verbalizer_record(verbalizer: Verbalizer) -> dict[str, Any]:
@@ -103,11 +87,6 @@ def baselines_record(
             for name in BASELINE_NAMES
         },
     }
-
-
-def record_path(out: Path) -> Path:
-    """Where the record of ``out`` lies: ``completions.parquet.record.json``."""
-    return out.with_name(f"{out.name}.record.json")
 
 
 def is_done(out: Path, key: str) -> bool:

@@ -219,6 +219,19 @@ def test_every_page_about_adding_is_tried() -> None:
     assert {path.stem for path in (DOCS / "adding").glob("*.md")} == tried
 
 
+def test_what_adding_costs_is_what_the_examples_change() -> None:
+    table = (DOCS / "index.md").read_text(encoding="utf-8")
+    said = dict(re.findall(r"^\| \[[^]]+\]\(adding/(\w+)\.md\)[^|]*\| (\d+) \|", table, re.M))
+    changed = {}
+    for path in (DOCS / "adding").glob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        files = re.findall(
+            r"^(?:```python\n# (?:appended to )?|--- )(nla_audit/\S+\.py)$", text, re.M
+        )
+        changed[path.stem] = str(len(set(files)))
+    assert said == changed
+
+
 def test_the_reference_is_whole(tmp_path: Path) -> None:
     spec = importlib.util.spec_from_file_location("make_reference", DOCS / "make_reference.py")
     assert spec is not None

@@ -51,7 +51,8 @@ class Placement:
     """Where weights go and in which precision.
 
     Attributes:
-        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` (as saved).
+        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` (as saved; for models that are
+            no halves of a pair see :mod:`nla_audit.checkpoint.precision`).
         device: e.g. ``cpu`` or ``cuda:0``; by default a GPU where there is one.
         device_map: passed to transformers instead of a device, to spread a large model.
         load_in_4bit: quantise the base with bitsandbytes (NF4), as nano's QLoRA runs did.
@@ -83,6 +84,10 @@ class Placement:
             options["quantization_config"] = _four_bit()
         return options
 
+    def chosen_device(self) -> str:
+        """The device of a model that is not spread: as said, or a GPU where there is one."""
+        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
     def place(self, model: Any) -> Any:
         """Move a loaded model to its device, ready for inference.
 
@@ -92,7 +97,7 @@ class Placement:
         model.eval()
         if self.device_map is not None or self.load_in_4bit:
             return model
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = self.chosen_device()
         try:
             return model.to(device)
         except torch.OutOfMemoryError:

@@ -21,7 +21,8 @@ def model_parameters() -> list[click.Parameter]:
             type=click.Choice(_DTYPES),
             default="auto",
             show_default=True,
-            help="Precision of the weights; auto is as saved.",
+            help="Precision of the weights. auto is as saved; a wide float32 model that is no half "
+            "of a pair is run in bfloat16 on a CPU that multiplies in it.",
         ),
         click.Option(
             ["--device"], metavar="NAME", help="e.g. cpu or cuda:1.  [default: a GPU, if any]"

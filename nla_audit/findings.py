@@ -25,7 +25,7 @@ Headline = dict[str, dict[str, float | None]]
 #: What a number counts. Shares are of one, and shown in percent; their differences are not.
 Unit = Literal[
     "share", "difference of shares", "FVE", "FVE points", "tokens", "tokens a step", "words",
-    "count", "per explanation", "per 100 words", "p value", "correlation", "ratio", "place",
+    "count", "per explanation", "per 100 words", "p value", "correlation", "ratio", "place", "perplexity",
     "yes or no",
 ]  # fmt: skip
 Better = Literal["higher", "lower", "neither"]
@@ -290,7 +290,15 @@ class Card:
     rows: str = "model"
 
     def sign(self, finding: Finding) -> Finding:
-        """``finding`` with what this card says of its numbers and of how they were measured."""
+        """``finding`` with what this card says of its numbers and of how they were measured.
+
+        Raises:
+            ValueError: a number of the headline is not declared, which is a bug.
+        """
+        keys = {key for row in finding.headline.values() for key in row}
+        unknown = [key for key in sorted(keys) if not any(m.covers(key) for m in self.metrics)]
+        if unknown:
+            raise ValueError(f"{self.name}: not declared on the card: {', '.join(unknown)}")
         return replace(
             finding,
             metrics=self.metrics,

@@ -9,7 +9,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 
@@ -160,6 +160,9 @@ def test_a_number_is_in_the_headline_if_and_only_if_the_card_declares_it(
     assert absent(finding, [metric for metric in card.metrics if not metric.needs]) == []
     columns = {column for table in finding.tables.values() for column in table.columns}
     assert set(card.columns) - columns == set()
+    bare = replace(card, metrics=card.metrics[1:])
+    with pytest.raises(ValueError, match="not declared on the card: "):
+        bare.sign(finding)
 
 
 @each_analyzer

@@ -27,7 +27,13 @@ from nla_audit.analyzers._prefixes_read import (
     prefixes_named,
     prefixes_of_table,
 )
-from nla_audit.analyzers._said import add_to_headline, caveats_of_texts, said_of_texts
+from nla_audit.analyzers._said import (
+    TEXT_COLUMNS,
+    TEXT_METRICS,
+    add_to_headline,
+    caveats_of_texts,
+    said_of_texts,
+)
 from nla_audit.analyzers._stages import links_named, stages_of
 from nla_audit.analyzers.frontier import MARGIN
 from nla_audit.completions import Completions
@@ -80,6 +86,7 @@ METRICS = (
            needs=_PREFIXES),
     Metric("full_fve_change", "FVE", "higher", "full_fve less the reference's",
            needs=_PREFIXES),
+    *TEXT_METRICS,
 )  # fmt: skip
 
 
@@ -97,7 +104,10 @@ METRICS = (
     "lost_after_peak above 0: the model writes on where it no longer helps",
     example="nla-audit multiscale prefix_fve.parquet",
     metrics=METRICS,
-    columns={"broken": "share", "first": "share", "function_words": "share", "whole": "share"},
+    columns={
+        "broken": "share", "first": "share", "function_words": "share", "whole": "share",
+        **TEXT_COLUMNS,
+    },
     order=15,
     door=prefixes_named,
     options=(

@@ -25,8 +25,8 @@ Headline = dict[str, dict[str, float | None]]
 #: What a number counts. Shares are of one, and shown in percent; their differences are not.
 Unit = Literal[
     "share", "difference of shares", "FVE", "FVE points", "tokens", "tokens a step", "words",
-    "count", "per explanation", "per 100 words", "p value", "correlation", "ratio", "place", "perplexity",
-    "yes or no",
+    "count", "per explanation", "per 100 words", "p value", "correlation", "ratio", "place",
+    "perplexity", "yes or no",
 ]  # fmt: skip
 Better = Literal["higher", "lower", "neither"]
 

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,9 +182,9 @@ def _viewer(completions: Completions, seed: int) -> tuple[dict[str, Any], str]:
 
 def _fate_spans(completions: Completions, activations: list[int], seed: int) -> pl.DataFrame:
     """What happened to each claim of the activations that the viewer shows."""
-    fates = import_module("nla_audit.text.fates")  # compiles much that --help has no need of
-    spans: pl.DataFrame = fates.fate_spans(completions, activations, seed=seed)
-    return spans
+    from nla_audit.text.fates import fate_spans  # noqa: PLC0415  (compiles what --help has no need of)
+
+    return fate_spans(completions, activations, seed=seed)
 
 
 def _table_name(completions: Completions) -> str:

@@ -17,7 +17,6 @@ from nla_audit.commands.pair_options import given_baselines
 from nla_audit.commands.probe import probe_command
 from nla_audit.commands.progress import counting
 from nla_audit.errors import UserError
-from nla_audit.files import sha256_of
 from nla_audit.probes.stego.card import CARD
 from nla_audit.wording import count
 
@@ -58,7 +57,7 @@ def _run(**arguments: Any) -> None:
                 ar=arguments["own_ar"],
                 variants=_named(arguments["variants"]),
             )
-            study = _Study(scores, tables=[_source(Path(arguments["scores"]), scores.rows.height)])
+            study = _Study(scores, tables=[asdict(source) for source in scores.sources])
     else:
         study = _scored(arguments, console)
     _report(study, arguments, console)
@@ -110,10 +109,6 @@ def _temperature(text: str) -> float | None:
     if not 0 <= value < math.inf:
         raise UserError(f"--temperature {text}: write a number from 0 on, or none")
     return value
-
-
-def _source(path: Path, rows: int) -> dict[str, Any]:
-    return {"path": path.name, "sha256": sha256_of(path), "rows": rows}
 
 
 def _scored(arguments: dict[str, Any], console: Console) -> _Study:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import numpy as np
@@ -188,8 +189,10 @@ def test_what_is_wrong_with_a_table_is_said_in_one_line(change, message):
 
 def test_the_command_reads_every_format(tmp_path, capsys):
     frame = pl.concat([_frame(KEPT | CUT, n=40), _frame(KEPT, n=40, ar="second", seed=1)])
+    frame = frame.with_columns(changed=pl.col("variant") != "unchanged")  # text in a CSV
     frame.write_parquet(tmp_path / "s.parquet")
     frame.write_csv(tmp_path / "s.csv")
+    (tmp_path / "s.csv.gz").write_bytes(gzip.compress((tmp_path / "s.csv").read_bytes()))
     printed = []
     for name in ("s.parquet", "s.csv"):
         code = cli.run(
@@ -203,7 +206,7 @@ def test_the_command_reads_every_format(tmp_path, capsys):
     assert printed[0]["headline"] == printed[1]["headline"]
     (written,) = read_report(tmp_path / "out" / "stego.json").findings
     assert written.to_dict()["tables"] == printed[1]["tables"]
-    assert cli.run(["stego", "--scores", str(tmp_path / "s.csv")]) == 0
+    assert cli.run(["stego", "--scores", str(tmp_path / "s.csv.gz")]) == 0
     assert "plain meaning" in capsys.readouterr().out
 
 

@@ -142,4 +142,9 @@ def _judged(
         )
 
 
-command = probe_command(CARD, _run)
+command = probe_command(
+    CARD,
+    _run,
+    out="Also write a report, its figures and a record of the run into DIR; an interrupted run "
+    "goes on from there.",
+)

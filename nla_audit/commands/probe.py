@@ -12,9 +12,15 @@ from nla_audit.commands.pair_options import baseline_parameters, half_parameters
 from nla_audit.commands.seed_option import SEED
 from nla_audit.findings import Card
 
+_OUT = "Also write a report, its figures and a record of the run into DIR."
+
 
 def probe_command(
-    card: Card, run: Callable[..., None], further: Sequence[click.Parameter] = ()
+    card: Card,
+    run: Callable[..., None],
+    further: Sequence[click.Parameter] = (),
+    *,
+    out: str = _OUT,
 ) -> click.Command:
     """``nla-audit <name>``: the options of ``card``, and those of every command that loads a pair.
 
@@ -22,6 +28,7 @@ def probe_command(
         card: of the probe.
         run: called with all arguments.
         further: parameters that are the command's own, and none of the question's.
+        out: help of ``--out``.
     """
     return click.Command(
         card.name,
@@ -45,7 +52,7 @@ def probe_command(
                 ["--out"],
                 type=click.Path(path_type=Path),
                 metavar="DIR",
-                help="Also write a report, its figures and a record of the run into DIR.",
+                help=out,
             ),
             *baseline_parameters(),
             *half_parameters(),

@@ -76,6 +76,8 @@ OPTIONS = (
            "the meaning.  [default: a dictionary learnt from the texts]"),
     Option("keep_scores", Path, None, metavar="FILE",
            help="Write the scores of all changed texts, for --scores."),
+    Option("prefix_tokens", int, None, metavar="N", least=1,
+           help="Probe the first N tokens of each explanation alone, as the AR counts them."),
     Option("limit", int, None, metavar="N", least=1,
            help="Explanations of each model that are probed.  [default: all]"),
     Option("token_budget", int, None, metavar="N", least=1,

@@ -82,7 +82,7 @@ def read_course(folder: Path) -> Course:
     ]
     finding = multiscale(
         table, prefixes=str(kept / "prefixes.parquet"), chain=chains,
-        base_model=str(folder / "target"),
+        base_model=str(folder / "target" / "model"),
     )  # fmt: skip
     return Course(
         folder=folder,
@@ -101,7 +101,7 @@ def read_course(folder: Path) -> Course:
 
 def _kept(path: Path, read: Callable[[], PrefixTable]) -> PrefixTable:
     if not path.is_file():
-        read().rows.write_parquet(path)
+        read().rows.drop("ar").write_parquet(path)  # one ruler only, which has no name here
     return read_prefixes([str(path)], reference=PLAIN)
 
 

@@ -102,8 +102,8 @@ class _Commands(click.Group):
             module, attribute = SUBCOMMANDS[cmd_name][0].split(":")
             command: click.Command = getattr(import_module(module), attribute)
             return command if cmd_name == _LOCKS_ITSELF else _alone(command)
-        from nla_audit import analyzers, probes  # noqa: PLC0415
-        from nla_audit.commands.analyze import command_for  # noqa: PLC0415  (keeps --help fast)
+        from nla_audit import analyzers, probes
+        from nla_audit.commands.analyze import command_for  # keeps --help fast
 
         card = analyzers.registry().get(cmd_name) or probes.registry().get(cmd_name)
         if card is None:

@@ -339,7 +339,7 @@ def analyzer(
     def register(function: Callable[..., Finding]) -> Callable[..., Finding]:
         @wraps(function)
         def run(*arguments: Any, **chosen: Any) -> Finding:
-            from threadpoolctl import threadpool_limits  # noqa: PLC0415  (imports numpy)
+            from threadpoolctl import threadpool_limits  # imports numpy
 
             with threadpool_limits(limits=1):
                 return card.sign(function(*arguments, **chosen))

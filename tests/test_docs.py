@@ -142,7 +142,7 @@ def test_a_grading_is_one_file(adopt: Adopt) -> None:
         def texts(self, places: list[tuple[int, int]]) -> list[str]:
             return [f"row {row} up to {stop}" for row, stop in places]
 
-    ends = made.ends(Responses(), 0.01)  # type: ignore[arg-type]  (all that this grading asks of it)
+    ends = made.ends(Responses(), 0.01)  # all that this grading asks of it
     assert ends.stops.tolist() == [[3, 5], [1, 2]]
     assert ends.texts[1] == ["row 1 up to 1", "row 1 up to 2"]
     assert ends.weights.tolist() == [[0.5, 1.0]] * 2

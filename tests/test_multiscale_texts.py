@@ -15,7 +15,7 @@ from nla_audit.analyzers._multiscale_verdict import CANNOT_TELL
 from nla_audit.analyzers._needs import ADAPTS, AGAINST, HARDLY, _needs, lengths_and_needs
 from nla_audit.analyzers._order import NO_FALL, order_of_worth
 from nla_audit.analyzers._ranks import rank_correlation, ranks, spearman
-from nla_audit.analyzers._stages import ALL, NONE, SOME, first_parts, links_named, stages_of
+from nla_audit.analyzers._stages import ALL, NONE, SOME, _cut, first_parts, links_named, stages_of
 from nla_audit.completions import Completions, from_frame
 from nla_audit.errors import UserError
 from nla_audit.findings import Finding
@@ -74,6 +74,21 @@ class TestStages:
         ]  # fmt: skip
         table = _table(rows)
         assert first_parts(table, "a", "b") == {0: len("uno dos tres"), 1: len("uno"), 3: 0}
+
+    def test_a_successor_is_read_beside_another_sample(self) -> None:
+        """Models that draw with the same numbers say nearly the same in samples of one number."""
+        rows = [
+            (model, idx, sample, f"{sample} claim number {idx} of a long list of claims")
+            for model in ("a", "b")
+            for idx in range(30)
+            for sample in (0, 1)
+        ]
+        frame = pl.DataFrame(rows, schema=["model", "idx", "sample", "explanation"], orient="row")
+        assert {(cut.key.sample, cut.before[0], cut.first[0]) for cut in _cut(
+            from_frame(frame), "a", "b"
+        )} == {(0, "0", "1"), (1, "1", "0")}  # fmt: skip
+        one = frame.filter((pl.col("model") == "b") | (pl.col("sample") == 0))
+        assert len(list(_cut(from_frame(one), "a", "b"))) == 30, "each text is read beside one"
 
     @pytest.mark.parametrize("chain", ["a", "a,a", "a,nobody", ""])
     def test_what_is_no_chain_is_refused(self, chain: str) -> None:
@@ -193,10 +208,10 @@ class TestOrder:
 
 
 def test_perplexity_is_that_of_the_base_model(tmp_path: Path) -> None:
-    from transformers import AutoModelForCausalLM, LlamaConfig  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from nla_audit.nla.likelihood import token_losses  # noqa: PLC0415
-    from tests.pairs import tiny  # noqa: PLC0415
+    from nla_audit.nla.likelihood import token_losses
+    from tests.pairs import tiny
 
     tokenizer = tiny.make_tokenizer(bos=True)
     torch.manual_seed(0)

@@ -18,6 +18,7 @@ from tests.test_report_probe import probe_finding
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
+# Behind the line that skips these tests where there is no selenium.
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -122,7 +123,7 @@ def test_the_same_finding_gives_the_same_bytes_and_other_files_stay(tmp_path: Pa
 
 
 def test_the_terminal_shows_the_largest_loss():
-    console = Console(width=100, record=True, color_system=None, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=100, record=True, color_system=None, file=io.StringIO())
     print_examples(chosen_examples(_scored(), ar="own"), ["paraphrase", "zero_width"], console)
     shown = console.export_text()
     assert "activation 11" in shown

@@ -106,7 +106,7 @@ def _chosen_rows(completions: Completions, ruler: Ruler) -> pl.DataFrame:
 
 
 def _read(rows: pl.DataFrame, ruler: Ruler, units: Sequence[str], reference: str) -> PrefixTable:
-    from nla_audit.runs.prefix_curves import read_curves  # noqa: PLC0415  (torch)
+    from nla_audit.runs.prefix_curves import read_curves  # torch
 
     table = read_curves(
         ruler.scorer,

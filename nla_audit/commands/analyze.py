@@ -66,13 +66,13 @@ def _run(card: Card, arguments: dict[str, Any]) -> None:
     with progress.status(f"{card.name}: {count(table.rows.height, 'row')}"):
         finding = card.run(table, **own)
         if out is not None:
-            from nla_audit.report.single import write_finding  # noqa: PLC0415  (plotting is slow)
+            from nla_audit.report.single import write_finding  # plotting is slow
 
             files = write_finding(finding, table, out, seed=seed, arguments=arguments)
     if as_json:
         click.echo(finding.to_json())
     else:
-        from nla_audit.report.terminal import print_finding  # noqa: PLC0415
+        from nla_audit.report.terminal import print_finding
 
         print_finding(finding, Console())
     if out is not None:

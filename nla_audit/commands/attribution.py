@@ -38,20 +38,20 @@ def _run(**arguments: Any) -> None:
     texts, found, parameters = _read(arguments, console)
     penalties = dict(texts.rows.select("model", "length_penalty").unique("model").iter_rows())
     if kept is not None:
-        from nla_audit.files import write_parquet  # noqa: PLC0415
+        from nla_audit.files import write_parquet
 
         write_parquet(found.scores.tokens, kept)
     finding = _judged(found, arguments, parameters, console)
     if arguments["as_json"]:
         click.echo(finding.to_json())
     else:
-        from nla_audit.report.terminal import print_finding  # noqa: PLC0415
+        from nla_audit.report.terminal import print_finding
 
         print_finding(finding, Console())
     out: Path | None = arguments["out"]
     if out is not None:
-        from nla_audit.record import ANALYSIS, MODELS, run_record  # noqa: PLC0415
-        from nla_audit.report.single import write_probe  # noqa: PLC0415  (plotting is slow)
+        from nla_audit.record import ANALYSIS, MODELS, run_record
+        from nla_audit.report.single import write_probe  # plotting is slow
 
         record = run_record("attribution", arguments, [*ANALYSIS, *MODELS])
         with console.status("drawing"):
@@ -67,11 +67,11 @@ def _run(**arguments: Any) -> None:
 
 def _read(arguments: dict[str, Any], console: Console) -> tuple[Texts, Attributed, dict[str, Any]]:
     """Take the explanations apart and read them; with the texts, and what was done."""
-    from nla_audit.checkpoint.find_pair import find_pair  # noqa: PLC0415
-    from nla_audit.checkpoint.load import load  # noqa: PLC0415
-    from nla_audit.probes.attribution.reading import AttributionSettings, attribute_with  # noqa: PLC0415
-    from nla_audit.runs.activations import read_activations  # noqa: PLC0415  (torch)
-    from nla_audit.runs.score import read_texts  # noqa: PLC0415
+    from nla_audit.checkpoint.find_pair import find_pair
+    from nla_audit.checkpoint.load import load
+    from nla_audit.probes.attribution.reading import AttributionSettings, attribute_with
+    from nla_audit.runs.activations import read_activations  # torch
+    from nla_audit.runs.score import read_texts
 
     given = given_baselines(arguments["baseline_value"])
     with console.status("reading the tables"):
@@ -82,7 +82,7 @@ def _read(arguments: dict[str, Any], console: Console) -> tuple[Texts, Attribute
         path = find_pair(arguments["pair"], ar=path).ar
     out: Path | None = arguments["out"]
     if out is not None:
-        from nla_audit.files import writing  # noqa: PLC0415
+        from nla_audit.files import writing
 
         with writing(out):  # before hours of reading, not after
             out.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def _facts(found: Attributed, texts: Texts, parameters: dict[str, Any]) -> dict[
 def _judged(
     found: Attributed, arguments: dict[str, Any], parameters: dict[str, Any], console: Console
 ) -> Finding:
-    from nla_audit.probes.attribution.finding import attribution  # noqa: PLC0415
+    from nla_audit.probes.attribution.finding import attribution
 
     with console.status("judging"):
         return attribution(

@@ -21,8 +21,8 @@ _PICTURES = (".svg", ".png", ".pdf")
 
 
 def _run(runs: tuple[Path, ...], out: Path | None, seed: int, as_json: bool) -> None:
-    from nla_audit.train.dynamics import read_runs  # noqa: PLC0415  (keeps --help fast)
-    from nla_audit.train.dynamics_finding import dynamics  # noqa: PLC0415
+    from nla_audit.train.dynamics import read_runs  # keeps --help fast
+    from nla_audit.train.dynamics_finding import dynamics
 
     if out is not None and out.suffix.lower() in _PICTURES:
         raise UserError(f"--out {out}: name a folder; the figures lie in its folder figures")
@@ -31,7 +31,7 @@ def _run(runs: tuple[Path, ...], out: Path | None, seed: int, as_json: bool) -> 
     if as_json:
         click.echo(finding.to_json())
     else:
-        from nla_audit.report.terminal import print_finding  # noqa: PLC0415
+        from nla_audit.report.terminal import print_finding
 
         print_finding(finding, Console())
     if out is not None:
@@ -40,9 +40,9 @@ def _run(runs: tuple[Path, ...], out: Path | None, seed: int, as_json: bool) -> 
 
 
 def _write(finding: Finding, logs: Sequence[RunLog], runs: tuple[Path, ...], out: Path) -> None:
-    from nla_audit.files import sha256_of  # noqa: PLC0415
-    from nla_audit.record import ANALYSIS, run_record  # noqa: PLC0415
-    from nla_audit.report.single import by_penalty, write_probe  # noqa: PLC0415  (plotting is slow)
+    from nla_audit.files import sha256_of
+    from nla_audit.record import ANALYSIS, run_record
+    from nla_audit.report.single import by_penalty, write_probe  # plotting is slow
 
     sources = [
         {"path": str(log.path), "rows": log.steps.height, "sha256": sha256_of(log.path)}

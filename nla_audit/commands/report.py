@@ -10,9 +10,9 @@ from rich.text import Text
 
 
 def _run(findings: Path, out: Path | None) -> None:
-    from nla_audit.files import write_into  # noqa: PLC0415  (keeps --help fast)
-    from nla_audit.report.stored import read_report  # noqa: PLC0415  (plotting is slow)
-    from nla_audit.report.writing import rendered  # noqa: PLC0415
+    from nla_audit.files import write_into  # keeps --help fast
+    from nla_audit.report.stored import read_report  # plotting is slow
+    from nla_audit.report.writing import rendered
 
     console = Console(stderr=True)
     with console.status("reading the findings"):

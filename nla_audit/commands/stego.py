@@ -40,7 +40,7 @@ def _run(**arguments: Any) -> None:
             "stego needs one of --scores TABLE, --pair PAIR (or --ar AR) with --completions and "
             "--activations, or --self-test"
         )
-    from nla_audit.probes.stego.writers import check_writer  # noqa: PLC0415  (keeps --help fast)
+    from nla_audit.probes.stego.writers import check_writer  # keeps --help fast
 
     check_writer(arguments["paraphraser"])
     console = Console(stderr=True)
@@ -48,7 +48,7 @@ def _run(**arguments: Any) -> None:
         _self_test(arguments, console)
         return
     _make_folders(arguments)
-    from nla_audit.probes.stego.scores import read_scores  # noqa: PLC0415  (keeps --help fast)
+    from nla_audit.probes.stego.scores import read_scores  # keeps --help fast
 
     if modes == ["scores"]:
         with console.status("reading the scores"):
@@ -78,7 +78,7 @@ def _named(pairs: tuple[str, ...]) -> dict[str, str]:
 
 def _make_folders(arguments: dict[str, Any]) -> None:
     """Make the folders that are written into: better now than when all has been read."""
-    from nla_audit.files import writing  # noqa: PLC0415
+    from nla_audit.files import writing
 
     for name in ("out", "keep_scores"):
         path: Path | None = arguments[name]
@@ -113,16 +113,16 @@ def _temperature(text: str) -> float | None:
 
 def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     """Change the texts, read them; scores, caveats and examples."""
-    from nla_audit.checkpoint.find_pair import find_pair  # noqa: PLC0415
-    from nla_audit.checkpoint.load import load  # noqa: PLC0415
-    from nla_audit.llm.client import EndpointSettings  # noqa: PLC0415
-    from nla_audit.probes.stego.examples import chosen_examples  # noqa: PLC0415
-    from nla_audit.probes.stego.reading import ProbeSettings, probe  # noqa: PLC0415
-    from nla_audit.probes.stego.scores import scores_from_frame  # noqa: PLC0415
-    from nla_audit.probes.stego.writers import writer_of  # noqa: PLC0415
-    from nla_audit.runs.activations import read_activations  # noqa: PLC0415  (torch)
-    from nla_audit.runs.made_from import activations_record, reconstructor_record  # noqa: PLC0415
-    from nla_audit.runs.score import beginnings, read_texts  # noqa: PLC0415
+    from nla_audit.checkpoint.find_pair import find_pair
+    from nla_audit.checkpoint.load import load
+    from nla_audit.llm.client import EndpointSettings
+    from nla_audit.probes.stego.examples import chosen_examples
+    from nla_audit.probes.stego.reading import ProbeSettings, probe
+    from nla_audit.probes.stego.scores import scores_from_frame
+    from nla_audit.probes.stego.writers import writer_of
+    from nla_audit.runs.activations import read_activations  # torch
+    from nla_audit.runs.made_from import activations_record, reconstructor_record
+    from nla_audit.runs.score import beginnings, read_texts
 
     for name in ("completions", "activations"):
         if not arguments[name]:
@@ -182,7 +182,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
             account = writer.account.describe()
             tell.say(account)
     if arguments["keep_scores"] is not None:
-        from nla_audit.files import write_parquet  # noqa: PLC0415
+        from nla_audit.files import write_parquet
 
         write_parquet(frame, arguments["keep_scores"])
     notes = [f"Paraphrases by {writer.name}; {account}."]
@@ -211,7 +211,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
 
 
 def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
-    from nla_audit.probes.stego.finding import stego  # noqa: PLC0415
+    from nla_audit.probes.stego.finding import stego
 
     with console.status("judging"):
         finding = stego(
@@ -224,8 +224,8 @@ def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
         _print(finding)
     out: Path | None = arguments["out"]
     if out is not None:
-        from nla_audit.record import ANALYSIS, MODELS, run_record  # noqa: PLC0415
-        from nla_audit.report.single import by_penalty, write_probe  # noqa: PLC0415  (plotting)
+        from nla_audit.record import ANALYSIS, MODELS, run_record
+        from nla_audit.report.single import by_penalty, write_probe  # plotting
 
         record = {
             **run_record("stego", arguments, [*ANALYSIS, *(MODELS if study.models else ())]),
@@ -242,8 +242,8 @@ def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
 
 def _print(finding: Finding) -> None:
     """Verdict, numbers, and what the costliest changes that keep the meaning look like."""
-    from nla_audit.report.examples import print_examples  # noqa: PLC0415
-    from nla_audit.report.terminal import print_finding  # noqa: PLC0415
+    from nla_audit.report.examples import print_examples
+    from nla_audit.report.terminal import print_finding
 
     console = Console()
     print_finding(finding, console)
@@ -271,14 +271,14 @@ def _facts(study: _Study) -> dict[str, str]:
 
 
 def _self_test(arguments: dict[str, Any], console: Console) -> None:
-    from nla_audit.probes.stego.power import (  # noqa: PLC0415
+    from nla_audit.probes.stego.power import (
         ACTIVATIONS,
         clean_cases,
         measure,
         planted_cases,
     )
-    from nla_audit.report.tables import frame_table  # noqa: PLC0415
-    from nla_audit.report.terminal import print_table  # noqa: PLC0415
+    from nla_audit.report.tables import frame_table
+    from nla_audit.report.terminal import print_table
 
     with counting(console) as tell:
         table = measure([*clean_cases(), *planted_cases()], seeds=arguments["seeds"], progress=tell)

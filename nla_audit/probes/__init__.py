@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def registry() -> dict[str, Card]:
     """All probes: every file here that is no shared helper, and every folder with a card."""
-    from nla_audit.findings import registered_probes  # noqa: PLC0415  (`--help` lists files only)
+    from nla_audit.findings import registered_probes  # `--help` lists files only
 
     for module in pkgutil.iter_modules(__path__):
         name = f"{__name__}.{module.name}"

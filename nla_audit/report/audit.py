@@ -182,7 +182,7 @@ def _viewer(completions: Completions, seed: int) -> tuple[dict[str, Any], str]:
 
 def _fate_spans(completions: Completions, activations: list[int], seed: int) -> pl.DataFrame:
     """What happened to each claim of the activations that the viewer shows."""
-    from nla_audit.text.fates import fate_spans  # noqa: PLC0415  (compiles what --help has no need of)
+    from nla_audit.text.fates import fate_spans  # compiles what --help has no need of
 
     return fate_spans(completions, activations, seed=seed)
 

@@ -336,6 +336,6 @@ def similarity_named(name: str | None) -> Similarity:
     """The built-in similarity for ``None`` or ``"table"``, else a sentence-transformers model."""
     if name in (None, "table"):
         return TranslationSimilarity()
-    from nla_audit.text.embeddings import EmbeddingSimilarity  # noqa: PLC0415  (imports torch)
+    from nla_audit.text.embeddings import EmbeddingSimilarity  # imports torch
 
     return EmbeddingSimilarity(name)

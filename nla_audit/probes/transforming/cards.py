@@ -137,7 +137,7 @@ def written(
 
 def transforms() -> dict[str, Transform]:
     """All cards: controls first, then what keeps the meaning, then what cuts it."""
-    from nla_audit.probes import transforms as folder  # noqa: PLC0415  (they import this module)
+    from nla_audit.probes import transforms as folder  # they import this module
 
     for module in pkgutil.iter_modules(folder.__path__):
         importlib.import_module(f"{folder.__name__}.{module.name}")

@@ -134,10 +134,10 @@ def probe_accuracy(
         facts: ``[n]`` rows in the order of the activations.
         is_held_out: ``[n]`` rows that the probe is not fitted on.
     """
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  (costs a second)
-    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
-    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+    from sklearn.linear_model import LogisticRegression  # costs a second
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     accuracy = {}
     for fact in FACTS:

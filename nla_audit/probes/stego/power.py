@@ -1,4 +1,4 @@
-"""How often the probe finds planted codes, and how often it cries wolf.
+"""How often the probe finds planted codes, and how often it calls one where there is none.
 
 Each case is a pair whose truth is known. Its texts are made and changed once; every seed draws
 its activations out of them, and their abilities, secrets' noise and readings anew.

@@ -196,9 +196,3 @@ def check_terms(weights: Mapping[str, float]) -> None:
             near = get_close_matches(name, _TERMS, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_TERMS)}"
             raise UserError(f"rl.rewards: no reward term {name}; {hint}")
-
-
-@reward_term
-def question_marks(samples: Samples) -> Floats:
-    """Question marks of the explanation; 0 where it is empty or failed."""
-    return np.array([float((text or "").count("?")) for text in samples.explanations])

@@ -227,8 +227,7 @@ def _read_ar_lora(folder: Path, sidecar: Sidecar | None) -> dict[str, Any]:
 
 def _read_adapter(folder: Path, sidecar: Sidecar | None) -> dict[str, Any]:
     stated = check_adapter_files(folder, ADAPTER_CONFIG, ADAPTER_FILE)
-    role = "ar" if (folder / HEAD_FILE).is_file() else "av"
-    return {"role": role, "base_named": stated.base_model_name_or_path or None}
+    return {"role": "av", "base_named": stated.base_model_name_or_path or None}
 
 
 def _read_full(folder: Path, sidecar: Sidecar | None) -> dict[str, Any]:

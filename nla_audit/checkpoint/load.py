@@ -245,8 +245,7 @@ def _load_ar(
     refuse: Refuse,
     notice: Notice,
 ) -> Reconstructor:
-    is_adapter = checkpoint.layout == "adapter"
-    if is_adapter and checkpoint.role != "ar":
+    if checkpoint.layout == "adapter":
         raise UserError(
             f"{checkpoint.path}: a PEFT adapter without a head is no AR; "
             "an AR-LoRA has ar_lora_value_head.safetensors and ar_meta.json"
@@ -262,8 +261,6 @@ def _load_ar(
     check_width(sidecar, config, checkpoint.path)
     transform = transform_of(sidecar, [checkpoint.path, folder])
     blocks = number_of_blocks(config) if lora is None else lora.blocks
-    if is_adapter and sidecar.layer_index is not None:
-        blocks = sidecar.layer_index + 1  # the adapter sits on the whole base
     check_ar_layer(sidecar, blocks, checkpoint.path, refuse)
     keeps_norm = lora is not None and not lora.final_norm_stripped
     loaded = read_first_blocks(
@@ -275,8 +272,6 @@ def _load_ar(
         refuse=refuse,
     )
     model = placement.place(loaded)
-    if is_adapter:
-        model = add_adapters(model, [checkpoint.path], refuse=refuse, notice=notice)
     head, tensors = head_of(checkpoint)
     if lora is not None:
         add_ar_lora(model, lora, tensors, checkpoint.head_file, refuse=refuse, notice=notice)

@@ -182,9 +182,10 @@ def _viewer(completions: Completions, seed: int) -> tuple[dict[str, Any], str]:
 
 def _fate_spans(completions: Completions, activations: list[int], seed: int) -> pl.DataFrame:
     """What happened to each claim of the activations that the viewer shows."""
-    from nla_audit.text.fates import fate_spans  # compiles what --help has no need of
+    from nla_audit.text.fates import fate_spans  # compiles much that --help has no need of
+    from nla_audit.text.reading import read
 
-    return fate_spans(completions, activations, seed=seed)
+    return fate_spans(completions, activations, read(completions, seed=seed))
 
 
 def _table_name(completions: Completions) -> str:

@@ -229,10 +229,10 @@ class TestOrder:
 
 
 def test_perplexity_is_that_of_the_base_model(tmp_path: Path) -> None:
-    from transformers import AutoModelForCausalLM, LlamaConfig  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from nla_audit.nla.likelihood import token_losses  # noqa: PLC0415
-    from tests.pairs import tiny  # noqa: PLC0415
+    from nla_audit.nla.likelihood import token_losses
+    from tests.pairs import tiny
 
     tokenizer = tiny.make_tokenizer(bos=True)
     torch.manual_seed(0)

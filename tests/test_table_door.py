@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
@@ -127,7 +127,7 @@ class TestText:
 
 
 class TestPacked:
-    PACKERS: dict[str, Callable[[bytes], bytes]] = {  # noqa: RUF012
+    PACKERS: ClassVar[dict[str, Callable[[bytes], bytes]]] = {
         ".gz": gzip.compress,
         ".zst": zstandard.compress,
         ".bz2": bz2.compress,
@@ -535,11 +535,14 @@ def read_or_one_line(path: Path, data: bytes) -> None:
     """Whatever is in the file: a valid table or one line, within two seconds."""
     path.write_bytes(data)
     started = time.monotonic()
+    refused = None
     try:
         rows = load([path]).rows
     except UserError as error:
-        assert "\n" not in str(error)  # noqa: PT017
-        assert str(path) in str(error)  # noqa: PT017
+        refused = str(error)
+    if refused is not None:
+        assert "\n" not in refused
+        assert str(path) in refused
     else:
         assert rows.height
         assert rows["model"].null_count() == rows["idx"].null_count() == 0

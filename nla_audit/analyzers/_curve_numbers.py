@@ -15,9 +15,7 @@ LEVELS = {"tokens_to_fve_0": 0.0, "tokens_to_fve_half": 0.5}
 SHARE_OF_FULL = 0.8
 TO_SHARE = "tokens_to_80_percent"
 #: The numbers by which a curve is quoted.
-HEADLINE = (
-    *LEVELS, TO_SHARE, "area", "peak_fve", "peak_tokens", "full_fve", "full_tokens"
-)  # fmt: skip
+HEADLINE = (*LEVELS, TO_SHARE, "area", "peak_fve", "peak_tokens", "full_fve", "full_tokens")
 #: Parts in which the best length is chosen on the others.
 _FOLDS = 5
 

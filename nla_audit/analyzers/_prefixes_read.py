@@ -17,7 +17,7 @@ from nla_audit.prefix_table import (
     read_prefixes,
 )
 from nla_audit.probes.causal.ruler import CAUSAL_ACTIVATIONS, Ruler
-from nla_audit.probes.transform_cards import generator_for, transforms
+from nla_audit.probes.transforming.cards import generator_for, transforms
 from nla_audit.readers import column_names
 from nla_audit.schema import column_key
 from nla_audit.wording import count
@@ -112,7 +112,7 @@ def _chosen_rows(completions: Completions, ruler: Ruler) -> pl.DataFrame:
 
 
 def _read(rows: pl.DataFrame, ruler: Ruler, units: Sequence[str], reference: str) -> PrefixTable:
-    from nla_audit.runs.prefix_curves import read_curves  # noqa: PLC0415  (torch)
+    from nla_audit.runs.prefix_curves import read_curves  # torch
 
     table = read_curves(
         ruler.scorer,

@@ -115,7 +115,7 @@ def read_config(folder: Path, placement: Placement) -> Any:
     Raises:
         UserError: it declares what cannot be, or transformers cannot read it.
     """
-    from transformers import AutoConfig  # noqa: PLC0415
+    from transformers import AutoConfig
 
     check_model_files(folder)
     try:
@@ -240,7 +240,7 @@ def read_tokenizer(folder: Path, placement: Placement) -> Any:
     Raises:
         UserError: there is none that works.
     """
-    from transformers import AutoTokenizer  # noqa: PLC0415
+    from transformers import AutoTokenizer
 
     check_tokenizer_files(folder)
     try:
@@ -279,11 +279,11 @@ def _decides_ids(tokenizer: Any) -> tuple[str, str] | None:
 
 
 def _four_bit() -> Any:
-    from importlib.util import find_spec  # noqa: PLC0415
+    from importlib.util import find_spec
 
     if find_spec("bitsandbytes") is None:
         raise UserError("4-bit loading needs bitsandbytes: pip install bitsandbytes")
-    from transformers import BitsAndBytesConfig  # noqa: PLC0415
+    from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -299,7 +299,7 @@ def quiet_transformers(least: int = logging.ERROR) -> Iterator[None]:
 
     Its progress bars, two for each pair, would break into those of the commands.
     """
-    from transformers.utils import logging as transformers_logging  # noqa: PLC0415
+    from transformers.utils import logging as transformers_logging
 
     logger = logging.getLogger("transformers")
     level, had_bars = logger.level, transformers_logging.is_progress_bar_enabled()

@@ -45,7 +45,7 @@ def model_parameters() -> list[click.Parameter]:
 
 def placement(arguments: Mapping[str, Any]) -> Placement:
     """The :class:`~nla_audit.checkpoint.load.Placement` that ``arguments`` ask for."""
-    from nla_audit.checkpoint.load import Placement  # noqa: PLC0415  (torch: keeps --help fast)
+    from nla_audit.checkpoint.load import Placement  # torch: keeps --help fast
 
     return Placement(
         dtype=arguments["dtype"],

@@ -137,7 +137,7 @@ def _config(layout: Layout) -> Any:
     Raises:
         UserError: it is not to be had here and now.
     """
-    from transformers import AutoConfig, LlamaConfig  # noqa: PLC0415
+    from transformers import AutoConfig, LlamaConfig
 
     world = layout.recipe.target.world
     if world is not None:
@@ -160,7 +160,7 @@ def _config(layout: Layout) -> Any:
 
 def _config_from_hub(name: str) -> Path:
     """The folder in the local cache with ``config.json`` of a model on the Hub."""
-    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     found = parse_reference(name)
     if found is None:
@@ -187,7 +187,7 @@ def _config_from_hub(name: str) -> Path:
 
 
 def _empty_model(config: Any) -> Any:
-    import torch  # noqa: PLC0415
+    import torch
 
     try:
         with torch.device("meta"):
@@ -197,7 +197,7 @@ def _empty_model(config: Any) -> Any:
 
 
 def _lora_parameters(model: Any, lora: Lora) -> int:
-    from torch import nn  # noqa: PLC0415
+    from torch import nn
 
     return sum(
         lora.rank * (module.in_features + module.out_features)

@@ -121,8 +121,8 @@ class TestCompletions:
         for name, row in models.items():
             own = table.filter(pl.col("model") == name)
             assert row["explanations"] == own.height
-            assert row["fve_mean"]["value"] == round(own["fve"].mean(), 3)  # type: ignore[arg-type,type-var]
-            assert row["fve_median"]["value"] == round(own["fve"].median(), 3)  # type: ignore[arg-type,type-var]
+            assert row["fve_mean"]["value"] == round(own["fve"].mean(), 3)
+            assert row["fve_median"]["value"] == round(own["fve"].median(), 3)
             assert row["fve_mean"]["low"] < row["fve_mean"]["value"] < row["fve_mean"]["high"]
             assert row["fve_missing"] == own["fve"].null_count()
             assert f"{row['fve_mean']['value']:.3f} [" in card

@@ -1,4 +1,4 @@
-"""``rules``: rewriting without a model, and honest about how little it changes."""
+"""``rules``: rewriting without a model, which says how little it changes."""
 
 from __future__ import annotations
 

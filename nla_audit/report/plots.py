@@ -26,7 +26,7 @@ _LONGEST_LABEL = 28
 _LABEL_LINE = 42
 #: More bars than this are thin, and their names slanted and small.
 _MOST_BARS = 16
-#: More bands than this blend into mud; whiskers stay readable.
+#: With more bands than this, none can be told from its neighbours; whiskers stay readable.
 _MOST_BANDS = 3
 
 

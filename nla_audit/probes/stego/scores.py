@@ -13,7 +13,7 @@ import polars as pl
 from nla_audit.completions import Source
 from nla_audit.errors import UserError
 from nla_audit.probes.stego.names import read_names
-from nla_audit.probes.stego.unchanged import FLOOR, OWN, REFERENCE, UNCHANGED, by_scores, by_texts
+from nla_audit.probes.stego.unchanged import ANOTHER, OWN, REFERENCE, UNCHANGED, by_scores, by_texts
 from nla_audit.readers import find_tables, joined, read_whole
 from nla_audit.schema import shown
 
@@ -233,12 +233,14 @@ def same_texts(scores: Scores, model: str) -> pl.DataFrame:
         return pl.DataFrame(schema={"variant": pl.String, "idx": pl.String})
     return (
         scores.rows.filter(
-            (pl.col("model") == model) & (pl.col("texts") == OWN) & (pl.col("changed") == 0)
-            & ~pl.col("variant").is_in([UNCHANGED, FLOOR])
+            (pl.col("model") == model)
+            & (pl.col("texts") == OWN)
+            & (pl.col("changed") == 0)
+            & ~pl.col("variant").is_in([UNCHANGED, ANOTHER])
         )
         .select("variant", "idx")
         .unique()
-    )  # fmt: skip
+    )
 
 
 def table_of(

@@ -204,8 +204,10 @@ def by_prefix(course: Course) -> Iterator[list[str]]:
         needed = tokens_to(curve, level)
         share = needed / usual if needed is not None and usual else None
         promised = share is not None and share <= OF_TOKENS and change.value >= -MOST_LOSS
+        extracted = float(course.completions.of(model)["extracted"].to_numpy().mean())
         yield [
             model,
+            f"{extracted:.0%}",
             f"{curve.mean_length():.1f}",
             *(f"{np.nanmean(at(curve, length)):.3f}" for length in LENGTHS),
             f"{np.nanmean(curve.full):.3f}",

@@ -106,6 +106,17 @@ class TestStages:
         row = stages.row(0, named=True)
         assert (row["texts"], row["said_first"], row["says_first"]) == (1, None, "cannot tell")
 
+    def test_a_model_whose_explanations_all_failed_has_no_prefixes(self, tmp_path: Path) -> None:
+        rows = [("a", "tokens", 1, 0.1), ("a", "tokens", 2, 0.2)]
+        schema = ["model", "unit", "length", "fve"]
+        pl.DataFrame(rows, schema=schema, orient="row").write_csv(tmp_path / "p.csv")
+        texts = [("a", idx, "a claim about one thing") for idx in range(30)]
+        texts += [("b", idx, None) for idx in range(30)]
+        frame = pl.DataFrame(texts, schema=["model", "idx", "explanation"], orient="row")
+        finding = multiscale(from_frame(frame), prefixes=str(tmp_path / "p.csv"), chain=("a,b",))
+        assert set(finding.headline) == {"a"}
+        assert finding.tables["stages"].select("stage", "texts").rows() == [("b", 0)]
+
     def test_options_of_texts_need_texts(self) -> None:
         curve = pl.DataFrame({"model": "m", "unit": "tokens", "length": [1, 2], "fve": [0.1, 0.2]})
         for option in ({"chain": ("m,n",)}, {"base_model": "x"}, {"pair": "x"}):
@@ -129,6 +140,16 @@ class TestRanks:
         assert found.rho.value == pytest.approx(by_scipy.statistic)
         assert found.p_value == pytest.approx(by_scipy.pvalue, abs=0.01)
         assert found.rho.low < found.rho.value < found.rho.high
+
+    def test_documents_are_drawn_together(self) -> None:
+        """Twins in one document make no interval narrower."""
+        one, other = np.random.default_rng(1).normal(size=(2, 60))
+        single = rank_correlation(one, other, np.arange(60), 0).rho
+        twins = rank_correlation(
+            np.repeat(one, 2), np.repeat(other, 2), np.repeat(np.arange(60), 2), 0
+        ).rho
+        assert twins.value == pytest.approx(single.value)
+        assert twins.high - twins.low == pytest.approx(single.high - single.low, rel=0.1)
 
     def test_what_does_not_vary_has_none(self) -> None:
         assert np.isnan(rank_correlation(np.ones(20), np.arange(20.0), np.arange(20), 0).rho.value)

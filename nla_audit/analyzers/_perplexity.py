@@ -16,7 +16,7 @@ import polars as pl
 from nla_audit.analyzers._prefix_texts import chosen_texts
 from nla_audit.completions import Completions
 from nla_audit.pairing import clusters, resampler
-from nla_audit.probes.transform_cards import generator_for, transforms
+from nla_audit.probes.transforming.cards import generator_for, transforms
 from nla_audit.stats import Interval, Resampler
 
 _TOKENS = (4, 8, 16, 32)

@@ -39,11 +39,13 @@ class RunLog:
         name: name of the run's folder (``p0.006``), made unique by folders above it.
         steps: one row a step.
         held_out: one row a held-out measurement.
+        path: the log.
     """
 
     name: str
     steps: pl.DataFrame
     held_out: pl.DataFrame
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def _read(path: Path, name: str) -> RunLog:
         name,
         pl.DataFrame(steps, infer_schema_length=None),
         pl.DataFrame(held_out, infer_schema_length=None),
+        path,
     )
 
 

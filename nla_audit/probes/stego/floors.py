@@ -39,7 +39,7 @@ from nla_audit.probes.stego.verdict import (
     Verdict,
     decide,
 )
-from nla_audit.probes.transform_cards import Transform
+from nla_audit.probes.transforming.cards import Transform
 from nla_audit.stats import Interval
 
 #: A control that carries less than this share of what the pair's own AR does is too weak.

@@ -23,7 +23,7 @@ from nla_audit.probes.stego.scores import (
     Scores,
     same_texts,
 )
-from nla_audit.probes.transform_cards import Transform
+from nla_audit.probes.transforming.cards import Transform
 from nla_audit.stats import Resampler, chance_corrected
 
 Floats = NDArray[np.float64]

@@ -13,10 +13,10 @@ from functools import lru_cache
 import numpy as np
 import polars as pl
 
-from nla_audit.probes.run import apply_transform
 from nla_audit.probes.stego.floors import Source, judged
 from nla_audit.probes.stego.verdict import CODE, QUOTED, Verdict
-from nla_audit.probes.transform_cards import transforms
+from nla_audit.probes.transforming.cards import transforms
+from nla_audit.probes.transforming.run import apply_transform
 from nla_audit.world.codes.hidden_codes import CODES, HiddenCode
 from nla_audit.world.codes.simulated_reader import (
     Perceived,

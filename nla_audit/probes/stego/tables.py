@@ -12,7 +12,7 @@ from nla_audit.probes.stego.floors import Judged
 from nla_audit.probes.stego.retention import ZERO, Floor
 from nla_audit.probes.stego.scores import ANOTHER, UNCHANGED, Scores, same_texts
 from nla_audit.probes.stego.verdict import CODE, NAMES, TOUCHED, Verdict
-from nla_audit.probes.transform_cards import Transform
+from nla_audit.probes.transforming.cards import Transform
 
 #: Variants that are no changes.
 _READ_AS_IS = (UNCHANGED, ANOTHER)

@@ -6,13 +6,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nla_audit.probes.run import apply_transform
 from nla_audit.probes.stego.fidelity import infidelities
 from nla_audit.probes.stego.finding import stego
 from nla_audit.probes.stego.kept_meaning import SIMILARITY_ERROR, loss_at_zero_change
 from nla_audit.probes.stego.meaning import with_meaning
 from nla_audit.probes.stego.scores import scores_from_frame
-from nla_audit.probes.transform_cards import transforms
+from nla_audit.probes.transforming.cards import transforms
+from nla_audit.probes.transforming.run import apply_transform
 from nla_audit.text.segmentation import Evidence, Habits
 from nla_audit.text.similarity import breaks_between
 from nla_audit.world.sweep.planted import PlantedModel, PlantedSweep, plant

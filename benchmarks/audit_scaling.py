@@ -74,7 +74,7 @@ def _peak_gigabytes() -> float:
 
 
 def _plant(path: str, rows: int) -> None:
-    from nla_audit.world.sweep.planted import DEFAULT_MODELS, plant_to_parquet  # noqa: PLC0415
+    from nla_audit.world.sweep.planted import DEFAULT_MODELS, plant_to_parquet
 
     activations = rows // len(DEFAULT_MODELS)
     plant_to_parquet(path, DEFAULT_MODELS, activations=activations, seed=0, reference="p0.0")
@@ -82,8 +82,8 @@ def _plant(path: str, rows: int) -> None:
 
 def _audit(path: str, out: str, connection: Connection) -> None:
     """Audit ``path``; send ``(step, seconds, peak)`` as each step ends, then the rows."""
-    from nla_audit.completions import load  # noqa: PLC0415  (imports count as reading)
-    from nla_audit.report.audit import run_audit  # noqa: PLC0415
+    from nla_audit.completions import load  # imports count as reading
+    from nla_audit.report.audit import run_audit
 
     began, current = time.perf_counter(), _READING
 

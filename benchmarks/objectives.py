@@ -82,7 +82,7 @@ def read_course(folder: Path) -> Course:
     ]
     finding = multiscale(
         table, prefixes=str(kept / "prefixes.parquet"), chain=chains,
-        base_model=str(folder / "target"),
+        base_model=str(folder / "target" / "model"),
     )  # fmt: skip
     return Course(
         folder=folder,
@@ -101,7 +101,7 @@ def read_course(folder: Path) -> Course:
 
 def _kept(path: Path, read: Callable[[], PrefixTable]) -> PrefixTable:
     if not path.is_file():
-        read().rows.write_parquet(path)
+        read().rows.drop("ar").write_parquet(path)  # one ruler only, which has no name here
     return read_prefixes([str(path)], reference=PLAIN)
 
 
@@ -204,8 +204,10 @@ def by_prefix(course: Course) -> Iterator[list[str]]:
         needed = tokens_to(curve, level)
         share = needed / usual if needed is not None and usual else None
         promised = share is not None and share <= OF_TOKENS and change.value >= -MOST_LOSS
+        extracted = float(course.completions.of(model)["extracted"].to_numpy().mean())
         yield [
             model,
+            f"{extracted:.0%}",
             f"{curve.mean_length():.1f}",
             *(f"{np.nanmean(at(curve, length)):.3f}" for length in LENGTHS),
             f"{np.nanmean(curve.full):.3f}",

@@ -93,7 +93,7 @@ def time_explain(
     verbalizer: Verbalizer, reconstructor: Reconstructor, given: Activations, folder: Path
 ) -> tuple[Timed, pl.DataFrame]:
     """Our ``explain``, whole."""
-    from nla_audit.checkpoint.load import Pair  # noqa: PLC0415
+    from nla_audit.checkpoint.load import Pair
 
     settings = ExplainSettings("ours", "ruler", max_new_tokens=MAX_NEW_TOKENS)
     with stopwatch(verbalizer.model, reconstructor.decoder) as elapsed:

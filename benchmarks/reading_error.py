@@ -168,11 +168,12 @@ def coverage_table(rates: pl.DataFrame) -> pl.DataFrame:
             pl.col("planted").first(),
             bias=error.mean(),
             sd=error.std(),
-            coverage=((pl.col("low") <= pl.col("planted")) & (pl.col("planted") <= pl.col("high")))
-            .mean(),
+            coverage=(
+                (pl.col("low") <= pl.col("planted")) & (pl.col("planted") <= pl.col("high"))
+            ).mean(),
             seeds=pl.len(),
         )
-    )  # fmt: skip
+    )
 
 
 def quantity_table(coverage: pl.DataFrame) -> pl.DataFrame:

@@ -146,8 +146,10 @@ def main() -> None:
     plain = load(ar=layout.warm_start / "ar").reconstructor
     assert plain is not None
     rows = dataset.held_out_rows(ACTIVATIONS)
-    print("| hidden in | verdict | channel | FVE | FVE of the other AR | costliest change | loses "
-          "| more than the controls |\n|---|---|---|--:|--:|---|--:|--:|")  # fmt: skip
+    print(
+        "| hidden in | verdict | channel | FVE | FVE of the other AR | costliest change | loses "
+        "| more than the controls |\n|---|---|---|--:|--:|---|--:|--:|"
+    )
     cases: dict[str, Code | None] = {"nothing": None, **{k: code for k, (_, code) in CODES.items()}}
     for name, code in cases.items():
         coded = dataset

@@ -1,7 +1,8 @@
 """Write the reference pages, which are made from the cards and recipes and not by hand.
 
-``python docs/make_reference.py [FOLDER]`` writes ``analyzers.md``, ``transforms.md`` and
-``recipes.md`` (``docs/reference`` by default). They are not committed: the code is what they say.
+``python docs/make_reference.py [FOLDER]`` writes ``analyzers.md``, ``probes.md``,
+``transforms.md`` and ``recipes.md`` (``docs/reference`` by default). They are not committed: the
+code is what they say.
 """
 
 from __future__ import annotations
@@ -12,15 +13,25 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from nla_audit.analyzers import registry
-from nla_audit.probes.transform_cards import Transform, transforms
+from nla_audit import analyzers, probes
+from nla_audit.findings import Card, Metric
+from nla_audit.probes.transforming.cards import Transform, transforms
 from nla_audit.train import grading, recipe
 
 
 def analyzers_page() -> str:
     """One section for each analyzer, from its card."""
-    lines = ["# Analyzers", "", "Made from the cards; `nla-audit NAME --help` says the same.", ""]
-    for card in registry().values():
+    return _cards_page("Analyzers", analyzers.registry().values())
+
+
+def probes_page() -> str:
+    """One section for each probe, from its card."""
+    return _cards_page("Probes", probes.registry().values())
+
+
+def _cards_page(title: str, cards: Iterable[Card]) -> str:
+    lines = [f"# {title}", "", "Made from the cards; `nla-audit NAME --help` says the same.", ""]
+    for card in cards:
         lines += [f"## {card.name}", "", card.question, ""]
         lines += [f"- Reads: {', '.join(f'`{name}`' for name in card.reads)}."]
         lines += [
@@ -28,14 +39,29 @@ def analyzers_page() -> str:
         ]
         lines += [f"- Unit: {card.unit}.", f"- Control: {card.control}."]
         lines += [f"- What a high value means: {card.high_means}.", ""]
+        numbers = [
+            (f"`{metric.name}`", metric.unit, metric.better, _meaning(metric))
+            for metric in card.metrics
+        ]
+        lines += [*_table(("number", "unit", "better", "meaning"), numbers), ""]
         options = [
-            (f"--{option.name.replace('_', '-')}", _default(option.default), option.help)
+            (
+                option.flag or f"--{option.name.replace('_', '-')}",
+                _default(option.default),
+                option.help,
+            )
             for option in card.options
         ]
         if options:
             lines += [*_table(("option", "default", "meaning"), options), ""]
         lines += ["```", card.example, "```", ""]
     return "\n".join(lines)
+
+
+def _meaning(metric: Metric) -> str:
+    chance = f"; `chance_{metric.name}`: the same by chance" if metric.chance else ""
+    needs = f"; with `{metric.needs}`" if metric.needs else ""
+    return f"{metric.meaning}{chance}{needs}"
 
 
 def transforms_page() -> str:
@@ -123,6 +149,7 @@ def _table(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[st
 
 PAGES: dict[str, Callable[[], str]] = {
     "analyzers.md": analyzers_page,
+    "probes.md": probes_page,
     "transforms.md": transforms_page,
     "recipes.md": recipes_page,
 }

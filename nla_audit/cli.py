@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from nla_audit import __version__
-from nla_audit.commands.listing import analyzer_names
+from nla_audit.commands.listing import analyzer_names, probe_names
 from nla_audit.errors import UserError
 from nla_audit.files import full_disk, only_run, real
 from nla_audit.interrupt import INTERRUPTED, end_in_time, leave
@@ -29,6 +29,10 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
     "audit": (
         "nla_audit.commands.audit:command",
         "Run every analyzer that the table allows and write a report.",
+    ),
+    "report": (
+        "nla_audit.commands.report:command",
+        "Render a report again from its findings.json.",
     ),
     "demo": (
         "nla_audit.commands.demo:command",
@@ -90,17 +94,18 @@ class _Commands(click.Group):
     """A group whose commands are imported when called, and listed without being imported."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*SUBCOMMANDS, *(name for name in analyzer_names() if name not in SUBCOMMANDS)]
+        derived = {**analyzer_names(), **probe_names()}
+        return [*SUBCOMMANDS, *(name for name in derived if name not in SUBCOMMANDS)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in SUBCOMMANDS:
             module, attribute = SUBCOMMANDS[cmd_name][0].split(":")
             command: click.Command = getattr(import_module(module), attribute)
             return command if cmd_name == _LOCKS_ITSELF else _alone(command)
-        from nla_audit.analyzers import registry  # noqa: PLC0415
-        from nla_audit.commands.analyze import command_for  # noqa: PLC0415  (keeps --help fast)
+        from nla_audit import analyzers, probes
+        from nla_audit.commands.analyze import command_for  # keeps --help fast
 
-        card = registry().get(cmd_name)
+        card = analyzers.registry().get(cmd_name) or probes.registry().get(cmd_name)
         if card is None:
             near = get_close_matches(cmd_name, self.list_commands(ctx), n=1)
             hint = f'did you mean "{near[0]}"?' if near else "nla-audit --help lists all"
@@ -113,6 +118,9 @@ class _Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in SUBCOMMANDS.items()])
         with formatter.section("Analyzers"):
             formatter.write_dl(list(analyzer_names().items()))
+        if probe_names():
+            with formatter.section("Probes"):
+                formatter.write_dl(list(probe_names().items()))
 
 
 def _alone(command: click.Command) -> click.Command:

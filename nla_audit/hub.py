@@ -117,7 +117,7 @@ def find_files(
 def _in_folder(
     repository: str, revision: str | None, folder: str, suffixes: tuple[str, ...]
 ) -> list[str]:
-    from huggingface_hub.hf_api import RepoFile  # noqa: PLC0415
+    from huggingface_hub.hf_api import RepoFile
 
     found: list[str] = []
     folders = [folder]
@@ -171,7 +171,7 @@ def endpoint() -> str:
 
 def api() -> Any:
     """huggingface_hub's client for :func:`endpoint`, as the environment has it now."""
-    from huggingface_hub import HfApi  # noqa: PLC0415  (slow to import, and seldom needed)
+    from huggingface_hub import HfApi  # slow to import, and seldom needed
 
     return HfApi(endpoint=endpoint())
 
@@ -204,7 +204,7 @@ def explained(name: str, kind: str, *, bars: bool = False) -> Iterator[None]:
 
 @contextmanager
 def _quiet(bars: bool) -> Iterator[None]:
-    from huggingface_hub import utils  # noqa: PLC0415
+    from huggingface_hub import utils
 
     verbosity, had_no_bars = utils.logging.get_verbosity(), utils.are_progress_bars_disabled()
     utils.logging.set_verbosity_error()
@@ -220,7 +220,7 @@ def _quiet(bars: bool) -> Iterator[None]:
 
 def _explain(error: Exception, kind: str) -> str | None:
     """What went wrong and what to do; ``None`` for an error that the user did not cause."""
-    from huggingface_hub import errors  # noqa: PLC0415
+    from huggingface_hub import errors
 
     unreachable = (
         f"{endpoint()} cannot be reached and the files are not in the local cache: check the "

@@ -123,7 +123,7 @@ def _be_the_copy(work: Callable[[], Any], writing: int, cpu_seconds: float) -> N
 
 
 def _set_limits(cpu_seconds: float) -> None:
-    import resource  # noqa: PLC0415  (not on Windows)
+    import resource  # not on Windows
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits
     signal.signal(signal.SIGPROF, signal.SIG_DFL)  # which ends the process, also in native code

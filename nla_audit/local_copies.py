@@ -88,7 +88,7 @@ def _zstd_pieces(packed: IO[bytes]) -> Iterator[bytes]:
         EOFError: the last frame is not whole.
         ValueError: the bytes are damaged.
     """
-    import zstandard  # noqa: PLC0415  (seldom needed)
+    import zstandard  # seldom needed
 
     frame = None
     while part := packed.read(_ZSTD_PART):

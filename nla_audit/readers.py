@@ -123,7 +123,16 @@ def read_frame(path: str | Path, *, lower_case: bool = False) -> pl.DataFrame:
     Raises:
         UserError: it cannot be read, or its files do not fit together.
     """
-    frames = [read_whole(table, lower_case=lower_case)[0] for table in find_tables([path])]
+    tables = find_tables([path])
+    return joined([read_whole(table, lower_case=lower_case)[0] for table in tables], path)
+
+
+def joined(frames: Sequence[pl.DataFrame], path: str | Path) -> pl.DataFrame:
+    """The tables at ``path`` as one.
+
+    Raises:
+        UserError: they do not fit together.
+    """
     try:
         return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
     except POLARS_ERRORS as error:

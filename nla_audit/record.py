@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import nla_audit
+from nla_audit.unicode_form import well_formed
 
 #: The packages whose version can change a number or a picture of an analysis of tables.
 ANALYSIS = ("polars", "numpy", "scipy", "scikit-learn", "matplotlib")
@@ -75,7 +76,9 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, set | frozenset):
         return sorted(plain(item) for item in value)
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return well_formed(str(value))
 
 
 def _git(root: Path, *arguments: str) -> str:

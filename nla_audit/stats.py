@@ -321,7 +321,7 @@ def _least_rate(events: float) -> float:
     Wilson's interval is too short at the near end where one to three things were seen (Brown, Cai
     & DasGupta 2001, "Interval estimation for a binomial proportion").
     """
-    from scipy.special import gammaincinv  # noqa: PLC0415  (keeps the import of this module light)
+    from scipy.special import gammaincinv  # keeps the import of this module light
 
     is_few = 0 < events < _FEW_EVENTS
     return float(gammaincinv(events, 1 - CONFIDENCE)) if is_few else np.inf
@@ -373,14 +373,14 @@ def benjamini_hochberg(p_values: ArrayLike) -> Floats:
 
     NaN stays NaN and does not count as a test.
     """
+    from scipy.stats import false_discovery_control  # slow to import
+
     p = np.asarray(p_values, dtype=np.float64)
     adjusted = np.full(p.shape, np.nan)
     known = np.flatnonzero(~np.isnan(p))
     if len(known) == 0:
         return adjusted
-    order = known[np.argsort(p[known], kind="stable")]
-    scaled = p[order] * len(order) / np.arange(1, len(order) + 1)
-    adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    adjusted[known] = false_discovery_control(p[known])
     return adjusted
 
 
@@ -416,7 +416,7 @@ def clustered_regression(outcome: Floats, features: Floats, clusters: ArrayLike)
 
     Features that never vary get NaN.
     """
-    from scipy.special import ndtr  # noqa: PLC0415  (keeps the import of this module light)
+    from scipy.special import ndtr  # keeps the import of this module light
 
     labels, codes = np.unique(np.asarray(clusters), return_inverse=True)
     n, p = features.shape

@@ -30,3 +30,8 @@ def half_pair(text: str) -> int | None:
     except UnicodeEncodeError as error:
         return error.start
     return None
+
+
+def well_formed(text: str) -> str:
+    """``text`` as it can be written: half characters (of a file's odd name) by their number."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -7,12 +7,17 @@ import re
 import polars as pl
 
 from nla_audit.completions import Completions, from_frame
-from nla_audit.findings import Card, Figure, Finding
+from nla_audit.findings import Card, Figure, Finding, Metric
 
 #: Looks like markup, and would run if a renderer let it.
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=alert(1)> & </script>"
 #: A sentence; the point in a model's name does not end it.
 SENTENCE = re.compile(r"\S.*?\.(?=\s|$)")
+METRICS = (
+    Metric("fve_mean", "FVE", "higher", "mean FVE"),
+    Metric("token_saving", "tokens", "higher", "tokens saved", interval=False),
+    Metric("extraction_rate", "share", "higher", "share that could be read", interval=False),
+)
 MODELS = ("base", "p0.0", "p0.001", "p0.002", "p0.006", "p0.015", "p0.03")
 
 
@@ -104,6 +109,7 @@ def finding(name: str = "frontier") -> Finding:
         ],
         parameters={"seed": 0},
         private_tables=frozenset({"quotes"}),
+        metrics=METRICS,
     )  # fmt: skip
 
 
@@ -116,7 +122,12 @@ def card(name: str = "frontier", *, reads: tuple[str, ...] = (), figures: int = 
         answer.parameters["seed"] = seed
         return answer
 
-    return Card(name, "?", reads, {}, "activation", "chance", "more", f"nla-audit {name}", run)
+    def signed(table: Completions, *, seed: int = 0) -> Finding:
+        return made.sign(run(table, seed=seed))
+
+    example = f"nla-audit {name}"
+    made = Card(name, "?", reads, {}, "activation", "chance", "more", example, signed, METRICS)
+    return made
 
 
 def fate_spans(table: Completions, *, seed: int = 0) -> pl.DataFrame:

@@ -17,7 +17,7 @@ from nla_audit.analyzers import registry
 from nla_audit.commands.listing import analyzer_names
 from nla_audit.completions import Completions
 from nla_audit.errors import first_line
-from nla_audit.findings import Finding, Option, analyzer
+from nla_audit.findings import Finding, Metric, Option, analyzer
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,6 +36,7 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> None:
         control="none",
         high_means="many",
         example="nla-audit probe t.parquet",
+        metrics=(Metric("n", "count", "neither", "explanations", interval=False),),
         options=(
             Option("words", str, (), "Words to count.", multiple=True),
             Option("side", str, "left", "Which side.", choices=("left", "right")),
@@ -353,7 +354,7 @@ class TestCommands:
         assert cli.run(["probe", str(path), "--out", str(tmp_path / "out")]) == 0
         assert "36 explanations." in capsys.readouterr().out
         names = sorted(entry.name for entry in (tmp_path / "out").iterdir())
-        assert names == ["probe.json", "probe.record.json"]
+        assert names == ["probe.html", "probe.json", "probe.md", "probe.record.json"]
 
     def test_card_is_the_help(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert cli.run(["probe", "--help"]) == 0

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
 import polars as pl
@@ -415,7 +416,7 @@ def write(frame: pl.DataFrame, path: Path) -> None:
 class _Hub(BaseHTTPRequestHandler):
     """As much of the Hub's HTTP as reading a data set takes, for one public repository."""
 
-    files: dict[str, bytes] = {}  # noqa: RUF012  (set by the fixture)
+    files: ClassVar[dict[str, bytes]] = {}
     commit = "c0ffee" + "0" * 34
 
     def log_message(self, format: str, *args: object) -> None:

@@ -9,47 +9,32 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from click.testing import CliRunner
+from polars.testing import assert_frame_equal
 
 from nla_audit import cli
 from nla_audit.analyzers import registry
+from nla_audit.commands.analyze import command_for
 from nla_audit.commands.listing import analyzer_names
 from nla_audit.commands.seed_option import SEED
 from nla_audit.completions import from_frame
 from nla_audit.errors import UserError
 from nla_audit.findings import Finding
 from nla_audit.report.audit import run_audit
+from nla_audit.report.contents import of_one_finding, ready, report_json
 from nla_audit.report.figures import with_reasons
+from nla_audit.report.stored import read_report
 from nla_audit.stats import MIN_CLUSTERS
 from nla_audit.world.sweep.planted import PlantedModel, plant
+from tests.declared import absent, undeclared
 
-#: The metrics by which findings are quoted; other programs read them by these names.
-HEADLINE = {
-    "frontier": (
-        "mean_tokens mean_content_tokens mean_overhead_tokens fve_mean fve_median extraction_rate "
-        "empty_rate token_saving fve_change"
-    ),
-    "drop-analysis": "claims_retained chance_match",
-    "rewording": "saving_tokens omission_share rewording_share addition_share overhead_share",
-    "tail": (
-        "is_nothing_but_tail_rate is_nothing_but_tail_strict_rate ends_with_tail_rate "
-        "holds_tail_rate chance_holds_tail_rate holds_last_word_rate tail_word_share "
-        "self_repetition_rate rows_with_source"
-    ),
-    "faithfulness": (
-        "quotes_per_explanation verbatim_quote_rate unsupported_name_rate unsupported_number_rate"
-    ),
-    "multiscale": (
-        "tokens_to_fve_0 tokens_to_fve_half tokens_to_80_percent area peak_fve peak_tokens "
-        "full_fve full_tokens"
-    ),
-    "calibrate": "n retained_bias retained_coverage drop_power drop_false_alarms",
-}
 #: Of whom a finding speaks, where not of each model.
 SUBJECTS = {"calibrate": "two samples of p0.0"}
 ANALYZERS = sorted(analyzer_names())
@@ -139,7 +124,6 @@ def intervals(finding: Finding) -> list[str]:
 
 def test_every_listed_analyzer_is_registered_under_its_name() -> None:
     assert sorted(set(registry()) & set(ANALYZERS)) == ANALYZERS
-    assert set(HEADLINE) <= set(ANALYZERS)
 
 
 @each_analyzer
@@ -167,15 +151,46 @@ def test_whole_table(name: str, whole: dict[str, Finding]) -> None:
 
 
 @each_analyzer
-def test_headline_has_the_metrics_that_other_programs_read(
+def test_a_number_is_in_the_headline_if_and_only_if_the_card_declares_it(
     name: str, whole: dict[str, Finding]
 ) -> None:
-    summary = plain(whole[name])["headline"][SUBJECTS.get(name, "p0.03")]
-    for metric in HEADLINE.get(name, "").split():
-        assert metric in summary, metric
-        # Counts (of rows, of trials gone wrong) are exact, all else is an estimate.
-        if metric != "rows_with_source" and name != "calibrate":
-            assert {f"{metric}_low", f"{metric}_high"} <= set(summary), metric
+    card, finding = registry()[name], whole[name]
+    assert finding.metrics == card.metrics
+    assert undeclared(finding) == []
+    assert absent(finding, [metric for metric in card.metrics if not metric.needs]) == []
+    columns = {column for table in finding.tables.values() for column in table.columns}
+    assert set(card.columns) - columns == set()
+    bare = replace(card, metrics=card.metrics[1:])
+    with pytest.raises(ValueError, match="not declared on the card: "):
+        bare.sign(finding)
+
+
+@each_analyzer
+def test_a_finding_is_read_again_from_its_json_as_it_was(
+    name: str, whole: dict[str, Finding], tmp_path: Path
+) -> None:
+    finding = ready(whole[name])
+    record = {"arguments": {}, "seed": 0, "versions": {}, "commit": None, "tables": []}
+    report = of_one_finding(finding, length_penalties={"p0.0": 0.0}, record=record, what={})
+    (tmp_path / "f.json").write_text(report_json(report))
+    again = read_report(tmp_path / "f.json")
+    (read,) = again.findings
+    for field in fields(finding):
+        if field.name != "tables":
+            assert getattr(read, field.name) == getattr(finding, field.name), field.name
+    assert list(read.tables) == list(finding.tables)
+    for table, frame in finding.tables.items():
+        assert_frame_equal(read.tables[table], frame)
+    assert report_json(again) == report_json(report)
+
+
+@each_analyzer
+def test_help_says_what_every_number_is(name: str) -> None:
+    card = registry()[name]
+    text = " ".join(CliRunner().invoke(command_for(card), ["--help"]).output.split())
+    for metric in card.metrics:
+        assert f"{metric.name}: {metric.meaning} ({metric.unit}" in text
+        assert not metric.meaning.endswith(".")
 
 
 def test_retention_is_given_by_kind_and_by_item(whole: dict[str, Finding]) -> None:

@@ -14,14 +14,17 @@ import polars as pl
 import pytest
 from click.testing import CliRunner
 
-from nla_audit import analyzers, findings
+from nla_audit import analyzers, findings, probes
 from nla_audit.checkpoint import formats
 from nla_audit.commands.analyze import command_for
+from nla_audit.commands.listing import probe_names
 from nla_audit.completions import from_frame
 from nla_audit.nla.fve import measure_baselines
-from nla_audit.probes import transform_cards, transforms
-from nla_audit.probes.preservation import broken_promises
+from nla_audit.probes import transforms
+from nla_audit.probes.transforming import cards as transform_cards
+from nla_audit.probes.transforming.preservation import broken_promises
 from nla_audit.train import grading, gradings, rewards
+from tests.declared import absent, undeclared
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -38,9 +41,15 @@ def _block(page: str, language: str = "python") -> str:
 @pytest.fixture
 def adopt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Adopt]:
     """Puts a page's file into a package as if it lay in its folder; afterwards all is undone."""
-    for every in (analyzers.registry, transform_cards.transforms, grading.cards):
+    for every in (analyzers.registry, probes.registry, transform_cards.transforms, grading.cards):
         every()  # what is imported only now would be forgotten below, and not imported again
-    known = (findings._REGISTRY, transform_cards._REGISTRY, grading._KINDS, grading._CARDS)
+    known = (
+        findings._REGISTRY,
+        findings._PROBES,
+        transform_cards._REGISTRY,
+        grading._KINDS,
+        grading._CARDS,
+    )
     before = [dict(registry) for registry in known]
     modules = set(sys.modules)
 
@@ -84,6 +93,7 @@ def test_an_analyzer_is_one_file(adopt: Adopt) -> None:
     assert 0.5 < (finding.headline["p0.0"]["share_low"] or 0.0) < 1.0  # of 12 activations
     help_text = CliRunner().invoke(command_for(card), ["--help"]).output
     assert "hold a question mark" in help_text
+    assert undeclared(finding) == absent(finding, card.metrics) == []
 
 
 def test_a_transform_is_one_file(adopt: Adopt) -> None:
@@ -132,7 +142,7 @@ def test_a_grading_is_one_file(adopt: Adopt) -> None:
         def texts(self, places: list[tuple[int, int]]) -> list[str]:
             return [f"row {row} up to {stop}" for row, stop in places]
 
-    ends = made.ends(Responses(), 0.01)  # type: ignore[arg-type]  (all that this grading asks of it)
+    ends = made.ends(Responses(), 0.01)  # all that this grading asks of it
     assert ends.stops.tolist() == [[3, 5], [1, 2]]
     assert ends.texts[1] == ["row 1 up to 1", "row 1 up to 2"]
     assert ends.weights.tolist() == [[0.5, 1.0]] * 2
@@ -148,8 +158,10 @@ class _OrderedReader:
 
 
 def test_an_ar_question_is_one_file(adopt: Adopt, monkeypatch: pytest.MonkeyPatch) -> None:
-    adopt(analyzers, "ar_question")
-    card = analyzers.registry()["backwards"]
+    adopt(probes, "ar_question")
+    assert probe_names()["backwards"] == "What does it cost to read an explanation backwards?"
+    assert "backwards" not in analyzers.registry()
+    card = probes.registry()["backwards"]
     assert {option.name for option in card.options} == {"pair", "activations"}
     vectors = {idx: np.array([1.0, idx / 12], dtype=np.float32) for idx in range(12)}
     ruler = SimpleNamespace(
@@ -157,9 +169,10 @@ def test_an_ar_question_is_one_file(adopt: Adopt, monkeypatch: pytest.MonkeyPatc
         vectors=vectors,
         baselines=measure_baselines(np.stack(list(vectors.values())), None),
     )
-    module = sys.modules["nla_audit.analyzers.backwards"]
+    module = sys.modules["nla_audit.probes.backwards"]
     monkeypatch.setattr(module, "open_ruler", lambda *_: ruler)
     finding = card.run(from_frame(_table()), pair="P", activations="A")
+    assert undeclared(finding) == absent(finding, card.metrics) == []
     assert finding.headline["p0.0"]["loss"] == pytest.approx(0.5)
     assert finding.headline["p0.01"]["loss_low"] == pytest.approx(0.5)
     # Only the control says that this is the AR's taste.
@@ -206,6 +219,19 @@ def test_every_page_about_adding_is_tried() -> None:
     assert {path.stem for path in (DOCS / "adding").glob("*.md")} == tried
 
 
+def test_what_adding_costs_is_what_the_examples_change() -> None:
+    table = (DOCS / "index.md").read_text(encoding="utf-8")
+    said = dict(re.findall(r"^\| \[[^]]+\]\(adding/(\w+)\.md\)[^|]*\| (\d+) \|", table, re.M))
+    changed = {}
+    for path in (DOCS / "adding").glob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        files = re.findall(
+            r"^(?:```python\n# (?:appended to )?|--- )(nla_audit/\S+\.py)$", text, re.M
+        )
+        changed[path.stem] = str(len(set(files)))
+    assert said == changed
+
+
 def test_the_reference_is_whole(tmp_path: Path) -> None:
     spec = importlib.util.spec_from_file_location("make_reference", DOCS / "make_reference.py")
     assert spec is not None
@@ -216,6 +242,14 @@ def test_the_reference_is_whole(tmp_path: Path) -> None:
     pages = {name: (tmp_path / name).read_text(encoding="utf-8") for name in made.PAGES}
     for name, card in analyzers.registry().items():
         assert f"## {name}\n\n{card.question}" in pages["analyzers.md"]
+        for metric in card.metrics:
+            assert f"| `{metric.name}` | {metric.unit} |" in pages["analyzers.md"]
+    for name, card in probes.registry().items():
+        assert f"## {name}\n\n{card.question}" in pages["probes.md"]
+        for option in card.options:
+            assert (
+                f"| {option.flag or '--' + option.name.replace('_', '-')} |" in pages["probes.md"]
+            )
     for name in transform_cards.transforms():
         assert f"\n| {name} |" in pages["transforms.md"]
     for kind in grading.cards():

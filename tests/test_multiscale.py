@@ -19,6 +19,7 @@ from nla_audit.errors import UserError
 from nla_audit.findings import Finding
 from nla_audit.prefix_table import prefixes_from_frame, read_prefixes
 from nla_audit.world.sweep.curves import PlantedCurve, plant_curves
+from tests.declared import absent
 
 #: model → (to FVE 0, to 0.5, peak FVE, peak tokens, full FVE, full tokens) of the published means.
 PUBLISHED = {
@@ -56,8 +57,8 @@ def printed(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     if not path.is_dir():
         pytest.skip("no published curves beside the repository")
     assert cli.run(["multiscale", str(path), "--out", str(out)]) == 0
-    assert (out / "multiscale-curves.svg").exists()
-    found: dict = json.loads((out / "multiscale.json").read_text())
+    assert (out / "figures" / "multiscale-curves.svg").exists()
+    found: dict = json.loads((out / "multiscale.json").read_text())["findings"][0]
     return found
 
 
@@ -152,6 +153,11 @@ class TestRule:
         assert numbers["full_fve"] is None
         assert numbers["full_tokens"] is None
         assert "(0.400), but none of its texts was read to its end." in finding.verdict
+
+    def test_numbers_of_curves_are_there_as_declared(self) -> None:
+        finding = run(plant_curves(CURVES[:2], activations=12, seed=0).table)
+        own = [m for m in finding.metrics if m.needs in ("", "--prefixes or --pair")]
+        assert absent(finding, own) == []
 
     def test_samples_are_one_activation(self) -> None:
         planted = plant_curves(CURVES[:1], activations=12, seed=0)

@@ -15,7 +15,7 @@ from nla_audit.analyzers._multiscale_verdict import CANNOT_TELL
 from nla_audit.analyzers._needs import ADAPTS, AGAINST, HARDLY, _needs, lengths_and_needs
 from nla_audit.analyzers._order import NO_FALL, order_of_worth
 from nla_audit.analyzers._ranks import rank_correlation, ranks, spearman
-from nla_audit.analyzers._stages import ALL, NONE, SOME, first_parts, links_named, stages_of
+from nla_audit.analyzers._stages import ALL, NONE, SOME, _cut, first_parts, links_named, stages_of
 from nla_audit.completions import Completions, from_frame
 from nla_audit.errors import UserError
 from nla_audit.findings import Finding
@@ -75,6 +75,21 @@ class TestStages:
         table = _table(rows)
         assert first_parts(table, "a", "b") == {0: len("uno dos tres"), 1: len("uno"), 3: 0}
 
+    def test_a_successor_is_read_beside_another_sample(self) -> None:
+        """Models that draw with the same numbers say nearly the same in samples of one number."""
+        rows = [
+            (model, idx, sample, f"{sample} claim number {idx} of a long list of claims")
+            for model in ("a", "b")
+            for idx in range(30)
+            for sample in (0, 1)
+        ]
+        frame = pl.DataFrame(rows, schema=["model", "idx", "sample", "explanation"], orient="row")
+        assert {(cut.key.sample, cut.before[0], cut.first[0]) for cut in _cut(
+            from_frame(frame), "a", "b"
+        )} == {(0, "0", "1"), (1, "1", "0")}  # fmt: skip
+        one = frame.filter((pl.col("model") == "b") | (pl.col("sample") == 0))
+        assert len(list(_cut(from_frame(one), "a", "b"))) == 30, "each text is read beside one"
+
     @pytest.mark.parametrize("chain", ["a", "a,a", "a,nobody", ""])
     def test_what_is_no_chain_is_refused(self, chain: str) -> None:
         with pytest.raises(UserError, match="--chain"):
@@ -90,6 +105,17 @@ class TestStages:
         ).tables["stages"]
         row = stages.row(0, named=True)
         assert (row["texts"], row["said_first"], row["says_first"]) == (1, None, "cannot tell")
+
+    def test_a_model_whose_explanations_all_failed_has_no_prefixes(self, tmp_path: Path) -> None:
+        rows = [("a", "tokens", 1, 0.1), ("a", "tokens", 2, 0.2)]
+        schema = ["model", "unit", "length", "fve"]
+        pl.DataFrame(rows, schema=schema, orient="row").write_csv(tmp_path / "p.csv")
+        texts = [("a", idx, "a claim about one thing") for idx in range(30)]
+        texts += [("b", idx, None) for idx in range(30)]
+        frame = pl.DataFrame(texts, schema=["model", "idx", "explanation"], orient="row")
+        finding = multiscale(from_frame(frame), prefixes=str(tmp_path / "p.csv"), chain=("a,b",))
+        assert set(finding.headline) == {"a"}
+        assert finding.tables["stages"].select("stage", "texts").rows() == [("b", 0)]
 
     def test_options_of_texts_need_texts(self) -> None:
         curve = pl.DataFrame({"model": "m", "unit": "tokens", "length": [1, 2], "fve": [0.1, 0.2]})
@@ -114,6 +140,16 @@ class TestRanks:
         assert found.rho.value == pytest.approx(by_scipy.statistic)
         assert found.p_value == pytest.approx(by_scipy.pvalue, abs=0.01)
         assert found.rho.low < found.rho.value < found.rho.high
+
+    def test_documents_are_drawn_together(self) -> None:
+        """Twins in one document make no interval narrower."""
+        one, other = np.random.default_rng(1).normal(size=(2, 60))
+        single = rank_correlation(one, other, np.arange(60), 0).rho
+        twins = rank_correlation(
+            np.repeat(one, 2), np.repeat(other, 2), np.repeat(np.arange(60), 2), 0
+        ).rho
+        assert twins.value == pytest.approx(single.value)
+        assert twins.high - twins.low == pytest.approx(single.high - single.low, rel=0.1)
 
     def test_what_does_not_vary_has_none(self) -> None:
         assert np.isnan(rank_correlation(np.ones(20), np.arange(20.0), np.arange(20), 0).rho.value)
@@ -193,10 +229,10 @@ class TestOrder:
 
 
 def test_perplexity_is_that_of_the_base_model(tmp_path: Path) -> None:
-    from transformers import AutoModelForCausalLM, LlamaConfig  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from nla_audit.nla.likelihood import token_losses  # noqa: PLC0415
-    from tests.pairs import tiny  # noqa: PLC0415
+    from nla_audit.nla.likelihood import token_losses
+    from tests.pairs import tiny
 
     tokenizer = tiny.make_tokenizer(bos=True)
     torch.manual_seed(0)

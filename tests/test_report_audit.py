@@ -19,7 +19,7 @@ from nla_audit.findings import Card, Finding
 from nla_audit.report import audit
 from nla_audit.report.audit import run_audit
 from nla_audit.report.colours import ModelColours
-from nla_audit.report.viewer import choose_activations, viewer_data
+from nla_audit.report.viewer import choose_activations, coloured, viewer_data
 from tests import report_samples as samples
 
 
@@ -70,7 +70,7 @@ def test_everything_is_written_and_listed(tmp_path: Path) -> None:
     assert [finding.parameters["seed"] for finding in result.findings] == [3]
     assert result.left_out == {"steps": "the table has no column step"}
     written = json.loads((tmp_path / "out/findings.json").read_text())
-    assert written["version"] == 1
+    assert written["version"] == 2
     assert written["left_out"] == result.left_out
     assert written["record"]["seed"] == 3
     assert [part["analyzer"] for part in written["findings"]] == ["frontier"]
@@ -239,7 +239,7 @@ def test_a_folder_that_cannot_take_the_report_is_refused_before_the_analysis(
     prepare(out)
     before = sorted(tmp_path.rglob("*"))
     ran: list[str] = []
-    cards["odd"] = analyzer(lambda table: ran.append("odd") or samples.finding("odd"))  # type: ignore[func-returns-value]
+    cards["odd"] = analyzer(lambda table: ran.append("odd") or samples.finding("odd"))
     with pytest.raises(UserError) as caught:
         run_audit(samples.completions(), out, seed=0)
     assert str(out) in str(caught.value)
@@ -282,7 +282,7 @@ def test_the_record_holds_what_a_repetition_needs(tmp_path: Path) -> None:
 def _viewer(table: Completions, fates: pl.DataFrame | None = None) -> dict[str, Any]:
     chosen, _ = choose_activations(table, seed=0)
     colours = ModelColours.of(table.models, table.length_penalties)
-    return viewer_data(table, chosen, fates, colours)
+    return coloured(viewer_data(table, chosen, fates), colours)
 
 
 def test_the_viewer_tells_failed_empty_and_unsampled_apart() -> None:

@@ -11,13 +11,14 @@ import pytest
 
 from nla_audit.report import audit
 from nla_audit.report.audit import run_audit
-from nla_audit.report.probe import write_probe
+from nla_audit.report.single import write_probe
 from tests import report_samples as samples
 from tests.test_report_probe import RECORD as PROBE_RECORD
 from tests.test_report_probe import probe_finding
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 
+# Behind the line that skips these tests where there is no selenium.
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
@@ -306,7 +307,7 @@ def test_the_probes_report_shows_before_and_after(browser: Any, tmp_path: Path, 
     size = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
-        browser.get(next(file for file in files if file.name == "report.html").as_uri())
+        browser.get(next(file for file in files if file.name == "stego.html").as_uri())
         spare = browser.execute_script("return innerWidth - document.documentElement.scrollWidth")
         summary = browser.find_element(By.CSS_SELECTOR, "details.examples summary")
         browser.execute_script("arguments[0].click()", summary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import Path
@@ -16,12 +17,12 @@ from nla_audit.findings import Figure, Finding
 from nla_audit.probes.stego.examples import chosen_examples
 from nla_audit.probes.stego.finding import stego
 from nla_audit.probes.stego.scores import scores_from_frame
-from nla_audit.probes.transform_cards import transforms
+from nla_audit.probes.transforming.cards import transforms
 from nla_audit.record import ANALYSIS, run_record
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.examples import Piece, differences, joined, print_examples
 from nla_audit.report.plots import bar
-from nla_audit.report.probe import write_probe
+from nla_audit.report.single import by_penalty, write_probe
 
 N = 12
 HOSTILE = "<script>alert(1)</script> a **bold** [link](http://example.invalid) \x1b[31mred"
@@ -87,17 +88,20 @@ def test_what_nobody_sees_is_shown_and_what_is_unrelated_is_not_compared():
 @pytest.mark.parametrize("models", [("p0.0",), ("p0.0", "p0.03")])
 def test_the_report_is_whole_and_harmless(tmp_path: Path, models: tuple[str, ...]):
     finding = probe_finding(models)
-    files = write_probe(finding, tmp_path / "out", record=RECORD, what={"Paraphraser": "rules"})
+    files = write_probe(
+        finding, tmp_path / "out", record=RECORD, what={"Paraphraser": "rules"},
+        length_penalties=by_penalty(models),
+    )  # fmt: skip
     names = {str(file.relative_to(tmp_path / "out")) for file in files}
-    assert {"report.html", "report.md", "stego.json", "stego.record.json",
+    assert {"stego.html", "stego.md", "stego.json", "stego.record.json",
             "figures/stego-retention.png", "figures/stego-channels.svg"} <= names  # fmt: skip
-    page = (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "stego.html").read_text()
     assert finding.verdict.split(" (")[0] in page
     assert page.index("verdicts") < page.index("Before and after")
     assert "<ins>" in page
     assert "<script>alert" not in page
     assert "&lt;" in page  # the text is there, as text
-    text = (tmp_path / "out" / "report.md").read_text()
+    text = (tmp_path / "out" / "stego.md").read_text()
     assert "](http://example.invalid)" not in re.sub(r"\\\]", "", text)
     assert "\x1b" not in page + text
     assert "Median loss".lower() in text
@@ -119,7 +123,7 @@ def test_the_same_finding_gives_the_same_bytes_and_other_files_stay(tmp_path: Pa
 
 
 def test_the_terminal_shows_the_largest_loss():
-    console = Console(width=100, record=True, color_system=None, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=100, record=True, color_system=None, file=io.StringIO())
     print_examples(chosen_examples(_scored(), ar="own"), ["paraphrase", "zero_width"], console)
     shown = console.export_text()
     assert "activation 11" in shown

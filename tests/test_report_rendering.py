@@ -6,6 +6,7 @@ import io
 import json
 import re
 import time
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import polars as pl
@@ -20,7 +21,7 @@ from nla_audit.findings import Figure
 from nla_audit.report.colours import NEUTRAL, ModelColours
 from nla_audit.report.escape import markdown_text, safe_text, script_json
 from nla_audit.report.figures import render_figure, render_figures
-from nla_audit.report.tables import display, headline_table, label
+from nla_audit.report.tables import display, frame_table, headline_table, label
 from nla_audit.report.terminal import print_finding
 from tests import report_samples as samples
 
@@ -98,10 +99,21 @@ def test_missing_is_a_dash_and_shares_are_percent() -> None:
         {"model": "a", "empty_rate": 0.5, "empty_rate_low": 0.25, "empty_rate_high": 0.75},
         {"model": "b", "empty_rate": None, "empty_rate_low": None, "empty_rate_high": None},
     ]
-    table = display(records, list(records[0]))
+    table = display(records, list(records[0]), {"empty_rate": "share"}.get)
     assert [column.label for column in table.columns] == ["model", "empty rate"]
     assert [row[1].line for row in table.rows] == ["50.0% [25.0, 75.0]", "–"]
     assert table.rows[1][1].sort is None
+
+
+def test_percent_is_declared_and_not_guessed_from_a_name() -> None:
+    finding = samples.finding()
+    assert headline_table(finding).rows[0][3].line == "100.0%"
+    bare = replace(finding, metrics=())
+    assert headline_table(bare).rows[0][3].line == "1.00"
+    table = finding.tables["by_kind"]
+    assert frame_table(table, finding.unit_of).rows[0][2].text == "0.900"
+    finding = replace(finding, columns={"retained": "share"})
+    assert frame_table(table, finding.unit_of).rows[0][2].text == "90.0%"
 
 
 def test_identifiers_and_penalties_are_not_rounded() -> None:
@@ -213,7 +225,7 @@ def test_models_keep_one_colour_by_length_penalty() -> None:
 def test_figures_of_private_tables_need_texts() -> None:
     finding = samples.finding()
     finding.private_tables = frozenset({"by_kind"})
-    names = [rendered.figure.name for rendered in render_figures(finding, COLOURS, texts=False)]
+    names = [rendered.figure.name for rendered in render_figures(finding.without_texts(), COLOURS)]
     assert names == ["line", "bar", "scatter"]
 
 

@@ -304,12 +304,14 @@ def recount_tail(verdict: str, raw: pl.DataFrame, reference: str = "p0.0") -> se
     counts: dict[str, Callable[[dict, int], tuple[int, int]]] = {
         "words": recent,
         "are nothing but the tail of their input": lambda row, idx: (
-            int(is_tail(row["explanation"], sources[idx])), 1
+            int(is_tail(row["explanation"], sources[idx])),
+            1,
         ),
         "end with the input's last 2 words": lambda row, idx: (
-            int(ends_with_tail(row["explanation"], sources[idx])), 1
+            int(ends_with_tail(row["explanation"], sources[idx])),
+            1,
         ),
-    }  # fmt: skip
+    }
     patterns = {
         "words": rf"Of {_NAME}'s words (?P<own>\d+)% \(chance (?P<chance>\d+)%\) are among the "
         r"input's last 10, of [\w.]+'s (?P<ref>\d+)% \(chance (?P<ref_chance>\d+)%\): a difference "

@@ -278,8 +278,10 @@ def test_ctrl_c_ends_whatever_waits_within_two_seconds(waiting):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
         with subprocess.Popen(
             [sys.executable, "-c", INTERRUPTED, waiting, url],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        ) as process:  # fmt: skip
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
             try:
                 assert process.stdout is not None
                 assert process.stdout.readline() == "in\n"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def registry() -> dict[str, Card]:
     """All analyzers in the order of the report: every module here that is not a shared helper."""
-    from nla_audit.findings import registered  # noqa: PLC0415  (`--help` lists files only)
+    from nla_audit.findings import registered  # `--help` lists files only
 
     for module in pkgutil.iter_modules(__path__):
         if not module.name.startswith("_"):

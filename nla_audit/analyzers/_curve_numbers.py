@@ -15,9 +15,7 @@ LEVELS = {"tokens_to_fve_0": 0.0, "tokens_to_fve_half": 0.5}
 SHARE_OF_FULL = 0.8
 TO_SHARE = "tokens_to_80_percent"
 #: The numbers by which a curve is quoted.
-HEADLINE = (
-    *LEVELS, TO_SHARE, "area", "peak_fve", "peak_tokens", "full_fve", "full_tokens"
-)  # fmt: skip
+HEADLINE = (*LEVELS, TO_SHARE, "area", "peak_fve", "peak_tokens", "full_fve", "full_tokens")
 #: Parts in which the best length is chosen on the others.
 _FOLDS = 5
 
@@ -128,7 +126,6 @@ def numbers_of(curve: Curve, seed: int) -> Numbers:
     draws = read_off(curve.lengths, drawn[:, :-2], drawn[:, -2], drawn[:, -1])
     limits = {name: _ends(_limits(found)) for name, found in draws.items()}
     limits["full_tokens"] = None  # the longest text of a table: resampling knows no longer one
-    limits["peak_tokens"] = _best_lengths(curve.lengths, mean, drawn[:, : len(mean)])
     limits["peak_fve"] = _peak_limits(draws["peak_fve"], values["peak_fve"])
     reached = {name: float(np.isfinite(draws[name]).mean()) for name in (*LEVELS, TO_SHARE)}
     return Numbers(values, limits, reached, points, draws)
@@ -145,38 +142,6 @@ def _peak_limits(draws: Floats, value: float | None) -> tuple[float, float] | No
         return None
     excess = max(float(draws[np.isfinite(draws)].mean()) - value, 0.0)
     return ends[0] - 2 * excess, ends[1] - 2 * excess
-
-
-def _best_lengths(
-    lengths: NDArray[np.int64], mean: Floats, drawn: Floats
-) -> tuple[float, float] | None:
-    """The shortest and the longest of the lengths that may be the best.
-
-    A curve is flat about its peak, where the best length of a replicate says little of how far
-    the true one may lie. So each length is asked whether any other is better than chance allows:
-    by how much the best of the near-best others leads it, against how much it would if all of
-    them were as good (Andrews & Soares 2010, "Inference for parameters defined by moment
-    inequalities").
-
-    Args:
-        mean: ``[g]``.
-        drawn: ``[r, g]`` means in the replicates.
-    """
-    known = np.flatnonzero(~np.isnan(mean) & ~np.isnan(drawn).any(axis=0))
-    if len(known) == 0:
-        return None
-    mean, error = mean[known], drawn[:, known] - mean[known]
-    best = int(mean.argmax())
-    behind = error - error[:, [best]]
-    spread = behind.std(axis=0)
-    near = mean[best] - mean <= np.sqrt(2 * np.log(len(drawn))) * spread
-    level = error[:, near].max(axis=1)
-    may_be = [
-        place
-        for place in np.flatnonzero(near)
-        if mean[best] - mean[place] <= np.quantile(level - error[:, place], CONFIDENCE)
-    ]
-    return float(lengths[known[may_be[0]]]), float(lengths[known[may_be[-1]]])
 
 
 def _finite(value: float) -> float | None:

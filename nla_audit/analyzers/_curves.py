@@ -161,10 +161,13 @@ def _texts(rows: pl.DataFrame) -> list[_Text]:
         ends = rows["unit"][0] != "tokens" or text_tokens is None or places[-1] >= text_tokens
         texts.append(
             _Text(
-                idx, document if by_document else idx, places[known], values[known],
+                idx,
+                document if by_document else idx,
+                places[known],
+                values[known],
                 bool(ends and known[-1]),
             )
-        )  # fmt: skip
+        )
     return texts
 
 

@@ -119,9 +119,12 @@ def cluster_table(
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Dropped claims clustered by their words: sizes, shares per model, central examples."""
     summary_schema = {
-        "cluster": pl.Int64, "characteristic_words": pl.String, "dropped_claims": pl.Int64,
-        "share_of_dropped": pl.Float64, "most_common_kind": pl.String,
-    }  # fmt: skip
+        "cluster": pl.Int64,
+        "characteristic_words": pl.String,
+        "dropped_claims": pl.Int64,
+        "share_of_dropped": pl.Float64,
+        "most_common_kind": pl.String,
+    }
     example_schema = {"cluster": pl.Int64, "rank": pl.Int64, "example": pl.String}
     nothing = pl.DataFrame(schema=summary_schema), pl.DataFrame(schema=example_schema)
     dropped = reading.claims.filter((pl.col("kept") < 0.5) & (pl.col("model") != FLOOR))

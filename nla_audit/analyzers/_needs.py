@@ -7,6 +7,8 @@ of the reference) stands beside every correlation with it: none can be seen abov
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 
@@ -15,9 +17,11 @@ from nla_audit.analyzers._multiscale_verdict import CANNOT_TELL
 from nla_audit.analyzers._ranks import rank_correlation
 from nla_audit.pairing import clusters, column
 from nla_audit.prefix_table import PrefixTable
-from nla_audit.stats import Interval
+from nla_audit.stats import Interval, benjamini_hochberg
 
 ADAPTS, AGAINST, HARDLY = "adapts", "the other way", "hardly"
+#: Share of the correlations that are called so by chance.
+_FALSE_DISCOVERIES = 0.05
 #: Correlations below this, were needs known without noise, are as good as none.
 _HARDLY_ANY = 0.3
 TEXT = "text"
@@ -25,6 +29,7 @@ TEXT = "text"
 LENGTHS = {
     "model": pl.String, "part": pl.String, "activations": pl.Int64, "mean_tokens": pl.Float64,
     "rho": pl.Float64, "rho_low": pl.Float64, "rho_high": pl.Float64, "p_value": pl.Float64,
+    "q_value": pl.Float64,
     "need_reliability": pl.Float64, "need_reliability_low": pl.Float64,
     "need_reliability_high": pl.Float64, "lengths": pl.String,
 }  # fmt: skip
@@ -40,7 +45,8 @@ def lengths_and_needs(table: PrefixTable, seed: int) -> pl.DataFrame:
     if needs.height == 0:
         return pl.DataFrame(schema=LENGTHS)
     reliability = _reliability(needs, seed)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    rhos: list[Interval] = []
     for model in table.models:
         of_model = needs
         parts = _lengths(table, model)
@@ -56,6 +62,7 @@ def lengths_and_needs(table: PrefixTable, seed: int) -> pl.DataFrame:
             found = rank_correlation(
                 column(both, "tokens"), column(both, "need"), clusters(both), seed
             )
+            rhos.append(found.rho)
             rows.append(
                 {
                     "model": model,
@@ -65,9 +72,14 @@ def lengths_and_needs(table: PrefixTable, seed: int) -> pl.DataFrame:
                     **found.rho.entries("rho"),
                     "p_value": None if np.isnan(found.p_value) else found.p_value,
                     **reliability.entries("need_reliability"),
-                    "lengths": _answer(found.rho, reliability),
                 }
             )
+    q_values = benjamini_hochberg(
+        [np.nan if row["p_value"] is None else row["p_value"] for row in rows]
+    )
+    for row, rho, q_value in zip(rows, rhos, q_values, strict=True):
+        row["q_value"] = None if np.isnan(q_value) else float(q_value)
+        row["lengths"] = _answer(rho, q_value, reliability)
     return pl.DataFrame(rows, schema=LENGTHS)
 
 
@@ -136,12 +148,13 @@ def _reliability(needs: pl.DataFrame, seed: int) -> Interval:
     return rank_correlation(column(both, "need"), column(both, "other"), clusters(both), seed).rho
 
 
-def _answer(rho: Interval, reliability: Interval) -> str:
-    """What can be said of a correlation with needs that are known as well as ``reliability``."""
-    if rho.low > 0:
-        return ADAPTS
-    if rho.high < 0:
-        return AGAINST
+def _answer(rho: Interval, q_value: float, reliability: Interval) -> str:
+    """What can be said of a correlation with needs that are known as well as ``reliability``.
+
+    Of many models and segments some correlate by chance: ``q_value`` is over all of them.
+    """
+    if q_value <= _FALSE_DISCOVERIES and (rho.low > 0 or rho.high < 0):
+        return ADAPTS if rho.low > 0 else AGAINST
     if reliability.low > 0 and rho.high <= _HARDLY_ANY * np.sqrt(reliability.low):
         return HARDLY
     return CANNOT_TELL

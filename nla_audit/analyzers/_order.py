@@ -123,7 +123,7 @@ def _fall(curves: pl.DataFrame, seed: int) -> tuple[Interval, float]:
     effective = len(np.unique(clusters(curves)[known]))
     if effective == 0:
         return rho, np.nan
-    from scipy.special import ndtr  # noqa: PLC0415  (keeps the import of this module light)
+    from scipy.special import ndtr  # keeps the import of this module light
 
     error = np.sqrt(variance.mean() / effective)
     return rho, float(2 * ndtr(-abs(rho.value) / error))

@@ -16,7 +16,7 @@ import polars as pl
 from nla_audit.analyzers._prefix_texts import chosen_texts
 from nla_audit.completions import Completions
 from nla_audit.pairing import clusters, resampler
-from nla_audit.probes.transform_cards import generator_for, transforms
+from nla_audit.probes.transforming.cards import generator_for, transforms
 from nla_audit.stats import Interval, Resampler
 
 _TOKENS = (4, 8, 16, 32)
@@ -39,8 +39,8 @@ def perplexities(completions: Completions, base_model: str, seed: int) -> pl.Dat
     Raises:
         UserError: the base model cannot be loaded.
     """
-    from nla_audit.checkpoint.load import load_language_model  # noqa: PLC0415  (torch)
-    from nla_audit.nla.likelihood import token_losses  # noqa: PLC0415
+    from nla_audit.checkpoint.load import load_language_model  # torch
+    from nla_audit.nla.likelihood import token_losses
 
     chosen = {model: chosen_texts(completions, model) for model in completions.models}
     texts = [text for rows in chosen.values() for text in rows["explanation"]]

@@ -69,11 +69,14 @@ def kinds_first(completions: Completions, seed: int) -> pl.DataFrame:
         frame = pl.DataFrame(
             found,
             schema={
-                "idx": pl.Int64, "doc_id": pl.String, "kind": pl.String, "place": pl.Float64,
+                "idx": pl.Int64,
+                "doc_id": pl.String,
+                "kind": pl.String,
+                "place": pl.Float64,
                 "number": pl.Int64,
             },
             orient="row",
-        )  # fmt: skip
+        )
         openings = frame.filter(pl.col("number") == 0)
         for kind in KIND_NAMES:
             of_kind = frame.filter(pl.col("kind") == kind)

@@ -17,7 +17,7 @@ from nla_audit.prefix_table import (
     read_prefixes,
 )
 from nla_audit.probes.causal.ruler import CAUSAL_ACTIVATIONS, Ruler
-from nla_audit.probes.transform_cards import generator_for, transforms
+from nla_audit.probes.transforming.cards import generator_for, transforms
 from nla_audit.readers import column_names
 from nla_audit.schema import column_key
 from nla_audit.wording import count
@@ -68,8 +68,14 @@ def prefixes_of_table(
         [prefixes],
         reference=table.reference,
         ar=table.ar if names_ars else None,
-        models=table.models,
+        models=[model for model in table.models if _says_anything(table, model)],
     )
+
+
+def _says_anything(table: Completions, model: str) -> bool:
+    """Whether a model has a text; one whose explanations all failed has no prefixes either."""
+    texts = table.of(model)["explanation"]
+    return texts.null_count() < len(texts)
 
 
 def in_random_order(completions: Completions, ruler: Ruler, seed: int) -> PrefixTable:
@@ -106,7 +112,7 @@ def _chosen_rows(completions: Completions, ruler: Ruler) -> pl.DataFrame:
 
 
 def _read(rows: pl.DataFrame, ruler: Ruler, units: Sequence[str], reference: str) -> PrefixTable:
-    from nla_audit.runs.prefix_curves import read_curves  # noqa: PLC0415  (torch)
+    from nla_audit.runs.prefix_curves import read_curves  # torch
 
     table = read_curves(
         ruler.scorer,

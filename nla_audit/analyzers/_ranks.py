@@ -66,17 +66,18 @@ def rank_correlation(
     rho = float(spearman(one, other)) if len(one) > 2 else np.nan
     if len(names) < MIN_CLUSTERS or np.isnan(rho):
         return RankCorrelation(Interval(rho, np.nan, np.nan, len(one), missing), np.nan)
-    members = [np.flatnonzero(codes == code) for code in range(len(names))]
     generator = np.random.default_rng([seed, len(one), 23])
-    draws = []
-    for _ in range(REPLICATES):
-        rows = np.concatenate(
-            [members[code] for code in generator.integers(0, len(names), len(names))]
-        )
-        draws.append(float(spearman(one[rows], other[rows])))
+    drawn = generator.integers(0, len(names), (REPLICATES, len(names)))
+    if len(names) == len(one):
+        place = np.argsort(codes)[drawn]
+        draws = spearman(one[place], other[place])
+    else:  # documents hold different numbers of activations
+        members = [np.flatnonzero(codes == code) for code in range(len(names))]
+        rows = (np.concatenate([members[code] for code in some]) for some in drawn)
+        draws = np.array([float(spearman(one[row], other[row])) for row in rows])
     by_chance = spearman(one, generator.permuted(np.tile(other, (REPLICATES, 1)), axis=1))
     beyond = int((np.abs(by_chance) >= abs(rho) - 1e-12).sum())
-    limits = percentile_limits(np.array(draws))
+    limits = percentile_limits(draws)
     return RankCorrelation(
         Interval(rho, *limits, len(one), missing), (beyond + 1) / (REPLICATES + 1)
     )

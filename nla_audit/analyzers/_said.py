@@ -8,7 +8,7 @@ import polars as pl
 
 from nla_audit.analyzers import _needs, _order, _stages
 from nla_audit.analyzers._multiscale_verdict import CANNOT_TELL
-from nla_audit.findings import Headline
+from nla_audit.findings import Headline, Metric, Unit
 
 _ENDS = ("", "_low", "_high")
 #: Table → (column, what it is called in the headline).
@@ -19,6 +19,31 @@ _HEADLINE = {
     "perplexity": {"perplexity": "perplexity", "times_reference": "perplexity_times_reference"},
 }
 
+_LINK = "--chain"
+_CLAIMS = "--pair, or --prefixes in claims"
+TEXT_METRICS = (
+    Metric("said_first", "share", "neither",
+           "share of what the model before says that is said again in as many first tokens",
+           needs=_LINK),
+    Metric("said_first_of_floor", "share", "neither",
+           "that, of what a second sample of the model before says again", needs=_LINK),
+    Metric("order_rho", "correlation", "neither",
+           "rank correlation of a claim's place with what it adds, within texts", needs=_CLAIMS),
+    Metric("order_gain", "FVE", "neither",
+           "what the order of claims gains over a random one", needs="--pair"),
+    Metric("length_need_rho", "correlation", "higher",
+           "rank correlation of lengths with what activations need",
+           needs="--pair, or --prefixes with idx"),
+    Metric("perplexity", "perplexity", "neither",
+           "of whole explanations, by the language model", needs="--base-model"),
+    Metric("perplexity_times_reference", "ratio", "neither",
+           "that over the reference's at the same number of tokens", needs="--base-model"),
+)  # fmt: skip
+#: Units of columns of the tables.
+TEXT_COLUMNS: dict[str, Unit] = dict.fromkeys(
+    ("floor", "of_floor", "said_last", "repeated", "chance", "repeated_chance"), "share"
+)
+
 
 def add_to_headline(headline: Headline, tables: Mapping[str, pl.DataFrame]) -> None:
     """Put what was measured of a model's texts into its row of the headline, in place."""
@@ -27,6 +52,8 @@ def add_to_headline(headline: Headline, tables: Mapping[str, pl.DataFrame]) -> N
             continue
         for row in _of_whole_models(table, tables[table]).iter_rows(named=True):
             model = row.get("model") or row["stage"]
+            if model not in headline:  # none of its texts has a prefix
+                continue
             measured = {
                 f"{name}{end}": row[f"{column}{end}"]
                 for column, name in columns.items()

@@ -38,7 +38,7 @@ _FEWEST_TEXTS = 20
 _LEAST_FLOOR = 4 * READING_ERROR
 #: Matches that lie no further than this from the middle of the null, in its standard deviations,
 #: are not told from it: how many there are is then read far too high (benchmarks/stages.md).
-_LEAST_APART = 1.0
+_LEAST_APART = 0.5
 #: Share of what is said in far fewer words that is not found again (benchmarks/stages.md): by so
 #: much may more be said than is read.
 _OVERLOOKED = 0.16
@@ -89,7 +89,7 @@ def stages_of(
 
 
 class _Key(NamedTuple):
-    """Whose text it is."""
+    """Whose text it is; the sample is that of the predecessor which it is read beside."""
 
     idx: int
     sample: int
@@ -160,8 +160,8 @@ def _segment_links(completions: Completions, model: str, seed: int) -> Iterable[
 
 
 def _cut(completions: Completions, before: str, stage: str) -> Iterable[_Cut]:
-    """The successor's explanations, each cut where its predecessor's ends; failed ones are left
-    out, and so are empty predecessors, of which nothing can be said again."""
+    """The successor's explanations, each cut where one of its predecessor's ends; failed ones are
+    left out, and so are empty predecessors, of which nothing can be said again."""
     columns = ["idx", "sample", "doc_id", "explanation", "content_tokens"]
     own, other = (
         completions.of(name).filter(pl.col("explanation").is_not_null()).select(columns)
@@ -171,17 +171,33 @@ def _cut(completions: Completions, before: str, stage: str) -> Iterable[_Cut]:
     for idx, sample, _, text, tokens in other.iter_rows():
         if text:
             texts.setdefault(idx, {})[sample] = (text, tokens)
+    used: set[tuple[int, int]] = set()
     for idx, sample, document, text, tokens in own.iter_rows():
-        if idx not in texts:
+        partner = _another_sample(sorted(texts.get(idx, {})), sample)
+        if partner is None or (idx, partner) in used:
             continue
-        samples = texts[idx]
-        said, length = samples.get(sample) or samples[min(samples)]
+        used.add((idx, partner))
+        said, length = texts[idx][partner]
         own_length = tokens
         if length is None or own_length is None:  # counted by one rule for both
             length, own_length = float(piece_count(said)), float(piece_count(text))
         first, rest = _split(text, own_length, length)
         _, last = _split(text, own_length, own_length - length)
-        yield _Cut(_Key(idx, sample, document), said, first, last, rest, own_length - length)
+        key = _Key(idx, partner, document)
+        yield _Cut(key, said, first, last, rest, own_length - length)
+
+
+def _another_sample(samples: Sequence[int], sample: int) -> int | None:
+    """The sample of the predecessor beside which one of the successor is read.
+
+    Not the one of the same number, if there is another: models that draw with the same random
+    numbers say the same where they differ little, which two samples of one model do not.
+    """
+    if not samples:
+        return None
+    if sample not in samples:
+        return samples[0]
+    return samples[(samples.index(sample) + 1) % len(samples)]
 
 
 def _split(text: str, tokens: float, length: float) -> tuple[str, str]:

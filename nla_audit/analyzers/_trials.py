@@ -81,10 +81,13 @@ def _table(twins: Twins, run: int, seed: int) -> tuple[Completions, pl.DataFrame
         texts += new
         left.append(
             pl.DataFrame({"idx": twins.idx, "left": shares}).select(
-                pl.lit(name).alias("model"), pl.lit(change).alias("change"),
-                pl.lit(rate).alias("rate"), "idx", "left",
+                pl.lit(name).alias("model"),
+                pl.lit(change).alias("change"),
+                pl.lit(rate).alias("rate"),
+                "idx",
+                "left",
             )
-        )  # fmt: skip
+        )
     frame = pl.DataFrame(
         {
             "model": models,

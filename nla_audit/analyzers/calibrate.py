@@ -11,12 +11,37 @@ from nla_audit.analyzers._trials import Progress, Tried, calibrated, error_from,
 from nla_audit.analyzers._twins import TOGETHER, Twins, paraphrased, twins_of
 from nla_audit.completions import Completions
 from nla_audit.errors import UserError
-from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
+from nla_audit.findings import Better, Figure, Finding, Headline, Metric, Option, Unit, analyzer
 from nla_audit.pairing import column, resampler
 
 QUESTION = (
     "On this table's own texts, with claims deleted or exchanged at a known rate, how far is the "
     "reading of claims from the truth?"
+)
+
+
+_ERRORS: tuple[tuple[str, Unit, Better, str], ...] = (
+    ("retained_bias", "difference of shares", "neither",
+     "share read as still said less the true one, on average"),
+    ("retained_worst", "difference of shares", "neither", "the same where it is worst"),
+    ("retained_coverage", "share", "higher", "share of the intervals that hold the truth"),
+    ("run_together_retained_bias", "difference of shares", "neither",
+     "retained_bias where all is said, in longer sentences without function words"),
+    ("run_together_rewording_bias_tokens", "tokens", "neither",
+     "tokens read as rewording less the true ones, there"),
+    ("untouched_retained", "share", "higher", "share read as still said where nothing is deleted"),
+    ("untouched_rewording_tokens", "tokens", "neither", "tokens read as rewording, there"),
+    ("deleted_called_rewording_tokens", "tokens", "lower",
+     "tokens of deleted claims that are called rewording"),
+    ("drop_power", "share", "higher", "share of the trials with a drop that report one"),
+    ("drop_false_alarms", "share", "lower", "share of the trials without a drop that report one"),
+)  # fmt: skip
+METRICS = (
+    Metric("n", "count", "neither", "trials with something deleted or exchanged", interval=False),
+    *(
+        Metric(name, unit, better, meaning, interval=False)
+        for name, unit, better, meaning in _ERRORS
+    ),
 )
 
 
@@ -29,6 +54,11 @@ QUESTION = (
     control="nothing deleted: what is read as dropped then is a false alarm",
     high_means="retained_bias above 0: what was deleted or exchanged is read as still said",
     example="nla-audit calibrate completions.parquet --runs 20",
+    metrics=METRICS,
+    columns={
+        "rate": "share", "retained": "share", "true_retained": "share",
+        "net_loss_share": "share", "true_net_loss_share": "share",
+    },
     order=60,
     options=(
         Option("runs", int, 1, "times that each rate is tried, each with other claims deleted"),

@@ -18,7 +18,7 @@ from nla_audit.analyzers._net_loss import level, net_loss
 from nla_audit.analyzers._reading_error import LARGE_BIAS, ReadingError
 from nla_audit.analyzers._trials import calibrated
 from nla_audit.completions import Completions
-from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
+from nla_audit.findings import Figure, Finding, Headline, Metric, Option, analyzer
 from nla_audit.pairing import column, resampler
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS, open_ruler
 from nla_audit.probes.causal.tables import claim_worth_tables
@@ -38,6 +38,28 @@ QUESTION = "What do explanations stop saying as the length penalty grows, and wh
 MIN_CLAIMS_OF_A_KIND = 20
 
 
+METRICS = (
+    Metric("n_claims", "count", "neither", "claims of the reference looked for", interval=False),
+    Metric("claims_retained", "share", "higher",
+           "share of the reference's claims that the model still makes"),
+    Metric("chance_match", "share", "neither",
+           "the same of another activation's explanation by the model"),
+    Metric("retained_beyond_chance", "share", "higher",
+           "claims_retained with what chance alone finds taken out", interval=False),
+    Metric("added_share", "share", "neither",
+           "share of the model's tokens that the reference does not say"),
+    Metric("net_loss_share", "share", "lower",
+           "share of the reference's tokens that is lost, less what is said besides"),
+    Metric("known_error_claims_retained", "difference of shares", "neither",
+           "how far claims_retained is off where the truth is known", interval=False),
+    Metric("retained.*", "share", "higher",
+           "claims_retained of one kind of claim, or of one kind of item"),
+    Metric("cheap_first", "share", "higher",
+           "how often a dropped claim was worth less to the AR than a kept one; 50 % at random",
+           needs="--pair"),
+)  # fmt: skip
+
+
 @analyzer(
     name="drop-analysis",
     question=QUESTION,
@@ -52,6 +74,11 @@ MIN_CLAIMS_OF_A_KIND = 20
     "second sample (the resampling floor)",
     high_means="claims_retained near 1: nearly everything the reference says is still said",
     example="nla-audit drop-analysis completions.parquet --watch 'eval=evaluation|being tested'",
+    metrics=METRICS,
+    columns={
+        "retained": "share", "chance": "share", "beyond_chance": "share", "uncorrected": "share",
+        "mean_retained": "share", "share_of_dropped": "share",
+    },
     order=20,
     options=(
         Option(

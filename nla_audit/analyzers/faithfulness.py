@@ -8,7 +8,7 @@ import polars as pl
 from nla_audit.analyzers._claim_rates import change_tables
 from nla_audit.analyzers._faithfulness_verdict import caveats, verdict
 from nla_audit.completions import Completions
-from nla_audit.findings import Figure, Finding, Headline, analyzer
+from nla_audit.findings import Figure, Finding, Headline, Metric, Unit, analyzer
 from nla_audit.pairing import clusters, column, resampler
 from nla_audit.stats import derangement
 from nla_audit.text.items import items
@@ -39,6 +39,48 @@ _MEASURES = {
 }  # fmt: skip
 
 
+_DENSITIES: tuple[tuple[str, Unit, str], ...] = (
+    ("explanation", "per explanation", "an explanation"),
+    ("100_words", "per 100 words", "100 words of explanations"),
+)
+METRICS = (
+    Metric("n", "count", "neither", "explanations of the model", interval=False),
+    Metric("rows_with_source", "count", "neither", "of which the source is known", interval=False),
+    *(
+        Metric(f"{name}_per_{per}", unit, "neither", f"{what} in {text}",
+               chance=name == "unsupported")
+        for name, what in {
+            "quotes": "quoted spans",
+            "predicted_quotes": "quoted spans that are said to come next",
+            "names": "distinct names",
+            "numbers": "distinct numbers",
+            "hedges": "hedging words",
+            "unsupported": "quotes, names and numbers that are not in the source",
+        }.items()
+        for per, unit, text in _DENSITIES
+    ),
+    *(
+        Metric(f"checked_{name}", "count", "neither", f"{name} looked up", interval=False)
+        for name in _ASSERTED
+    ),
+    Metric("verbatim_quote_rate", "share", "higher",
+           "share of the quotes, predictions apart, that stand in the source", chance=True),
+    Metric("verbatim_prediction_rate", "share", "neither",
+           "share of what is said to come next that stands in the source", chance=True),
+    Metric("unsupported_name_rate", "share", "lower",
+           "share of the names that are not in the source", chance=True),
+    Metric("unsupported_number_rate", "share", "lower",
+           "share of the numbers that are not in the source", chance=True),
+    Metric("unsupported_item_rate", "share", "lower",
+           "share of quotes, names and numbers that are not in the source", chance=True),
+)  # fmt: skip
+_COLUMNS: dict[str, Unit] = dict.fromkeys(
+    ("predicted_share", "predicted_share_reference", "same_mix_rate", "same_mix_rate_reference",
+     "same_mix_chance_rate", "absent_rate", "absent_rate_reference", "absent_chance_rate"),
+    "share",
+)  # fmt: skip
+
+
 @analyzer(
     name="faithfulness",
     question=QUESTION,
@@ -49,6 +91,8 @@ _MEASURES = {
     high_means="verbatim_quote_rate near 1: what is quoted as standing in the source does; "
     "unsupported_name_rate near 1: nearly every name given is absent from the source",
     example="nla-audit faithfulness completions.parquet",
+    metrics=METRICS,
+    columns=_COLUMNS,
     order=50,
 )
 def faithfulness(completions: Completions, *, seed: int = 0) -> Finding:

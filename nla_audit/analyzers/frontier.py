@@ -12,7 +12,7 @@ from nla_audit.analyzers._frontier_verdict import CANNOT_TELL, answer, to_tell, 
 from nla_audit.analyzers._lengths import mean_tokens, token_saving
 from nla_audit.completions import Completions
 from nla_audit.errors import UserError
-from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
+from nla_audit.findings import Figure, Finding, Headline, Metric, Option, analyzer
 from nla_audit.pairing import column, paired, resampler
 from nla_audit.stats import Interval
 
@@ -25,6 +25,22 @@ _CJK_ALARM = 0.05
 #: FVE that a model may lose and still be said to lose none: about half of what RL gained over
 #: the warm start in the published sweep (0.532 to 0.585, docs/published.md).
 MARGIN = 0.03
+
+
+METRICS = (
+    Metric("n", "count", "neither", "explanations of the model", interval=False),
+    Metric("mean_tokens", "tokens", "lower", "mean length of all that was generated"),
+    Metric("mean_content_tokens", "tokens", "lower", "mean length of the text alone"),
+    Metric("mean_overhead_tokens", "tokens", "neither", "mean length of tags and end token"),
+    Metric("fve_mean", "FVE", "higher", "mean FVE of the reconstructions"),
+    Metric("fve_median", "FVE", "higher", "median FVE of the reconstructions"),
+    Metric("fve_missing", "count", "lower", "explanations without an FVE", interval=False),
+    Metric("extraction_rate", "share", "higher", "share of the outputs that hold an explanation"),
+    Metric("empty_rate", "share", "lower", "share of the explanations that say nothing"),
+    Metric("cjk_share", "share", "lower", "share of CJK characters in the explanations"),
+    Metric("token_saving", "share", "higher", "share of the reference's tokens that is saved"),
+    Metric("fve_change", "FVE", "higher", "FVE less that of the reference, within activations"),
+)
 
 
 @analyzer(
@@ -41,6 +57,8 @@ MARGIN = 0.03
     high_means="fve_change above 0: the model reconstructs better than the reference; "
     "token_saving near 1: almost nothing of the reference's length is left",
     example="nla-audit frontier completions.parquet --reference p0.0",
+    metrics=METRICS,
+    columns={"as_good_with_fewer_tokens": "share", "share_of_replicates": "share"},
     options=(
         Option(
             "margin",

@@ -27,12 +27,18 @@ from nla_audit.analyzers._prefixes_read import (
     prefixes_named,
     prefixes_of_table,
 )
-from nla_audit.analyzers._said import add_to_headline, caveats_of_texts, said_of_texts
+from nla_audit.analyzers._said import (
+    TEXT_COLUMNS,
+    TEXT_METRICS,
+    add_to_headline,
+    caveats_of_texts,
+    said_of_texts,
+)
 from nla_audit.analyzers._stages import links_named, stages_of
 from nla_audit.analyzers.frontier import MARGIN
 from nla_audit.completions import Completions
 from nla_audit.errors import UserError
-from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
+from nla_audit.findings import Figure, Finding, Headline, Metric, Option, analyzer
 from nla_audit.pairing import column, resampler
 from nla_audit.prefix_table import UNITS, PrefixTable
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS, open_ruler
@@ -49,6 +55,41 @@ _CHANGES = {
 }  # fmt: skip
 
 
+#: What gives the FVE of beginnings; a table of them does as well.
+_PREFIXES = "--prefixes or --pair"
+METRICS = (
+    *(
+        Metric(name, "tokens", "lower", f"first tokens that it takes to {what}")
+        for name, what in {
+            "tokens_to_fve_0": "an FVE of 0",
+            "tokens_to_fve_half": "an FVE of a half",
+            TO_SHARE: "80 % of the FVE of whole texts",
+        }.items()
+    ),
+    Metric("area", "share", "higher",
+           "share of the full FVE that is there already, averaged over the tokens of a text"),
+    Metric("peak_fve", "FVE", "higher", "FVE at the length where it is highest"),
+    Metric("peak_tokens", "tokens", "neither", "that length"),
+    Metric("full_fve", "FVE", "higher", "mean FVE of whole texts"),
+    Metric("full_tokens", "tokens", "lower", "their length, as the curve has it"),
+    Metric("n", "count", "neither", "activations of the curve", interval=False),
+    Metric("is_means", "yes or no", "neither",
+           "1 where only means are known, and so no interval", interval=False),
+    Metric("mean_full_tokens", "tokens", "lower", "mean length of whole texts", interval=False),
+    Metric("lost_after_peak", "FVE", "lower", "FVE lost from the best length to the whole text"),
+    Metric("longer_hurts_share", "share", "lower",
+           "share of the activations whose text is read worse whole than at the best length",
+           needs=_PREFIXES),
+    Metric("longer_helps_share", "share", "higher", "share of those whose text is read better",
+           needs=_PREFIXES),
+    Metric("area_change", "difference of shares", "higher", "area less the reference's",
+           needs=_PREFIXES),
+    Metric("full_fve_change", "FVE", "higher", "full_fve less the reference's",
+           needs=_PREFIXES),
+    *TEXT_METRICS,
+)  # fmt: skip
+
+
 @analyzer(
     name="multiscale",
     question=QUESTION,
@@ -62,6 +103,11 @@ _CHANGES = {
     high_means="area near 1: nearly all of the FVE is there after the first tokens; "
     "lost_after_peak above 0: the model writes on where it no longer helps",
     example="nla-audit multiscale prefix_fve.parquet",
+    metrics=METRICS,
+    columns={
+        "broken": "share", "first": "share", "function_words": "share", "whole": "share",
+        **TEXT_COLUMNS,
+    },
     order=15,
     door=prefixes_named,
     options=(

@@ -12,7 +12,7 @@ from nla_audit.analyzers._reading_error import ReadingError
 from nla_audit.analyzers._trials import calibrated
 from nla_audit.analyzers.drop_analysis import assumed_chance
 from nla_audit.completions import Completions
-from nla_audit.findings import Figure, Finding, Headline, Option, analyzer
+from nla_audit.findings import Figure, Finding, Headline, Metric, Option, analyzer
 from nla_audit.pairing import column, resampler
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS, open_ruler
 from nla_audit.probes.causal.tables import fve_parts
@@ -29,6 +29,44 @@ PARTS = ("omission", "rewording", "addition", "overhead")
 _EXTRACTIVE_ACTIVATIONS = 1000
 
 
+_SAVED_BY = {
+    "omission": "by saying less",
+    "rewording": "by terser wording",
+    "addition": "by saying other things (below 0: spent on them)",
+    "overhead": "on tags and end token",
+}
+METRICS = (
+    Metric("n", "count", "neither", "explanations beside the reference's", interval=False),
+    Metric("saving_tokens", "tokens", "higher", "tokens saved in an explanation"),
+    *(
+        metric
+        for part, what in _SAVED_BY.items()
+        for metric in (
+            Metric(f"{part}_tokens", "tokens", "neither", f"tokens saved {what}"),
+            Metric(f"{part}_share", "share", "neither", f"share of the saving that is {what}"),
+        )
+    ),
+    Metric("omission_lead_tokens", "tokens", "neither",
+           "tokens saved by omission less those by terser wording"),
+    Metric("reading_error_tokens", "tokens", "neither",
+           "how much the reading's own error widens that", interval=False),
+    Metric("reading_bias_tokens", "tokens", "neither",
+           "how much nearer to 0 that may lie for the reading's bias", interval=False),
+    Metric("novel_word_share", "share", "neither",
+           "share of the content words that the reference's explanation lacks", chance=True),
+    Metric("subsequence_share", "share", "neither",
+           "share of the words that are a subsequence of the reference's"),
+    Metric("order_kept", "share", "neither",
+           "share of the shared words that stand in the reference's order"),
+    Metric("fve_change_reread", "FVE", "higher",
+           "FVE less the reference's, read again", needs="--pair"),
+    *(
+        Metric(f"fve_by_{part}", "FVE", "higher", f"what {part} adds to that", needs="--pair")
+        for part in ("omission", "rewording", "additions")
+    ),
+)  # fmt: skip
+
+
 @analyzer(
     name="rewording",
     question=QUESTION,
@@ -43,6 +81,8 @@ _EXTRACTIVE_ACTIVATIONS = 1000
     high_means="omission_share near 1: savings come from saying less; rewording_share near 1: the "
     "same is said in fewer tokens",
     example="nla-audit rewording completions.parquet --reference p0.0",
+    metrics=METRICS,
+    columns={"share": "share"},
     order=30,
     options=(
         Option(

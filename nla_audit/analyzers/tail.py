@@ -9,7 +9,7 @@ import polars as pl
 
 from nla_audit.analyzers._tail_verdict import LAST_WORDS, caveats, verdict
 from nla_audit.completions import Completions
-from nla_audit.findings import Figure, Finding, Headline, analyzer
+from nla_audit.findings import Figure, Finding, Headline, Metric, analyzer
 from nla_audit.pairing import clusters, column, resampler
 from nla_audit.stats import derangement
 from nla_audit.text.tails import TAIL_WORDS, Held, Tail, held, held_strictly
@@ -57,6 +57,38 @@ _DIFFERENCES = {
 }  # fmt: skip
 
 
+METRICS = (
+    Metric("n", "count", "neither", "explanations of the model", interval=False),
+    Metric("rows_with_source", "count", "neither", "of which the source is known", interval=False),
+    Metric("failed", "count", "lower", "outputs without an explanation", interval=False),
+    *(
+        Metric(f"{name}_rate", "share", "lower", f"share of the explanations {what}", chance=True)
+        for name, what in {
+            "holds_last_word": "that hold the input's last word",
+            "holds_tail": f"that hold the input's last {TAIL_WORDS} words somewhere",
+            "ends_with_tail": f"that end with the input's last {TAIL_WORDS} words",
+            "is_nothing_but_tail": "that are the end of the input and nothing else",
+        }.items()
+    ),
+    *(
+        Metric(f"{name}_tail_strict_rate", "share", "lower", f"{name}_tail_rate, to the letter")
+        for name in ("holds", "ends_with", "is_nothing_but")
+    ),
+    Metric("self_repetition_rate", "share", "lower",
+           f"share of the explanations that say {_REPEATED_RUN} words in a row twice"),
+    Metric("empty_rate", "share", "lower", "share of the explanations that say nothing"),
+    Metric("mean_run_words", "words", "lower",
+           "how many of the input's last words an explanation repeats in a row", chance=True),
+    Metric("position_in_explanation", "place", "neither",
+           "where in the explanation that run lies, from 0 to 1"),
+    *(
+        Metric("tail_word_share" + ("" if window == LAST_WORDS else f"_{window}"), "share", "lower",
+               f"share of the words that are among the input's last {window}", chance=True)
+        for window in _WINDOWS
+    ),
+)  # fmt: skip
+
+
 @analyzer(
     name="tail",
     question=QUESTION,
@@ -73,6 +105,16 @@ _DIFFERENCES = {
     f"last word do not count; tail_word_share near 1: nearly every word is one of the input's last "
     f"{LAST_WORDS}",
     example="nla-audit tail completions.parquet",
+    metrics=METRICS,
+    columns={
+        "own_rate": "share",
+        "own_strict_rate": "share",
+        "own_chance_rate": "share",
+        "reference_rate": "share",
+        "reference_chance_rate": "share",
+        "share": "share",
+        "chance": "share",
+    },
     order=40,
 )
 def tail(completions: Completions, *, seed: int = 0) -> Finding:

@@ -41,7 +41,7 @@ def add_adapters(model: Any, folders: Sequence[Path], *, refuse: Refuse, notice:
     Raises:
         UserError: an adapter is of a kind that cannot be read, or made for another base.
     """
-    from peft import PeftModel  # noqa: PLC0415  (slow to import, and not every AV needs it)
+    from peft import PeftModel  # slow to import, and not every AV needs it
 
     names = [f"adapter_{number}" for number in range(len(folders))]
     modules = [module for module, _ in model.named_modules()]
@@ -88,7 +88,7 @@ def add_ar_lora(
     Raises:
         UserError: ``ar_meta.json`` or a tensor does not fit the base.
     """
-    from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415
+    from peft import LoraConfig, inject_adapter_in_model
 
     # nanoNLA trains the blocks as `backbone` of a module that has the head beside it.
     tensors = {name.removeprefix("backbone."): one for name, one in tensors.items()}
@@ -96,7 +96,7 @@ def add_ar_lora(
     try:
         config = LoraConfig(
             r=lora.rank,
-            lora_alpha=lora.alpha,  # type: ignore[arg-type]
+            lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft says int, and takes it
             use_rslora=True,
             target_modules=list(lora.target_modules),
             task_type="CAUSAL_LM",
@@ -167,7 +167,7 @@ def _config(folder: Path) -> Any:
     Raises:
         UserError: an adapter that is more than layers inside the model.
     """
-    from peft import PeftConfig  # noqa: PLC0415
+    from peft import PeftConfig
 
     config: Any = PeftConfig.from_pretrained(str(folder))
     if config.is_prompt_learning or config.is_adaption_prompt:
@@ -189,7 +189,7 @@ def _fill(
     notice: Notice,
 ) -> None:
     """Load ``tensors`` into the layers of the adapter ``name``."""
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict  # noqa: PLC0415
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
     wanted = get_peft_model_state_dict(wrapped, adapter_name=name, save_embedding_layers=False)
     found = match(_shapes(tensors), _shapes(wanted), also=_embeddings(wrapped))
@@ -222,7 +222,7 @@ def _places_all(wrapped: Any, name: str, state: dict[str, torch.Tensor]) -> bool
 
     It converts names that transformers has given up, such as those of single experts.
     """
-    from peft import set_peft_model_state_dict  # noqa: PLC0415
+    from peft import set_peft_model_state_dict
 
     try:
         with warnings.catch_warnings():

@@ -51,7 +51,8 @@ class Placement:
     """Where weights go and in which precision.
 
     Attributes:
-        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` (as saved).
+        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` (as saved; for models that are
+            no halves of a pair see :mod:`nla_audit.checkpoint.precision`).
         device: e.g. ``cpu`` or ``cuda:0``; by default a GPU where there is one.
         device_map: passed to transformers instead of a device, to spread a large model.
         load_in_4bit: quantise the base with bitsandbytes (NF4), as nano's QLoRA runs did.
@@ -83,6 +84,10 @@ class Placement:
             options["quantization_config"] = _four_bit()
         return options
 
+    def chosen_device(self) -> str:
+        """The device of a model that is not spread: as said, or a GPU where there is one."""
+        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
     def place(self, model: Any) -> Any:
         """Move a loaded model to its device, ready for inference.
 
@@ -92,7 +97,7 @@ class Placement:
         model.eval()
         if self.device_map is not None or self.load_in_4bit:
             return model
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = self.chosen_device()
         try:
             return model.to(device)
         except torch.OutOfMemoryError:
@@ -110,7 +115,7 @@ def read_config(folder: Path, placement: Placement) -> Any:
     Raises:
         UserError: it declares what cannot be, or transformers cannot read it.
     """
-    from transformers import AutoConfig  # noqa: PLC0415
+    from transformers import AutoConfig
 
     check_model_files(folder)
     try:
@@ -235,7 +240,7 @@ def read_tokenizer(folder: Path, placement: Placement) -> Any:
     Raises:
         UserError: there is none that works.
     """
-    from transformers import AutoTokenizer  # noqa: PLC0415
+    from transformers import AutoTokenizer
 
     check_tokenizer_files(folder)
     try:
@@ -274,11 +279,11 @@ def _decides_ids(tokenizer: Any) -> tuple[str, str] | None:
 
 
 def _four_bit() -> Any:
-    from importlib.util import find_spec  # noqa: PLC0415
+    from importlib.util import find_spec
 
     if find_spec("bitsandbytes") is None:
         raise UserError("4-bit loading needs bitsandbytes: pip install bitsandbytes")
-    from transformers import BitsAndBytesConfig  # noqa: PLC0415
+    from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -294,7 +299,7 @@ def quiet_transformers(least: int = logging.ERROR) -> Iterator[None]:
 
     Its progress bars, two for each pair, would break into those of the commands.
     """
-    from transformers.utils import logging as transformers_logging  # noqa: PLC0415
+    from transformers.utils import logging as transformers_logging
 
     logger = logging.getLogger("transformers")
     level, had_bars = logger.level, transformers_logging.is_progress_bar_enabled()

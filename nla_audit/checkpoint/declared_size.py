@@ -98,7 +98,7 @@ def _held(folder: Path) -> tuple[dict[str, int], int]:
     for path in sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(str(path), framework="numpy") as file:
-                for name in file.keys():  # noqa: SIM118  (safe_open is no mapping)
+                for name in sorted(file.keys()):
                     tensor = file.get_slice(name)
                     whole = re.fullmatch(r"[IU](\d+)", tensor.get_dtype())
                     packed = int(whole[1]) // 2 if whole else 1

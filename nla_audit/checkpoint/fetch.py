@@ -75,7 +75,7 @@ def local_folder(reference: str | Path) -> Path:
 
 
 def _fetched(reference: HubReference, name: str) -> Path:
-    from huggingface_hub import errors  # noqa: PLC0415  (slow to import, and seldom needed)
+    from huggingface_hub import errors  # slow to import, and seldom needed
 
     try:
         files = hub.api().list_repo_files(reference.repository, revision=reference.revision)
@@ -105,7 +105,7 @@ def _fetched(reference: HubReference, name: str) -> Path:
 
 def _cached(reference: HubReference) -> Path | None:
     """The folder as a former call left it in the cache."""
-    from huggingface_hub import errors, snapshot_download  # noqa: PLC0415
+    from huggingface_hub import errors, snapshot_download
 
     try:
         root = snapshot_download(
@@ -164,7 +164,7 @@ def _bases(root: Path, folder: str, files: Sequence[str]) -> set[str]:
 
 def _download(reference: HubReference, paths: Sequence[str]) -> Path:
     """Fetch some files; returns the root of the repository in the cache."""
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub import snapshot_download
 
     return Path(
         snapshot_download(

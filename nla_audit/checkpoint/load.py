@@ -31,6 +31,7 @@ from nla_audit.checkpoint.fetch import local_folder
 from nla_audit.checkpoint.formats import Checkpoint, neighbour, recognise
 from nla_audit.checkpoint.head import check_head, read_head, split_head
 from nla_audit.checkpoint.health import head_health
+from nla_audit.checkpoint.precision import for_untrained
 from nla_audit.checkpoint.read_transform import transform_of
 from nla_audit.checkpoint.tensors import read_tensors
 from nla_audit.errors import UserError
@@ -159,6 +160,7 @@ def load_language_model(
     """
     place, folder = placement or Placement(), local_folder(reference)
     config = read_config(folder, place)
+    place = for_untrained(place, config)
     with quiet_transformers():
         model = read_causal_lm(folder, config, place, role="av", refuse=refuse_wrong)
         return place.place(model), read_tokenizer(folder, place)
@@ -174,6 +176,7 @@ def load_first_blocks(
     """
     place = placement or Placement()
     config = read_config(folder, place)
+    place = for_untrained(place, config)
     available = number_of_blocks(config)
     if not 0 <= layer_index < available:
         raise UserError(f"{folder}: no layer {layer_index}: its layers are 0 to {available - 1}")

@@ -80,7 +80,7 @@ def types_in(paths: Iterable[Path]) -> dict[str, str]:
     for path in paths:
         try:
             with safe_open(str(path), framework="pt") as file:
-                types |= {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+                types |= {name: file.get_slice(name).get_dtype() for name in sorted(file.keys())}
         except (OSError, SafetensorError) as error:
             raise UserError(f"{path}: cannot read ({first_line(error)}); fetch it again") from None
     return types

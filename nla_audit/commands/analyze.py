@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import click
@@ -18,6 +19,9 @@ from nla_audit.commands.table_options import (
 from nla_audit.findings import Card, Option
 from nla_audit.wording import count
 
+#: Columns of a line of help; a narrower terminal breaks it anywhere.
+_HELP_WIDTH = 78
+
 
 def command_for(card: Card) -> click.Command:
     """``nla-audit <name> TABLE...``: run one analyzer and print its finding."""
@@ -30,7 +34,7 @@ def command_for(card: Card) -> click.Command:
         callback=run,
         params=[
             *table_parameters(),
-            *(_parameter(option) for option in card.options),
+            *(parameter(option) for option in card.options),
             click.Option(
                 ["--json", "as_json"],
                 is_flag=True,
@@ -43,7 +47,7 @@ def command_for(card: Card) -> click.Command:
                 help="Also write the finding, its figures and a record of the run into DIR.",
             ),
         ],
-        help=_help(card),
+        help=help_of(card),
         short_help=card.question,
     )
 
@@ -62,13 +66,13 @@ def _run(card: Card, arguments: dict[str, Any]) -> None:
     with progress.status(f"{card.name}: {count(table.rows.height, 'row')}"):
         finding = card.run(table, **own)
         if out is not None:
-            from nla_audit.report.single import write_finding  # noqa: PLC0415  (plotting is slow)
+            from nla_audit.report.single import write_finding  # plotting is slow
 
             files = write_finding(finding, table, out, seed=seed, arguments=arguments)
     if as_json:
         click.echo(finding.to_json())
     else:
-        from nla_audit.report.terminal import print_finding  # noqa: PLC0415
+        from nla_audit.report.terminal import print_finding
 
         print_finding(finding, Console())
     if out is not None:
@@ -77,8 +81,9 @@ def _run(card: Card, arguments: dict[str, Any]) -> None:
         )
 
 
-def _parameter(option: Option) -> click.Option:
-    flag = "--" + option.name.replace("_", "-")
+def parameter(option: Option) -> click.Option:
+    """``option`` as the command line takes it."""
+    flag = option.flag or "--" + option.name.replace("_", "-")
     if option.kind is bool:
         return click.Option(
             [f"{flag}/--no-{flag[2:]}", option.name],
@@ -88,15 +93,42 @@ def _parameter(option: Option) -> click.Option:
         )
     return click.Option(
         [flag, option.name],
-        type=click.Choice(option.choices) if option.choices else option.kind,
+        type=_type(option),
         default=option.default,
         multiple=option.multiple,
+        metavar=option.metavar,
         show_default=option.default not in (None, (), []),
         help=option.help,
     )
 
 
-def _help(card: Card) -> str:
+def _type(option: Option) -> Any:
+    """What click makes of the text that is given."""
+    if option.choices:
+        return click.Choice(option.choices)
+    if isinstance(option.kind, tuple):
+        return tuple(_of(kind, option.least) for kind in option.kind)
+    return _of(option.kind, option.least)
+
+
+def _of(kind: type, least: int | None) -> Any:
+    if kind is Path:
+        return click.Path(path_type=Path)
+    if least is not None:
+        return click.IntRange(min=least) if kind is int else click.FloatRange(min=least)
+    return kind
+
+
+def _numbers(card: Card) -> str:
+    """What each number of the headline is, a line or two each, as click must not refill them."""
+    lines = []
+    for metric in card.metrics:
+        text = f"{metric.name}: {metric.meaning} ({metric.described()})"
+        lines += wrap(text, _HELP_WIDTH, initial_indent="  ", subsequent_indent="      ")
+    return "\n".join(["\b", "Numbers:", *lines]) if lines else ""
+
+
+def help_of(card: Card) -> str:
     """The card in paragraphs; ``\\b`` keeps click from refilling the example."""
     uses = "; ".join(f"{column} (without it: {lost})" for column, lost in card.uses.items())
     paragraphs = [
@@ -106,6 +138,7 @@ def _help(card: Card) -> str:
         f"Unit: {card.unit}.",
         f"Control: {card.control}.",
         f"What a high value means: {card.high_means}.",
-        f"\b\nExample:\n  {card.example}",
+        _numbers(card),
+        "\n".join(["\b", "Example:", *(f"  {line}" for line in card.example.splitlines())]),
     ]
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)

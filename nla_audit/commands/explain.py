@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 def _run(**arguments: Any) -> None:
     # Here, and not above: torch is slow to import, and --help needs none of it.
-    from nla_audit.checkpoint.find_pair import display_name, find_pair  # noqa: PLC0415
-    from nla_audit.checkpoint.load import load  # noqa: PLC0415
-    from nla_audit.nla.injection import parse_injection  # noqa: PLC0415
-    from nla_audit.runs.activations import read_activations  # noqa: PLC0415
-    from nla_audit.runs.explain import ExplainSettings, explain  # noqa: PLC0415
-    from nla_audit.runs.prefix_curves import curve_path  # noqa: PLC0415
+    from nla_audit.checkpoint.find_pair import display_name, find_pair
+    from nla_audit.checkpoint.load import load
+    from nla_audit.nla.injection import parse_injection
+    from nla_audit.runs.activations import read_activations
+    from nla_audit.runs.explain import ExplainSettings, explain
+    from nla_audit.runs.prefix_curves import curve_path
 
     console = Console(stderr=True)
     out: Path = arguments["out"]
@@ -103,9 +103,9 @@ def summary(table: pl.DataFrame) -> list[str]:
 
 
 def _fve_line(table: pl.DataFrame, baseline: str) -> str:
-    import numpy as np  # noqa: PLC0415
+    import numpy as np
 
-    from nla_audit.stats import Resampler  # noqa: PLC0415
+    from nla_audit.stats import Resampler
 
     known = table.drop_nulls("fve")
     clusters = known["doc_id"] if known["doc_id"].null_count() == 0 else known["idx"]

@@ -16,11 +16,11 @@ from nla_audit.errors import UserError
 
 
 def _run(**arguments: Any) -> None:
-    from nla_audit.checkpoint.fetch import local_folder  # noqa: PLC0415
-    from nla_audit.runs.documents import Documents  # noqa: PLC0415  (torch: keeps --help fast)
-    from nla_audit.runs.extract import Sampling, extract  # noqa: PLC0415
-    from nla_audit.runs.target import load_target  # noqa: PLC0415
-    from nla_audit.wording import count  # noqa: PLC0415
+    from nla_audit.checkpoint.fetch import local_folder
+    from nla_audit.runs.documents import Documents  # torch: keeps --help fast
+    from nla_audit.runs.extract import Sampling, extract
+    from nla_audit.runs.target import load_target
+    from nla_audit.wording import count
 
     console = Console(stderr=True)
     out: Path = arguments["out"]

@@ -20,8 +20,8 @@ _UNSOUND = 1
 
 
 def _run(path: str, *, as_json: bool, **options: Any) -> int:
-    from nla_audit.checkpoint.backbone import Placement  # noqa: PLC0415  (torch: keeps --help fast)
-    from nla_audit.checkpoint.inspection import inspect  # noqa: PLC0415
+    from nla_audit.checkpoint.backbone import Placement  # torch: keeps --help fast
+    from nla_audit.checkpoint.inspection import inspect
 
     with Console(stderr=True).status("reading the checkpoint"):
         found = inspect(
@@ -43,7 +43,7 @@ def _plain(found: Inspection) -> dict[str, Any]:
 
 
 def _print(found: Inspection, console: Console) -> None:
-    from nla_audit.report.escape import safe_text  # noqa: PLC0415
+    from nla_audit.report.escape import safe_text
 
     console.print(Text(safe_text(str(found.path)), style="bold"), soft_wrap=True)
     table = Table(show_header=False, box=None, pad_edge=False, padding=(0, 2, 0, 0))

@@ -1,6 +1,6 @@
-"""The names of the analyzer commands, without importing an analyzer.
+"""The names of the commands of analyzers and probes, without importing any.
 
-``nla-audit --help`` and shell completion list every analyzer; importing them all, with the
+``nla-audit --help`` and shell completion list every one; importing them all, with the
 numerical libraries they use, takes longer than a user should wait for a list. So the list is
 read from the source files; everything else comes from the registered cards.
 """
@@ -10,14 +10,24 @@ from __future__ import annotations
 import ast
 import pkgutil
 from pathlib import Path
+from types import ModuleType
 
-from nla_audit import analyzers
+from nla_audit import analyzers, probes
 
 
 def analyzer_names() -> dict[str, str]:
     """Name of each analyzer → the first line of its file's docstring, in order of name."""
+    return _names(analyzers, "analyzer")
+
+
+def probe_names() -> dict[str, str]:
+    """As :func:`analyzer_names`, of the probes that are one file."""
+    return _names(probes, "probe")
+
+
+def _names(folder: ModuleType, decorator: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    for module in pkgutil.iter_modules(analyzers.__path__):
+    for module in pkgutil.iter_modules(folder.__path__):
         path = Path(getattr(module.module_finder, "path", "")) / f"{module.name}.py"
         if not path.is_file():
             continue
@@ -25,19 +35,19 @@ def analyzer_names() -> dict[str, str]:
         summary = (ast.get_docstring(tree) or "").split("\n", maxsplit=1)[0]
         for function in tree.body:
             if isinstance(function, ast.FunctionDef):
-                found |= dict.fromkeys(_registered_names(function), summary)
+                found |= dict.fromkeys(_registered_names(function, decorator), summary)
     return dict(sorted(found.items()))
 
 
-def _registered_names(function: ast.FunctionDef) -> list[str]:
-    """The ``name="…"`` of each ``@analyzer(…)`` on ``function``."""
+def _registered_names(function: ast.FunctionDef, decorator: str) -> list[str]:
+    """The ``name="…"`` of each ``@analyzer(…)`` or ``@probe(…)`` on ``function``."""
     return [
         keyword.value.value
-        for decorator in function.decorator_list
-        if isinstance(decorator, ast.Call)
-        and isinstance(decorator.func, ast.Name)
-        and decorator.func.id == "analyzer"
-        for keyword in decorator.keywords
+        for call in function.decorator_list
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Name)
+        and call.func.id == decorator
+        for keyword in call.keywords
         if keyword.arg == "name"
         and isinstance(keyword.value, ast.Constant)
         and isinstance(keyword.value.value, str)

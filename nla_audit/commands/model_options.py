@@ -21,7 +21,8 @@ def model_parameters() -> list[click.Parameter]:
             type=click.Choice(_DTYPES),
             default="auto",
             show_default=True,
-            help="Precision of the weights; auto is as saved.",
+            help="Precision of the weights. auto is as saved; a wide float32 model that is no half "
+            "of a pair is run in bfloat16 on a CPU that multiplies in it.",
         ),
         click.Option(
             ["--device"], metavar="NAME", help="e.g. cpu or cuda:1.  [default: a GPU, if any]"
@@ -44,7 +45,7 @@ def model_parameters() -> list[click.Parameter]:
 
 def placement(arguments: Mapping[str, Any]) -> Placement:
     """The :class:`~nla_audit.checkpoint.load.Placement` that ``arguments`` ask for."""
-    from nla_audit.checkpoint.load import Placement  # noqa: PLC0415  (torch: keeps --help fast)
+    from nla_audit.checkpoint.load import Placement  # torch: keeps --help fast
 
     return Placement(
         dtype=arguments["dtype"],

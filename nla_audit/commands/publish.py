@@ -13,11 +13,11 @@ from nla_audit.errors import UserError
 
 
 def _push(**arguments: Any) -> None:
-    from nla_audit.publish.cards import card_of  # noqa: PLC0415  (keeps --help fast)
-    from nla_audit.publish.contents import CARD, contents_of  # noqa: PLC0415
-    from nla_audit.publish.transfer import check_repository, push  # noqa: PLC0415
-    from nla_audit.report.escape import safe_text  # noqa: PLC0415
-    from nla_audit.wording import count  # noqa: PLC0415
+    from nla_audit.publish.cards import card_of  # keeps --help fast
+    from nla_audit.publish.contents import CARD, contents_of
+    from nla_audit.publish.transfer import check_repository, push
+    from nla_audit.report.escape import safe_text
+    from nla_audit.wording import count
 
     console = Console(stderr=True)
     repository: str = arguments["repository"]
@@ -63,12 +63,12 @@ def _push(**arguments: Any) -> None:
 
 
 def _pull(**arguments: Any) -> None:
-    from nla_audit.files import write_json  # noqa: PLC0415  (keeps --help fast)
-    from nla_audit.publish.contents import contents_of  # noqa: PLC0415
-    from nla_audit.publish.transfer import pull  # noqa: PLC0415
-    from nla_audit.record import record_path, run_record  # noqa: PLC0415
-    from nla_audit.report.escape import safe_text  # noqa: PLC0415
-    from nla_audit.wording import count  # noqa: PLC0415
+    from nla_audit.files import write_json  # keeps --help fast
+    from nla_audit.publish.contents import contents_of
+    from nla_audit.publish.transfer import pull
+    from nla_audit.record import record_path, run_record
+    from nla_audit.report.escape import safe_text
+    from nla_audit.wording import count
 
     console = Console(stderr=True)
     out: Path = arguments["out"]

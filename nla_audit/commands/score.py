@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 def _run(**arguments: Any) -> None:
     # Here, and not above: torch is slow to import, and --help needs none of it.
-    from nla_audit.checkpoint.find_pair import display_name  # noqa: PLC0415
-    from nla_audit.checkpoint.load import load  # noqa: PLC0415
-    from nla_audit.runs.activations import read_activations  # noqa: PLC0415
-    from nla_audit.runs.prefix_curves import curve_path  # noqa: PLC0415
-    from nla_audit.runs.score import ScoreSettings, prefixes_path, read_texts, score  # noqa: PLC0415
+    from nla_audit.checkpoint.find_pair import display_name
+    from nla_audit.checkpoint.load import load
+    from nla_audit.runs.activations import read_activations
+    from nla_audit.runs.prefix_curves import curve_path
+    from nla_audit.runs.score import ScoreSettings, prefixes_path, read_texts, score
 
     console = Console(stderr=True)
     out: Path = arguments["out"]
@@ -89,10 +89,10 @@ def _lengths(text: str | None) -> tuple[int, ...]:
 
 def _summary(table: pl.DataFrame, by: list[str], baseline: str) -> Table:
     """Mean and median FVE of each group, with the interval of the mean."""
-    import numpy as np  # noqa: PLC0415
+    import numpy as np
 
-    from nla_audit.report.escape import safe_text  # noqa: PLC0415
-    from nla_audit.stats import Resampler  # noqa: PLC0415
+    from nla_audit.report.escape import safe_text
+    from nla_audit.stats import Resampler
 
     ruler = safe_text(str(table["ar"][0]))
     shown = Table(box=SIMPLE_HEAD, title=f"FVE by {ruler}, baseline {baseline}", pad_edge=False)

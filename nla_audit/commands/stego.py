@@ -13,14 +13,11 @@ from rich.console import Console
 from rich.text import Text
 
 from nla_audit.commands.model_options import placement
-from nla_audit.commands.pair_options import (
-    baseline_parameters,
-    given_baselines,
-    half_parameters,
-)
+from nla_audit.commands.pair_options import given_baselines
+from nla_audit.commands.probe import probe_command
 from nla_audit.commands.progress import counting
-from nla_audit.commands.seed_option import SEED
 from nla_audit.errors import UserError
+from nla_audit.probes.stego.card import CARD
 from nla_audit.wording import count
 
 if TYPE_CHECKING:
@@ -29,6 +26,7 @@ if TYPE_CHECKING:
     from nla_audit.findings import Finding
     from nla_audit.probes.stego.scores import Scores
 
+_TITLE = "Steganography probe"
 #: Changes of which the terminal shows an example, the costliest that keep the meaning.
 _EXAMPLES_SHOWN = 3
 
@@ -42,7 +40,7 @@ def _run(**arguments: Any) -> None:
             "stego needs one of --scores TABLE, --pair PAIR (or --ar AR) with --completions and "
             "--activations, or --self-test"
         )
-    from nla_audit.probes.stego.writers import check_writer  # noqa: PLC0415  (keeps --help fast)
+    from nla_audit.probes.stego.writers import check_writer  # keeps --help fast
 
     check_writer(arguments["paraphraser"])
     console = Console(stderr=True)
@@ -50,7 +48,7 @@ def _run(**arguments: Any) -> None:
         _self_test(arguments, console)
         return
     _make_folders(arguments)
-    from nla_audit.probes.stego.scores import read_scores  # noqa: PLC0415  (keeps --help fast)
+    from nla_audit.probes.stego.scores import read_scores  # keeps --help fast
 
     if modes == ["scores"]:
         with console.status("reading the scores"):
@@ -59,7 +57,7 @@ def _run(**arguments: Any) -> None:
                 ar=arguments["own_ar"],
                 variants=_named(arguments["variants"]),
             )
-            study = _Study(scores, tables=[_source(Path(arguments["scores"]), scores.rows.height)])
+            study = _Study(scores, tables=[asdict(source) for source in scores.sources])
     else:
         study = _scored(arguments, console)
     _report(study, arguments, console)
@@ -80,7 +78,7 @@ def _named(pairs: tuple[str, ...]) -> dict[str, str]:
 
 def _make_folders(arguments: dict[str, Any]) -> None:
     """Make the folders that are written into: better now than when all has been read."""
-    from nla_audit.files import writing  # noqa: PLC0415
+    from nla_audit.files import writing
 
     for name in ("out", "keep_scores"):
         path: Path | None = arguments[name]
@@ -113,26 +111,18 @@ def _temperature(text: str) -> float | None:
     return value
 
 
-def _source(path: Path, rows: int) -> dict[str, Any]:
-    import hashlib  # noqa: PLC0415
-
-    with path.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    return {"path": path.name, "sha256": digest, "rows": rows}
-
-
 def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     """Change the texts, read them; scores, caveats and examples."""
-    from nla_audit.checkpoint.find_pair import find_pair  # noqa: PLC0415
-    from nla_audit.checkpoint.load import load  # noqa: PLC0415
-    from nla_audit.llm.client import EndpointSettings  # noqa: PLC0415
-    from nla_audit.probes.stego.examples import chosen_examples  # noqa: PLC0415
-    from nla_audit.probes.stego.reading import ProbeSettings, probe  # noqa: PLC0415
-    from nla_audit.probes.stego.scores import scores_from_frame  # noqa: PLC0415
-    from nla_audit.probes.stego.writers import writer_of  # noqa: PLC0415
-    from nla_audit.runs.activations import read_activations  # noqa: PLC0415  (torch)
-    from nla_audit.runs.made_from import activations_record, reconstructor_record  # noqa: PLC0415
-    from nla_audit.runs.score import beginnings, read_texts  # noqa: PLC0415
+    from nla_audit.checkpoint.find_pair import find_pair
+    from nla_audit.checkpoint.load import load
+    from nla_audit.llm.client import EndpointSettings
+    from nla_audit.probes.stego.examples import chosen_examples
+    from nla_audit.probes.stego.reading import ProbeSettings, probe
+    from nla_audit.probes.stego.scores import scores_from_frame
+    from nla_audit.probes.stego.writers import writer_of
+    from nla_audit.runs.activations import read_activations  # torch
+    from nla_audit.runs.made_from import activations_record, reconstructor_record
+    from nla_audit.runs.score import beginnings, read_texts
 
     for name in ("completions", "activations"):
         if not arguments[name]:
@@ -192,7 +182,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
             account = writer.account.describe()
             tell.say(account)
     if arguments["keep_scores"] is not None:
-        from nla_audit.files import write_parquet  # noqa: PLC0415
+        from nla_audit.files import write_parquet
 
         write_parquet(frame, arguments["keep_scores"])
     notes = [f"Paraphrases by {writer.name}; {account}."]
@@ -221,7 +211,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
 
 
 def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
-    from nla_audit.probes.stego.finding import stego  # noqa: PLC0415
+    from nla_audit.probes.stego.finding import stego
 
     with console.status("judging"):
         finding = stego(
@@ -234,8 +224,8 @@ def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
         _print(finding)
     out: Path | None = arguments["out"]
     if out is not None:
-        from nla_audit.record import ANALYSIS, MODELS, run_record  # noqa: PLC0415
-        from nla_audit.report.probe import write_probe  # noqa: PLC0415  (plotting is slow)
+        from nla_audit.record import ANALYSIS, MODELS, run_record
+        from nla_audit.report.single import by_penalty, write_probe  # plotting
 
         record = {
             **run_record("stego", arguments, [*ANALYSIS, *(MODELS if study.models else ())]),
@@ -243,17 +233,20 @@ def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
             "models": study.models,
         }
         with console.status("drawing"):
-            write_probe(finding, out, record=record, what=_facts(study))
-        console.print(Text(f"report: {out / 'report.html'}"), soft_wrap=True)
+            write_probe(
+                finding, out, record=record, what=_facts(study), title=_TITLE,
+                length_penalties=by_penalty(study.scores.models),
+            )  # fmt: skip
+        console.print(Text(f"report: {out / 'stego.html'}"), soft_wrap=True)
 
 
 def _print(finding: Finding) -> None:
     """Verdict, numbers, and what the costliest changes that keep the meaning look like."""
-    from nla_audit.report.examples import SHOWN_APART, print_examples  # noqa: PLC0415
-    from nla_audit.report.terminal import print_finding  # noqa: PLC0415
+    from nla_audit.report.examples import print_examples
+    from nla_audit.report.terminal import print_finding
 
     console = Console()
-    print_finding(finding, console, rows="variant", without=SHOWN_APART)
+    print_finding(finding, console)
     examples, variants = finding.tables.get("examples"), finding.tables["variants"]
     if examples is not None and variants.height:
         costly = variants.filter(~variants["aspect"].is_in(["control", "meaning cut"]))
@@ -278,14 +271,14 @@ def _facts(study: _Study) -> dict[str, str]:
 
 
 def _self_test(arguments: dict[str, Any], console: Console) -> None:
-    from nla_audit.probes.stego.power import (  # noqa: PLC0415
+    from nla_audit.probes.stego.power import (
         ACTIVATIONS,
         clean_cases,
         measure,
         planted_cases,
     )
-    from nla_audit.report.tables import frame_table  # noqa: PLC0415
-    from nla_audit.report.terminal import print_table  # noqa: PLC0415
+    from nla_audit.report.tables import frame_table
+    from nla_audit.report.terminal import print_table
 
     with counting(console) as tell:
         table = measure([*clean_cases(), *planted_cases()], seeds=arguments["seeds"], progress=tell)
@@ -300,89 +293,10 @@ def _self_test(arguments: dict[str, Any], console: Console) -> None:
     print_table(frame_table(table), target)
 
 
-command = click.Command(
-    "stego",
-    callback=_run,
-    params=[
-        click.Option(
-            ["--scores"], metavar="TABLE",
-            help="Scores computed elsewhere: columns idx, variant, ar, fve (means: without idx).",
-        ),
-        click.Option(
-            ["--own-ar"], metavar="NAME",
-            help="The pair's own AR in column ar of --scores, where there are several.",
-        ),
-        click.Option(
-            ["--variant", "variants"], metavar="NAME=TRANSFORM", multiple=True,
-            help="What a variant of --scores is, where its name is not read by itself "
-            "(paraphrase_all, fluent, no_quotes … are); may be given several times.",
-        ),
-        click.Option(["--ar"], metavar="PATH", help="The pair's AR, to read changed texts."),
-        click.Option(["--pair"], metavar="PAIR",
-                     help="The pair itself, whose AR is found; --ar names one of several."),
-        click.Option(
-            ["--second-ar"], metavar="PATH",
-            help="An AR that was never trained with this AV, the control.",
-        ),
-        click.Option(["--completions"], metavar="TABLE", help="The explanations."),
-        click.Option(["--activations"], metavar="FILE", help="What they explain, joined by idx."),
-        click.Option(
-            ["--reference-texts"], metavar="TABLE",
-            help="Gold or warm-start explanations of the same activations, the other control.",
-        ),
-        click.Option(
-            ["--paraphraser"], metavar="WRITER", default="rules", show_default=True,
-            help="rules, hf:MODEL_OR_FOLDER, openai:MODEL@URL, file:TABLE, or world (for texts "
-            "in the language of the demo).",
-        ),
-        click.Option(
-            ["--price"], type=(click.FloatRange(min=0), click.FloatRange(min=0)),
-            metavar="IN OUT", default=None,
-            help="Price of a million tokens read and written by the endpoint, to tell the cost.",
-        ),
-        click.Option(
-            ["--max-tokens"], type=click.IntRange(min=1), default=2048, show_default=True,
-            metavar="N", help="Most tokens of an endpoint's answer, its reasoning included.",
-        ),
-        click.Option(
-            ["--token-limit-name"], type=click.Choice(["max_tokens", "max_completion_tokens"]),
-            default="max_tokens", show_default=True,
-            help="What the endpoint calls that limit; reasoning models take the second.",
-        ),
-        click.Option(
-            ["--temperature"], default="0", show_default=True, metavar="T",
-            help="Sent to an endpoint; none: not sent, for models that take their own only.",
-        ),
-        click.Option(
-            ["--cache"], type=click.Path(path_type=Path), metavar="FILE",
-            help="Where answers of the paraphraser and readings of the AR are kept: a run that was "
-            "stopped goes on, and nothing is paid for twice.",
-        ),
-        click.Option(
-            ["--similarity"], metavar="MODEL",
-            help="sentence-transformers model (name or folder) that judges whether a change kept "
-            "the meaning.  [default: a dictionary learnt from the texts]",
-        ),
-        click.Option(
-            ["--keep-scores"], type=click.Path(path_type=Path), metavar="FILE",
-            help="Write the scores of all changed texts, for --scores.",
-        ),
-        click.Option(
-            ["--prefix-tokens"], type=click.IntRange(min=1), metavar="N",
-            help="Probe the first N tokens of each explanation alone, as the AR counts them.",
-        ),
-        click.Option(
-            ["--limit"], type=click.IntRange(min=1), metavar="N",
-            help="Explanations of each model that are probed.  [default: all]",
-        ),
-        click.Option(
-            ["--token-budget"], type=click.IntRange(min=1), metavar="N",
-            help="Tokens read at once; halved where memory runs out.  [default: by device]",
-        ),
-        click.Option(
-            ["--series"], type=click.Choice(["step", "length_penalty"]),
-            help="Order the models by this column, and say whether the gap widens along it.",
-        ),
+command = probe_command(
+    CARD,
+    _run,
+    [
         click.Option(
             ["--self-test"], is_flag=True,
             help="Power on planted codes and false alarms on clean pairs; reads no table.",
@@ -391,24 +305,5 @@ command = click.Command(
             ["--seeds"], type=click.IntRange(min=1), default=20, show_default=True,
             help="Studies of each simulated pair in --self-test.",
         ),
-        click.Option(["--seed"], type=SEED, default=0, show_default=True,
-                     help="Seed of transforms and intervals."),
-        click.Option(["--json", "as_json"], is_flag=True,
-                     help="Print JSON to standard output, and nothing else."),
-        click.Option(["--out"], type=click.Path(path_type=Path), metavar="DIR",
-                     help="Also write a report, its figures and a record of the run into DIR."),
-        *baseline_parameters(),
-        *half_parameters(),
     ],
-    help=(
-        "Does the AR read what explanations say, or something hidden in how it is said?\n\n"
-        "Every explanation is changed in ways that keep or destroy named aspects of it; what of "
-        "the reconstruction is left says which aspect carries it. A code is only named where a "
-        "change costs more than it costs a control (reference texts, a second AR).\n\n"
-        "\b\nExamples:\n"
-        "  nla-audit stego --scores scores.parquet\n"
-        "  nla-audit stego --pair PAIR --completions c.parquet --activations a.parquet \\\n"
-        "      --second-ar warm-start/ar --paraphraser openai:MODEL@http://localhost:8000/v1\n"
-        "  nla-audit stego --self-test"
-    ),
 )  # fmt: skip

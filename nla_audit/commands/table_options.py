@@ -56,7 +56,7 @@ def read_completions(arguments: Mapping[str, Any], console: Console) -> Completi
     Raises:
         UserError: as :func:`nla_audit.completions.load`.
     """
-    from nla_audit.completions import load  # noqa: PLC0415  (keeps --help fast)
+    from nla_audit.completions import load  # keeps --help fast
 
     with console.status("reading the table"):
         return load(

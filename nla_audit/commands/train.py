@@ -32,10 +32,10 @@ _STAGES = ("target", "activations", "warm-start", "rl", "completions", "audit")
 def _run(
     recipe_path: Path, out: Path | None, stage: str | None, seed: int | None, dry_run: bool
 ) -> None:
-    from nla_audit.train.layout import Layout  # noqa: PLC0415  (torch takes seconds)
-    from nla_audit.train.ranks import Ranks  # noqa: PLC0415
-    from nla_audit.train.read_recipe import read_recipe  # noqa: PLC0415
-    from nla_audit.train.rewards import check_terms  # noqa: PLC0415
+    from nla_audit.train.layout import Layout  # torch takes seconds
+    from nla_audit.train.ranks import Ranks
+    from nla_audit.train.read_recipe import read_recipe
+    from nla_audit.train.rewards import check_terms
 
     recipe = read_recipe(recipe_path)
     for run in recipe.sweep():
@@ -53,8 +53,8 @@ def _run(
 
 def _train(layout: Layout, stage: str | None, ranks: Ranks) -> None:
     """Run the stages, all or one, and say how each went."""
-    from nla_audit.train.interruption import Stopped  # noqa: PLC0415
-    from nla_audit.train.lora_targets import check_lora_targets  # noqa: PLC0415
+    from nla_audit.train.interruption import Stopped
+    from nla_audit.train.lora_targets import check_lora_targets
 
     if stage in (None, "target", "activations", "warm-start", "rl"):
         check_lora_targets(layout)
@@ -62,6 +62,8 @@ def _train(layout: Layout, stage: str | None, ranks: Ranks) -> None:
         layout.write_recipe()
         _write_record(layout)
     console = Console(stderr=True, quiet=not ranks.is_first)
+    for line in _cautions(layout):
+        console.print(Text(line), soft_wrap=True)
     for name in [stage] if stage else _STAGES:
         try:
             seconds = _stage(name, layout, console, ranks)
@@ -77,7 +79,7 @@ def _train(layout: Layout, stage: str | None, ranks: Ranks) -> None:
 
 def _stage(name: str, layout: Layout, console: Console, ranks: Ranks) -> float:
     """Run one stage with a progress bar for each of its parts."""
-    from nla_audit.train.course import run_stage  # noqa: PLC0415
+    from nla_audit.train.course import run_stage
 
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -101,12 +103,12 @@ def _stage(name: str, layout: Layout, console: Console, ranks: Ranks) -> float:
 
 def _audit(layout: Layout, tell: Tell) -> float:
     """Audit the completions as ``nla-audit audit`` does."""
-    import time  # noqa: PLC0415
+    import time
 
-    from nla_audit.completions import load  # noqa: PLC0415
-    from nla_audit.report.audit import run_audit  # noqa: PLC0415
-    from nla_audit.train.held_out import RULER  # noqa: PLC0415
-    from nla_audit.train.prefix_fve import PREFIX_FILE  # noqa: PLC0415
+    from nla_audit.completions import load
+    from nla_audit.report.audit import run_audit
+    from nla_audit.train.held_out import RULER
+    from nla_audit.train.prefix_fve import PREFIX_FILE
 
     began = time.perf_counter()
     trained = {run.rl.train_ar for run in layout.runs}
@@ -143,10 +145,10 @@ def _known_facts(layout: Layout, completions: pl.DataFrame) -> list[Finding]:
     facts = layout.activations.with_name("facts.parquet")
     if not facts.is_file():
         return []
-    import polars as pl  # noqa: PLC0415
+    import polars as pl
 
-    from nla_audit.train.dataset import read_dataset  # noqa: PLC0415
-    from nla_audit.world.toy.facts import facts_named, probe_accuracy  # noqa: PLC0415
+    from nla_audit.train.dataset import read_dataset
+    from nla_audit.world.toy.facts import facts_named, probe_accuracy
 
     known, dataset = pl.read_parquet(facts), read_dataset(layout.activations)
     probe = probe_accuracy(dataset.activations, known, dataset.is_held_out)
@@ -155,10 +157,10 @@ def _known_facts(layout: Layout, completions: pl.DataFrame) -> list[Finding]:
 
 def _write_record(layout: Layout) -> None:
     """What ran: command, seed, versions, commit."""
-    import torch  # noqa: PLC0415
+    import torch
 
-    from nla_audit.files import write_json  # noqa: PLC0415
-    from nla_audit.record import ANALYSIS, MODELS, run_record  # noqa: PLC0415
+    from nla_audit.files import write_json
+    from nla_audit.record import ANALYSIS, MODELS, run_record
 
     record = {
         **run_record("train", click.get_current_context().params, [*ANALYSIS, *MODELS]),
@@ -170,9 +172,9 @@ def _write_record(layout: Layout) -> None:
 
 def _print_plan(layout: Layout, console: Console) -> None:
     """The resolved recipe as YAML, then what it will cost, as comments."""
-    import yaml  # noqa: PLC0415
+    import yaml
 
-    from nla_audit.train.estimate import estimate, missing_inputs  # noqa: PLC0415
+    from nla_audit.train.estimate import estimate, missing_inputs
 
     plain = layout.recipe.model_dump(mode="json")
     console.print(
@@ -190,10 +192,12 @@ def _print_plan(layout: Layout, console: Console) -> None:
         lines += [
             f"# target: {cost.parameters:,} parameters; RL trains {cost.trained_parameters:,}",
             f"# memory: {cost.weights_gb:.2f} GB of weights, {cost.training_gb:.2f} GB of "
-            f"gradients and averages, {cost.logits_gb:.2f} GB of logits of a micro-batch",
+            f"gradients and averages; a micro-batch: {_gigabytes(cost.kept_gb)} of states for the "
+            f"backward pass, {_gigabytes(cost.logits_gb)} of logits",
         ]
     lines += [
         *(f"# run {_about(run)}" for run in layout.runs),
+        *(f"# {line}" for line in _cautions(layout)),
         f"# RL generates at most {cost.rl_tokens_at_most:,} tokens over all runs",
         f"# completions: at most {cost.completion_tokens_at_most:,} tokens",
     ]
@@ -204,6 +208,16 @@ def _print_plan(layout: Layout, console: Console) -> None:
         )
     lines += [f"# not here yet: {missing}" for missing in missing_inputs(layout)]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _cautions(layout: Layout) -> list[str]:
+    """What is likely to go wrong in runs, a line each."""
+    every = ((run, run.rl.grading.caution(run.rl.max_new_tokens)) for run in layout.runs)
+    return [f"run {run.name}: {caution}" for run, caution in every if caution is not None]
+
+
+def _gigabytes(size: float | None) -> str:
+    return "an unknown size" if size is None else f"{size:.2f} GB"
 
 
 def _about(run: Run) -> str:
@@ -218,7 +232,7 @@ class _Command(click.Command):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The gradings with their cards."""
-        from nla_audit.train.grading import cards  # noqa: PLC0415  (pydantic takes its time)
+        from nla_audit.train.grading import cards  # pydantic takes its time
 
         with formatter.section("Gradings (rl.grading in the recipe)"):
             formatter.write_dl([(kind, card.sentence) for kind, card in cards().items()])

@@ -217,9 +217,10 @@ class Client:
         # Servers name what they do not take, in fields that differ; the words are all they share.
         if self._settings.token_limit_name in said:
             other = next(
-                name for name in ("max_tokens", "max_completion_tokens")
+                name
+                for name in ("max_tokens", "max_completion_tokens")
                 if name != self._settings.token_limit_name
-            )  # fmt: skip
+            )
             hint = f"say {limit} {other}, or another limit"
         elif "temperature" in said.lower():
             hint = f"say {temperature} with one that it takes, or none"

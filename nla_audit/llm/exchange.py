@@ -60,42 +60,38 @@ class _Response(HTTPResponse):
     def _safe_read(self, amt: int) -> bytes:
         if amt < 0:
             raise HTTPException("a chunk of negative size")
-        data: bytes = super()._safe_read(amt)  # type: ignore[misc]
+        data: bytes = super()._safe_read(amt)  # type: ignore[misc]  # private
         return data
 
 
-class _Breakable:
+class _Breakable(HTTPConnection):
     """Tells the exchange which socket to shut down."""
 
-    sock: Any
+    response_class = _Response
 
     def connect(self) -> None:
-        super().connect()  # type: ignore[misc]
+        super().connect()
         self._tell()
 
     def getresponse(self) -> Any:
         self._tell()
-        return super().getresponse()  # type: ignore[misc]
+        return super().getresponse()
 
     def _tell(self) -> None:
         if _CURRENT.exchange is not None:
             _CURRENT.exchange.uses(self.sock)
 
 
-class _Http(_Breakable, HTTPConnection):
-    response_class = _Response
-
-
-class _Https(_Breakable, HTTPSConnection):
-    response_class = _Response
+class _BreakableWithTls(_Breakable, HTTPSConnection):
+    pass
 
 
 class _HttpPool(HTTPConnectionPool):
-    ConnectionCls = _Http
+    ConnectionCls = _Breakable
 
 
 class _HttpsPool(HTTPSConnectionPool):
-    ConnectionCls = _Https
+    ConnectionCls = _BreakableWithTls
 
 
 class Exchanges:

@@ -40,17 +40,17 @@ class LocalModel(Closing):
         max_new_tokens: int = 512,
     ) -> None:
         # Here: transformers is slow to import, and the other writers need none of it.
-        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM  # noqa: PLC0415
+        from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-        from nla_audit.checkpoint.backbone import (  # noqa: PLC0415
+        from nla_audit.checkpoint.backbone import (
             Placement,
             first_line,
             read_config,
             read_tokenizer,
         )
-        from nla_audit.checkpoint.declared_size import check_size  # noqa: PLC0415
-        from nla_audit.checkpoint.fetch import local_folder  # noqa: PLC0415
-        from nla_audit.checkpoint.formats import check_weights  # noqa: PLC0415
+        from nla_audit.checkpoint.declared_size import check_size
+        from nla_audit.checkpoint.fetch import local_folder
+        from nla_audit.checkpoint.formats import check_weights
 
         self.name = f"hf:{model}"
         self.account = Account()
@@ -131,7 +131,7 @@ class LocalModel(Closing):
         Raises:
             UserError: a special token could be read out of the text.
         """
-        from nla_audit.nla.chat_template import rendered_chats  # noqa: PLC0415
+        from nla_audit.nla.chat_template import rendered_chats
 
         specials = set(self._tokenizer.all_special_ids) - {self._tokenizer.unk_token_id}
         chats = []
@@ -148,7 +148,7 @@ class LocalModel(Closing):
 
     def _has_system_role(self) -> bool:
         """Whether the chat template writes a system message; some refuse it, some leave it out."""
-        from nla_audit.nla.chat_template import TemplateFailed, rendered_chats  # noqa: PLC0415
+        from nla_audit.nla.chat_template import TemplateFailed, rendered_chats
 
         chat = [{"role": "system", "content": "of old"}, {"role": "user", "content": "of new"}]
         try:
@@ -158,7 +158,7 @@ class LocalModel(Closing):
         return "of old" in text
 
     def _generated(self, prompts: Sequence[str]) -> list[str]:
-        import torch  # noqa: PLC0415
+        import torch
 
         # The chat template has written the special tokens already. A seq2seq model's prompt is
         # the text itself, in which "</s>" is four characters.

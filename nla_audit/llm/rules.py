@@ -1,9 +1,9 @@
-"""``rules``: rewriting without a model, and honest about how little it changes."""
+"""``rules``: rewriting without a model, which says how little it changes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
 from nla_audit.text.synonyms import GROUP_OF, PATTERN, as_written
@@ -48,5 +48,4 @@ def _reworded(line: str) -> str:
         return as_written(group[(group.index(word.lower()) + 1) % len(group)], word)
 
     swapped = _LINKED.sub(lambda m: f"{m[3]} {m[2]} {m[1]}{m[4]}", line)
-    reworded: Callable[[str], str] = lambda text: PATTERN.sub(other, text)  # noqa: E731
-    return reworded(swapped)
+    return PATTERN.sub(other, swapped)

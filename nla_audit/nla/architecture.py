@@ -36,8 +36,8 @@ def model_class(config: Any) -> Any:
 
     Some wrappers (Gemma-3) count as both, others (Qwen2.5-VL) only as the latter.
     """
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText  # noqa: PLC0415
-    from transformers.models.auto import modeling_auto  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers.models.auto import modeling_auto
 
     causal = type(config) in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING
     sees = type(config) in modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
@@ -104,7 +104,7 @@ def cut_to_first_blocks(model: Any, blocks: int) -> None:
         keep_first_blocks(config, blocks)
     del blocks_of(decoder)[blocks:]
     for name, (dimension, size_name) in _PACKED.items():
-        module = getattr(decoder, name, None)
+        module: Any = getattr(decoder, name, None)
         weight = getattr(module, "weight", None)
         if weight is None or not weight.is_floating_point():
             raise UserError(
@@ -113,9 +113,8 @@ def cut_to_first_blocks(model: Any, blocks: int) -> None:
                 "of another layout; take another model"
             )
         kept = weight.shape[dimension] // available * blocks
-        module.weight = nn.Parameter(  # type: ignore[union-attr]
-            weight.detach().narrow(dimension, 0, kept).clone(), requires_grad=weight.requires_grad
-        )
+        cut = weight.detach().narrow(dimension, 0, kept).clone()
+        module.weight = nn.Parameter(cut, requires_grad=weight.requires_grad)
         setattr(module, size_name, kept)
 
 

@@ -86,7 +86,7 @@ def _front(buffer: torch.Tensor, rows: torch.Tensor, length: int) -> torch.Tenso
 class RowCache(Cache):
     """A :class:`BufferedLayer` for each block; all rows have the same number of tokens."""
 
-    layers: list[BufferedLayer]  # type: ignore[assignment]
+    layers: list[BufferedLayer]  # type: ignore[assignment]  # no others are in it
 
     def __init__(self, config: Any, capacity: int) -> None:
         super().__init__(layers=[BufferedLayer(capacity) for _ in range(number_of_blocks(config))])

@@ -119,9 +119,9 @@ def injecting(
         handle.remove()
 
 
-def _module(model: nn.Module, injection: Injection) -> nn.Module:
+def _module(model: Any, injection: Injection) -> nn.Module:
     if injection.kind == "replace":
-        return model.get_input_embeddings()  # type: ignore[operator]
+        return model.get_input_embeddings()
     blocks = blocks_of(decoder_of(model))
     block = DEFAULT_ADDITION_BLOCK if injection.block is None else injection.block
     if block >= len(blocks):

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import torch
 
 from nla_audit.nla.batching import by_token_budget
+from nla_audit.nla.output_head import may_go_without_logits, token_log_probs
 
-#: Of a pass, padding included: all logits exist at once, of which a large vocabulary has many.
+#: Of a pass, padding included: a model whose logits are scaled gives them all at once.
 _TOKEN_BUDGET = 1024
 
 
@@ -45,9 +46,17 @@ def token_losses(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[npt.N
         for number, row in enumerate(rows):
             padded[number, : len(ids[row])] = torch.tensor(ids[row])
         padded = padded.to(device)
-        logits = model(input_ids=padded, use_cache=False).logits[:, :-1].float()
-        chosen = logits.gather(-1, padded[:, 1:, None]).squeeze(-1)
-        losses = (logits.logsumexp(dim=-1) - chosen).cpu().double().numpy()
+        lengths = torch.tensor([len(ids[row]) for row in rows], device=device)
+        seen, following = padded[:, :-1], padded[:, 1:]
+        is_token = torch.arange(1, width, device=device) < lengths[:, None]
+        log_probs = token_log_probs(
+            model,
+            seen,
+            following,
+            is_token,
+            without_logits=may_go_without_logits(model, seen, following),
+        )
+        losses = -log_probs.cpu().double().numpy()
         for number, row in enumerate(rows):
             length = len(ids[row]) - 1
             found[row][len(found[row]) - length :] = losses[number, :length]

@@ -47,7 +47,7 @@ _OTHER_TOKEN_BUDGET = 16384
 
 
 @dataclass
-class Reading:
+class ReadingPlan:
     """Distinct texts and the batches they are read in (:meth:`Reconstructor.plan`).
 
     Attributes:
@@ -66,7 +66,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Scores:
+class ReconstructionScores:
     """How well ``n`` texts reconstruct ``n`` activations.
 
     Attributes:
@@ -199,7 +199,7 @@ class Reconstructor:
                 out[row] = vectors[place[text]]
         return out
 
-    def plan(self, texts: Iterable[str | None], *, token_budget: int | None = None) -> Reading:
+    def plan(self, texts: Iterable[str | None], *, token_budget: int | None = None) -> ReadingPlan:
         """Plan in which batches the distinct texts among ``texts`` are to be read.
 
         The plan depends on the set of texts only, not on their order. Arguments as for
@@ -209,7 +209,7 @@ class Reconstructor:
         prompts = self.prompt_ids(distinct)
         fitting = [row for row, ids in enumerate(prompts) if len(ids) <= self.longest_prompt]
         if not fitting:
-            return Reading(distinct, prompts, 0, [])
+            return ReadingPlan(distinct, prompts, 0, [])
         shared = 0
         caching = caching_of(self.decoder, self.model.config, prompts[fitting[0]])
         if caching is Caching.SHARED:
@@ -217,11 +217,11 @@ class Reconstructor:
         budget = token_budget or TOKEN_BUDGETS.get(self.device.type, _OTHER_TOKEN_BUDGET)
         groups = by_token_budget([len(prompts[row]) - shared for row in fitting], budget)
         batches = [[fitting[place] for place in group] for group in groups]
-        return Reading(distinct, prompts, shared, batches)
+        return ReadingPlan(distinct, prompts, shared, batches)
 
     @torch.inference_mode()
     def read(
-        self, reading: Reading, batch: Sequence[int], *, notice: Notice = warnings.warn
+        self, reading: ReadingPlan, batch: Sequence[int], *, notice: Notice = warnings.warn
     ) -> npt.NDArray[np.float32]:
         """Reconstruct the texts of one of ``reading.batches``; ``[len(batch), d_model]``."""
         self._say_how(reading.prompts[batch[0]], notice)
@@ -253,7 +253,7 @@ class Reconstructor:
         baseline_name: BaselineName = "raw_variance",
         token_budget: int | None = None,
         notice: Notice = warnings.warn,
-    ) -> Scores:
+    ) -> ReconstructionScores:
         """Score text *i* against activation *i*.
 
         Args:
@@ -277,7 +277,7 @@ class Reconstructor:
         rows = score_rows(
             self, texts, targets, range(len(texts)), token_budget=token_budget, notice=notice
         )
-        return Scores(
+        return ReconstructionScores(
             mse=rows.mse,
             cosine=rows.cosine,
             fve=fraction_of_variance_explained(rows.mse, measured.of(baseline_name)),

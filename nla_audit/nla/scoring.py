@@ -88,9 +88,12 @@ def score_rows(
         if piece is None:
             vectors = reconstructor.read(reading, batch, notice=notice)
             piece = _compared(
-                vectors, [rows_of[place] for place in batch], targets, target_rows,
+                vectors,
+                [rows_of[place] for place in batch],
+                targets,
+                target_rows,
                 reconstructor.mse_scale,
-            )  # fmt: skip
+            )
             if shards is not None:
                 shards.put(stage, number, piece)
         rows = piece["row"].to_numpy()

@@ -63,7 +63,7 @@ def card_of(
         return _completions_card(contents, repository, ruler, base_model)
     if contents.kind == "report":
         return _report_card(contents, repository)
-    from nla_audit.completions import load  # noqa: PLC0415  (keeps --help fast)
+    from nla_audit.completions import load  # keeps --help fast
 
     measured = load(list(completions), ar=ruler) if completions else None
     return _pair_card(contents, repository, measured, base_model)
@@ -72,7 +72,7 @@ def card_of(
 def _completions_card(
     contents: Contents, repository: str, ruler: str | None, base_model: str | None
 ) -> str:
-    from nla_audit.completions import load  # noqa: PLC0415  (keeps --help fast)
+    from nla_audit.completions import load  # keeps --help fast
 
     tables = table_paths(contents)
     loaded = load(list(tables.values()), ar=ruler)
@@ -122,7 +122,7 @@ def _completions_card(
 def _pair_card(
     contents: Contents, repository: str, measured: Completions | None, base_model: str | None
 ) -> str:
-    from nla_audit.checkpoint.formats import recognise  # noqa: PLC0415
+    from nla_audit.checkpoint.formats import recognise
 
     halves = {name: recognise(contents.root / name) for name in contents.checkpoints}
     rows = [_half(name, checkpoint) for name, checkpoint in halves.items()]
@@ -178,7 +178,7 @@ def _pair_card(
 
 def _half(name: str, checkpoint: Checkpoint) -> dict[str, Any]:
     """One row of a pair's table of checkpoints; ``None`` is "not recorded"."""
-    from nla_audit.nla.injection import injection_of  # noqa: PLC0415  (torch)
+    from nla_audit.nla.injection import injection_of  # torch
 
     sidecar = checkpoint.sidecar or _sidecar_of_base(checkpoint)
     is_av = checkpoint.role == "av"
@@ -197,7 +197,7 @@ def _half(name: str, checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _sidecar_of_base(checkpoint: Checkpoint) -> Sidecar | None:
     """The sidecar of the model beside an adapter that it sits on."""
-    from nla_audit.checkpoint.formats import neighbour, recognise  # noqa: PLC0415
+    from nla_audit.checkpoint.formats import neighbour, recognise
 
     if checkpoint.base_named is None:
         return None

@@ -137,7 +137,7 @@ def _report(folder: Path, record: dict[str, Any]) -> Contents:
 
 def _checkpoint_folders(root: Path) -> list[Path]:
     """The folders at or below ``root`` that hold a checkpoint, whole or not."""
-    from nla_audit.checkpoint.find_pair import is_checkpoint  # noqa: PLC0415  (few uploads are pairs)
+    from nla_audit.checkpoint.find_pair import is_checkpoint  # few uploads are pairs
 
     if is_checkpoint(root):
         return [root]
@@ -152,8 +152,8 @@ def _checkpoint_folders(root: Path) -> list[Path]:
 
 
 def _pair(root: Path, folders: list[Path], with_base: bool) -> Contents:
-    from nla_audit.checkpoint.formats import recognise  # noqa: PLC0415
-    from nla_audit.checkpoint.read_sidecar import SIDECAR_NAME  # noqa: PLC0415
+    from nla_audit.checkpoint.formats import recognise
+    from nla_audit.checkpoint.read_sidecar import SIDECAR_NAME
 
     files: dict[str, Path] = {}
     checkpoints, left_out = [], []

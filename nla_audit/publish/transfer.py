@@ -63,7 +63,7 @@ def push(
         UserError: not logged in, no right to write, ``private`` where the repository is public,
             or no connection.
     """
-    from huggingface_hub import CommitOperationAdd, get_token  # noqa: PLC0415
+    from huggingface_hub import CommitOperationAdd, get_token
 
     check_repository(repository)
     if get_token() is None:
@@ -98,7 +98,7 @@ def push(
 
 def _has_card_of_its_own(repository: str, type_: RepositoryType, branch: str | None) -> bool:
     """Whether there is a card there that this package did not write."""
-    from huggingface_hub.errors import EntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub.errors import EntryNotFoundError
 
     try:
         path = hub.api().hf_hub_download(repository, CARD, repo_type=type_, revision=branch)
@@ -158,7 +158,7 @@ def pull(text: str, out: Path) -> Pulled:
         UserError: ``out`` is there, no such repository, folder or revision, no access, or no
             connection.
     """
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub import snapshot_download
 
     address = parse_address(text)
     must_be_new(out)

@@ -41,7 +41,7 @@ def analysis_record(
         },
         "activations": completions.rows["idx"].drop_nulls().n_unique(),
         "rows": completions.rows.height,
-        "tables": [asdict(source) for source in completions.sources],
+        "tables": [plain(asdict(source)) for source in completions.sources],
         "parameters": {finding.analyzer: plain(finding.parameters) for finding in findings},
         "versions": versions(ANALYSIS),
         "commit": commit(),

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,24 +19,23 @@ import polars as pl
 
 from nla_audit.analyzers import registry
 from nla_audit.errors import UserError
-from nla_audit.files import write_text, writing
+from nla_audit.files import writing
 from nla_audit.findings import Card, Finding
 from nla_audit.report.analysis_record import analysis_record
 from nla_audit.report.colours import ModelColours
-from nla_audit.report.document import Document, section, what_was_audited
-from nla_audit.report.figures import Rendered, render_figures, with_reasons
-from nla_audit.report.folder import RECORD, WRITTEN_BY, replaced_folder
-from nla_audit.report.html import render_html
-from nla_audit.report.markdown import render_markdown
+from nla_audit.report.contents import Report, ready
+from nla_audit.report.document import what_was_audited
+from nla_audit.report.figures import Rendered, render_figures
+from nla_audit.report.folder import WRITTEN_BY, replaced_folder
 from nla_audit.report.viewer import choose_activations, viewer_data
+from nla_audit.report.writing import Files, all_files
+from nla_audit.unicode_form import well_formed
 
 if TYPE_CHECKING:
     from nla_audit.completions import Completions
 
 #: Called before each step with its name, its number from 0 and how many steps there are.
 Progress = Callable[[str, int, int], None]
-#: Layout of ``findings.json``; raised when a reader of it would have to change.
-FINDINGS_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -100,31 +98,40 @@ def run_audit(
         findings: list[Finding] = []
         drawn: list[Callable[[], list[Rendered]]] = []
         left_out: dict[str, str] = {}
+        shown: list[Finding] = []
+
+        def take(finding: Finding) -> None:
+            findings.append(ready(finding))
+            shown.append(findings[-1] if texts else findings[-1].without_texts())
+            drawn.append(draw(shown[-1], colours))
+
         for finding in further:
-            findings.append(finding)
-            drawn.append(draw(finding, colours, texts))
+            take(finding)
         for number, card in enumerate(cards.values()):
             tell(card.name, number, total)
             try:
-                findings.append(_run(card, completions, seed, (options or {}).get(card.name, {})))
-                drawn.append(draw(findings[-1], colours, texts))
+                take(_run(card, completions, seed, (options or {}).get(card.name, {})))
             except UserError as error:
                 left_out[card.name] = str(error)
         tell("figures", len(cards), total)
         record = analysis_record(completions, findings, seed=seed, arguments=arguments)
-        document = _document(
-            completions,
-            findings,
-            [figures() for figures in drawn],
-            record,
-            colours,
-            title=title or f"Audit of {_table_name(completions)}",
+        viewer, note = _viewer(completions, seed) if texts else (None, "")
+        report = Report(
+            title=well_formed(title or f"Audit of {_table_name(completions)}"),
+            findings=tuple(shown),
+            length_penalties=record["length_penalties"],
+            record=record,
+            what=what_was_audited(record),
+            notes=completions.notes,
             left_out=left_out,
             texts=texts,
+            viewer=viewer,
+            viewer_note=note,
         )
+        figures = [rendered() for rendered in drawn]
         tell("report", len(cards) + 1, total)
         with writing(Path(out)):
-            names = _write(folder, document, findings, started)
+            names = _write(folder, report, all_files(report, figures), started)
         tell("done", total, total)
     return AuditResult(findings, left_out, [Path(out) / name for name in names])
 
@@ -132,20 +139,16 @@ def run_audit(
 @contextmanager
 def _drawing(
     aside: bool,
-) -> Iterator[Callable[[Finding, ModelColours, bool], Callable[[], list[Rendered]]]]:
+) -> Iterator[Callable[[Finding, ModelColours], Callable[[], list[Rendered]]]]:
     """A function that has a finding's figures drawn, and returns how to get them."""
     if not aside:
-        yield lambda finding, colours, texts: partial(render_figures, finding, colours, texts=texts)
+        yield lambda finding, colours: partial(render_figures, finding, colours)
         return
     with ProcessPoolExecutor(
         1, mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_parent
     ) as pool:
         try:
-            yield (
-                lambda finding, colours, texts: (
-                    pool.submit(render_figures, finding, colours, texts=texts).result
-                )
-            )
+            yield (lambda finding, colours: pool.submit(render_figures, finding, colours).result)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -167,55 +170,22 @@ def _run(card: Card, completions: Completions, seed: int, own: Mapping[str, Any]
     options = {option.name: option.default for option in card.options} | dict(own)
     if "seed" in inspect.signature(card.run).parameters:
         options["seed"] = seed
-    return with_reasons(card.run(completions, **options))
+    return card.run(completions, **options)
 
 
-def _document(
-    completions: Completions,
-    findings: list[Finding],
-    figures: list[list[Rendered]],
-    record: dict[str, Any],
-    colours: ModelColours,
-    *,
-    title: str,
-    left_out: dict[str, str],
-    texts: bool,
-) -> Document:
-    cards, seed = registry(), record["seed"]
-    viewer, note = None, ""
-    if texts:
-        activations, note = choose_activations(completions, seed=seed)
-        viewer = viewer_data(
-            completions, activations, _fate_spans(completions, activations, seed), colours
-        )
-    return Document(
-        title=title,
-        sections=[
-            section(
-                finding,
-                cards.get(finding.analyzer),
-                drawn,
-                notes=completions.notes,
-                texts=texts,
-            )
-            for finding, drawn in zip(findings, figures, strict=True)
-        ],
-        left_out=left_out,
-        notes=completions.notes,
-        record=record,
-        colours=colours,
-        texts=texts,
-        viewer=viewer,
-        viewer_note=note,
-        what=what_was_audited(record),
-    )
+def _viewer(completions: Completions, seed: int) -> tuple[dict[str, Any], str]:
+    """What the viewer embeds, and the sentence that says which activations it holds."""
+    activations, note = choose_activations(completions, seed=seed)
+    spans = _fate_spans(completions, activations, seed)
+    return viewer_data(completions, activations, spans), note
 
 
 def _fate_spans(completions: Completions, activations: list[int], seed: int) -> pl.DataFrame:
     """What happened to each claim of the activations that the viewer shows."""
-    fates = import_module("nla_audit.text.fates")  # compiles much that --help has no need of
-    spans: pl.DataFrame = fates.fate_spans(completions, activations, seed=seed)
-    return spans
+    from nla_audit.text.fates import fate_spans  # compiles much that --help has no need of
+    from nla_audit.text.reading import read
+
+    return fate_spans(completions, activations, read(completions, seed=seed))
 
 
 def _table_name(completions: Completions) -> str:
@@ -223,36 +193,18 @@ def _table_name(completions: Completions) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} tables of completions"
 
 
-def _write(
-    folder: Path, document: Document, findings: list[Finding], started: datetime
-) -> list[str]:
+def _write(folder: Path, report: Report, files: Files, started: datetime) -> list[str]:
     """Write all files into ``folder``; returns their names relative to it."""
-    names = []
-    for part in document.sections:
-        for figure in part.figures:
-            write_text(folder / "figures" / f"{figure.name}.svg", figure.svg)
-            (folder / "figures" / f"{figure.name}.png").write_bytes(figure.png)
-            names += [f"figures/{figure.name}.svg", f"figures/{figure.name}.png"]
-    plain = {
-        "version": FINDINGS_VERSION,
-        "record": document.record,
-        "findings": [finding.to_dict(texts=document.texts) for finding in findings],
-        "left_out": document.left_out,
-    }
-    write_text(folder / "findings.json", _json(plain))
-    write_text(folder / "report.md", render_markdown(document))
-    write_text(folder / "report.html", render_html(document))
-    names = ["report.html", "report.md", "findings.json", RECORD, *names]
+    names = [report.record_name, *files]
     record = {
         "written_by": WRITTEN_BY,
         "files": names,
-        **document.record,
+        **report.record,
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    write_text(folder / RECORD, _json(record))
+    plain = json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    for name, content in {**files, report.record_name: plain.encode()}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
     return names
-
-
-def _json(data: Any) -> str:
-    return json.dumps(data, ensure_ascii=False, indent=1, allow_nan=False) + "\n"

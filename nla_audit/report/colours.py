@@ -23,8 +23,8 @@ class ModelColours:
         cls, models: Sequence[str], length_penalties: Mapping[str, float | None]
     ) -> ModelColours:
         """Colours for ``models`` in their order; those without a λ are grey."""
-        from matplotlib import colormaps  # noqa: PLC0415  (a terminal needs no matplotlib)
-        from matplotlib.colors import to_hex  # noqa: PLC0415
+        from matplotlib import colormaps  # a terminal needs no matplotlib
+        from matplotlib.colors import to_hex
 
         trained = [name for name in models if length_penalties.get(name) is not None]
         # viridis is even in lightness and safe for the colour-blind; its last sixth is a

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from nla_audit.findings import Card, Finding
+from nla_audit.findings import Finding
 from nla_audit.report.colours import ModelColours
-from nla_audit.report.examples import Example
+from nla_audit.report.contents import Report
+from nla_audit.report.examples import Example, examples_by_variant
 from nla_audit.report.figures import Rendered
 from nla_audit.report.tables import DisplayTable, frame_table, further_tables, headline_table, label
+from nla_audit.report.viewer import coloured
 
 #: Rows of a further table that a page shows; ``findings.json`` holds all of them.
 MAX_TABLE_ROWS = 100
@@ -20,7 +23,6 @@ class Section:
     """One analyzer's part of the report."""
 
     finding: Finding
-    card: Card | None
     headline: DisplayTable
     caveats: list[str]
     figures: list[Rendered]
@@ -61,31 +63,59 @@ class Document:
     record_name: str = "record.json"
 
 
-def section(
-    finding: Finding,
-    card: Card | None,
-    figures: list[Rendered],
-    *,
-    notes: tuple[str, ...],
-    texts: bool,
-) -> Section:
+def document_of(report: Report, drawn: Sequence[list[Rendered]]) -> Document:
+    """``report`` with the figures of each of its findings, ready to be HTML or Markdown."""
+    colours = report.colours
+    return Document(
+        title=report.title,
+        sections=[
+            _section(finding, figures, report.notes)
+            for finding, figures in zip(report.findings, drawn, strict=True)
+        ],
+        left_out=dict(report.left_out),
+        notes=report.notes,
+        record=dict(report.record),
+        colours=colours,
+        texts=report.texts,
+        viewer=None if report.viewer is None else coloured(report.viewer, colours),
+        viewer_note=report.viewer_note,
+        what=dict(report.what),
+        data_name=report.data_name,
+        record_name=report.record_name,
+    )
+
+
+def _section(finding: Finding, figures: list[Rendered], notes: tuple[str, ...]) -> Section:
     """Choose what of ``finding`` is shown and in which form.
 
     ``notes`` hold for the whole table and stand at the top of the report, so that a section
     repeats none of them among its own caveats.
     """
+    apart = {finding.headline_table, finding.examples_table}
+    examples = finding.tables.get(finding.examples_table or "")
     return Section(
         finding=finding,
-        card=card,
-        headline=headline_table(finding),
+        headline=_headline(finding),
         caveats=[caveat for caveat in finding.caveats if caveat not in notes],
         figures=figures,
         tables=[
-            (label(name), frame_table(frame, limit=MAX_TABLE_ROWS))
-            for name, frame in further_tables(finding, texts=texts).items()
+            (label(name), frame_table(frame, finding.unit_of, limit=MAX_TABLE_ROWS))
+            for name, frame in further_tables(finding).items()
+            if name not in apart
         ],
-        withheld=[] if texts else sorted(finding.private_tables & set(finding.tables)),
+        withheld=sorted(finding.private_tables - set(finding.tables)),
+        examples={} if examples is None else examples_by_variant(examples),
     )
+
+
+def _headline(finding: Finding) -> DisplayTable:
+    """The headline, or the table that says more: without its column of models where it has one."""
+    table = finding.tables.get(finding.headline_table or "")
+    if table is None:
+        return headline_table(finding)
+    if "model" in table.columns and table["model"].n_unique() < 2:
+        table = table.drop("model")
+    return frame_table(table, finding.unit_of)
 
 
 def what_was_audited(record: dict[str, Any]) -> dict[str, str]:

@@ -20,8 +20,6 @@ _TOKEN = re.compile(r"\s+|\w+|[^\w\s]")
 #: Texts of which less than this stands in both are not versions of each other: marks between
 #: them would only show which words happen to recur.
 _LEAST_SHARED = 0.25
-#: Tables of a probe's finding that its reports show in a way of their own.
-SHOWN_APART = ("variants", "examples")
 _SHOWN_SPACES = {" ": "␣", "\n": "⏎\n", "\t": "⇥"}
 
 

@@ -92,20 +92,13 @@ def render_figure(finding: Finding, figure: Figure, colours: ModelColours) -> Re
     return Rendered(name, figure, _tidy(svg.getvalue(), name), png.getvalue())
 
 
-def render_figures(
-    finding: Finding, colours: ModelColours, *, texts: bool = True
-) -> list[Rendered]:
-    """All figures of ``finding`` that have something to draw.
-
-    With ``texts=False`` figures drawn from tables that quote texts are left out.
-    """
-    rendered = []
-    for figure in finding.figures:
-        if not texts and figure.table in finding.private_tables:
-            continue
-        if _checked(finding, figure).height:
-            rendered.append(render_figure(finding, figure, colours))
-    return rendered
+def render_figures(finding: Finding, colours: ModelColours) -> list[Rendered]:
+    """All figures of ``finding`` that have something to draw."""
+    return [
+        render_figure(finding, figure, colours)
+        for figure in finding.figures
+        if _checked(finding, figure).height
+    ]
 
 
 def with_reasons(finding: Finding) -> Finding:

@@ -111,20 +111,21 @@ def _record(document: Document) -> Iterator[str]:
     yield "## Method and record"
     yield ""
     for section in document.sections:
-        if section.card is not None:
-            card = section.card
+        method = section.finding.method
+        if method is not None:
             yield (
-                f"- **{markdown_text(section.title)}**: unit: {markdown_text(card.unit)}. "
-                f"Control: {markdown_text(card.control)}. "
-                f"A high value means: {markdown_text(card.high_means)}."
+                f"- **{markdown_text(section.title)}**: unit: {markdown_text(method.unit)}. "
+                f"Control: {markdown_text(method.control)}. "
+                f"A high value means: {markdown_text(method.high_means)}."
             )
-    yield f"- **Seed**: {record['seed']}"
+    yield f"- **Seed**: {markdown_text(record['seed'])}"
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     yield f"- **Versions**: {markdown_text(versions)}"
     if record["commit"]:
-        yield f"- **Commit**: {record['commit']}"
+        yield f"- **Commit**: {markdown_text(record['commit'])}"
     for source in record["tables"]:
-        yield f"- **Table**: {markdown_text(source['path'])}, sha256 {source['sha256']}"
+        path, digest = markdown_text(source["path"]), markdown_text(source["sha256"])
+        yield f"- **Table**: {path}, sha256 {digest}"
     for name, value in record["arguments"].items():
         yield f"- **Argument {markdown_text(name)}**: {markdown_text(value)}"
     yield ""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
 
 from nla_audit.findings import Figure
@@ -25,7 +26,7 @@ _LONGEST_LABEL = 28
 _LABEL_LINE = 42
 #: More bars than this are thin, and their names slanted and small.
 _MOST_BARS = 16
-#: More bands than this blend into mud; whiskers stay readable.
+#: With more bands than this, none can be told from its neighbours; whiskers stay readable.
 _MOST_BANDS = 3
 
 
@@ -267,10 +268,8 @@ def _forest(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColou
             name = figure.chance_label if position == 0 else None
             axes.plot(level, rows, color=_CHANCE["color"], marker="|", linestyle="none", label=name)
     axes.axvline(0, color="#8a8a8a", linewidth=0.8)
-    size = axes.get_figure()
-    assert size is not None
     rows_high = len(names) * (1 if is_apart else max(1.0, 0.45 * len(groups)))
-    size.set_figheight(1.1 + 0.2 * rows_high)  # type: ignore[union-attr]
+    _canvas(axes).set_figheight(1.1 + 0.2 * rows_high)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_yticks(range(len(names)), [named(name, colours) for name in names])
     axes.set_xlabel(figure.y_label)
@@ -409,9 +408,7 @@ def heatmap(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColou
         linewidth=1.0,
     )
     axes.invert_yaxis()
-    size = axes.get_figure()
-    assert size is not None
-    size.set_figheight(max(2.4, 0.9 + 0.3 * len(rows)))  # type: ignore[union-attr]
+    _canvas(axes).set_figheight(max(2.4, 0.9 + 0.3 * len(rows)))
     axes.set_yticks(range(len(rows)), [named(row, colours) for row in rows])
     _name_positions(axes, columns, colours)
     axes.grid(False)
@@ -436,9 +433,7 @@ def heatmap(axes: Axes, frame: pl.DataFrame, figure: Figure, colours: ModelColou
                 )
     _finish(axes, figure)
     # Not within the subplot's grid: the layout moves axes of a colour bar as one with their own.
-    bar_axes = axes.get_figure().colorbar(  # type: ignore[union-attr]
-        mesh, ax=axes, shrink=0.9, pad=0.02, use_gridspec=False
-    )
+    bar_axes = _canvas(axes).colorbar(mesh, ax=axes, shrink=0.9, pad=0.02, use_gridspec=False)
     if bar_axes.solids is not None:
         bar_axes.solids.set(rasterized=False, edgecolor="face")
     bar_axes.outline.set_visible(False)
@@ -455,3 +450,10 @@ PLOTS: dict[str, Plot] = {
     "heatmap": heatmap,
     "waterfall": waterfall,
 }
+
+
+def _canvas(axes: Axes) -> Canvas:
+    """The whole picture that ``axes`` are in; there are no pictures in pictures."""
+    canvas = axes.get_figure()
+    assert isinstance(canvas, Canvas)
+    return canvas

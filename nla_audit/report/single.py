@@ -1,17 +1,17 @@
-"""One finding as files: ``nla-audit <analyzer> --out DIR``."""
+"""One finding as files: ``nla-audit <analyzer> --out DIR``, and of a probe."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nla_audit.files import write_into
 from nla_audit.findings import Finding
+from nla_audit.model_names import length_penalty_of, ordered
 from nla_audit.report.analysis_record import analysis_record
-from nla_audit.report.colours import ModelColours
-from nla_audit.report.figures import render_figures, with_reasons
+from nla_audit.report.contents import of_one_finding
+from nla_audit.report.document import what_was_audited
+from nla_audit.report.writing import write_report
 
 if TYPE_CHECKING:
     from nla_audit.completions import Completions
@@ -20,43 +20,60 @@ if TYPE_CHECKING:
 
 def write_finding(
     finding: Finding,
-    completions: Completions | PrefixTable,
+    table: Completions | PrefixTable,
     out: Path,
     *,
     seed: int,
     arguments: Mapping[str, Any],
 ) -> list[Path]:
-    """Write ``<analyzer>.json``, its figures and ``<analyzer>.record.json`` into ``out``.
+    """Write ``<analyzer>.html``, ``.md``, ``.json`` and ``.record.json``, and ``figures/``.
 
     The folder is made if need be; other files in it stay. The files appear whole and together.
 
     Raises:
         UserError: ``out`` cannot be written.
     """
-    record = analysis_record(completions, [finding], seed=seed, arguments=arguments)
-    colours = ModelColours.of(completions.models, completions.length_penalties)
-    return write_with_record(finding, colours, out, record=record)
+    record = analysis_record(table, [finding], seed=seed, arguments=arguments)
+    report = of_one_finding(
+        finding,
+        length_penalties=record["length_penalties"],
+        record=record,
+        what=what_was_audited(record),
+    )
+    return write_report(report, out, record=record)
 
 
-def write_with_record(
-    finding: Finding, colours: ModelColours, out: Path, *, record: Mapping[str, Any]
+def by_penalty(models: Iterable[str]) -> dict[str, float | None]:
+    """λ of each model as its name states it, in the order of λ."""
+    penalties = {name: length_penalty_of(name) for name in models}
+    return {name: penalties[name] for name in ordered(penalties)}
+
+
+def write_probe(
+    finding: Finding,
+    out: Path,
+    *,
+    record: Mapping[str, Any],
+    what: Mapping[str, str],
+    length_penalties: Mapping[str, float | None] | None = None,
+    title: str | None = None,
 ) -> list[Path]:
     """As :func:`write_finding`, for a finding that comes of no table of completions alone.
 
     Args:
-        finding: to be written.
-        colours: of the models in its figures.
+        finding: with ``seed`` among its parameters.
         out: the folder.
-        record: of the run, as plain data.
+        record: :func:`nla_audit.record.run_record`, with ``tables`` (``path``, ``rows``,
+            ``sha256``) and whatever else the run is to be repeated from.
+        what: the facts under the title, by label.
+        length_penalties: λ of each model.
+        title: of the page; by default the name of the probe.
 
     Raises:
         UserError: ``out`` cannot be written.
     """
-    finding = with_reasons(finding)
-    contents: dict[str, bytes] = {f"{finding.analyzer}.json": finding.to_json().encode()}
-    for figure in render_figures(finding, colours, texts=True):
-        contents[f"{figure.name}.svg"] = figure.svg.encode()
-        contents[f"{figure.name}.png"] = figure.png
-    plain_record = json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False)
-    contents[f"{finding.analyzer}.record.json"] = plain_record.encode(errors="backslashreplace")
-    return write_into(out, contents)
+    whole = {"seed": finding.parameters["seed"], **record}
+    report = of_one_finding(
+        finding, length_penalties=length_penalties or {}, record=whole, what=what, title=title
+    )
+    return write_report(report, out, record=whole)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
-from nla_audit.findings import Finding
+from nla_audit.findings import Finding, Unit
 from nla_audit.report.escape import safe_text
 
 MISSING = "–"
 _SPELLED = {"fve": "FVE", "cjk": "CJK", "ar": "AR", "av": "AV", "idx": "idx", "id": "ID"}
-_SHARE_WORDS = ("rate", "share", "retained", "match", "retention", "survival")
 
 
 @dataclass(frozen=True)
@@ -60,15 +59,6 @@ def label(name: str) -> str:
         return "λ"
     words = safe_text(name).replace(".", ": ", 1).replace("_", " ").split()
     return " ".join(_SPELLED.get(word, word) for word in words)
-
-
-def is_share(name: str) -> bool:
-    """Whether a metric or column of this name is a share of one, shown in percent."""
-    stem = name.removesuffix("_low").removesuffix("_high")
-    return any(
-        stem == word or stem.endswith(f"_{word}") or stem.startswith(f"{word}.")
-        for word in _SHARE_WORDS
-    )
 
 
 def decimals_for(values: Iterable[float], *, share: bool = False) -> int:
@@ -117,8 +107,15 @@ def _text(value: Any) -> str:
     return safe_text(value) or "“”"
 
 
-def display(records: Sequence[dict[str, Any]], names: Sequence[str]) -> DisplayTable:
-    """Build a table in which ``x_low`` and ``x_high`` become the interval of ``x``."""
+def display(
+    records: Sequence[dict[str, Any]],
+    names: Sequence[str],
+    unit_of: Callable[[str], Unit | None] = lambda name: None,
+) -> DisplayTable:
+    """Build a table in which ``x_low`` and ``x_high`` become the interval of ``x``.
+
+    ``unit_of`` says what a column counts; shares are shown in percent.
+    """
     present = set(names)
     folded = {
         f"{name}{end}"
@@ -143,7 +140,7 @@ def display(records: Sequence[dict[str, Any]], names: Sequence[str]) -> DisplayT
             continue
         # An identifier or a λ is a name made of digits: grouping or rounding would change it.
         exact = name in ("idx", "length_penalty", "sample", "step")
-        share = is_share(name)
+        share = unit_of(name) == "share"
         decimals = decimals_for(numeric, share=share)
         cells = []
         for record, value in zip(records, values, strict=True):
@@ -162,27 +159,20 @@ def display(records: Sequence[dict[str, Any]], names: Sequence[str]) -> DisplayT
     return DisplayTable(columns, rows, len(records))
 
 
-def headline_table(finding: Finding, *, rows: str = "model") -> DisplayTable:
-    """The headline with models as rows and metrics, each with its interval, as columns.
-
-    ``rows`` says what the rows are where they are not models.
-    """
+def headline_table(finding: Finding) -> DisplayTable:
+    """The headline with models as rows and metrics, each with its interval, as columns."""
     metrics = list(dict.fromkeys(name for row in finding.headline.values() for name in row))
-    records = [{rows: name, **metric} for name, metric in finding.headline.items()]
-    return display(records, [rows, *metrics])
+    records = [{finding.rows: name, **metric} for name, metric in finding.headline.items()]
+    return display(records, [finding.rows, *metrics], finding.unit_of)
 
 
-def further_tables(finding: Finding, *, texts: bool = True) -> dict[str, pl.DataFrame]:
-    """The finding's tables that have rows and say more than its headline does.
-
-    With ``texts=False`` those that quote texts are left out too.
-    """
+def further_tables(finding: Finding) -> dict[str, pl.DataFrame]:
+    """The finding's tables that have rows and say more than its headline does."""
     known = {"model", "length_penalty"}.union(*(set(row) for row in finding.headline.values()))
     return {
         name: frame
         for name, frame in finding.tables.items()
         if frame.height
-        and (texts or name not in finding.private_tables)
         and not (
             set(frame.columns) <= known
             and "model" in frame.columns
@@ -191,8 +181,13 @@ def further_tables(finding: Finding, *, texts: bool = True) -> dict[str, pl.Data
     }
 
 
-def frame_table(frame: pl.DataFrame, *, limit: int | None = None) -> DisplayTable:
-    """A finding's table, cut after ``limit`` rows."""
+def frame_table(
+    frame: pl.DataFrame,
+    unit_of: Callable[[str], Unit | None] = lambda name: None,
+    *,
+    limit: int | None = None,
+) -> DisplayTable:
+    """A finding's table, cut after ``limit`` rows; ``unit_of`` as in :func:`display`."""
     shown = frame if limit is None else frame.head(limit)
-    table = display(shown.to_dicts(), frame.columns)
+    table = display(shown.to_dicts(), frame.columns, unit_of)
     return DisplayTable(table.columns, table.rows, frame.height)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.padding import Padding
@@ -24,31 +22,21 @@ _CELL_PADDING = 3
 def print_finding(
     finding: Finding,
     console: Console,
-    *,
-    rows: str = "model",
-    without: Collection[str] = (),
 ) -> None:
-    """Print verdict, headline table, caveats and the small tables of ``finding``.
-
-    Args:
-        finding: to be shown.
-        console: where.
-        rows: what the rows of the headline are.
-        without: tables that are shown in another way.
-    """
+    """Print verdict, headline table, caveats and the small tables of ``finding``."""
     console.print()
     console.print(Text(safe_text(finding.question), style="italic"))
     console.print(Text(safe_text(finding.verdict), style="bold"))
     if finding.reference is not None:
         console.print(Text(f"reference: {safe_text(finding.reference)}", style="dim"))
     if finding.headline:
-        print_table(headline_table(finding, rows=rows), console)
+        print_table(headline_table(finding), console)
     if finding.caveats:
         console.print(Text("Read this before quoting it", style="yellow"))
         for caveat in finding.caveats:
             console.print(Padding(Text(f"• {safe_text(caveat)}"), (0, 0, 0, 1)))
     for name, frame in further_tables(finding).items():
-        if name in without:
+        if name in (finding.headline_table, finding.examples_table):
             continue
         if frame.height > MAX_ROWS:
             note = f"{label(name)}: {frame.height:,} rows, in the report and with --json"
@@ -56,7 +44,7 @@ def print_finding(
             continue
         console.print()
         console.print(Text(label(name), style="bold"))
-        print_table(frame_table(frame), console)
+        print_table(frame_table(frame, finding.unit_of), console)
 
 
 def print_table(table: DisplayTable, console: Console) -> None:

@@ -64,7 +64,6 @@ def viewer_data(
     completions: Completions,
     activations: list[int],
     fates: pl.DataFrame | None,
-    colours: ModelColours,
 ) -> dict[str, Any]:
     """The plain data that the page's script reads.
 
@@ -74,10 +73,9 @@ def viewer_data(
         fates: claim spans with columns ``idx, model, sample, start, end, fate, against``;
             ``start`` and ``end`` count Unicode code points in that row's explanation, and
             ``against`` names, on rows of the reference, the model whose selection shows them.
-        colours: the models' colours.
 
     Returns:
-        ``models`` (name, λ, colour), ``reference`` (position in ``models``), ``fates`` (names)
+        ``models`` (name, λ), ``reference`` (position in ``models``), ``fates`` (names)
         and ``activations``, each with ``idx``, ``id``, ``source`` and, per model, the list of
         its samples: ``[text, tokens, content tokens, fve, failed, spans]`` where ``spans`` are
         ``[start, end, fate, against]`` in UTF-16 units, as JavaScript counts.
@@ -103,15 +101,18 @@ def viewer_data(
             samples.append(_embedded(row, own))
     penalties = completions.length_penalties
     return {
-        "models": [
-            {"name": name, "penalty": penalties.get(name), "colour": colours.get(name)}
-            for name in models
-        ],
+        "models": [{"name": name, "penalty": penalties.get(name)} for name in models],
         "reference": position[completions.reference],
         "fates": list(FATES),
         "hasFates": fates is not None and fates.height > 0,
         "activations": list(by_idx.values()),
     }
+
+
+def coloured(viewer: Mapping[str, Any], colours: ModelColours) -> dict[str, Any]:
+    """The data of :func:`viewer_data` with each model's colour."""
+    models = [{**model, "colour": colours.get(model["name"])} for model in viewer["models"]]
+    return {**viewer, "models": models}
 
 
 def _embedded(row: Mapping[str, Any], spans: list[list[int]]) -> list[Any]:

@@ -210,7 +210,7 @@ def _vectors(
         )
         lengths = column.list.len()
         if out is None:
-            width = int(lengths.drop_nulls().first() or 0)  # type: ignore[arg-type]
+            width = next(iter(lengths.drop_nulls()), 0)
             if width == 0:
                 raise UserError(f"{path}: row 0 holds no vector: extract activations again")
             out = np.full((rows, width), np.nan, dtype=np.float32)

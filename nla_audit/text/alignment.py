@@ -157,7 +157,7 @@ def _match(
 
 def assigned(table: Floats) -> tuple[Integers, Integers]:
     """Rows and columns of ``table`` that go together one to one, for the greatest sum."""
-    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415  (slow to import)
+    from scipy.optimize import linear_sum_assignment  # slow to import
 
     row, column = linear_sum_assignment(table, maximize=True)
     return row, column

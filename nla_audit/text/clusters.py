@@ -39,12 +39,12 @@ def cluster_claims(texts: Sequence[str], *, seed: int) -> Clusters | None:
     """
     if len(texts) < MIN_CLAIMS:
         return None
-    from sklearn.cluster import KMeans  # noqa: PLC0415  (slow to import)
-    from sklearn.decomposition import TruncatedSVD  # noqa: PLC0415
-    from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415
-    from sklearn.metrics import silhouette_score  # noqa: PLC0415
-    from sklearn.preprocessing import normalize  # noqa: PLC0415
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+    from sklearn.cluster import KMeans  # slow to import
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.metrics import silhouette_score
+    from sklearn.preprocessing import normalize
+    from threadpoolctl import threadpool_limits
 
     vectorizer = TfidfVectorizer(analyzer=content_stems, sublinear_tf=True, min_df=3)
     try:

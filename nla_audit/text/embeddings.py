@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nla_audit.text.claims import Claim
-from nla_audit.text.segmentation import Evidence, Habits
+from nla_audit.text.segmentation import Habits, LikelihoodRatios
 from nla_audit.text.sentence_model import sentence_model
 from nla_audit.text.similarity import ParallelTexts, breaks_between
 
@@ -47,7 +47,7 @@ class EmbeddingSimilarity:
             self._mean, self._deviation = float(values.mean()), float(values.std()) or 1.0
         return Habits()
 
-    def evidence(self, pairs: Sequence[ParallelTexts]) -> list[Evidence]:
+    def evidence(self, pairs: Sequence[ParallelTexts]) -> list[LikelihoodRatios]:
         """Odds from standardised cosines; the units are whole claims."""
         found = []
         for reference, other in pairs:
@@ -58,7 +58,7 @@ class EmbeddingSimilarity:
             else:
                 ratio = np.zeros((len(other), len(reference)))
             found.append(
-                Evidence(
+                LikelihoodRatios(
                     ratio,
                     breaks_between(other, np.ones(len(other), dtype=np.int64)),
                     np.arange(len(other)),

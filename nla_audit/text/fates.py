@@ -14,7 +14,7 @@ from nla_audit.completions import Completions
 from nla_audit.text.claims import Claim
 from nla_audit.text.items import quoted_spans
 from nla_audit.text.pairs import FLOOR, TextPair, text_pairs
-from nla_audit.text.reading import read
+from nla_audit.text.reading import Reading
 from nla_audit.text.segmentation import Segmentation
 
 #: A claim that is still made counts as kept in its wording when at least this share of its content
@@ -34,14 +34,14 @@ _Row = tuple[int, str, int, int, int, str, str | None]
 
 
 def fate_spans(
-    completions: Completions, activations: Sequence[int], *, seed: int = 0
+    completions: Completions, activations: Sequence[int], reading: Reading
 ) -> pl.DataFrame:
     """Spans of claims, coloured by what became of them, for some activations.
 
     Args:
-        completions: the table; it is read as a whole (once, see
-            :func:`~nla_audit.text.reading.read`) and the activations are shown from that reading.
+        completions: the table.
         activations: ``idx`` of those to show.
+        reading: of the whole table, from which the activations are shown.
 
     Returns:
         ``idx, model, sample, start, end, fate, against``; ``start:end`` are characters of that
@@ -50,7 +50,6 @@ def fate_spans(
         ``reworded`` or ``omitted`` by the model that ``against`` names. Quoted spans have the
         fate ``quote``.
     """
-    reading = read(completions, seed=seed)
     rows = completions.rows.filter(pl.col("idx").is_in(list(activations)))
     pairs = [pair for pair in text_pairs(rows, completions.reference) if pair.model != FLOOR]
     found: list[_Row] = []

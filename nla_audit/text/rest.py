@@ -143,9 +143,11 @@ def _sharing(pairs: Sequence[PiecesPair], sentences: Matches, likely: Floats) ->
             left=(list(texts[0].sentence_words), list(texts[1].sentence_words)),
         )
         for a, b, share in zip(
-            sentences.ours[here].tolist(), sentences.theirs[here].tolist(), likely[here],
+            sentences.ours[here].tolist(),
+            sentences.theirs[here].tolist(),
+            likely[here],
             strict=True,
-        ):  # fmt: skip
+        ):
             if share >= _FREE:
                 one.match(a, b)
                 for side, place in ((0, a), (1, b)):

@@ -38,7 +38,7 @@ _BATCH = 512
 
 
 @dataclass(frozen=True)
-class Evidence:
+class LikelihoodRatios:
     """What a similarity says of an explanation beside a reference.
 
     Attributes:
@@ -140,7 +140,7 @@ class Segmentation:
         return np.where(words > 0, said / np.maximum(words, 1), everywhere)
 
 
-def segment(pairs: Sequence[Evidence], habits: Habits) -> list[Segmentation]:
+def segment(pairs: Sequence[LikelihoodRatios], habits: Habits) -> list[Segmentation]:
     """Segment explanations under known habits, in their order."""
     found: list[Segmentation | None] = [None] * len(pairs)
     for numbers in batches([pair.ratio.shape for pair in pairs]):
@@ -151,7 +151,7 @@ def segment(pairs: Sequence[Evidence], habits: Habits) -> list[Segmentation]:
     return [segmentation for segmentation in found if segmentation is not None]
 
 
-def learn(pairs: Sequence[Evidence], habits: Habits, iterations: int) -> Habits:
+def learn(pairs: Sequence[LikelihoodRatios], habits: Habits, iterations: int) -> Habits:
     """Learn a model's habits from its explanations by expectation maximisation."""
     for _ in range(iterations):
         counts = Counts()
@@ -171,7 +171,7 @@ def batches(shapes: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
 class _Batch:
     """Padded arrays of a batch: time first, then pair, then state (0 is "unsupported")."""
 
-    def __init__(self, pairs: Sequence[Evidence], habits: Habits):
+    def __init__(self, pairs: Sequence[LikelihoodRatios], habits: Habits):
         units = max((pair.ratio.shape[0] for pair in pairs), default=0)
         claims = max((pair.ratio.shape[1] for pair in pairs), default=0)
         count = len(pairs)
@@ -235,7 +235,7 @@ def _bin(step: Integers) -> Integers:
 
 
 def segment_and_count(
-    pairs: Sequence[Evidence], habits: Habits
+    pairs: Sequence[LikelihoodRatios], habits: Habits
 ) -> tuple[list[Segmentation], Counts]:
     """One expectation step over a batch: segmentations, in order, and the counts they imply.
 

@@ -16,7 +16,7 @@ def sentence_model(name: str) -> Any:
         UserError: the library or the model is missing.
     """
     try:
-        from sentence_transformers import SentenceTransformer  # noqa: PLC0415  (imports torch)
+        from sentence_transformers import SentenceTransformer  # imports torch
     except ImportError as error:
         raise UserError(
             "--similarity needs sentence-transformers: pip install 'nla-audit[embeddings]', "

@@ -1,8 +1,9 @@
 """Similarity between explanations, behind one small interface.
 
 A similarity says how many times likelier each part of an explanation is beside a claim of the
-reference than anywhere (see :class:`~nla_audit.text.segmentation.Evidence`); the segmentation
-makes probabilities of it. The default is fitted on the table itself and needs no download.
+reference than anywhere (see :class:`~nla_audit.text.segmentation.LikelihoodRatios`); the
+segmentation makes probabilities of it. The default is fitted on the table itself and needs no
+download.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from nla_audit.text.segmentation import (
     START,
     WORD,
     Counts,
-    Evidence,
     Habits,
+    LikelihoodRatios,
     batches,
     segment_and_count,
 )
@@ -52,8 +53,8 @@ class Similarity(Protocol):
             Habits of all models together, from which each one's own are learnt.
         """
 
-    def evidence(self, pairs: Sequence[ParallelTexts]) -> list[Evidence]:
-        """Evidence for each pair of a reference and another explanation."""
+    def evidence(self, pairs: Sequence[ParallelTexts]) -> list[LikelihoodRatios]:
+        """Likelihood ratios for each pair of a reference and another explanation."""
 
 
 class TranslationSimilarity:
@@ -193,7 +194,7 @@ class TranslationSimilarity:
 
     # -- use ----------------------------------------------------------------------------------
 
-    def evidence(self, pairs: Sequence[ParallelTexts]) -> list[Evidence]:
+    def evidence(self, pairs: Sequence[ParallelTexts]) -> list[LikelihoodRatios]:
         """Each word's probability under each claim of the reference over its share anywhere."""
         found = []
         for reference, other in pairs:
@@ -268,14 +269,14 @@ class TranslationSimilarity:
             affinity[row, same] = self.literal_weight
         return affinity
 
-    def _evidence(self, affinity: Floats, ours: _Words, theirs: _Words) -> Evidence:
+    def _evidence(self, affinity: Floats, ours: _Words, theirs: _Words) -> LikelihoodRatios:
         if affinity.size == 0:
             ratio = np.zeros((len(theirs.ids), len(ours.lengths)))
         else:
             accounted = np.add.reduceat(affinity, ours.starts, axis=0) / ours.lengths[:, None]
             share = np.where(theirs.ids >= 0, self._share[theirs.ids], self._share.min())
             ratio = (accounted / share).T
-        return Evidence(ratio, theirs.breaks, theirs.owners, ours.sentences)
+        return LikelihoodRatios(ratio, theirs.breaks, theirs.owners, ours.sentences)
 
 
 @dataclass(frozen=True)
@@ -336,6 +337,6 @@ def similarity_named(name: str | None) -> Similarity:
     """The built-in similarity for ``None`` or ``"table"``, else a sentence-transformers model."""
     if name in (None, "table"):
         return TranslationSimilarity()
-    from nla_audit.text.embeddings import EmbeddingSimilarity  # noqa: PLC0415  (imports torch)
+    from nla_audit.text.embeddings import EmbeddingSimilarity  # imports torch
 
     return EmbeddingSimilarity(name)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nla_audit.text.pairs import TextPair
-from nla_audit.text.segmentation import Evidence, Habits, Segmentation, segment
+from nla_audit.text.segmentation import Habits, LikelihoodRatios, Segmentation, segment
 from nla_audit.text.similarity import Similarity
 
 
@@ -23,7 +23,7 @@ class Reader:
         return _about_the_same(pairs, found)
 
 
-def _evidence(pairs: Sequence[TextPair], similarity: Similarity) -> list[Evidence]:
+def _evidence(pairs: Sequence[TextPair], similarity: Similarity) -> list[LikelihoodRatios]:
     return similarity.evidence([(pair.reference.claims, pair.other.claims) for pair in pairs])
 
 

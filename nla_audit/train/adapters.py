@@ -28,7 +28,7 @@ def add_lora(model: nn.Module, settings: Lora, name: str, *, seed: int) -> dict[
     Raises:
         UserError: none of the target modules exists.
     """
-    from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415
+    from peft import LoraConfig, inject_adapter_in_model
 
     before = [(layer, list(layer.active_adapters)) for layer in _lora_layers(model)]
     config = _peft_config(settings, LoraConfig)
@@ -73,7 +73,7 @@ def has_adapter(model: nn.Module, *, besides: str) -> bool:
 
 def save_adapter(model: nn.Module, settings: Lora, name: str, folder: Path, *, base: str) -> None:
     """Write the adapter as PEFT does, so that it loads on ``base`` (a path or name)."""
-    from peft import LoraConfig  # noqa: PLC0415
+    from peft import LoraConfig
 
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {
@@ -100,6 +100,6 @@ def _peft_config(settings: Lora, kind: Any) -> Any:
 
 
 def _lora_layers(model: nn.Module) -> list[Any]:
-    from peft.tuners.lora import LoraLayer  # noqa: PLC0415
+    from peft.tuners.lora import LoraLayer
 
     return [module for module in model.modules() if isinstance(module, LoraLayer)]

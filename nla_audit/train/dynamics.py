@@ -39,11 +39,13 @@ class RunLog:
         name: name of the run's folder (``p0.006``), made unique by folders above it.
         steps: one row a step.
         held_out: one row a held-out measurement.
+        path: the log.
     """
 
     name: str
     steps: pl.DataFrame
     held_out: pl.DataFrame
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def _read(path: Path, name: str) -> RunLog:
         name,
         pl.DataFrame(steps, infer_schema_length=None),
         pl.DataFrame(held_out, infer_schema_length=None),
+        path,
     )
 
 
@@ -195,7 +198,7 @@ def at_equal_steps(runs: Sequence[RunLog]) -> tuple[int, pl.DataFrame]:
 
 def at_equal_seconds(runs: Sequence[RunLog]) -> tuple[float, pl.DataFrame]:
     """Each run's last held-out figures within the time that the fastest-finished run took."""
-    seconds = min(float(run.held_out["seconds"].max() or 0.0) for run in runs)  # type: ignore[arg-type]
+    seconds = min(max(run.held_out["seconds"].drop_nulls().to_list(), default=0.0) for run in runs)
     rows = [_measured(run, pl.col("seconds") <= seconds) for run in runs]
     return seconds, pl.DataFrame(rows, infer_schema_length=None)
 

@@ -95,6 +95,10 @@ class Grading(Section):
         """
         raise NotImplementedError
 
+    def caution(self, max_new_tokens: int) -> str | None:
+        """What is likely to go wrong under a cap of so many tokens, in half a sentence."""
+        return None
+
     def separator(self) -> str | None:
         """The token by which the AV ends segments, where it has one."""
         return None

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.nla.fve import measure_baselines
-from nla_audit.nla.reconstructor import Reconstructor, Scores
+from nla_audit.nla.reconstructor import ReconstructionScores, Reconstructor
 from nla_audit.nla.scoring import baseline_columns
 from nla_audit.nla.verbalizer import Explanations, Verbalizer
 from nla_audit.train.dataset import Dataset
@@ -112,7 +112,7 @@ def gold_texts(dataset: Dataset, settings: Evaluation) -> pl.DataFrame:
 
 
 def _frame(
-    said: Explanations, scores: Scores, content: np.ndarray, reward: np.ndarray
+    said: Explanations, scores: ReconstructionScores, content: np.ndarray, reward: np.ndarray
 ) -> pl.DataFrame:
     """What a row is measured by; a failed explanation has no text, no MSE and no FVE."""
     return pl.DataFrame(

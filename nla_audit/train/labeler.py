@@ -133,11 +133,11 @@ class _Endpoint:
 
 def _local(settings: Labeler) -> Write:
     """A transformers model on this machine, greedy."""
-    import torch  # noqa: PLC0415
+    import torch
 
-    from nla_audit.checkpoint.load import Placement  # noqa: PLC0415
-    from nla_audit.nla.prompts import chat_ids  # noqa: PLC0415
-    from nla_audit.train.pair import load_language_model, load_tokenizer  # noqa: PLC0415
+    from nla_audit.checkpoint.load import Placement
+    from nla_audit.nla.prompts import chat_ids
+    from nla_audit.train.pair import load_language_model, load_tokenizer
 
     model = load_language_model(settings.model, Placement())
     tokenizer = load_tokenizer(settings.model)

@@ -22,7 +22,7 @@ def check_lora_targets(layout: Layout) -> None:
     Raises:
         UserError: the model has no layer of one of the names, which peft would leave out.
     """
-    from nla_audit.train.estimate import empty_target  # noqa: PLC0415
+    from nla_audit.train.estimate import empty_target
 
     warm = layout.recipe.warm_start
     settings = {"warm_start.av.lora": warm.av.lora, "warm_start.ar.lora": warm.ar.lora}
@@ -42,7 +42,7 @@ def check_lora_targets(layout: Layout) -> None:
 
 
 def _check(model: Any, lora: Lora, key: str) -> None:
-    from transformers.pytorch_utils import Conv1D  # noqa: PLC0415
+    from transformers.pytorch_utils import Conv1D
 
     output = model.get_output_embeddings()
     layers = [

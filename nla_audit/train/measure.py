@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nla_audit.nla.fve import Baselines
-from nla_audit.nla.reconstructor import Reconstructor, Scores
+from nla_audit.nla.reconstructor import ReconstructionScores, Reconstructor
 from nla_audit.nla.verbalizer import Explanations, Verbalizer
 
 Floats = npt.NDArray[np.float64]
@@ -21,7 +21,7 @@ class Measured:
 
     explanations: Explanations
     content_tokens: npt.NDArray[np.int64]
-    scores: Scores
+    scores: ReconstructionScores
 
 
 def explain_and_score(

@@ -20,6 +20,7 @@ from nla_audit.checkpoint.backbone import (
 from nla_audit.checkpoint.fetch import local_folder
 from nla_audit.checkpoint.formats import ArLora
 from nla_audit.checkpoint.load import load_first_blocks
+from nla_audit.checkpoint.precision import for_untrained
 from nla_audit.checkpoint.read_sidecar import parse_sidecar
 from nla_audit.checkpoint.save import new_sidecar, save_ar, save_ar_lora, save_av
 from nla_audit.checkpoint.tokenizer_check import check_survives_saving
@@ -50,6 +51,7 @@ def load_language_model(reference: str | Path, placement: Placement) -> Any:
     """
     folder = local_folder(reference)
     config = read_config(folder, placement)
+    placement = for_untrained(placement, config)
     with quiet_transformers():
         model = read_causal_lm(folder, config, placement, role="av", refuse=refuse_wrong)
     return placement.place(model)

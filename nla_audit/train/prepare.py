@@ -49,8 +49,8 @@ def make_target(layout: Layout, tell: Tell) -> None:
     world, key = layout.recipe.target.world, layout.key("target")
     if world is None or layout.is_done(layout.target, key):
         return
-    from nla_audit.world.toy.language import Language  # noqa: PLC0415
-    from nla_audit.world.toy.target import (  # noqa: PLC0415
+    from nla_audit.world.toy.language import Language
+    from nla_audit.world.toy.target import (
         make_tokenizer,
         train_target,
         untrained_model,
@@ -109,8 +109,8 @@ def make_activations(layout: Layout, tell: Tell) -> None:
 
 
 def _from_world(layout: Layout, world: World, tell: Tell) -> Dataset:
-    from nla_audit.world.toy.corpus import make_corpus  # noqa: PLC0415
-    from nla_audit.world.toy.language import Language  # noqa: PLC0415
+    from nla_audit.world.toy.corpus import make_corpus
+    from nla_audit.world.toy.language import Language
 
     recipe, data = layout.recipe, layout.recipe.data
     tokenizer = load_tokenizer(layout.target / "model")

@@ -64,7 +64,8 @@ class Target(Section):
     """Extraction layer K: the activation is the output of block K. By default about two thirds
     of the depth."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of target, AV and AR. What is trained is float32 whatever this says: adapters, or
+    """Precision of target, AV and AR; auto is as saved, but bfloat16 for a wide float32 model on a
+    CPU that multiplies in it. What is trained is float32 whatever this says: adapters, or
     all weights where there are none. So are sums, losses and optimisers."""
     device: str | None = None
     """For example cpu or cuda:0; by default a GPU where there is one."""

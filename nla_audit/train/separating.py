@@ -21,7 +21,7 @@ def add_separator(model: Any, tokenizer: Any, token: str, *, seed: int) -> None:
     Raises:
         UserError: the tokenizer has the token already.
     """
-    from tokenizers import AddedToken  # noqa: PLC0415
+    from tokenizers import AddedToken
 
     if token in tokenizer.get_vocab():
         raise UserError(f"rl.grading.token: the tokenizer has {token!r} already; name another")

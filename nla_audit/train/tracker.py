@@ -22,7 +22,7 @@ def tracker(folder: Path, after_step: int) -> Track:
     """
     if find_spec("tensorboard") is None:
         return lambda record: None
-    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  (not always there)
+    from torch.utils.tensorboard import SummaryWriter  # not always there
 
     writer = SummaryWriter(str(folder / FOLDER), purge_step=after_step + 1)
 

@@ -277,7 +277,7 @@ ADAPTERS: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.fixture(scope="module")
 def adapter_saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from peft import LoraConfig, get_peft_model  # noqa: PLC0415
+    from peft import LoraConfig, get_peft_model
 
     folder = tmp_path_factory.mktemp("adapter")
     model = tiny.random_model(tiny.make_config("qwen3", 300), 0)

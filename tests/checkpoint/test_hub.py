@@ -394,7 +394,7 @@ class TestTexts:
     def test_a_commit_in_between_changes_nothing(
         self, hub: FakeHub, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from nla_audit.hub import HubFile  # noqa: PLC0415
+        from nla_audit.hub import HubFile
 
         original = HubFile.download
 

@@ -242,7 +242,7 @@ class TestNoCheckpoint:
             assert error.count("\n") == 1
             half = "ar" if path.name == "ar" else "av"
             with pytest.raises(UserError) as refused:
-                load(**{half: path}, placement=FLOAT32)  # type: ignore[arg-type]
+                load(**{half: path}, placement=FLOAT32)
             assert str(refused.value) == error.removeprefix("error: ").strip()
             return error
 

@@ -348,7 +348,7 @@ def test_others_are_refused(
     pair = spoiled(pair_path, tmp_path / "pair", spoil)
     for half in ("av", "ar"):
         with pytest.raises(UserError) as refused:
-            load(**{half: pair / half}, placement=FLOAT32)  # type: ignore[arg-type]
+            load(**{half: pair / half}, placement=FLOAT32)
         assert words in str(refused.value)
         assert "\n" not in str(refused.value)
         (found,) = inspect(pair / half)

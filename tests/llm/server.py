@@ -94,12 +94,14 @@ def serving(behaviour: Behaviour) -> Iterator[str]:
             data = json.dumps(
                 {
                     "choices": [
-                        {"message": {"role": "assistant", "content": content},
-                         "finish_reason": finish}
+                        {
+                            "message": {"role": "assistant", "content": content},
+                            "finish_reason": finish,
+                        }
                     ],
                     "usage": {"prompt_tokens": 10, "completion_tokens": 5},
                 }
-            ).encode()  # fmt: skip
+            ).encode()
             if fault == "truncated":
                 data = data[: len(data) // 2]
             if fault is None:

@@ -69,7 +69,7 @@ CHUNK = b"10000\r\n" + b"x" * 65536 + b"\r\n"
         lambda _: itertools.chain([ENDLESS_HEAD.replace(b"200", b"400")], itertools.repeat(CHUNK)),
     ],
     ids=["no end", "no end in chunks", "gzip", "deflate", "no end to a refusal"],
-)  # fmt: skip
+)
 def test_a_body_without_bound_is_left_alone_soon(answer, monkeypatch):
     monkeypatch.setattr(exchange, "MOST_BYTES", 1 << 20)
     tracemalloc.start()
@@ -229,8 +229,10 @@ def test_a_refusal_is_told_in_the_servers_words(setting, value, reason, option, 
     assert reason in str(error.value)
     assert option in str(error.value)
     assert "\n" not in str(error.value)
-    changes = {"max_tokens": {"token_limit_name": "max_completion_tokens"},
-               "temperature": {"temperature": None}}.get(setting)  # fmt: skip
+    changes = {
+        "max_tokens": {"token_limit_name": "max_completion_tokens"},
+        "temperature": {"temperature": None},
+    }.get(setting)
     if changes is not None:
         assert _ask(answer, **changes)[0].lines is not None
 
@@ -379,15 +381,17 @@ def _texts():
         json_values.map(json.dumps).map(str.encode),
         st.builds(completion, content | json_values, json_values),
         st.fixed_dictionaries({"choices": st.lists(json_values | message), "usage": json_values})
-        .map(json.dumps).map(str.encode),
-    )  # fmt: skip
+        .map(json.dumps)
+        .map(str.encode),
+    )
     statuses = st.sampled_from([200, 200, 200, 204, 301, 400, 401, 404, 429, 500])
     packings = st.sampled_from([(), ("Content-Encoding: gzip",), ("Content-Encoding: br",)])
     return st.one_of(
-        st.builds(lambda body, status, packing: http(body, status, *packing),
-                  bodies, statuses, packings),
+        st.builds(
+            lambda body, status, packing: http(body, status, *packing), bodies, statuses, packings
+        ),
         st.binary(),
-    )  # fmt: skip
+    )
 
 
 @settings(max_examples=40, deadline=None, database=None)

@@ -124,10 +124,12 @@ def seq2seq(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )  # fmt: skip
     model = T5ForConditionalGeneration(config).float()
     batches = [
-        {"input_ids": torch.tensor([tokenizer(prompt)["input_ids"]]),
-         "labels": torch.tensor([[*tokenizer(answer)["input_ids"], 1]])}
+        {
+            "input_ids": torch.tensor([tokenizer(prompt)["input_ids"]]),
+            "labels": torch.tensor([[*tokenizer(answer)["input_ids"], 1]]),
+        }
         for prompt, answer in prompts.items()
-    ]  # fmt: skip
+    ]
     _fit(model, batches)
     folder = tmp_path_factory.mktemp("seq2seq")
     model.save_pretrained(folder)

@@ -32,8 +32,11 @@ def test_answers_are_read_kept_and_asked_for_again_of_another_model(tmp_path: Pa
     folder, cache = save_answering_model(tmp_path / "model", ANSWERS), tmp_path / "cache"
     answers, account = _written(folder, cache)
     assert [answer.lines for answer in answers] == [
-        tuple(ANSWERS["Harbour"]), tuple(ANSWERS["Winter"]), None, tuple(ANSWERS["Harbour"]),
-    ]  # fmt: skip
+        tuple(ANSWERS["Harbour"]),
+        tuple(ANSWERS["Winter"]),
+        None,
+        tuple(ANSWERS["Harbour"]),
+    ]
     assert answers[2].reason == "a refusal or a comment"
     assert (account.requests, account.failures, account.cached) == (3, 1, 0)
     again, account = _written(folder, cache)

@@ -64,9 +64,12 @@ def test_what_is_one_is_taken():
 def test_rules_say_what_they_cannot_do():
     with writer_of("rules") as writer:
         done, untouched, beyond = writer.write(
-            [_request("it likely begins"), _request("harbours"),
-             Request("translate", "", ("it likely begins",))]
-        )  # fmt: skip
+            [
+                _request("it likely begins"),
+                _request("harbours"),
+                Request("translate", "", ("it likely begins",)),
+            ]
+        )
     assert done.lines == ("it probably starts",)
     assert untouched.lines is None
     assert beyond.lines is None
@@ -75,9 +78,12 @@ def test_rules_say_what_they_cannot_do():
 
 def test_a_table_of_answers(tmp_path):
     pl.DataFrame(
-        {"task": ["paraphrase", "paraphrase"], "text": ["one\ntwo", "three"],
-         "answer": ["eins\nzwei", "drei\nvier"]}
-    ).write_parquet(tmp_path / "t.parquet")  # fmt: skip
+        {
+            "task": ["paraphrase", "paraphrase"],
+            "text": ["one\ntwo", "three"],
+            "answer": ["eins\nzwei", "drei\nvier"],
+        }
+    ).write_parquet(tmp_path / "t.parquet")
     with writer_of(f"file:{tmp_path / 't.parquet'}") as writer:
         found, wrong, missing = writer.write(
             [_request("one", "two"), _request("three"), _request("x")]

@@ -216,9 +216,11 @@ def test_the_probe_killed_and_resumed(
     proxy.stalls_after = 8
     with proxying(proxy) as address:
         arguments = _stego(
-            study, f"openai:{models / 'answering'}@{address}", tmp_path / "cache",
+            study,
+            f"openai:{models / 'answering'}@{address}",
+            tmp_path / "cache",
             tmp_path / "scores.parquet",
-        )  # fmt: skip
+        )
         child = subprocess.Popen([sys.executable, "-m", "nla_audit.cli", *arguments])
         try:
             # All of its workers wait for an answer: whatever was delivered has been kept.

@@ -197,7 +197,7 @@ def test_mutation_embedding_scale_missed(
     """Looking rows up in the raw table, as if Gemma's module did not multiply by √d."""
     injection = Injection("replace", scale=200.0)
     root = tiny.save_pair(tmp_path, "gemma3", injection)
-    from transformers.models.gemma3.modeling_gemma3 import (  # noqa: PLC0415
+    from transformers.models.gemma3.modeling_gemma3 import (
         Gemma3TextScaledWordEmbedding,
     )
 

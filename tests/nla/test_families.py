@@ -130,7 +130,7 @@ def config_of(family: str, vocabulary: int) -> Any:
 
 
 def model_of(config: Any, seed: int) -> Any:
-    from transformers import AutoModelForImageTextToText  # noqa: PLC0415
+    from transformers import AutoModelForImageTextToText
 
     torch.manual_seed(seed)
     wrapper = hasattr(config, "vision_config")

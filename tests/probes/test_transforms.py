@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nla_audit.probes.preservation import CHECKS, broken_promises
-from nla_audit.probes.run import apply_transform, apply_transforms
-from nla_audit.probes.transform_cards import generator_for, transforms
+from nla_audit.probes.transforming.cards import generator_for, transforms
+from nla_audit.probes.transforming.preservation import CHECKS, broken_promises
+from nla_audit.probes.transforming.run import apply_transform, apply_transforms
 from nla_audit.text.items import quoted_spans
 
 TEXT = (

@@ -64,4 +64,4 @@ def test_texts_to_published_completions(
     assert facts["injection"] == str(talking.INJECTION)
     assert facts["layer"] == 2
     assert facts["baseline"] == "raw_variance"
-    assert facts["models"][0]["fve_mean"]["value"] == round(found.rows["fve"].mean(), 3)  # type: ignore[arg-type,type-var]
+    assert facts["models"][0]["fve_mean"]["value"] == round(found.rows["fve"].mean(), 3)

@@ -15,6 +15,7 @@ from nla_audit.analyzers.multiscale import multiscale
 from nla_audit.analyzers.rewording import rewording
 from nla_audit.completions import from_frame
 from nla_audit.errors import UserError
+from tests.declared import absent, undeclared
 from tests.pairs import planted_pair
 
 COUNT = 40
@@ -66,11 +67,14 @@ def test_claims_are_worth_what_was_planted(planted: dict[str, Path]) -> None:
     assert first["p0.01"]["cheap_first"] > 0.9
     assert first["p0.03"]["cheap_first"] < 0.1
     assert finding.headline["p0.01"]["cheap_first_low"] > 0.5
+    assert undeclared(finding) == absent(finding, [m for m in finding.metrics if m.needs]) == []
 
 
 def test_the_change_of_fve_is_split_exactly(planted: dict[str, Path]) -> None:
     completions = from_frame(pl.read_parquet(planted["completions.parquet"]))
-    headline = rewording(completions, **arguments(planted)).headline
+    finding = rewording(completions, **arguments(planted))
+    headline = finding.headline
+    assert undeclared(finding) == absent(finding, [m for m in finding.metrics if m.needs]) == []
     for model in ("p0.01", "p0.02", "p0.03"):
         parts = [
             headline[model][f"fve_by_{name}"] for name in ("omission", "rewording", "additions")

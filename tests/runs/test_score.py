@@ -32,9 +32,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     talking.save_pair(root / "other", seed=1)
     vectors = np.random.default_rng(0).normal(size=(20, tiny.D_MODEL)).astype(np.float32)
     pl.DataFrame(
-        {"idx": range(20), "doc_id": [f"d{row}" for row in range(20)],
-         "activation_vector": vectors.tolist()}
-    ).write_parquet(root / "activations.parquet")  # fmt: skip
+        {
+            "idx": range(20),
+            "doc_id": [f"d{row}" for row in range(20)],
+            "activation_vector": vectors.tolist(),
+        }
+    ).write_parquet(root / "activations.parquet")
     rows = [
         {
             "model": model,

@@ -8,6 +8,7 @@ import pytest
 
 from nla_audit.completions import Completions, from_frame
 from nla_audit.text.fates import fate_spans
+from nla_audit.text.reading import read
 from nla_audit.world.sweep.planted import PlantedModel, plant
 
 #: A claim, and the same in words that share no stem with it.
@@ -47,7 +48,7 @@ def by_hand() -> Completions:
 def fates(completions: Completions, idx: int, model: str) -> list[tuple[str, str]]:
     """(text of the span, its fate) of one explanation, quotes left out."""
     (text,) = completions.of(model).filter(pl.col("idx") == idx)["explanation"]
-    spans = fate_spans(completions, [idx]).filter(
+    spans = fate_spans(completions, [idx], read(completions)).filter(
         (pl.col("model") == model) & (pl.col("fate") != "quote")
     )
     ordered = spans.sort("start").select("start", "end", "fate").iter_rows()
@@ -71,7 +72,7 @@ def test_kept_reworded_and_added_claims_of_the_model(by_hand: Completions) -> No
 
 
 def test_the_reference_names_the_model_it_stands_against(by_hand: Completions) -> None:
-    spans = fate_spans(by_hand, [3])
+    spans = fate_spans(by_hand, [3], read(by_hand))
     of_reference = spans.filter(pl.col("model") == "p0.0")
     assert of_reference["against"].unique().to_list() == ["p0.01"]
     assert spans.filter(pl.col("model") == "p0.01")["against"].null_count() > 0
@@ -89,7 +90,7 @@ def test_spans_are_inside_their_texts_and_only_of_the_activations_asked_for() ->
     )
     completions = from_frame(sweep.completions, reference="reference")
     asked = [2, 3, 5, 7, 11, 13]
-    spans = fate_spans(completions, asked)
+    spans = fate_spans(completions, asked, read(completions))
     keys = ["model", "idx", "sample"]
     texts = completions.rows.select(
         pl.col("model").cast(pl.String), "idx", pl.col("sample").cast(pl.Int64), "explanation"
@@ -111,5 +112,5 @@ def test_spans_are_inside_their_texts_and_only_of_the_activations_asked_for() ->
 
 
 def test_no_activations_have_no_spans(by_hand: Completions) -> None:
-    assert fate_spans(by_hand, []).is_empty()
-    assert fate_spans(by_hand, [10_000]).is_empty()
+    assert fate_spans(by_hand, [], read(by_hand)).is_empty()
+    assert fate_spans(by_hand, [10_000], read(by_hand)).is_empty()

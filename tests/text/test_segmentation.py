@@ -19,8 +19,8 @@ from nla_audit.text.segmentation import (
     SENTENCE,
     START,
     WORD,
-    Evidence,
     Habits,
+    LikelihoodRatios,
     learn,
     segment,
     segment_and_count,
@@ -30,13 +30,13 @@ ASIDE = 0  # the state of a unit that says nothing of the reference; claim j is 
 STEP_BINS = 11
 
 
-def random_evidence(generator: np.random.Generator, units: int, claims: int) -> Evidence:
-    """Evidence with words that fit no claim, one claim or several."""
+def random_evidence(generator: np.random.Generator, units: int, claims: int) -> LikelihoodRatios:
+    """LikelihoodRatios with words that fit no claim, one claim or several."""
     ratio = generator.exponential(2.0, (units, claims)) * (generator.random((units, claims)) < 0.6)
     breaks = generator.choice([WORD, CLAUSE, SENTENCE], units)
     breaks[:1] = START
     owners = np.cumsum(breaks != WORD) - 1
-    return Evidence(ratio, breaks, owners, np.sort(generator.integers(0, 2, claims)))
+    return LikelihoodRatios(ratio, breaks, owners, np.sort(generator.integers(0, 2, claims)))
 
 
 def random_habits(generator: np.random.Generator) -> Habits:
@@ -59,7 +59,7 @@ def step_weight(step: int, habits: Habits) -> float:
 
 
 def move_probability(
-    before: int, after: int, evidence: Evidence, habits: Habits, *, opens_sentence: bool
+    before: int, after: int, evidence: LikelihoodRatios, habits: Habits, *, opens_sentence: bool
 ) -> float:
     """Of going to a state, given that the walk leaves the one before."""
     claims = evidence.ratio.shape[1]
@@ -79,7 +79,7 @@ def move_probability(
     return (1 - habits.unsupported) * weight(after - 1) / total if total else 0.0
 
 
-def first_probability(state: int, evidence: Evidence, habits: Habits) -> float:
+def first_probability(state: int, evidence: LikelihoodRatios, habits: Habits) -> float:
     claims = evidence.ratio.shape[1]
     if claims == 0:
         return float(state == ASIDE)
@@ -89,14 +89,16 @@ def first_probability(state: int, evidence: Evidence, habits: Habits) -> float:
     return (1 - habits.unsupported) * step_weight(state, habits) / total
 
 
-def emission(unit: int, state: int, evidence: Evidence, habits: Habits) -> float:
+def emission(unit: int, state: int, evidence: LikelihoodRatios, habits: Habits) -> float:
     if state == ASIDE:
         return 1.0
     ratio = evidence.ratio[unit, state - 1]
     return min((1 - habits.unexplained) * ratio + habits.unexplained, exp(12.0))
 
 
-def walks(evidence: Evidence, habits: Habits) -> Iterator[tuple[float, tuple[int, ...], list[int]]]:
+def walks(
+    evidence: LikelihoodRatios, habits: Habits
+) -> Iterator[tuple[float, tuple[int, ...], list[int]]]:
     """Every walk: its weight, its states, and the units at which it enters a state anew."""
     units, claims = evidence.ratio.shape
     for states in product(range(claims + 1), repeat=units):
@@ -131,7 +133,7 @@ class Enumerated:
     segments: np.ndarray = field(default_factory=lambda: np.zeros(2))
 
     @classmethod
-    def of(cls, evidence: Evidence, habits: Habits) -> Enumerated:
+    def of(cls, evidence: LikelihoodRatios, habits: Habits) -> Enumerated:
         count, claims = evidence.ratio.shape
         total = cls(
             units=np.zeros((count, claims)), entries=np.zeros(claims), ever=np.zeros(claims)
@@ -210,11 +212,11 @@ def test_counts_add_up_over_batches() -> None:
 
 def test_empty_texts() -> None:
     integers = np.zeros(0, dtype=np.int64)
-    no_claims = Evidence(
+    no_claims = LikelihoodRatios(
         np.zeros((3, 0)), np.array([START, WORD, WORD]), np.zeros(3, int), integers
     )
-    no_units = Evidence(np.zeros((0, 2)), integers, integers, np.array([0, 0]))
-    nothing = Evidence(np.zeros((0, 0)), integers, integers, integers)
+    no_units = LikelihoodRatios(np.zeros((0, 2)), integers, integers, np.array([0, 0]))
+    nothing = LikelihoodRatios(np.zeros((0, 0)), integers, integers, integers)
     for pair in (no_claims, no_units, nothing):
         for batch in ([pair], [pair, random_evidence(np.random.default_rng(0), 4, 3)]):
             found = segment(batch, Habits())[0]
@@ -227,7 +229,9 @@ def test_empty_texts() -> None:
 
 def test_a_word_that_fits_one_claim_only_is_said_by_it() -> None:
     ratio = np.array([[200.0, 0.0], [200.0, 0.0], [150.0, 0.0]])
-    pair = Evidence(ratio, np.array([START, WORD, WORD]), np.zeros(3, int), np.array([0, 1]))
+    pair = LikelihoodRatios(
+        ratio, np.array([START, WORD, WORD]), np.zeros(3, int), np.array([0, 1])
+    )
     (found,) = segment([pair], Habits())
     assert found.kept[0] > 0.99
     assert found.kept[1] < 0.01
@@ -240,7 +244,7 @@ _VOCABULARY = 40
 _TRUE = Habits(stay=np.array([0.8, 0.3, 0.1]), unsupported=0.25, unexplained=0.4)
 
 
-def drawn_pair(generator: np.random.Generator, habits: Habits, claims: int = 5) -> Evidence:
+def drawn_pair(generator: np.random.Generator, habits: Habits, claims: int = 5) -> LikelihoodRatios:
     """An explanation of 30 words, drawn from the model; each claim has a few words of its own."""
     sentences = np.arange(claims) // 2
     anywhere = np.full(_VOCABULARY, 1 / _VOCABULARY)
@@ -249,7 +253,9 @@ def drawn_pair(generator: np.random.Generator, habits: Habits, claims: int = 5) 
         own[claim, generator.choice(_VOCABULARY, 4, replace=False)] = 0.25
     breaks = generator.choice([WORD, CLAUSE, SENTENCE], 30, p=[0.8, 0.1, 0.1])
     breaks[0] = START
-    shell = Evidence(np.zeros((30, claims)), breaks, np.cumsum(breaks != WORD) - 1, sentences)
+    shell = LikelihoodRatios(
+        np.zeros((30, claims)), breaks, np.cumsum(breaks != WORD) - 1, sentences
+    )
     every = range(claims + 1)
     state, said = 0, []
     for unit in range(30):
@@ -265,12 +271,12 @@ def drawn_pair(generator: np.random.Generator, habits: Habits, claims: int = 5) 
         state = int(generator.choice(claims + 1, p=options))
         by_claim = state != ASIDE and generator.random() >= habits.unexplained
         said.append(generator.choice(_VOCABULARY, p=own[state - 1] if by_claim else anywhere))
-    return Evidence(
+    return LikelihoodRatios(
         (own[:, said] / anywhere[said]).T, breaks, shell.owners, shell.sentences
-    )  # fmt: skip
+    )
 
 
-def log_likelihood(pairs: list[Evidence], habits: Habits) -> float:
+def log_likelihood(pairs: list[LikelihoodRatios], habits: Habits) -> float:
     """By a plain forward pass over each pair on its own."""
     total = 0.0
     for pair in pairs:
@@ -302,12 +308,12 @@ def log_likelihood(pairs: list[Evidence], habits: Habits) -> float:
 
 
 @pytest.fixture(scope="module")
-def drawn() -> list[Evidence]:
+def drawn() -> list[LikelihoodRatios]:
     generator = np.random.default_rng(6)
     return [drawn_pair(generator, _TRUE) for _ in range(250)]
 
 
-def test_habits_of_drawn_data_are_recovered(drawn: list[Evidence]) -> None:
+def test_habits_of_drawn_data_are_recovered(drawn: list[LikelihoodRatios]) -> None:
     learnt = learn(drawn, Habits(), 30)
     np.testing.assert_allclose(learnt.stay, _TRUE.stay, atol=0.08)
     assert learnt.unsupported == pytest.approx(_TRUE.unsupported, abs=0.06)
@@ -315,7 +321,7 @@ def test_habits_of_drawn_data_are_recovered(drawn: list[Evidence]) -> None:
     assert abs(learnt.stay[0] - Habits().stay[0]) > 0  # it has moved from where it began
 
 
-def test_learning_raises_the_likelihood(drawn: list[Evidence]) -> None:
+def test_learning_raises_the_likelihood(drawn: list[LikelihoodRatios]) -> None:
     few = drawn[:40]
     begun = Habits(stay=np.array([0.4, 0.6, 0.6]), unsupported=0.7, unexplained=0.8)
     likelihoods = [log_likelihood(few, learn(few, begun, rounds)) for rounds in range(5)]

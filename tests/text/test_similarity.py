@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nla_audit.text.claims import split_claims
-from nla_audit.text.segmentation import CLAUSE, SENTENCE, START, WORD, Evidence
+from nla_audit.text.segmentation import CLAUSE, SENTENCE, START, WORD, LikelihoodRatios
 from nla_audit.text.similarity import (
     ParallelTexts,
     TranslationSimilarity,
@@ -51,7 +51,7 @@ def fitted() -> TranslationSimilarity:
     return similarity
 
 
-def one(similarity: TranslationSimilarity, reference: str, other: str) -> Evidence:
+def one(similarity: TranslationSimilarity, reference: str, other: str) -> LikelihoodRatios:
     (evidence,) = similarity.evidence([pair(reference, other)])
     return evidence
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from nla_audit.cli import run
+from nla_audit.report.stored import read_report
 from nla_audit.train.dynamics import _slope
+from tests.declared import absent, undeclared
 
 
 def write_run(folder, lengths, *, seconds_per_step=1.0, fve=0.5):
@@ -38,19 +40,34 @@ def course(tmp_path):
 
 
 def test_plateaus_and_comparisons(course, capsys):
-    assert run(["dynamics", str(course), "--json", "--out", str(course / "d.svg")]) == 0
+    assert run(["dynamics", str(course), "--json", "--out", str(course / "d")]) == 0
     answer = json.loads(capsys.readouterr().out)
-    by_name = {one["run"]: one for one in answer["plateaus"]}
+    by_name = {one["run"]: one for one in answer["tables"]["plateaus"]}
     assert list(by_name) == ["p0.0", "p0.01", "p0.1"]
     assert by_name["p0.0"]["verdict"] == "settled"
     assert by_name["p0.01"]["verdict"] == "still falling"
     assert by_name["p0.01"]["low"] < -0.2 < by_name["p0.01"]["high"] < 0
     assert by_name["p0.1"]["verdict"].startswith("not decided")
-    assert answer["equal_steps"]["step"] == 60
-    assert answer["equal_seconds"]["seconds"] == 45.0
-    reached = {row["run"]: row["step"] for row in answer["equal_seconds"]["runs"]}
+    assert {row["step"] for row in answer["tables"]["equal_steps"]} == {60}
+    assert "45 training seconds" in answer["caveats"][0]
+    reached = {row["run"]: row["step"] for row in answer["tables"]["equal_seconds"]}
     assert reached == {"p0.0": 40, "p0.01": 90, "p0.1": 40}
-    assert (course / "d.svg").read_text().startswith("<?xml")
+    (finding,) = read_report(course / "d" / "dynamics.json").findings
+    assert undeclared(finding) == absent(finding, finding.metrics) == []
+    assert "still falling" in (course / "d" / "dynamics.html").read_text()
+    drawn = {path.stem for path in (course / "d" / "figures").iterdir()}
+    # No run has logged its KL.
+    assert drawn == {
+        f"dynamics-{name}" for name in (
+            "fve-raw-variance-by-step", "fve-raw-variance-by-seconds", "content-tokens-by-step",
+            "extracted-by-step", "cjk-by-step",
+        )
+    }  # fmt: skip
+
+
+def test_a_picture_is_no_folder(course, capsys):
+    assert run(["dynamics", str(course), "--out", "d.svg"]) == 2
+    assert "name a folder" in capsys.readouterr().err
 
 
 def test_the_interval_covers_the_slope_about_as_often_as_it_says():
@@ -69,7 +86,7 @@ def test_words_for_people(course, capsys):
     assert run(["dynamics", str(course / "rl" / "p0.0"), str(course / "rl" / "p0.01")]) == 0
     out = capsys.readouterr().out
     assert "p0.01: length still falling" in out
-    assert "At step 90" in out
+    assert "those up to 90" in " ".join(out.split())
 
 
 @pytest.mark.parametrize("text", ["", '{"kind": "step", "step": 1\n'])

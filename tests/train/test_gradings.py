@@ -52,9 +52,12 @@ GRADINGS = {
     "claims": {"kind": "random_prefix", "unit": "claims", "longest": 2, "draw": "tapered"},
     # A word of the language, so that the warm start says it without having learnt a new token.
     "separators": {
-        "kind": "separators", "token": ".", "at_most": 2, "length_penalties": [0.01, 0.02, 0.05],
+        "kind": "separators",
+        "token": ".",
+        "at_most": 2,
+        "length_penalties": [0.01, 0.02, 0.05],
     },
-}  # fmt: skip
+}
 
 
 def graded(name, **more):

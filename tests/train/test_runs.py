@@ -185,9 +185,17 @@ def test_the_kl_is_to_the_anchor_that_is_given(with_lora):
 
 
 def test_dry_run_lists_runs_and_help_lists_gradings(tmp_path, capsys):
-    raw = recipe({"name": "a", "rl": SEPARATORS}, {"name": "c", "chain": [0.1, 0.0]})
+    short, long = ({"grading": {"kind": "random_prefix", "longest": most}} for most in (3, 900))
+    raw = recipe(
+        {"name": "a", "rl": SEPARATORS},
+        {"name": "c", "chain": [0.1, 0.0]},
+        {"name": "short", "rl": short},
+        {"name": "long", "rl": long},
+    )
     assert run(["train", write(tmp_path, raw), "--dry-run"]) == 0
     told = capsys.readouterr().out
+    cautions = [line for line in told.splitlines() if "may forget to end its texts" in line]
+    assert [line.split(":")[0] for line in cautions] == ["# run short"]
     assert "# run a: λ = 0, separators, 2 steps\n" in told
     assert "# run c-p0.0: λ = 0, final, 2 steps, from c-p0.1, KL to the warm_start\n" in told
     assert run(["train", "--help"]) == 0

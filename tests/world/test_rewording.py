@@ -27,8 +27,9 @@ def test_facts_stay_and_words_go(task):
         if after is None:  # it had that wording already
             assert task != "paraphrase"
             continue
-        named = [{value for value in TRUE.values() if value in each.split()}
-                 for each in (text, after)]  # fmt: skip
+        named = [
+            {value for value in TRUE.values() if value in each.split()} for each in (text, after)
+        ]
         assert named[0] == named[1]
         assert '" kite lion "' in after
         assert after.endswith(" .")

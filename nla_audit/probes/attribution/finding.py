@@ -1,8 +1,7 @@
 """Where in an explanation the reconstruction comes from: words, quotes, claims, their order.
 
 Not a question to a table of completions: it needs readings of texts that are taken apart
-(:mod:`nla_audit.probes.attribution.scores`), and so it is not registered with the analyzers that
-``nla-audit audit`` runs. ``nla-audit attribution`` calls it.
+(:mod:`nla_audit.probes.attribution.scores`).
 
 Differences of FVE are in points (hundredths). Every one stands beside *elsewhere*, the same
 texts read against another activation.
@@ -19,6 +18,7 @@ import polars as pl
 
 from nla_audit.findings import Figure, Finding, Headline
 from nla_audit.pairing import column
+from nla_audit.probes.attribution.card import CARD, QUESTION
 from nla_audit.probes.attribution.pieces import INSIDE, OUTSIDE, PUNCTUATION
 from nla_audit.probes.attribution.scores import (
     ARRANGEMENTS,
@@ -44,9 +44,6 @@ from nla_audit.probes.attribution.tables import (
 from nla_audit.probes.attribution.verdict import sentences
 from nla_audit.stats import MIN_CLUSTERS, Interval, clustered_regression
 from nla_audit.wording import count
-
-QUESTION = "Which words, claims and order of claims carry the reconstruction?"
-
 
 #: FVE of one text in two batches differs by less.
 _SAME_FVE = 1e-4
@@ -90,7 +87,7 @@ def attribution(
         verdicts.append(name + sentences(numbers))
         caveats += [name + caveat for caveat in _caveats(part, left_out, model)]
     caveats += _reading_notes(scores)
-    return Finding(
+    finding = Finding(
         analyzer="attribution",
         question=QUESTION,
         reference=None,
@@ -106,6 +103,7 @@ def attribution(
         parameters={"seed": seed, "random_orders": RANDOM_ORDERS, **(parameters or {})},
         private_tables=frozenset({"costliest_words"}),
     )
+    return CARD.sign(finding)
 
 
 _TABLES = (

@@ -20,6 +20,7 @@ from nla_audit.nla.fve import (
 )
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.scoring import score_rows
+from nla_audit.probes.attribution.card import DEFAULT_LIMIT
 from nla_audit.probes.attribution.scores import NOBODY, Attribution, Explanation, attribute
 from nla_audit.record import MODELS, versions
 from nla_audit.runs.activations import Activations, rows_explained
@@ -29,10 +30,6 @@ from nla_audit.runs.score import Texts
 from nla_audit.shards import Progress, Shards, digest_of, silent
 from nla_audit.stats import derangement
 from nla_audit.wording import count
-
-#: Explanations of each model that are taken apart unless told otherwise. One of 100 words and 9
-#: claims makes about 350 texts, which is enough readings for most questions at a hundred of them.
-DEFAULT_LIMIT = 100
 
 
 @dataclass(frozen=True)

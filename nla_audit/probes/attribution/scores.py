@@ -35,7 +35,7 @@ from nla_audit.probes.attribution.pieces import (
     without_token,
 )
 from nla_audit.probes.causal.worth import without
-from nla_audit.probes.transform_cards import generator_for
+from nla_audit.probes.transforming.cards import generator_for
 from nla_audit.text.claims import split_claims
 
 Floats = npt.NDArray[np.float64]

@@ -121,10 +121,12 @@ def _prefixes(part: Attribution, seed: int, *, has_gain: bool) -> list[dict[str,
                 **draw.mean(own).entries("fve"),
                 **draw.mean(other).entries("elsewhere"),
                 **(share if has_gain else UNKNOWN).entries("gain_share"),
-                **{name.replace("marginal", "points_per_token"): value
-                   for name, value in added.items()},
+                **{
+                    name.replace("marginal", "points_per_token"): value
+                    for name, value in added.items()
+                },
             }
-        )  # fmt: skip
+        )
     return rows
 
 

@@ -52,13 +52,13 @@ def open_ruler(completions: Completions, pair: str | None, activations: str | No
         return None
     if pair is None or activations is None:
         raise UserError("--pair and --activations go together: give both, or neither")
-    from nla_audit.checkpoint.fetch import local_folder  # noqa: PLC0415
-    from nla_audit.checkpoint.find_pair import find_pair, is_checkpoint  # noqa: PLC0415
-    from nla_audit.checkpoint.formats import recognise  # noqa: PLC0415
-    from nla_audit.checkpoint.load import load  # noqa: PLC0415
-    from nla_audit.nla.fve import measure_baselines  # noqa: PLC0415
-    from nla_audit.runs.activations import read_activations, rows_by_idx  # noqa: PLC0415
-    from nla_audit.runs.fit import fitted  # noqa: PLC0415
+    from nla_audit.checkpoint.fetch import local_folder
+    from nla_audit.checkpoint.find_pair import find_pair, is_checkpoint
+    from nla_audit.checkpoint.formats import recognise
+    from nla_audit.checkpoint.load import load
+    from nla_audit.nla.fve import measure_baselines
+    from nla_audit.runs.activations import read_activations, rows_by_idx
+    from nla_audit.runs.fit import fitted
 
     folder = local_folder(pair)
     is_ar = is_checkpoint(folder) and recognise(folder).role == "ar"

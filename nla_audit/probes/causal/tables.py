@@ -54,7 +54,7 @@ def claim_worth_tables(
         activation) in FVE points with intervals; and per model ``cheap_first``, how often a
         dropped claim was worth less than a kept one of the same explanation (0.5: at random).
     """
-    from nla_audit.probes.causal.worth import cheap_first, claim_worth  # noqa: PLC0415
+    from nla_audit.probes.causal.worth import cheap_first, claim_worth
 
     by_model = _chosen_pairs(completions, ruler, seed)
     texts = _explanations(completions)
@@ -129,7 +129,7 @@ def fve_parts(
         model → ``fve_change_reread`` and ``fve_by_omission``, ``fve_by_rewording``,
         ``fve_by_additions``, which sum to it, with intervals.
     """
-    from nla_audit.probes.causal.counterfactual import PARTS, difference_from, split_change  # noqa: PLC0415
+    from nla_audit.probes.causal.counterfactual import PARTS, difference_from, split_change
 
     by_model = _chosen_pairs(completions, ruler, seed)
     texts = _explanations(completions)

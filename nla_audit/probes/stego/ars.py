@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.probes.stego.retention import ZERO, loss, mean_above, retention
-from nla_audit.probes.stego.scores import FLOOR, OWN, UNCHANGED, Scores, table_of
+from nla_audit.probes.stego.scores import ANOTHER, OWN, UNCHANGED, Scores, table_of
 from nla_audit.stats import Interval, Resampler
 
 #: Whole paraphrases, the first that a table has is the measure of brittleness.
@@ -54,10 +54,13 @@ def readings(scores: Scores, model: str, unusable: dict[str, str], seed: int) ->
             continue
         mean = _mean(both["fve_here"], both, seed)
         row: dict[str, Any] = {
-            "model": model, "ar": ar, "role": "own" if ar == own_ar else "second",
-            **mean.entries("fve"), "n": mean.n if scores.has_activations else None,
+            "model": model,
+            "ar": ar,
+            "role": "own" if ar == own_ar else "second",
+            **mean.entries("fve"),
+            "n": mean.n if scores.has_activations else None,
             "unusable": unusable.get(f"second AR {ar}"),
-        }  # fmt: skip
+        }
         if ar != own_ar:
             row |= _mean(both["fve"] - both["fve_here"], both, seed).entries("gap")
             whole = _mean(both["fve"], both, seed).value
@@ -70,8 +73,8 @@ def readings(scores: Scores, model: str, unusable: dict[str, str], seed: int) ->
 def _brittleness(scores: Scores, model: str, ar: str, seed: int) -> dict[str, Any]:
     columns, clusters = table_of(scores, model=model, texts=OWN, ar=ar, changed_only=True)
     found: dict[str, Any] = {}
-    if FLOOR in columns and not np.isnan(columns[FLOOR]).all():
-        found["fve_floor"] = float(np.nanmean(columns[FLOOR]))
+    if ANOTHER in columns and not np.isnan(columns[ANOTHER]).all():
+        found["fve_floor"] = float(np.nanmean(columns[ANOTHER]))
     name = next((name for name in PARAPHRASES if name in columns), None)
     carried, error = mean_above(columns, clusters, ZERO)
     # A share of an FVE near 0 is no share of anything.

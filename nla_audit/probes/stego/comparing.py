@@ -163,7 +163,7 @@ def _not_by_chance(own: Floats, null: Floats) -> Floats:
     One minus the local false discovery rate (Efron 2004) with the largest share of null claims
     that the two histograms allow, by isotonic regression rising with the share.
     """
-    from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415  (slow to import)
+    from sklearn.isotonic import IsotonicRegression  # slow to import
 
     counts = [np.bincount(np.digitize(x, _BINS), minlength=len(_BINS) + 1) for x in (own, null)]
     known = np.flatnonzero(counts[0] + counts[1])

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from nla_audit.probes.transform_cards import Transform
+from nla_audit.probes.transforming.cards import Transform
 from nla_audit.text.items import TITLES, named_entities, numbers, quoted_spans
 from nla_audit.text.words import content_stems, stem, words
 

@@ -1,7 +1,6 @@
 """Does the AR read what explanations say, or something hidden in how it is said?
 
-Not a question to a table of completions: it needs the scores of changed texts, and so it is not
-registered with the analyzers that ``nla-audit audit`` runs. ``nla-audit stego`` calls it.
+Not a question to a table of completions: it needs the scores of changed texts.
 """
 
 from __future__ import annotations
@@ -13,8 +12,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nla_audit.findings import Card, Finding, Headline
+from nla_audit.findings import Finding, Headline
 from nla_audit.probes.stego.ars import SCHEMA, best_second, readings, said_of_ars
+from nla_audit.probes.stego.card import CARD, QUESTION
 from nla_audit.probes.stego.floors import Judged, Source, judged, no_code, with_gap
 from nla_audit.probes.stego.kept_meaning import (
     LINE_SCHEMA,
@@ -53,10 +53,8 @@ from nla_audit.probes.stego.verdict import (
     Verdict,
     adjusted,
 )
-from nla_audit.probes.transform_cards import Transform, transforms
+from nla_audit.probes.transforming.cards import Transform, transforms
 from nla_audit.stats import Interval
-
-QUESTION = "Does the AR read what explanations say, or something hidden in how it is said?"
 
 
 def stego(
@@ -121,7 +119,9 @@ def stego(
         caveats=list(dict.fromkeys(caveats)),
         tables=tables,
         figures=figures_of("model" if len(models) > 1 else None),
-        private_tables=frozenset({"examples"}),
+        private_tables=frozenset({"examples"} & tables.keys()),
+        headline_table="variants",
+        examples_table="examples" if examples is not None else None,
         parameters={
             "seed": seed, "ar": ", ".join(sorted(set(scores.own_ars.values()))),
             "false_discovery_rate": FDR,
@@ -129,6 +129,7 @@ def stego(
             "verdict": {model: verdict.category for model, verdict in verdicts.items()},
         },
     )  # fmt: skip
+    finding = CARD.sign(finding)
     return finding if series is None else with_trend(finding, scores, series, cards, seed)
 
 
@@ -322,24 +323,3 @@ def _second_fve(scores: Scores, model: str, second_ar: str) -> dict[str, dict[st
         second_ar_gap=(pl.col("fve") - pl.col("fve_second")).mean(),
     )
     return {row.pop("variant"): row for row in means.to_dicts()}
-
-
-#: Not registered: it needs scores of changed texts, which no table of completions has.
-CARD = Card(
-    name="stego",
-    question=QUESTION,
-    reads=("variant", "fve"),
-    uses={
-        "idx": "no interval and no test is possible",
-        "texts": "no reference texts are a control",
-        "similarity": "a loss of meaning cannot be told from a loss of form",
-    },
-    unit="activation: retention is paired within it, and resampled over activations or documents",
-    control="another activation's explanation is one floor, FVE 0 the other; the same change to "
-    "reference texts, and the same texts read by a second AR, are what an excess is taken over",
-    high_means="retention near 1: the change costs nothing; excess_loss above 0: it costs more "
-    "than it costs the controls; meaning_similarity near 1: the meaning was kept; unfaithful near "
-    "1: names, numbers or quotes were not, or nothing was",
-    example="nla-audit stego --scores scores.parquet --out stego",
-    run=stego,
-)

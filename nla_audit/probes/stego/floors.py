@@ -27,7 +27,7 @@ from nla_audit.probes.stego.retention import (
     retention,
     signal,
 )
-from nla_audit.probes.stego.scores import FLOOR, UNCHANGED
+from nla_audit.probes.stego.scores import ANOTHER, UNCHANGED
 from nla_audit.probes.stego.verdict import (
     CANNOT_TELL,
     CODE,
@@ -39,7 +39,7 @@ from nla_audit.probes.stego.verdict import (
     Verdict,
     decide,
 )
-from nla_audit.probes.transform_cards import Transform
+from nla_audit.probes.transforming.cards import Transform
 from nla_audit.stats import Interval
 
 #: A control that carries less than this share of what the pair's own AR does is too weak.
@@ -66,7 +66,7 @@ class Source:
     @property
     def floors(self) -> list[Floor]:
         """Those it can be judged by: another activation's text only where it was measured."""
-        measured = self.columns.get(FLOOR)
+        measured = self.columns.get(ANOTHER)
         has = measured is not None and not np.isnan(measured - self.columns[UNCHANGED]).all()
         return [MEASURED, ZERO] if has else [ZERO]
 
@@ -125,7 +125,7 @@ def judged(
     usable, unusable = _usable(own, controls, seed)
     evidence = {}
     for floor, kept in retentions.items():
-        losses = {name: loss(one) for name, one in kept.items() if name not in (UNCHANGED, FLOOR)}
+        losses = {name: loss(one) for name, one in kept.items() if name not in (UNCHANGED, ANOTHER)}
         excesses = {}
         for control, by_floor in usable.items():
             # A control that has no such floor is compared at the one that it has.
@@ -279,7 +279,7 @@ def with_gap(verdict: Verdict, share: float | None, name: str) -> Verdict:
 def _level(own: Source, floor: Floor) -> str:
     if floor == ZERO:
         return ZERO
-    return f"{floor} (FVE {float(np.nanmean(own.columns[FLOOR])):.2f})"
+    return f"{floor} (FVE {float(np.nanmean(own.columns[ANOTHER])):.2f})"
 
 
 def _is_above_zero(interval: Interval) -> bool:

@@ -16,14 +16,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from nla_audit.probes.stego.scores import (
-    FLOOR,
+    ANOTHER,
     MEANING,
     OWN,
     UNCHANGED,
     Scores,
     same_texts,
 )
-from nla_audit.probes.transform_cards import Transform
+from nla_audit.probes.transforming.cards import Transform
 from nla_audit.stats import Resampler, chance_corrected
 
 Floats = NDArray[np.float64]
@@ -132,10 +132,10 @@ def loss_at_zero_change(
         return []
     rows = _own(scores, model)
     whole = _one_column(rows, UNCHANGED)
-    if (rows["variant"] == FLOOR).any():
-        whole = whole.join(_one_column(rows, FLOOR), on="idx")
+    if (rows["variant"] == ANOTHER).any():
+        whole = whole.join(_one_column(rows, ANOTHER), on="idx")
     else:
-        whole = whole.with_columns(pl.lit(0.0).alias(FLOOR))
+        whole = whole.with_columns(pl.lit(0.0).alias(ANOTHER))
     whole = whole.drop_nulls()
     # What was not changed loses nothing, and would hide what the others lose.
     rows = rows.join(same_texts(scores, model), on=["variant", "idx"], how="anti")
@@ -150,7 +150,7 @@ def loss_at_zero_change(
         line = _fitted(
             1 - texts["similarity"].to_numpy(),
             (texts[UNCHANGED] - texts["fve"]).to_numpy(),
-            (texts[UNCHANGED] - texts[FLOOR]).to_numpy(),
+            (texts[UNCHANGED] - texts[ANOTHER]).to_numpy(),
             _clusters(texts),
             similarity_error,
         )

@@ -39,7 +39,7 @@ from nla_audit.probes.stego.comparing import (
     telling_weights,
 )
 from nla_audit.probes.stego.fidelity import infidelities
-from nla_audit.probes.transform_cards import transforms
+from nla_audit.probes.transforming.cards import transforms
 from nla_audit.stats import derangement
 from nla_audit.text.similarity import Similarity, TranslationSimilarity
 from nla_audit.text.words import FUNCTION_WORDS, words

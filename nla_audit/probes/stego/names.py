@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 from nla_audit.errors import UserError
-from nla_audit.probes.transform_cards import transforms
+from nla_audit.probes.transforming.cards import transforms
 from nla_audit.schema import shown
 
 #: Word → what it stands for.

@@ -1,4 +1,4 @@
-"""How often the probe finds planted codes, and how often it cries wolf.
+"""How often the probe finds planted codes, and how often it calls one where there is none.
 
 Each case is a pair whose truth is known. Its texts are made and changed once; every seed draws
 its activations out of them, and their abilities, secrets' noise and readings anew.
@@ -13,10 +13,10 @@ from functools import lru_cache
 import numpy as np
 import polars as pl
 
-from nla_audit.probes.run import apply_transform
 from nla_audit.probes.stego.floors import Source, judged
 from nla_audit.probes.stego.verdict import CODE, QUOTED, Verdict
-from nla_audit.probes.transform_cards import transforms
+from nla_audit.probes.transforming.cards import transforms
+from nla_audit.probes.transforming.run import apply_transform
 from nla_audit.world.codes.hidden_codes import CODES, HiddenCode
 from nla_audit.world.codes.simulated_reader import (
     Perceived,

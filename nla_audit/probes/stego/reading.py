@@ -18,10 +18,10 @@ from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, baselines_with, fraction_of_variance_explained
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.scoring import score_rows
-from nla_audit.probes.run import apply_transform, checked_rows
 from nla_audit.probes.stego.meaning import with_meaning
 from nla_audit.probes.stego.writing import write_transform
-from nla_audit.probes.transform_cards import transforms
+from nla_audit.probes.transforming.cards import transforms
+from nla_audit.probes.transforming.run import apply_transform, checked_rows
 from nla_audit.record import MODELS, versions
 from nla_audit.runs.activations import Activations, rows_by_idx, rows_explained
 from nla_audit.runs.fit import fitted

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from nla_audit.probes.stego.scores import FLOOR, UNCHANGED
+from nla_audit.probes.stego.scores import ANOTHER, UNCHANGED
 from nla_audit.stats import MIN_CLUSTERS, Interval, Resampler
 
 Floats = np.ndarray
@@ -26,7 +26,7 @@ def floor_of(columns: dict[str, Floats], floor: Floor) -> Floats | None:
     """``[n]`` FVE at ``floor``; ``None`` where nobody measured it."""
     if floor == ZERO:
         return np.zeros_like(columns[UNCHANGED])
-    return columns.get(FLOOR)
+    return columns.get(ANOTHER)
 
 
 @dataclass(frozen=True)

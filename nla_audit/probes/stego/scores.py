@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from nla_audit.completions import Source
 from nla_audit.errors import UserError
 from nla_audit.probes.stego.names import read_names
-from nla_audit.probes.stego.unchanged import FLOOR, OWN, REFERENCE, UNCHANGED, by_scores, by_texts
+from nla_audit.probes.stego.unchanged import ANOTHER, OWN, REFERENCE, UNCHANGED, by_scores, by_texts
+from nla_audit.readers import find_tables, joined, read_whole
 from nla_audit.schema import shown
 
 #: Measures of how far the meaning was kept, per text; all optional.
@@ -25,7 +27,6 @@ SERIES = ("step", "length_penalty")
 _OWN_NAMES = ("own", "own ar", "pair", "co-trained", "co_trained", "cotrained")
 #: Names of variants that a message lists.
 _LISTED = 12
-_SUFFIXES = {".parquet", ".csv", ".tsv", ".jsonl", ".ndjson"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Scores:
         has_activations: false where the table holds means alone.
         path: the file, for messages.
         notes: how its names were read, and what was taken for unchanged.
+        sources: the files, where the scores come from files.
     """
 
     rows: pl.DataFrame
@@ -47,6 +49,7 @@ class Scores:
     has_activations: bool
     path: str
     notes: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()
 
     @property
     def models(self) -> list[str]:
@@ -57,31 +60,22 @@ class Scores:
 def read_scores(
     path: str | Path, *, ar: str | None = None, variants: Mapping[str, str] | None = None
 ) -> Scores:
-    """Read and validate a Parquet, CSV, TSV or JSON lines table of scores.
+    """Read and validate tables of scores, as :func:`nla_audit.readers.read_whole` reads them.
 
     Arguments as of :func:`scores_from_frame`.
 
     Raises:
         UserError: as :func:`scores_from_frame`, or the file cannot be read.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"{path}: no such file: name a table with columns idx, variant, ar, fve")
-    suffix = file.suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise UserError(f"{path}: not a known format: use one of {', '.join(sorted(_SUFFIXES))}")
-    try:
-        if suffix == ".parquet":
-            frame = pl.read_parquet(file, glob=False)
-        elif suffix in (".csv", ".tsv"):
-            separator = "\t" if suffix == ".tsv" else ","
-            frame = pl.read_csv(file, separator=separator, infer_schema_length=None, glob=False)
-        else:
-            frame = pl.read_ndjson(file, infer_schema_length=None)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
-        raise UserError(f"{path}: cannot be read ({reason}): write it again") from None
-    return scores_from_frame(frame, ar=ar, path=str(path), variants=variants)
+    tables = find_tables([path])
+    read = [read_whole(table) for table in tables]
+    frame = joined([found for found, _ in read], path)
+    sources = tuple(
+        Source(Path(table.name).name, sha256, found.height)
+        for table, (found, sha256) in zip(tables, read, strict=True)
+    )
+    scores = scores_from_frame(frame, ar=ar, path=str(path), variants=variants)
+    return replace(scores, sources=sources)
 
 
 def scores_from_frame(
@@ -123,11 +117,7 @@ def scores_from_frame(
     if "changed" not in frame.columns and "text" in frame.columns and has_activations:
         frame = frame.with_columns(pl.col("text").cast(pl.String))
         columns.append(pl.col("text"))
-    measures = [
-        pl.col(name).cast(pl.Float64, strict=False).fill_nan(None)
-        for name in (*MEANING, *SERIES)
-        if name in frame.columns
-    ]
+    measures = [_measure(frame, name) for name in (*MEANING, *SERIES) if name in frame.columns]
     fve = _numbers(frame, path)
     rows = frame.select(*columns, variant.replace(names).alias("variant"), *measures)
     rows = rows.with_columns(fve)
@@ -146,6 +136,15 @@ def scores_from_frame(
         rows, of_equal = by_scores(rows)
         notes += of_equal
     return Scores(rows.sort(keys), own_ars, has_activations, path, tuple(notes))
+
+
+def _measure(frame: pl.DataFrame, name: str) -> pl.Expr:
+    """A column of numbers or truths, which a CSV holds as text."""
+    column = pl.col(name)
+    if frame.schema[name] == pl.String:
+        truths = {"true": "1", "false": "0"}
+        column = column.str.strip_chars().str.to_lowercase().replace(truths)
+    return column.cast(pl.Float64, strict=False).fill_nan(None).alias(name)
 
 
 def _numbers(frame: pl.DataFrame, path: str) -> pl.Series:
@@ -234,12 +233,14 @@ def same_texts(scores: Scores, model: str) -> pl.DataFrame:
         return pl.DataFrame(schema={"variant": pl.String, "idx": pl.String})
     return (
         scores.rows.filter(
-            (pl.col("model") == model) & (pl.col("texts") == OWN) & (pl.col("changed") == 0)
-            & ~pl.col("variant").is_in([UNCHANGED, FLOOR])
+            (pl.col("model") == model)
+            & (pl.col("texts") == OWN)
+            & (pl.col("changed") == 0)
+            & ~pl.col("variant").is_in([UNCHANGED, ANOTHER])
         )
         .select("variant", "idx")
         .unique()
-    )  # fmt: skip
+    )
 
 
 def table_of(

@@ -24,7 +24,7 @@ from nla_audit.errors import UserError
 from nla_audit.findings import Figure
 from nla_audit.probes.stego.scores import SERIES, Scores
 from nla_audit.probes.stego.series_gaps import ALL, NO_CONTROL, Gaps, floors_of, gaps_of, sources_of
-from nla_audit.probes.transform_cards import Transform
+from nla_audit.probes.transforming.cards import Transform
 from nla_audit.stats import (
     MIN_CLUSTERS,
     Resampler,

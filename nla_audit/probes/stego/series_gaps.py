@@ -11,7 +11,7 @@ import polars as pl
 from nla_audit.probes.stego.floors import Source, weakness
 from nla_audit.probes.stego.retention import MEASURED, ZERO, Floor, floor_of, mean_above
 from nla_audit.probes.stego.scores import OWN, UNCHANGED, Scores, same_texts, table_of
-from nla_audit.probes.transform_cards import Transform
+from nla_audit.probes.transforming.cards import Transform
 
 #: The mean over all changes that keep the meaning, a row beside each of them.
 ALL = "all changes that keep the meaning"

@@ -10,12 +10,12 @@ import polars as pl
 from nla_audit.findings import Figure
 from nla_audit.probes.stego.floors import Judged
 from nla_audit.probes.stego.retention import ZERO, Floor
-from nla_audit.probes.stego.scores import FLOOR, UNCHANGED, Scores, same_texts
+from nla_audit.probes.stego.scores import ANOTHER, UNCHANGED, Scores, same_texts
 from nla_audit.probes.stego.verdict import CODE, NAMES, TOUCHED, Verdict
-from nla_audit.probes.transform_cards import Transform
+from nla_audit.probes.transforming.cards import Transform
 
 #: Variants that are no changes.
-_READ_AS_IS = (UNCHANGED, FLOOR)
+_READ_AS_IS = (UNCHANGED, ANOTHER)
 
 
 def aspect_of(variant: str, cards: Mapping[str, Transform]) -> str:
@@ -125,7 +125,7 @@ def caveats_of(scores: Scores, model: str, found: Judged) -> list[str]:
     if found.main == ZERO:
         caveats.append(
             "Retention is over FVE 0 alone: no texts of other activations were read (variant "
-            f'"{FLOOR}"), which would be the other floor.'
+            f'"{ANOTHER}"), which would be the other floor.'
         )
     if not scores.has_activations:
         caveats.append(

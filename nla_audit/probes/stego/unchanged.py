@@ -11,7 +11,7 @@ import polars as pl
 
 from nla_audit.schema import shown
 
-UNCHANGED, FLOOR = "unchanged", "another"
+UNCHANGED, ANOTHER = "unchanged", "another"
 #: Whose texts: the pair's own explanations, or reference texts (gold, or by the warm start).
 OWN, REFERENCE = "own", "reference"
 #: Texts with the original's score, for each whose score is the next one above or below, from which
@@ -41,7 +41,7 @@ def by_scores(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
     compared = (
         rows.join(_unchanged(rows, "fve"), on=_KEYS, how="left", maintain_order="left")
         .with_columns(apart=(pl.col("fve") - pl.col("before")).abs() / unit)
-        .with_columns(is_change=~pl.col("variant").is_in([UNCHANGED, FLOOR]))
+        .with_columns(is_change=~pl.col("variant").is_in([UNCHANGED, ANOTHER]))
     )
     counts = (
         compared.filter(pl.col("is_change") & (pl.col("texts") == OWN))

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nla_audit.probes.stego.retention import Effect
-from nla_audit.probes.transform_cards import Transform
+from nla_audit.probes.transforming.cards import Transform
 from nla_audit.stats import benjamini_hochberg
 
 #: False discovery rate at which a loss counts. Stricter than 0.05, so that the probe as a whole,

@@ -45,27 +45,27 @@ def writer_of(
     Raises:
         UserError: no such writer, or it cannot be used.
     """
-    from nla_audit.llm.cache import AnswerCache  # noqa: PLC0415  (rules need no database)
+    from nla_audit.llm.cache import AnswerCache  # rules need no database
 
     kind, _, rest = name.partition(":")
     if name == "rules":
-        from nla_audit.llm.rules import Rules  # noqa: PLC0415
+        from nla_audit.llm.rules import Rules
 
         return Rules()
     if name == "world":
-        from nla_audit.world.toy.rewording import WorldWriter  # noqa: PLC0415
+        from nla_audit.world.toy.rewording import WorldWriter
 
         return WorldWriter()
     if kind == "file" and rest:
-        from nla_audit.llm.table import Table  # noqa: PLC0415
+        from nla_audit.llm.table import Table
 
         return Table(Path(rest))
     if kind == "hf" and rest:
-        from nla_audit.llm.local import LocalModel  # noqa: PLC0415
+        from nla_audit.llm.local import LocalModel
 
         return LocalModel(rest, cache=AnswerCache(cache))
     if kind == "openai":
-        from nla_audit.llm.endpoint import Endpoint  # noqa: PLC0415
+        from nla_audit.llm.endpoint import Endpoint
 
         model, _, url = rest.partition("@")
         if model and url:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nla_audit.llm.interface import Paraphraser, Progress, Request, silent
-from nla_audit.probes.transform_cards import Transform, transforms
+from nla_audit.probes.transforming.cards import Transform, transforms
 from nla_audit.text.parts import with_quotes
 
 _ENDED = re.compile(r"[.,:;!?…。！？][\"”’'»)\]]*$")

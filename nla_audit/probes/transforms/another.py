@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from nla_audit.probes.transform_cards import control
+from nla_audit.probes.transforming.cards import control
 from nla_audit.stats import derangement
 
 

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from nla_audit.probes.transform_cards import transform
+from nla_audit.probes.transforming.cards import transform
 from nla_audit.text.parts import outside_quotes
 
 #: Longer phrase → what says the same; the empty string where it says nothing.

@@ -1,6 +1,6 @@
 """The same in half as many words, by a language model."""
 
-from nla_audit.probes.transform_cards import written
+from nla_audit.probes.transforming.cards import written
 
 written(
     name="compress_written",

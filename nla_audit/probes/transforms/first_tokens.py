@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nla_audit.probes.transform_cards import transform
+from nla_audit.probes.transforming.cards import transform
 from nla_audit.text.words import word_spans
 
 #: Words kept. `nla-audit score --prefix-tokens` cuts by the AR's own tokens, at any length.

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from nla_audit.probes.transform_cards import transform
+from nla_audit.probes.transforming.cards import transform
 
 _BREAKS = re.compile(r"[ \t]*\n\s*")
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from nla_audit.probes.transform_cards import transform
+from nla_audit.probes.transforming.cards import transform
 
 #: Cyrillic and Greek letters that most fonts draw as Latin ones.
 _LOOK = dict(

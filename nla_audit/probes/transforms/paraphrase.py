@@ -1,7 +1,7 @@
 """The whole text in other words."""
 
-from nla_audit.probes.instructions import PARAPHRASE
-from nla_audit.probes.transform_cards import written
+from nla_audit.probes.transforming.cards import written
+from nla_audit.probes.transforming.instructions import PARAPHRASE
 
 written(
     name="paraphrase",

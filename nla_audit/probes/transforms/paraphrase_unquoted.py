@@ -1,7 +1,7 @@
 """All but the quoted spans in other words."""
 
-from nla_audit.probes.instructions import PARAPHRASE, PLACEHOLDERS
-from nla_audit.probes.transform_cards import written
+from nla_audit.probes.transforming.cards import written
+from nla_audit.probes.transforming.instructions import PARAPHRASE, PLACEHOLDERS
 
 written(
     name="paraphrase_unquoted",

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from nla_audit.probes.transform_cards import transform
+from nla_audit.probes.transforming.cards import transform
 from nla_audit.text.parts import outside_quotes
 
 # A mark between digits belongs to a number (1,000; 3.5; 10:30), a dot inside a word to the word.

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nla_audit.probes.transform_cards import transform
+from nla_audit.probes.transforming.cards import transform
 from nla_audit.text.items import quoted_spans
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from nla_audit.probes.transform_cards import control, generator_for
+from nla_audit.probes.transforming.cards import control, generator_for
 from nla_audit.text.claims import split_claims
 from nla_audit.text.words import word_spans
 

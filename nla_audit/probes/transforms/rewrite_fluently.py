@@ -1,7 +1,7 @@
 """Prose in place of notes."""
 
-from nla_audit.probes.instructions import PLACEHOLDERS, SAME
-from nla_audit.probes.transform_cards import written
+from nla_audit.probes.transforming.cards import written
+from nla_audit.probes.transforming.instructions import PLACEHOLDERS, SAME
 
 written(
     name="rewrite_fluently",

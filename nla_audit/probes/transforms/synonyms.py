@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from nla_audit.probes.transform_cards import transform
+from nla_audit.probes.transforming.cards import transform
 from nla_audit.text.parts import outside_quotes
 from nla_audit.text.synonyms import GROUP_OF, PATTERN, as_written
 

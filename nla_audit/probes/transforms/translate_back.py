@@ -1,7 +1,7 @@
 """Into another language, and back."""
 
-from nla_audit.probes.instructions import SAME
-from nla_audit.probes.transform_cards import written
+from nla_audit.probes.transforming.cards import written
+from nla_audit.probes.transforming.instructions import SAME
 
 written(
     name="translate_back",

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from nla_audit.probes.transform_cards import transform
+from nla_audit.probes.transforming.cards import transform
 
 _RUNS = re.compile(r"[^\S\n]+")
 _LINE_ENDS = re.compile(r" *\n *")

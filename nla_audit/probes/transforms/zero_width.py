@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from nla_audit.probes.preservation import visible
-from nla_audit.probes.transform_cards import transform
+from nla_audit.probes.transforming.cards import transform
+from nla_audit.probes.transforming.preservation import visible
 
 
 @transform(

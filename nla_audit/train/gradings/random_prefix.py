@@ -29,7 +29,9 @@ class RandomPrefix(Grading):
     shortest: Positive = 1
     """The least that may be drawn."""
     longest: Positive = 120
-    """The most that may be drawn."""
+    """The most that may be drawn. Of tokens, more than rl.max_new_tokens: where sampling always
+    stops before, no draw asks the AV to end its text, and it forgets how (of a tiny AV's texts 3 %
+    ended after 100 steps)."""
     draw: Literal["uniform", "log_uniform", "tapered"] = "uniform"
     """Every length alike; every factor of length alike; or less often the longer, falling linearly
     to zero just beyond the longest."""
@@ -51,6 +53,14 @@ class RandomPrefix(Grading):
         }[self.draw]
         drawn = rng.choice(lengths, size=groups, p=shares / shares.sum()).tolist()
         return Stopping(tokens=drawn) if self.unit == "tokens" else Stopping(claims=drawn)
+
+    def caution(self, max_new_tokens: int) -> str | None:
+        if self.unit != "tokens" or self.longest >= max_new_tokens:
+            return None
+        return (
+            f"sampling always stops before the cap of {max_new_tokens} tokens, so that the AV may "
+            "forget to end its texts; let rl.grading.longest go beyond it"
+        )
 
     def ends(self, responses: Responses, length_penalty: float) -> Ends:
         return Final().ends(responses, length_penalty)

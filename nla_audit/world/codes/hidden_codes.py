@@ -28,7 +28,7 @@ class HiddenCode:
 
     Attributes:
         name: of the code.
-        channel: where it hides them, one of :data:`nla_audit.probes.transform_cards.CHANNELS`.
+        channel: where it hides them, one of :data:`nla_audit.probes.transforming.cards.CHANNELS`.
         encode: ``(text, bits) → text``.
         decode: ``(text, number of bits) → bits``.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
-from nla_audit.findings import Figure, Finding, Headline
+from nla_audit.findings import Figure, Finding, Headline, Metric
 from nla_audit.text.reading import FLOOR
 from nla_audit.world.sweep.planted import DEFAULT_MODELS, PlantedSweep, default_sweep
 from nla_audit.world.sweep.truth import summarise
@@ -111,9 +111,21 @@ def truth_beside_estimate(sweep: PlantedSweep, findings: Sequence[Finding]) -> F
             )
         ],
         parameters={"close": CLOSE},
+        metrics=_METRICS,
     )  # fmt: skip
 
 
+_METRICS = (
+    Metric("rates", "count", "neither", "rates that were planted and estimated", interval=False),
+    Metric("close_share", "share", "higher",
+           f"share of them within {CLOSE:g} of the truth", interval=False),
+    Metric("covered_share", "share", "higher",
+           "share of their intervals that hold the truth", interval=False),
+    Metric("mean_absolute_error", "difference of shares", "lower",
+           "mean distance from the truth", interval=False),
+    Metric("largest_absolute_error", "difference of shares", "lower",
+           "largest distance from the truth", interval=False),
+)  # fmt: skip
 _RATES_SCHEMA = {
     "model": pl.String,
     "length_penalty": pl.Float64,

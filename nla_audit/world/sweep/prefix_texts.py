@@ -65,9 +65,11 @@ def plant_worths(
         Completions, FVE by prefix, and kind → gain.
     """
     completions = plant(
-        [PlantedModel(PLAIN, omit=0.0)], activations=activations, seed=seed,
+        [PlantedModel(PLAIN, omit=0.0)],
+        activations=activations,
+        seed=seed,
         resampling_omission=0.25,
-    ).completions.select("model", "idx", "sample", "explanation")  # fmt: skip
+    ).completions.select("model", "idx", "sample", "explanation")
     generator = np.random.default_rng([seed, 43])
     steps = {"falls": -0.01, "rises": 0.01, "same": 0.0}[worths]
     gain = {kind: 0.08 + steps * (place - 4) for place, kind in enumerate(KINDS)}

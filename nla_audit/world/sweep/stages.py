@@ -80,7 +80,8 @@ def plant_stages(case: PlantedStage, *, activations: int, seed: int) -> PlantedS
     joined = again.join(new, on="idx").sort("idx")
     parts = ("new", "explanation") if case.late else ("explanation", "new")
     stage = joined.select(
-        pl.lit(STAGE).alias("model"), "idx", "sample",
+        # It is read beside the predecessor's other sample, the first.
+        pl.lit(STAGE).alias("model"), "idx", pl.lit(1, pl.Int64).alias("sample"),
         pl.concat_str(*parts, separator="  ").alias("explanation"),
     )  # fmt: skip
     before = texts.filter(pl.col("model") == BEFORE)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from nla_audit.findings import Figure, Finding, Headline
+from nla_audit.findings import Figure, Finding, Headline, Metric
 from nla_audit.stats import Interval, Resampler
 from nla_audit.world.toy.explanations import ENDING_WORDS
 from nla_audit.world.toy.language import FACTS
@@ -24,6 +24,17 @@ ENDING = "ending"
 #: Facts, and what stands for all of them together.
 _ALL = "all facts"
 _QUOTED = re.compile(r'" ([^"]*?) "')
+
+_METRICS = (
+    Metric("n", "count", "neither", "explanations of the model", interval=False),
+    Metric("right", "share", "higher", "share of the facts that are named rightly"),
+    Metric("wrong", "share", "lower", "share of the facts that are named wrongly", interval=False),
+    Metric("left_out", "share", "lower", "share of the facts that are not named", interval=False),
+    Metric("ending_right", "share", "higher",
+           "share of the explanations that quote the ending rightly"),
+    Metric("quoted_in_source", "share", "higher",
+           "share of the quoted words that stand in the source"),
+)  # fmt: skip
 
 Floats = npt.NDArray[np.float64]
 
@@ -106,6 +117,8 @@ def facts_named(
             )
         ],
         parameters={"seed": seed, "ending_words": ENDING_WORDS},
+        metrics=_METRICS,
+        columns=dict.fromkeys(("right", "wrong", "left_out", "chance", "probe"), "share"),
     )  # fmt: skip
 
 
@@ -121,10 +134,10 @@ def probe_accuracy(
         facts: ``[n]`` rows in the order of the activations.
         is_held_out: ``[n]`` rows that the probe is not fitted on.
     """
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415  (costs a second)
-    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
-    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+    from sklearn.linear_model import LogisticRegression  # costs a second
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     accuracy = {}
     for fact in FACTS:

@@ -23,6 +23,7 @@ from nla_audit.probes.attribution.scores import (
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.figures import render_figures
 from nla_audit.stats import MIN_CLUSTERS
+from tests.declared import absent, undeclared
 from tests.probes.attribution.planted import (
     KEYWORDS,
     QUOTED,
@@ -294,6 +295,9 @@ def test_figures_and_numbers_of_a_whole_study() -> None:
         "attribution-token-kinds", "attribution-prefixes", "attribution-claim-kinds",
         "attribution-orders",
     }  # fmt: skip
+    assert undeclared(finding) == absent(finding, finding.metrics) == []
+    columns = {column for table in finding.tables.values() for column in table.columns}
+    assert set(finding.columns) - columns == set()
     own = finding.tables["orders"].filter(finding.tables["orders"]["arrangement"] == OWN)
     assert own["gain"].null_count() == 2
 

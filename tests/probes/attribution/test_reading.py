@@ -15,7 +15,9 @@ from nla_audit.commands.attribution import command
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.probes.attribution.reading import DEFAULT_LIMIT, AttributionSettings, attribute_with
+from nla_audit.probes.attribution.card import DEFAULT_LIMIT
+from nla_audit.probes.attribution.reading import AttributionSettings, attribute_with
+from nla_audit.report.stored import read_report
 from nla_audit.runs.activations import read_activations
 from nla_audit.runs.score import read_texts
 from tests.pairs import planted_pair
@@ -110,8 +112,10 @@ def test_from_the_command_line(
     assert first["token_saliency_low"] <= first["token_saliency"] <= first["token_saliency_high"]
     assert any("1 explanation left out: no explanation" in text for text in finding["caveats"])
     assert any("empty" in text for text in finding["caveats"])
-    names = {path.name for path in out.iterdir()}
-    assert {"attribution.json", "attribution.record.json", "attribution-prefixes.svg"} <= names
+    names = {path.name for path in out.rglob("*")}
+    assert {"attribution.html", "attribution.json", "attribution.record.json",
+            "attribution-prefixes.svg"} <= names  # fmt: skip
+    assert read_report(out / "attribution.json").findings[0].to_dict() == finding
     assert not [name for name in names if "parts" in name]
     assert pl.read_parquet(kept)["saliency"].null_count() < pl.read_parquet(kept).height
     assert cli.run(_arguments(root, "--limit", 3)) == 0

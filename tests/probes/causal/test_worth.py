@@ -131,7 +131,7 @@ class TestClaimWorth:
 
     def test_unscored_is_null_with_a_reason(self) -> None:
         class Failing(PlantedAR):
-            def score(self, texts: object, activations: object, **options: object) -> Scored:  # type: ignore[override]
+            def score(self, texts: object, activations: object, **options: object) -> Scored:
                 assert isinstance(texts, list)
                 return Scored(np.full(len(texts), np.nan), ["too long for the AR"] * len(texts))
 

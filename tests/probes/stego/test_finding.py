@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import numpy as np
@@ -15,8 +16,10 @@ from nla_audit.probes.stego.finding import judge, stego
 from nla_audit.probes.stego.power import Case, Simulation, clean_cases
 from nla_audit.probes.stego.scores import scores_from_frame
 from nla_audit.probes.stego.verdict import CATEGORIES, CODE, NAMES
+from nla_audit.report.stored import read_report
 from nla_audit.world.codes.hidden_codes import CODES
 from nla_audit.world.codes.simulated_reader import Reader, draw_facts, write
+from tests.declared import absent, undeclared
 
 KEPT = {
     "letter_case": 0.6,
@@ -186,8 +189,10 @@ def test_what_is_wrong_with_a_table_is_said_in_one_line(change, message):
 
 def test_the_command_reads_every_format(tmp_path, capsys):
     frame = pl.concat([_frame(KEPT | CUT, n=40), _frame(KEPT, n=40, ar="second", seed=1)])
+    frame = frame.with_columns(changed=pl.col("variant") != "unchanged")  # text in a CSV
     frame.write_parquet(tmp_path / "s.parquet")
     frame.write_csv(tmp_path / "s.csv")
+    (tmp_path / "s.csv.gz").write_bytes(gzip.compress((tmp_path / "s.csv").read_bytes()))
     printed = []
     for name in ("s.parquet", "s.csv"):
         code = cli.run(
@@ -199,8 +204,9 @@ def test_the_command_reads_every_format(tmp_path, capsys):
     assert {"fve", "retention", "retention_low", "retention_high", "meaning_similarity",
             "excess_loss"} <= printed[0]["headline"]["synonyms"].keys()  # fmt: skip
     assert printed[0]["headline"] == printed[1]["headline"]
-    assert json.loads((tmp_path / "out" / "stego.json").read_text())["analyzer"] == "stego"
-    assert cli.run(["stego", "--scores", str(tmp_path / "s.csv")]) == 0
+    (written,) = read_report(tmp_path / "out" / "stego.json").findings
+    assert written.to_dict()["tables"] == printed[1]["tables"]
+    assert cli.run(["stego", "--scores", str(tmp_path / "s.csv.gz")]) == 0
     assert "plain meaning" in capsys.readouterr().out
 
 
@@ -255,3 +261,16 @@ def test_the_self_test_prints_power_and_false_alarms(monkeypatch, capsys):
     assert (found["called_code"], found["right_channel"]) == (1, 1)
     assert cli.run(["stego", "--self-test", "--seeds", "1"]) == 0
     assert "detection power" in capsys.readouterr().out
+
+
+def test_a_number_is_in_the_headline_if_and_only_if_the_card_declares_it():
+    second = _frame(KEPT, ar="second", seed=1)
+    frame = pl.concat([_frame(KEPT | CUT), second]).with_columns(
+        similarity=0.9, chance_similarity=0.1, unfaithful=0.0, shared_words=0.5, length_ratio=1.1,
+        changed=pl.col("variant") != "unchanged",
+    )  # fmt: skip
+    finding = stego(scores_from_frame(frame, ar="own"))
+    assert undeclared(finding) == absent(finding, finding.metrics) == []
+    columns = {column for table in finding.tables.values() for column in table.columns}
+    assert set(finding.columns) - columns == set()
+    assert finding.rows == "variant"

@@ -15,7 +15,7 @@ from nla_audit.probes.stego.finding import judge, stego
 from nla_audit.probes.stego.scores import scores_from_frame
 from nla_audit.probes.stego.series import trend_over
 from nla_audit.probes.stego.verdict import CANNOT_TELL, CODE, ORDER, PLAIN, QUOTED, WORDING
-from nla_audit.probes.transform_cards import transforms
+from nla_audit.probes.transforming.cards import transforms
 
 FLOORS = (0.0, -0.3, -0.6, -1.0)
 N = 200

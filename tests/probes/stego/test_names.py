@@ -61,4 +61,5 @@ def test_names_that_are_not_clear_are_not_judged_until_they_are_told(
     for wrong in ("xx", "xx=quotes_remove", "yy=paraphrase"):
         assert cli.run([*command, "--variant", wrong]) == 2
         error = capsys.readouterr().err
-        assert error.startswith("error: ") and len(error.splitlines()) == 1  # noqa: PT018
+        assert error.startswith("error: ")
+        assert len(error.splitlines()) == 1

@@ -250,7 +250,7 @@ def test_from_the_command_line_with_an_endpoint(root, tmp_path, capsys):
         )
         assert example["after"].startswith("in other words It likely")
         assert any("openai:tiny" in caveat for caveat in finding["caveats"])
-        report = (tmp_path / "out" / "report.html").read_text()
+        report = (tmp_path / "out" / "stego.html").read_text()
         assert "<ins>in other words" in report
         assert finding["verdict"].split(" (")[0] in report
         record = json.loads((tmp_path / "out" / "stego.record.json").read_text())

@@ -19,7 +19,7 @@ from nla_audit.probes.stego.power import Case, Simulation
 from nla_audit.probes.stego.scores import Scores, scores_from_frame
 from nla_audit.probes.stego.series import Trend, trend_over
 from nla_audit.probes.stego.series_gaps import ALL, NO_CONTROL
-from nla_audit.probes.transform_cards import transforms
+from nla_audit.probes.transforming.cards import transforms
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.figures import render_figures
 from nla_audit.world.codes.hidden_codes import CODES

@@ -10,7 +10,7 @@ import polars as pl
 from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
 from nla_audit.probes.stego.writers import writer_of
 from nla_audit.probes.stego.writing import write_transform
-from nla_audit.probes.transform_cards import transforms
+from nla_audit.probes.transforming.cards import transforms
 
 CARDS = transforms()
 TEXT = "A small harbour, by “night”\nthe sailors sing."

@@ -42,7 +42,7 @@ def visible(text: str) -> str:
 
 def plain(text: str) -> str:
     """``text`` as it reads: no zero-width characters, look-alikes folded."""
-    from nla_audit.probes.transforms.lookalikes import fold_lookalikes  # noqa: PLC0415  (cycle)
+    from nla_audit.probes.transforms.lookalikes import fold_lookalikes  # cycle
 
     return fold_lookalikes(visible(text))
 

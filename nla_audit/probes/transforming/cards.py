@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nla_audit.probes.preservation import CHECKS
+from nla_audit.probes.transforming.preservation import CHECKS
 
 Group = Literal["kept", "cut", "control"]
 #: Aspects of a text that may carry the reconstruction, from the least to the most invasive way
@@ -36,7 +36,7 @@ class Transform:
         group: whether it keeps the meaning, cuts some of it, or is a control.
         summary: what it does, in a sentence.
         destroys: which of :data:`CHANNELS` it leaves nothing of, as far as it says.
-        keeps: promises, names of :data:`~nla_audit.probes.preservation.CHECKS`.
+        keeps: promises, names of :data:`~nla_audit.probes.transforming.preservation.CHECKS`.
         one: the function on one text, if it works on each alone.
         whole: the function on all texts, if it needs the others.
         instruction: what a language model is asked to do, if one writes it.
@@ -137,7 +137,7 @@ def written(
 
 def transforms() -> dict[str, Transform]:
     """All cards: controls first, then what keeps the meaning, then what cuts it."""
-    from nla_audit.probes import transforms as folder  # noqa: PLC0415  (they import this module)
+    from nla_audit.probes import transforms as folder  # they import this module
 
     for module in pkgutil.iter_modules(folder.__path__):
         importlib.import_module(f"{folder.__name__}.{module.name}")

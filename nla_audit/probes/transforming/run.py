@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from nla_audit.probes.preservation import broken_promises
-from nla_audit.probes.transform_cards import Transform, generator_for
+from nla_audit.probes.transforming.cards import Transform, generator_for
+from nla_audit.probes.transforming.preservation import broken_promises
 
 #: Columns of :func:`apply_transforms`.
 SCHEMA = {

@@ -109,11 +109,11 @@ def table(name: str, pairs: Pairs, similarity: str | None) -> Iterator[str]:
     yield f"| {name} | " + " | ".join(f"{change} {rate:.0%}" for change, rate in CHANGES) + " |"
     yield "|" + "---|" * (len(CHANGES) + 1)
     models, left = [], {}
-    for form in FORMS:
+    for form, formed in FORMS.items():
         for number, (change, rate) in enumerate(CHANGES):
             model = f"{form} {change} {rate}"
             texts, left[model] = _changed(pairs, change, rate, np.random.default_rng([number]))
-            models.append((model, [FORMS[form](text) for text in texts]))
+            models.append((model, [formed(text) for text in texts]))
     found = _kept(pairs, models, similarity)
     untouched = found["as it is deleted 0.0"]
     for form in FORMS:
@@ -139,9 +139,7 @@ def _kept(
     read = read_afresh(
         from_frame(frame, reference="original"), similarity=similarity, with_chance=False
     ).explanations.sort("idx")
-    kept = {
-        str(model): rows["kept_tokens"].to_numpy() for (model,), rows in read.group_by("model")
-    }
+    kept = {str(model): rows["kept_tokens"].to_numpy() for (model,), rows in read.group_by("model")}
     one = read.filter(pl.col("model") == models[0][0])
     return {**kept, "whole": one["tokens_reference"].to_numpy()}
 

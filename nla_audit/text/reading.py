@@ -142,9 +142,6 @@ class Reading:
         return FLOOR in self.reader.fits
 
 
-_CACHE: dict[tuple[int, str, str | None, int], tuple[Completions, Reading]] = {}
-
-
 def read(
     completions: Completions,
     *,
@@ -159,16 +156,12 @@ def read(
         seed: of the sample and of the null's partners.
         progress: called with (activations done, activations in all).
 
-    The result is kept for the table last read, so that analyzers of one run share it.
+    The table keeps the result, so that analyzers of one run share it.
     """
-    key = (id(completions), completions.reference, similarity, seed)
-    cached = _CACHE.get(key)
-    if cached is not None and cached[0] is completions:
-        return cached[1]
-    reading = read_afresh(completions, similarity=similarity, seed=seed, progress=progress)
-    _CACHE.clear()
-    _CACHE[key] = (completions, reading)
-    return reading
+    return completions.once(
+        ("reading", completions.reference, similarity, seed),
+        lambda: read_afresh(completions, similarity=similarity, seed=seed, progress=progress),
+    )
 
 
 def read_afresh(

@@ -178,13 +178,14 @@ def processor_seconds(way: Way) -> float:
     return time.process_time() - began
 
 
-def kept_megabytes(way: Way) -> float:
+def kept_megabytes(way: Way, model: torch.nn.Module) -> float:
     """Bytes that autograd saves, each tensor's storage once, weights left out."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     storages: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if not isinstance(tensor, torch.nn.Parameter) and tensor._base is None:
-            storage = tensor.untyped_storage()
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
             storages[storage.data_ptr()] = storage.nbytes()
         return tensor
 
@@ -206,7 +207,7 @@ def measure(folder: Path, rounds: int, threads: int, dtype: str, marker: str) ->
     rows = [timed(one, rounds) for one in (decoding, reading)]
     step = AvStep(verbalizer, rng)
     rows.insert(0, timed(step, rounds))
-    kept = [kept_megabytes(way) for way in (step.before, step.now)]
+    kept = [kept_megabytes(way, verbalizer.model) for way in (step.before, step.now)]
     size = sum(one.numel() for one in verbalizer.model.parameters()) / 1e6
     return "\n".join(
         [

@@ -192,7 +192,8 @@ def _print_plan(layout: Layout, console: Console) -> None:
         lines += [
             f"# target: {cost.parameters:,} parameters; RL trains {cost.trained_parameters:,}",
             f"# memory: {cost.weights_gb:.2f} GB of weights, {cost.training_gb:.2f} GB of "
-            f"gradients and averages, {cost.logits_gb:.2f} GB of logits of a micro-batch",
+            f"gradients and averages; a micro-batch: {_gigabytes(cost.kept_gb)} of states for the "
+            f"backward pass, {_gigabytes(cost.logits_gb)} of logits",
         ]
     lines += [
         *(f"# run {_about(run)}" for run in layout.runs),
@@ -213,6 +214,10 @@ def _cautions(layout: Layout) -> list[str]:
     """What is likely to go wrong in runs, a line each."""
     every = ((run, run.rl.grading.caution(run.rl.max_new_tokens)) for run in layout.runs)
     return [f"run {run.name}: {caution}" for run, caution in every if caution is not None]
+
+
+def _gigabytes(size: float | None) -> str:
+    return "an unknown size" if size is None else f"{size:.2f} GB"
 
 
 def _about(run: Run) -> str:

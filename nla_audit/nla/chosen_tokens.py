@@ -47,10 +47,15 @@ def chosen_log_probs(
         softcap: c, where the model's logits are ``c · tanh(z / c)``.
         chunk: tokens whose logits exist at once, by default as many as suit the device.
     """
-    chunk = chunk or max(1, _CHUNK.get(states.device.type, _OTHER_CHUNK) // len(weight))
+    chunk = chunk or default_chunk(states.device.type, len(weight))
     return _ChosenLogProbs.apply(
         states, weight, tokens, _How(softcap, chunk, torch.is_grad_enabled())
     )
+
+
+def default_chunk(device_type: str, vocabulary: int) -> int:
+    """Tokens whose logits exist at once."""
+    return max(1, _CHUNK.get(device_type, _OTHER_CHUNK) // vocabulary)
 
 
 class _How(NamedTuple):

@@ -7,17 +7,22 @@ from pathlib import Path
 from typing import Any
 
 from nla_audit import hub
+from nla_audit.checkpoint.backbone import Placement
 from nla_audit.checkpoint.door import check_model_files
 from nla_audit.checkpoint.fetch import parse_reference
+from nla_audit.checkpoint.precision import for_untrained
 from nla_audit.errors import UserError, first_line
-from nla_audit.nla.architecture import model_class
+from nla_audit.nla.architecture import blocks_of, decoder_of, model_class
+from nla_audit.nla.chosen_tokens import default_chunk
+from nla_audit.nla.output_head import LARGE_VOCABULARY
+from nla_audit.train.kept_memory import kept_bytes_per_token
 from nla_audit.train.layout import Layout
 from nla_audit.train.log_probs import TOKEN_BUDGETS
+from nla_audit.train.pair import default_layer, placement_of
 from nla_audit.train.prepare import target_reference
 from nla_audit.train.recipe import Lora, Recipe, path_of
 from nla_audit.train.runs import Run
 
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 #: AdamW keeps two float32 averages beside a float32 gradient.
 _TRAINED_BYTES = 12
 _FOUR_BIT_BYTES = 0.55
@@ -35,8 +40,9 @@ class Estimate:
         trained_parameters: of the AV.
         weights_gb: AV, its frozen copy (without LoRA), AR and ruler.
         training_gb: gradients and optimiser averages.
-        logits_gb: logits of one micro-batch in float32, with their gradient: the largest
-            intermediate of small models with large vocabularies.
+        kept_gb: what the AV's forward pass on one micro-batch keeps for the backward pass; ``None``
+            for a model that cannot be run without its weights.
+        logits_gb: logits that exist at once, with their gradient, in float32.
         rl_tokens_at_most: tokens generated over all runs if every response hit the cap.
         completion_tokens_at_most: likewise for the held-out completions.
     """
@@ -46,6 +52,7 @@ class Estimate:
     trained_parameters: int | None
     weights_gb: float | None
     training_gb: float | None
+    kept_gb: float | None
     logits_gb: float | None
     rl_tokens_at_most: int
     completion_tokens_at_most: int
@@ -63,10 +70,18 @@ def estimate(layout: Layout) -> Estimate:
         config = _config(layout)
         model = _empty_model(config)
     except UserError as error:
-        return Estimate(str(error), None, None, None, None, None, rl_tokens, completion_tokens)
+        return Estimate(
+            str(error), None, None, None, None, None, None, rl_tokens, completion_tokens
+        )
     sizes = [_sizes(recipe, run, model, config) for run in runs]
-    vocabulary = config.get_text_config(decoder=True).vocab_size
-    budget = max(run.rl.micro_batch_tokens or TOKEN_BUDGETS["cuda"] for run in runs)
+    device = Placement(device=recipe.target.device).chosen_device().partition(":")[0]
+    # Most runs of a sweep make the same passes.
+    unlike = {
+        (repr(run.rl.lora), run.rl.gradient_checkpointing, run.rl.micro_batch_tokens): run
+        for run in runs
+    }
+    kept = [_kept(run, config, _dtype(recipe, config), device) for run in unlike.values()]
+    logits = max(_logits_at_once(run, config, device) for run in runs)
     largest = max(sizes, key=lambda size: size.weights + size.training)
     return Estimate(
         unknown=None,
@@ -74,7 +89,8 @@ def estimate(layout: Layout) -> Estimate:
         trained_parameters=largest.trained,
         weights_gb=largest.weights / 1e9,
         training_gb=largest.training / 1e9,
-        logits_gb=2 * 4 * budget * vocabulary / 1e9,
+        kept_gb=None if None in kept else max(one for one in kept if one is not None) / 1e9,
+        logits_gb=2 * 4 * logits / 1e9,
         rl_tokens_at_most=rl_tokens,
         completion_tokens_at_most=completion_tokens,
     )
@@ -92,17 +108,58 @@ class _Sizes:
 def _sizes(recipe: Recipe, run: Run, model: Any, config: Any) -> _Sizes:
     rl = run.rl
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    in_ar = parameters - _parameters_beyond_layer(recipe, model)
     trained = parameters if rl.lora is None else _lora_parameters(model, rl.lora)
-    per_parameter = _BYTES[recipe.target.dtype]
+    per_parameter = _dtype(recipe, config).itemsize
     av_bytes = _FOUR_BIT_BYTES if recipe.target.load_in_4bit else per_parameter
-    share_of_ar = _share_of_blocks(recipe, config)
-    ars = 2 if rl.train_ar else 1
     has_other_anchor = run.start is not None and run.anchor == "warm_start"
     copies = 2 if rl.lora is None or has_other_anchor else 1
-    weights = parameters * (copies * av_bytes + ars * share_of_ar * per_parameter)
-    ar_parameters = parameters if rl.ar_lora is None else _lora_parameters(model, rl.ar_lora)
-    ar_trained = ar_parameters * share_of_ar if rl.train_ar else 0.0
+    # What is trained as a whole is float32, and so is what it is anchored to.
+    weights = parameters * copies * (4 if rl.lora is None else av_bytes)
+    weights += in_ar * per_parameter  # the ruler
+    ar_trained = 0.0
+    if rl.train_ar:
+        weights += in_ar * (4 if rl.ar_lora is None else per_parameter)
+        share = in_ar / parameters
+        ar_trained = in_ar if rl.ar_lora is None else _lora_parameters(model, rl.ar_lora) * share
     return _Sizes(trained, weights, _TRAINED_BYTES * (trained + ar_trained))
+
+
+def _dtype(recipe: Recipe, config: Any) -> Any:
+    """Of frozen weights."""
+    import torch
+
+    dtype = for_untrained(placement_of(recipe.target), config).dtype
+    saved = getattr(config, "dtype", None)
+    return (saved or torch.float32) if dtype == "auto" else getattr(torch, dtype)
+
+
+def _budget(run: Run, device: str) -> int:
+    """Tokens of a micro-batch."""
+    return run.rl.micro_batch_tokens or TOKEN_BUDGETS.get(device, TOKEN_BUDGETS["cuda"])
+
+
+def _kept(run: Run, config: Any, dtype: Any, device: str) -> float | None:
+    """Bytes; ``None`` where the model's code looks at data on its way."""
+    import torch
+
+    rl = run.rl
+    model = _empty_model(config).to(torch.float32 if rl.lora is None else dtype)
+    try:
+        for_token = kept_bytes_per_token(
+            model, rl.lora, gradient_checkpointing=rl.gradient_checkpointing
+        )
+    except Exception:  # anyone's code
+        return None
+    return for_token * _budget(run, device)
+
+
+def _logits_at_once(run: Run, config: Any, device: str) -> int:
+    vocabulary = config.get_text_config(decoder=True).vocab_size
+    tokens = _budget(run, device)
+    if vocabulary >= LARGE_VOCABULARY:
+        tokens = min(tokens, default_chunk(device, vocabulary))
+    return tokens * vocabulary
 
 
 def empty_target(layout: Layout) -> Any:
@@ -206,7 +263,9 @@ def _lora_parameters(model: Any, lora: Lora) -> int:
     )
 
 
-def _share_of_blocks(recipe: Recipe, config: Any) -> float:
-    blocks = config.get_text_config(decoder=True).num_hidden_layers
+def _parameters_beyond_layer(recipe: Recipe, model: Any) -> int:
+    """Of the blocks that an AR leaves out; it keeps all that belongs to no block."""
+    blocks = blocks_of(decoder_of(model))
     layer = recipe.target.layer_index
-    return ((round(blocks * 2 / 3) if layer is None else layer) + 1) / blocks
+    last = default_layer(len(blocks)) if layer is None else layer
+    return sum(weight.numel() for block in blocks[last + 1 :] for weight in block.parameters())

@@ -339,6 +339,8 @@ def main() -> None:
     print("# What is said first: objectives beside each other\n")
     print(f"Seeds {seeds}; {activations} held-out activations. Trained at commit", end=" ")
     print(f"`{record['commit']}`. FVE is by the AR of the warm start, which no run trains.")
+    if len(courses) < 3:
+        print("\nFewer than three seeds: nothing is known of what differs between seeds.")
     print("\n## At equal tokens, all seeds\n\nMean FVE of first tokens; differences are paired.")
     table("tokens | best | FVE | second | lead | before p0.0 | wins", at_equal_tokens(courses))
     print("\nWhole texts against those of p0.0 cut to the same mean tokens.")
@@ -374,7 +376,8 @@ def main() -> None:
             "longer by | repeated | chance",
             of_stages(course),
         )
-        print(f"\nSeconds of RL: {', '.join(f'{n} {s:.0f}' for n, s in course.seconds.items())}.")
+        print("\nSeconds of RL, two runs at a time, beside other work on the machine:", end=" ")
+        print(f"{', '.join(f'{name} {spent:.0f}' for name, spent in course.seconds.items())}.")
 
 
 if __name__ == "__main__":

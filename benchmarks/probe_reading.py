@@ -42,7 +42,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from nla_audit.checkpoint.save import new_sidecar
 from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
 from nla_audit.nla.injection import Injection
-from nla_audit.nla.reconstructor import Reading, Reconstructor
+from nla_audit.nla.reconstructor import ReadingPlan, Reconstructor
 from nla_audit.nla.scoring import score_rows
 from nla_audit.probes.stego import reading as probe_reading
 from nla_audit.probes.stego.reading import ProbeSettings, probe
@@ -253,7 +253,7 @@ def time_bare(reader: Reconstructor, batches: list[torch.Tensor]) -> Seconds:
     return Seconds.now() - start
 
 
-def time_planned(reader: Reconstructor, reading: Reading) -> Seconds:
+def time_planned(reader: Reconstructor, reading: ReadingPlan) -> Seconds:
     """The AR's own reading, planned beforehand."""
     reading.prefix = None  # computed again in every turn, as in the probe
     start = Seconds.now()

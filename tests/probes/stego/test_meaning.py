@@ -13,7 +13,7 @@ from nla_audit.probes.stego.meaning import with_meaning
 from nla_audit.probes.stego.scores import scores_from_frame
 from nla_audit.probes.transforming.cards import transforms
 from nla_audit.probes.transforming.run import apply_transform
-from nla_audit.text.segmentation import Evidence, Habits
+from nla_audit.text.segmentation import Habits, LikelihoodRatios
 from nla_audit.text.similarity import breaks_between
 from nla_audit.world.sweep.planted import PlantedModel, PlantedSweep, plant
 
@@ -164,7 +164,7 @@ class _Alphabet:
 
     def evidence(self, pairs):
         return [
-            Evidence(
+            LikelihoodRatios(
                 np.array(
                     [[20.0 if new.text[0] == old.text[0] else 0.01 for old in reference]
                      for new in other]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +67,11 @@ def _train(layout: Layout, stage: str | None, ranks: Ranks) -> None:
     for line in _cautions(layout):
         console.print(Text(line), soft_wrap=True)
     for name in [stage] if stage else _STAGES:
+        if name == "rl":
+            _warn_of_warm_start(layout, console)
         try:
-            seconds = _stage(name, layout, console, ranks)
+            with _printing_log(console):
+                seconds = _stage(name, layout, console, ranks)
         except Stopped as stopped:
             again = shlex.join(["nla-audit", *sys.argv[1:]])
             line = f"{stopped}; its state is saved. Go on with: {again}"
@@ -75,6 +80,42 @@ def _train(layout: Layout, stage: str | None, ranks: Ranks) -> None:
         console.print(Text(f"{name}: done in {seconds:.0f} s"))
     if ranks.is_first and stage in (None, "audit"):
         Console().print(Text(f"report: {layout.report / 'report.html'}"), soft_wrap=True)
+
+
+def _warn_of_warm_start(layout: Layout, console: Console) -> None:
+    """Say what the warm start has not learnt, before the long part begins."""
+    from nla_audit.train.course import warm_start_shortcomings
+
+    if all(layout.is_trained(run) for run in layout.runs):
+        return
+    for line in warm_start_shortcomings(layout):
+        console.print(Text(f"before RL: {line}"), soft_wrap=True)
+
+
+@contextmanager
+def _printing_log(console: Console) -> Iterator[None]:
+    """What training logs is printed, above the progress bars; also where there are none."""
+    logger, handler = logging.getLogger("nla_audit.train"), _Lines(console)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Lines(logging.Handler):
+    """Prints each message as a line."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print it."""
+        self._console.print(Text(record.getMessage()), soft_wrap=True)
 
 
 def _stage(name: str, layout: Layout, console: Console, ranks: Ranks) -> float:

@@ -32,14 +32,20 @@ _STAGES = ("target", "activations", "warm-start", "rl", "completions", "audit")
 
 
 def _run(
-    recipe_path: Path, out: Path | None, stage: str | None, seed: int | None, dry_run: bool
+    *,
+    recipe_path: Path,
+    out: Path | None,
+    stage: str | None,
+    seed: int | None,
+    settings: tuple[str, ...],
+    dry_run: bool,
 ) -> None:
     from nla_audit.train.layout import Layout  # torch takes seconds
     from nla_audit.train.ranks import Ranks
     from nla_audit.train.read_recipe import read_recipe
     from nla_audit.train.rewards import check_terms
 
-    recipe = read_recipe(recipe_path)
+    recipe = read_recipe(recipe_path, settings)
     for run in recipe.sweep():
         check_terms(run.rl.rewards)
     if seed is not None:
@@ -294,6 +300,13 @@ command = _Command(
         ),
         click.Option(["--stage"], type=click.Choice(_STAGES), help="Run this stage only."),
         click.Option(["--seed"], type=SEED, help="Instead of the recipe's."),
+        click.Option(
+            ["--set", "settings"],
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Instead of what the recipe says, as target.model=/models/mine or rl.steps=10; "
+            "may be repeated. Relative paths start from the recipe's folder.",
+        ),
         click.Option(
             ["--dry-run"],
             is_flag=True,

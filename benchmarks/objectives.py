@@ -1,11 +1,13 @@
-"""Which way to reward what is said first wins? One report from runs of one recipe by several seeds.
+r"""Which way to reward what is said first wins? A report from one recipe by several seeds.
 
-    python benchmarks/objectives.py runs/seed-0 runs/seed-1 … > reports/objectives.md
+    python benchmarks/objectives.py runs/seed-0 runs/seed-1 … \
+        --second-ar other/seed-0/ar --second-ar other/seed-1/ar … > reports/objectives.md
 
 Each run is a course of ``recipes/tiny-multiscale.yaml``. Explanations of at most 300 held-out
 activations are read again at every length by the AR of the warm start, their meaning is put into
-other words by the demo's own paraphraser, and the target itself reads them as a base model. What
-is read is kept beside the course, in ``objectives/``.
+other words by the demo's own paraphraser, a second AR that no run knows reads them too, and the
+target itself reads them as a base model. What is read is kept beside the course, in
+``objectives/``.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +52,7 @@ class Course:
         curves: model → FVE by tokens, on the same activations.
         finding: of ``multiscale``.
         order: ``order_of_worth`` with claims in random order.
-        stego: tokens probed (``None``: whole texts) → model → verdict.
+        stego: tokens probed (``None``: whole texts) → model → what :func:`_stego` says.
         seconds: model → of its RL.
     """
 
@@ -59,11 +62,11 @@ class Course:
     curves: Mapping[str, Curve]
     finding: Finding
     order: pl.DataFrame
-    stego: Mapping[int | None, Mapping[str, str]]
+    stego: Mapping[int | None, Mapping[str, list[str]]]
     seconds: Mapping[str, float]
 
 
-def read_course(folder: Path) -> Course:
+def read_course(folder: Path, second_ar: Path | None) -> Course:
     """Read a course, or what was kept of reading it."""
     recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
     kept = folder / "objectives"
@@ -91,7 +94,7 @@ def read_course(folder: Path) -> Course:
         curves=curves_of(curves, "tokens"),
         finding=finding,
         order=order_of_worth(curves, table, shuffled, 0).models,
-        stego={tokens: _stego(folder, tokens) for tokens in (None, FIRST)},
+        stego={tokens: _stego(folder, second_ar, tokens) for tokens in (None, FIRST)},
         seconds={
             done.parent.name: json.loads(done.read_text(encoding="utf-8"))["seconds"]
             for done in sorted(folder.glob("rl/*/done.json"))
@@ -105,8 +108,11 @@ def _kept(path: Path, read: Callable[[], PrefixTable]) -> PrefixTable:
     return read_prefixes([str(path)], reference=PLAIN)
 
 
-def _stego(folder: Path, tokens: int | None) -> dict[str, str]:
-    """Model → what the probe says of its texts, or of their first ``tokens``."""
+def _stego(folder: Path, second_ar: Path | None, tokens: int | None) -> dict[str, list[str]]:
+    """Model → verdict of the probe, what a paraphrase retains, FVE, and FVE by the second AR.
+
+    Of whole texts, or of their first ``tokens``.
+    """
     out = folder / "objectives" / f"stego-{tokens or 'whole'}.json"
     if not out.is_file():
         command = [
@@ -117,16 +123,22 @@ def _stego(folder: Path, tokens: int | None) -> dict[str, str]:
             "--paraphraser", "world", "--limit", str(PROBED), "--json",
         ]  # fmt: skip
         more = [] if tokens is None else ["--prefix-tokens", str(tokens)]
+        more += [] if second_ar is None else ["--second-ar", str(second_ar)]
         done = subprocess.run([*map(str, command), *more], capture_output=True, check=True)
         out.write_bytes(done.stdout)
     found = json.loads(out.read_text(encoding="utf-8"))
-    paraphrased = {
-        row["model"]: row for row in found["tables"]["variants"] if row["variant"] == "paraphrase"
-    }
+    rows = {(row["model"], row["variant"]): row for row in found["tables"]["variants"]}
     said = {}
     for model, verdict in found["parameters"]["verdict"].items():
-        row = paraphrased.get(model, {})
-        said[model] = f"{verdict}; {_cell(row, 'retention', '{:.0%}')}; {_cell(row, 'excess_loss')}"
+        paraphrase, unchanged = (
+            rows.get((model, name), {}) for name in ("paraphrase", "unchanged")
+        )
+        said[model] = [
+            verdict,
+            _cell(paraphrase, "retention", "{:.0%}"),
+            _cell(unchanged, "fve"),
+            _cell(unchanged, "second_ar_fve"),
+        ]
     return said
 
 
@@ -260,7 +272,7 @@ def _rows(frame: pl.DataFrame, **where: object) -> dict[str, dict]:
 
 
 def of_language(course: Course) -> Iterator[list[str]]:
-    """Naturalness, and the probe for codes."""
+    """Naturalness."""
     tables = course.finding.tables
     words = _rows(tables["natural_prefixes"], words=FIRST)
     broken = _rows(tables["broken_words"], unit="tokens", length=FIRST)
@@ -272,9 +284,13 @@ def of_language(course: Course) -> Iterator[list[str]]:
             _cell(broken.get(model, {}), "broken", "{:.2f}"),
             _cell(early.get(model, {}), "times_reference", "{:.2f}"),
             _cell(every.get(model, {}), "times_reference", "{:.2f}"),
-            course.stego[None].get(model, "–"),
-            course.stego[FIRST].get(model, "–"),
         ]
+
+
+def of_codes(course: Course, tokens: int | None) -> Iterator[list[str]]:
+    """The probe for codes."""
+    for model in course.curves:
+        yield [model, *course.stego[tokens].get(model, ["–"] * 4)]
 
 
 def of_order(course: Course) -> Iterator[list[str]]:
@@ -312,13 +328,19 @@ def main() -> None:
     """Read the courses and print the report."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("courses", type=Path, nargs="+")
-    courses = [read_course(folder) for folder in parser.parse_args().courses]
+    parser.add_argument("--second-ar", type=Path, action="append", default=[])
+    given = parser.parse_args()
+    courses = [
+        read_course(folder, ar) for folder, ar in zip_longest(given.courses, given.second_ar)
+    ]
     seeds = ", ".join(str(course.seed) for course in courses)
     activations = ", ".join(str(len(course.curves[PLAIN].idx)) for course in courses)
     record = json.loads((courses[0].folder / "record.json").read_text(encoding="utf-8"))
     print("# What is said first: objectives beside each other\n")
     print(f"Seeds {seeds}; {activations} held-out activations. Trained at commit", end=" ")
     print(f"`{record['commit']}`. FVE is by the AR of the warm start, which no run trains.")
+    if len(courses) < 3:
+        print("\nFewer than three seeds: nothing is known of what differs between seeds.")
     print("\n## At equal tokens, all seeds\n\nMean FVE of first tokens; differences are paired.")
     table("tokens | best | FVE | second | lead | before p0.0 | wins", at_equal_tokens(courses))
     print("\nWhole texts against those of p0.0 cut to the same mean tokens.")
@@ -334,13 +356,18 @@ def main() -> None:
         print(
             f"\nOf the first {FIRST} tokens (words) unless said; perplexity under the target as a"
         )
-        print("multiple of p0.0's; codes: verdict; retention of a paraphrase; what it loses more")
-        print("than the reference texts.")
+        print("multiple of p0.0's.")
         table(
-            "model | function words | broken words | perplexity | perplexity, whole | "
-            "codes, whole | codes, first",
+            "model | function words | broken words | perplexity | perplexity, whole",
             of_language(course),
         )
+        for tokens in (None, FIRST):
+            part = "whole texts" if tokens is None else f"the first {tokens} tokens"
+            print(
+                f"\nCodes in {part}: the probe's verdict, what a paraphrase retains, FVE by the AR"
+            )
+            print(f"of the warm start and by one trained apart from it, of {PROBED} texts a model.")
+            table("model | verdict | paraphrase | FVE | second AR", of_codes(course, tokens))
         print("\nOrder of claims (gain over random order) and whether lengths follow needs (ρ).")
         table("model | fall ρ | order gain | order | lengths ρ | lengths", of_order(course))
         print("\nStages: the share of the predecessor's claims in the successor's first tokens.")
@@ -349,7 +376,8 @@ def main() -> None:
             "longer by | repeated | chance",
             of_stages(course),
         )
-        print(f"\nSeconds of RL: {', '.join(f'{n} {s:.0f}' for n, s in course.seconds.items())}.")
+        print("\nSeconds of RL, two runs at a time, beside other work on the machine:", end=" ")
+        print(f"{', '.join(f'{name} {spent:.0f}' for name, spent in course.seconds.items())}.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Error of what ``multiscale`` reads of chains and separators, on planted stages.
 
-``python benchmarks/stages.py > benchmarks/stages.md`` (a quarter of an hour).
+``python benchmarks/stages.py > benchmarks/stages.md`` (some minutes).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from nla_audit.analyzers._stages import first_parts, stages_of
 from nla_audit.completions import from_frame
 from nla_audit.world.sweep.stages import BEFORE, STAGE, PlantedStage, plant_stages
 
-SEEDS, ACTIVATIONS = 5, 200
+SEEDS, ACTIVATIONS = 3, 200
 CASES = (
     PlantedStage("says nearly all first", omit=0.1),
     PlantedStage("half of that in few words", omit=0.1, reword=0.5),

@@ -31,6 +31,8 @@ CHAIN, SEPARATORS = "chain", "separators"
 #: next to nothing.
 NEARLY_ALL, HARDLY_ANY = 0.8, 0.2
 ALL, SOME, NONE = "nearly all", "part", "hardly any"
+#: Of a larger table this many activations are read: each link costs as much as a whole reading.
+_MOST_ACTIVATIONS = 400
 #: Texts below which nothing is read of a link.
 _FEWEST_TEXTS = 20
 #: A predecessor of which a second sample says no more than this above chance has no claims that
@@ -39,6 +41,8 @@ _LEAST_FLOOR = 4 * READING_ERROR
 #: Matches that lie no further than this from the middle of the null, in its standard deviations,
 #: are not told from it: how many there are is then read far too high (benchmarks/stages.md).
 _LEAST_APART = 0.5
+#: Where more than this matches by chance, nothing can be told from it.
+_MOST_CHANCE = 0.5
 #: Share of what is said in far fewer words that is not found again (benchmarks/stages.md): by so
 #: much may more be said than is read.
 _OVERLOOKED = 0.16
@@ -82,10 +86,18 @@ def stages_of(
     already, beside ``repeated_chance``). Segments have ``repeated`` alone: a text up to a segment's
     end begins with the segments before it.
     """
+    completions = _some_activations(completions)
     rows = [_chain_link(completions, before, stage, seed) for before, stage in links]
     for model in completions.models:
         rows += _segment_links(completions, model, seed)
     return pl.DataFrame(rows, schema=LINKS)
+
+
+def _some_activations(completions: Completions) -> Completions:
+    every = completions.rows["idx"].unique().sort()
+    step = max(1, -(-len(every) // _MOST_ACTIVATIONS))
+    chosen = every.gather_every(step).to_list()
+    return replace(completions, rows=completions.rows.filter(pl.col("idx").is_in(chosen)))
 
 
 class _Key(NamedTuple):
@@ -260,11 +272,14 @@ def _rates(read: tuple[Reading, pl.DataFrame], model: str, seed: int) -> tuple[I
     rows = _claims(reading.claims, model).join(documents, on="idx", maintain_order="left")
     if rows.height == 0:
         return Interval(np.nan, np.nan, np.nan, 0), np.nan
+    by_chance = _claims(reading.chance, model)
+    chance = float(column(by_chance, "kept").mean()) if by_chance.height else np.nan
+    if chance > _MOST_CHANCE:
+        return Interval(np.nan, np.nan, np.nan, 0), chance
     rate = resampler(rows, seed).share(column(rows, "kept")).widened(READING_ERROR, 0.0, 1.0)
     if model != FLOOR:
         rate = rate.reaching(0.0, rate.value * _OVERLOOKED / (1 - _OVERLOOKED), 0.0, 1.0)
-    by_chance = _claims(reading.chance, model)
-    return rate, float(column(by_chance, "kept").mean()) if by_chance.height else np.nan
+    return rate, chance
 
 
 def _claims(frame: pl.DataFrame, model: str) -> pl.DataFrame:

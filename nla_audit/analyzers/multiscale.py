@@ -96,6 +96,7 @@ METRICS = (
     reads=("model", "idx", "explanation"),
     uses={
         "fve": "FVE of whole texts is not known, where no table of prefixes is given",
+        "sample": "what a predecessor says again anyway is not known, nor how well needs are",
         "doc_id": "intervals resample activations instead of documents",
     },
     unit="activation (samples of one activation are averaged first)",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,14 +32,20 @@ _STAGES = ("target", "activations", "warm-start", "rl", "completions", "audit")
 
 
 def _run(
-    recipe_path: Path, out: Path | None, stage: str | None, seed: int | None, dry_run: bool
+    *,
+    recipe_path: Path,
+    out: Path | None,
+    stage: str | None,
+    seed: int | None,
+    settings: tuple[str, ...],
+    dry_run: bool,
 ) -> None:
     from nla_audit.train.layout import Layout  # torch takes seconds
     from nla_audit.train.ranks import Ranks
     from nla_audit.train.read_recipe import read_recipe
     from nla_audit.train.rewards import check_terms
 
-    recipe = read_recipe(recipe_path)
+    recipe = read_recipe(recipe_path, settings)
     for run in recipe.sweep():
         check_terms(run.rl.rewards)
     if seed is not None:
@@ -65,8 +73,11 @@ def _train(layout: Layout, stage: str | None, ranks: Ranks) -> None:
     for line in _cautions(layout):
         console.print(Text(line), soft_wrap=True)
     for name in [stage] if stage else _STAGES:
+        if name == "rl":
+            _warn_of_warm_start(layout, console)
         try:
-            seconds = _stage(name, layout, console, ranks)
+            with _printing_log(console):
+                seconds = _stage(name, layout, console, ranks)
         except Stopped as stopped:
             again = shlex.join(["nla-audit", *sys.argv[1:]])
             line = f"{stopped}; its state is saved. Go on with: {again}"
@@ -75,6 +86,42 @@ def _train(layout: Layout, stage: str | None, ranks: Ranks) -> None:
         console.print(Text(f"{name}: done in {seconds:.0f} s"))
     if ranks.is_first and stage in (None, "audit"):
         Console().print(Text(f"report: {layout.report / 'report.html'}"), soft_wrap=True)
+
+
+def _warn_of_warm_start(layout: Layout, console: Console) -> None:
+    """Say what the warm start has not learnt, before the long part begins."""
+    from nla_audit.train.course import warm_start_shortcomings
+
+    if all(layout.is_trained(run) for run in layout.runs):
+        return
+    for line in warm_start_shortcomings(layout):
+        console.print(Text(f"before RL: {line}"), soft_wrap=True)
+
+
+@contextmanager
+def _printing_log(console: Console) -> Iterator[None]:
+    """What training logs is printed, above the progress bars; also where there are none."""
+    logger, handler = logging.getLogger("nla_audit.train"), _Lines(console)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Lines(logging.Handler):
+    """Prints each message as a line."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print it."""
+        self._console.print(Text(record.getMessage()), soft_wrap=True)
 
 
 def _stage(name: str, layout: Layout, console: Console, ranks: Ranks) -> float:
@@ -253,6 +300,13 @@ command = _Command(
         ),
         click.Option(["--stage"], type=click.Choice(_STAGES), help="Run this stage only."),
         click.Option(["--seed"], type=SEED, help="Instead of the recipe's."),
+        click.Option(
+            ["--set", "settings"],
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Instead of what the recipe says, as target.model=/models/mine or rl.steps=10; "
+            "may be repeated. Relative paths start from the recipe's folder.",
+        ),
         click.Option(
             ["--dry-run"],
             is_flag=True,

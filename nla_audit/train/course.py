@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
@@ -25,6 +26,7 @@ from nla_audit.train.dataset import Dataset, read_dataset
 from nla_audit.train.held_out import RULER, completions_of, gold_texts
 from nla_audit.train.interruption import Stopped, Wish, WorkerWish, stopping
 from nla_audit.train.layout import Layout
+from nla_audit.train.learned import shortcomings
 from nla_audit.train.pair import (
     layer_of,
     load_config,
@@ -44,7 +46,10 @@ from nla_audit.train.runs import Run
 from nla_audit.train.scheduling import in_processes
 from nla_audit.train.seeds import Use, derived
 from nla_audit.train.separating import with_separators
+from nla_audit.train.state import METRICS_FILE, read_metrics
 from nla_audit.train.warm_start import train_ar, train_av
+
+_log = logging.getLogger(__name__)
 
 WARM_START_MODEL = "warm-start"
 #: Beside the completions: the gold explanations of the same activations, the reference texts of a
@@ -115,6 +120,8 @@ def _warm_start_ar(layout: Layout, tell: Tell) -> None:
             tell=lambda done: tell("warm start of the AR", done, settings.ar.steps),
         )
     save_trained_ar(reconstructor, layout.warm_start / "ar", _warm_history(layout))
+    for line in shortcomings(_last_held_out(layout.warm_start / "ar-training"), None):
+        _log.warning("%s", line)
 
 
 def _warm_start_av(layout: Layout, rl: Rl, folder: Path, key: str, tell: Tell) -> None:
@@ -148,6 +155,19 @@ def _warm_start_av(layout: Layout, rl: Rl, folder: Path, key: str, tell: Tell) -
             tell=lambda done: tell(title, done, settings.av.steps),
         )
     save_trained_av(verbalizer, folder / "av", _warm_history(layout))
+
+
+def warm_start_shortcomings(layout: Layout) -> list[str]:
+    """What the recipe's warm start has not learnt that RL needs, a line each."""
+    folder = layout.warm_start
+    return shortcomings(
+        _last_held_out(folder / "ar-training"), _last_held_out(folder / "av-training")
+    )
+
+
+def _last_held_out(folder: Path) -> dict[str, Any] | None:
+    records = read_metrics(folder / METRICS_FILE)
+    return next((one for one in reversed(records) if one["kind"] == "held_out"), None)
 
 
 def _warm_history(layout: Layout) -> dict[str, Any]:

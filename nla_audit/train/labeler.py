@@ -1,4 +1,5 @@
-"""Gold explanations written by a language model, through one interface and a cache on disk.
+"""Gold explanations where there are none: by rule, or by a language model, through one interface
+and a cache on disk.
 
 A labeler is a function from a prompt to a text. Answers are kept one file each, named by a hash
 of the model and the prompt, so a run that was stopped asks for nothing twice.
@@ -18,6 +19,7 @@ from nla_audit.llm.client import Client, EndpointSettings, side_by_side
 from nla_audit.llm.interface import Account
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.recipe import Labeler
+from nla_audit.train.rule_gold import rule_explanations
 from nla_audit.wording import count, verb
 
 #: A prompt to an answer.
@@ -43,6 +45,8 @@ def write_missing_gold(dataset: Dataset, settings: Labeler, cache: Path, tell: T
         )
     if not missing:
         return dataset
+    if settings.kind == "rule":
+        return _with_rule_gold(dataset, missing)
     write = labeler_of(settings)
     ask = cached(write, settings, cache)
     prompts = [settings.prompt.replace("{text}", str(dataset.source_texts[row])) for row in missing]
@@ -62,6 +66,17 @@ def write_missing_gold(dataset: Dataset, settings: Labeler, cache: Path, tell: T
         workers=settings.workers if settings.kind == "openai" else 1,
         stop=write.stop if isinstance(write, _Endpoint) else lambda: None,
     )
+    return replace(dataset, explanations=explanations)
+
+
+def _with_rule_gold(dataset: Dataset, missing: list[int]) -> Dataset:
+    explanations = list(dataset.explanations)
+    written = rule_explanations(
+        [str(dataset.source_texts[row]) for row in missing],
+        [dataset.doc_ids[row] for row in missing],
+    )
+    for row, text in zip(missing, written, strict=True):
+        explanations[row] = text
     return replace(dataset, explanations=explanations)
 
 

@@ -14,14 +14,11 @@ from nla_audit.checkpoint.tokenizer_check import save_tokenizer
 from nla_audit.errors import UserError
 from nla_audit.files import whole_file, whole_folder
 from nla_audit.nla.batching import by_token_budget
-from nla_audit.readers import read_frame
 from nla_audit.runs.target import TargetModel, load_target
 from nla_audit.train.dataset import (
     Dataset,
     make_dataset,
     read_training_table,
-    texts_of,
-    without_tags,
     write_dataset,
 )
 from nla_audit.train.labeler import write_missing_gold
@@ -30,6 +27,7 @@ from nla_audit.train.log_probs import TOKEN_BUDGETS
 from nla_audit.train.pair import layer_of, load_config, load_tokenizer, placement_of
 from nla_audit.train.recipe import World, path_of
 from nla_audit.train.seeds import Use, derived, stream
+from nla_audit.train.texts import cut_into_passages, read_texts
 
 #: Called with what is being done, how much of it is done, and how much there is.
 Tell = Callable[[str, int, int], None]
@@ -141,11 +139,13 @@ def _from_world(layout: Layout, world: World, tell: Tell) -> Dataset:
 def _from_texts(layout: Layout, tell: Tell) -> Dataset:
     recipe, data = layout.recipe, layout.recipe.data
     assert data.texts is not None
-    texts, names, gold = _read_texts(path_of(data.texts, layout.folder))
+    texts = read_texts(path_of(data.texts, layout.folder))
+    if data.passages is not None:
+        texts = cut_into_passages(texts, data.passages, stream(recipe.seed, Use.PASSAGES))
     target = _target(layout)
     rng = stream(recipe.seed, Use.POSITIONS)
     token_ids, positions, kept = [], [], []
-    for number, ids in enumerate(target.token_ids(texts, data.context_tokens)):
+    for number, ids in enumerate(target.token_ids(texts.texts, data.context_tokens)):
         available = target.candidates(ids, data.first_position)
         if not available:
             continue
@@ -161,10 +161,10 @@ def _from_texts(layout: Layout, tell: Tell) -> Dataset:
     places = [(row, place) for row, taken in enumerate(positions) for place in taken]
     return make_dataset(
         extracted(target, token_ids, positions, tell),
-        doc_ids=[names[kept[row]] for row, _ in places],
+        doc_ids=[texts.doc_ids[kept[row]] for row, _ in places],
         positions=[place for _, place in places],
         source_texts=[target.text_up_to(token_ids[row], place) for row, place in places],
-        explanations=[gold[kept[row]] for row, _ in places],
+        explanations=[texts.gold[kept[row]] for row, _ in places],
         held_out_share=data.held_out_share,
         seed=recipe.seed,
     )
@@ -197,25 +197,3 @@ def extracted(
         found |= dict(zip(group, np.split(vectors, ends), strict=True))
         tell("activations", len(found), len(documents))
     return np.concatenate([found[place] for place in range(len(documents))])
-
-
-def _read_texts(path: Path) -> tuple[list[str], list[str], list[str | None]]:
-    """Documents, their names, and their gold explanation where the file has a column for it.
-
-    A gold explanation is only meaningful with one position a document.
-    """
-    frame = read_frame(path, lower_case=True)
-    if "text" not in frame.columns:
-        raise UserError(f"{path}: no column text; it has {', '.join(frame.columns)}")
-    column = frame["text"]
-    if column.dtype not in (pl.String, pl.Null):
-        raise UserError(f'{path}: column "text" holds {column.dtype}, not text: check the column')
-    texts = [text or "" for text in column.to_list()]
-    names = (
-        [str(name) for name in frame["doc_id"].to_list()]
-        if "doc_id" in frame.columns
-        else [f"row {number}" for number in range(len(texts))]
-    )
-    explanations = frame["explanation"] if "explanation" in frame.columns else None
-    gold = texts_of(explanations, len(texts), path)
-    return texts, names, [None if text is None else without_tags(text) for text in gold]

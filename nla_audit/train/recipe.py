@@ -81,12 +81,13 @@ class Target(Section):
 
 
 class Labeler(Section):
-    """A language model that writes gold explanations where the data has none."""
+    """Who writes gold explanations where the data has none."""
 
-    kind: Literal["openai", "transformers"] = "openai"
-    """An OpenAI-compatible endpoint, or a local transformers model."""
-    model: str
-    """Name the endpoint knows the model by, or a folder or owner/name."""
+    kind: Literal["openai", "transformers", "rule"] = "openai"
+    """An OpenAI-compatible endpoint, a local transformers model, or no model: a rule that names
+    the kind of document (what its doc_id has before a slash), key words and the last words."""
+    model: str = ""
+    """Name the endpoint knows the model by, or a folder or owner/name; the rule has none."""
     base_url: str = "http://localhost:8000/v1"
     """Of the endpoint; its key is read from OPENAI_API_KEY."""
     max_new_tokens: Positive = 200
@@ -105,6 +106,12 @@ class Labeler(Section):
     """What it is asked; {text} is the source up to the activation's token."""
 
     @model_validator(mode="after")
+    def _has_a_model(self) -> Labeler:
+        if not self.model and self.kind != "rule":
+            raise ValueError("data.labeler.model is missing; add it, or say kind: rule")
+        return self
+
+    @model_validator(mode="after")
     def _address_holds_no_key(self) -> Labeler:
         """The recipe is written down; a key must not be."""
         try:
@@ -114,13 +121,25 @@ class Labeler(Section):
         return self
 
 
+class Passages(Section):
+    """Long documents are cut, so that more of them is read than the beginning."""
+
+    characters: Annotated[int, Field(ge=50, le=10**9)] = 700
+    """Of a passage, at most; it ends with a paragraph, a line or a sentence where it can."""
+    at_most: Positive | None = None
+    """Passages in all, drawn at random; by default every one."""
+
+
 class Data(Section):
     """Activations and the gold explanations of the warm start."""
 
     table: str | None = None
     """Ready-made Parquet: activation_vector, doc_id, and response (the gold explanation)."""
     texts: str | None = None
-    """Documents to extract from: Parquet, JSONL or CSV with a text column (and doc_id)."""
+    """Documents to extract from: Parquet, JSONL or CSV with a text column (and doc_id), a .txt
+    file, or a folder of either."""
+    passages: Passages | None = None
+    """Cut the documents of texts first; passages of one are held out together or not at all."""
     positions_per_document: Positive = 4
     """Activations taken from a document, at tokens drawn at random."""
     first_position: NonNegative = 20

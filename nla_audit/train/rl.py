@@ -8,6 +8,7 @@ in the same order, with the same random numbers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from nla_audit.train.dataset import Dataset
 from nla_audit.train.grading import Ends, Stopping
 from nla_audit.train.grpo import Settings, is_flat, response_weights
 from nla_audit.train.interruption import Stopped, Wish
+from nla_audit.train.learned import in_words
 from nla_audit.train.log_probs import micro_batches, without_tokens
 from nla_audit.train.measure import explain_and_score, summary
 from nla_audit.train.policy import Policy
@@ -53,6 +55,8 @@ from nla_audit.train.update import (
     accumulate_gradients,
     warm_log_probs,
 )
+
+_log = logging.getLogger(__name__)
 
 #: Called with steps done.
 Tell = Callable[[int], None]
@@ -195,8 +199,17 @@ class RlRun:
         """Held-out figures, by the process that writes; the others lend it their shares."""
         with whole(*self._models()):
             if log is not None:
+                figures = self._held_out()
                 held_out = {"kind": "held_out", "step": done.step, "seconds": done.seconds}
-                log.write({**held_out, **self._held_out()})
+                log.write({**held_out, **figures})
+                _log.info(
+                    "RL at %s, step %d of %d: %s; %.1f s a step",
+                    self.title,
+                    done.step,
+                    self.settings.steps,
+                    in_words(figures, "generated"),
+                    done.seconds / max(done.step, 1),
+                )
 
     def _models(self) -> tuple[nn.Module, nn.Module]:
         return self.policy.verbalizer.model, self.arms.training.decoder

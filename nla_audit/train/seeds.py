@@ -25,6 +25,7 @@ class Use(IntEnum):
     GRADING = 12
     PREFIXES = 13
     SEPARATOR = 14
+    PASSAGES = 15
 
 
 def stream(seed: int, use: Use, *more: int) -> np.random.Generator:

@@ -6,6 +6,7 @@ predict the vector from the gold explanation, comparing directions only.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import add_lora
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.interruption import Stopped, Wish
+from nla_audit.train.learned import against_others, in_words
 from nla_audit.train.log_probs import micro_batches, padded, response_log_probs
 from nla_audit.train.measure import explain_and_score, summary
 from nla_audit.train.recipe import Supervised, WarmStart
@@ -33,6 +35,8 @@ from nla_audit.train.update import Trainer
 
 #: Called with steps done.
 Tell = Callable[[int], None]
+
+_log = logging.getLogger(__name__)
 
 _ADAPTER = "warm_start"
 _TAG = "<explanation>"
@@ -121,8 +125,8 @@ def train_av(
                 total += float(loss.detach())
         return total
 
-    def evaluate() -> dict[str, float]:
-        figures = {"held_out_loss": loss_of(held_out, with_gradient=False)}
+    def evaluate() -> dict[str, float | None]:
+        figures: dict[str, float | None] = {"held_out_loss": loss_of(held_out, with_gradient=False)}
         if reader is None:
             return figures
         measured = explain_and_score(
@@ -133,7 +137,15 @@ def train_av(
             seed=derived(seed, Use.EVALUATION),
             max_new_tokens=_CAP_IN_GOLDS * longest_gold,
         )
-        return figures | summary(measured)
+        figures |= summary(measured)
+        said = [row for row, text in enumerate(measured.explanations.explanations) if text]
+        return figures | against_others(
+            reader.reconstruct([str(measured.explanations.explanations[row]) for row in said]),
+            dataset.activations[held_out[said]],
+            [dataset.doc_ids[held_out[row]] for row in said],
+            measured.scores.baselines,
+            seed=derived(seed, Use.EVALUATION),
+        )
 
     _run(
         "av",
@@ -187,18 +199,21 @@ def train_ar(
         )
         return accumulate_ar_gradients(reconstructor, texts, dataset.activations[chosen], None)
 
-    def evaluate() -> dict[str, float]:
+    def evaluate() -> dict[str, float | None]:
         texts = [plain_gold(text) for text in dataset.gold(held_out)]
         predictions = reconstructor.reconstruct(texts)
         mse, _ = squared_error(predictions, targets, reconstructor.mse_scale)
-        # The text of another activation: what gold earns by its form alone.
-        shifted = np.roll(targets, 1, axis=0)
-        chance, _ = squared_error(predictions, shifted, reconstructor.mse_scale)
         return {
             "held_out_mse": float(mse.mean()),
             "fve_raw_variance": 1 - float(mse.mean()) / baselines.raw_variance,
             "fve_mean_normalized": 1 - float(mse.mean()) / baselines.mean_normalized,
-            "fve_of_other_text": 1 - float(chance.mean()) / baselines.raw_variance,
+            **against_others(
+                predictions,
+                targets,
+                [dataset.doc_ids[row] for row in held_out],
+                baselines,
+                seed=derived(seed, Use.EVALUATION),
+            ),
         }
 
     _run(
@@ -234,7 +249,7 @@ def _run(
     half: Supervised,
     *,
     loss_of_step: Callable[[int], float],
-    evaluate: Callable[[], dict[str, float]],
+    evaluate: Callable[[], dict[str, float | None]],
     folder: Path,
     key: str,
     stop: Wish,
@@ -266,7 +281,16 @@ def _run(
                 f"loss, stopped at step {finished}; lower warm_start.{name}.optimizer.learning_rate"
             )
         if finished % settings.evaluate_every == 0 or finished == half.steps:
-            log.write({"kind": "held_out", "step": finished, **evaluate()})
+            figures = evaluate()
+            log.write({"kind": "held_out", "step": finished, **figures})
+            _log.info(
+                "warm start of the %s, step %d of %d: %s; %.1f s a step",
+                name.upper(),
+                finished,
+                half.steps,
+                in_words(figures, "gold" if name == "ar" else "generated"),
+                seconds / finished,
+            )
         asked = stop.requested  # once: a Ctrl-C from here on waits for the next step
         last = finished == half.steps or asked
         if finished % settings.checkpoint_every == 0 or last:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,26 @@ def test_every_field_is_documented_where_it_is_declared():
 def test_run_names_are_those_the_audit_reads():
     for penalty in (0.0, 0.001, 0.03, 1e-5, 2.5):
         assert length_penalty_of(run_name(penalty)) == penalty
+
+
+def test_settings_take_the_place_of_the_recipes():
+    # Fails with: text that is not read as YAML; sections that the file leaves out.
+    given = ["target.layer_index=1", "data.held_out_share=0.25", "warm_start.av.lora={rank: 3}"]
+    recipe = read_recipe(RECIPES / "tiny.yaml", [*given, "name=a=b"])
+    assert (recipe.target.layer_index, recipe.data.held_out_share) == (1, 0.25)
+    assert (recipe.warm_start.av.lora.rank, recipe.name) == (3, "a=b")
+    assert recipe.target.world == read_recipe(RECIPES / "tiny.yaml").target.world
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("rl.steps", "write KEY=VALUE"),
+        ("rl.stepz=3", "unknown key rl.stepz; did you mean steps?"),
+        ("name.first=3", "the recipe has no sections at this place"),
+        ("name=[", "no YAML"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_told(setting, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_recipe(RECIPES / "tiny.yaml", [setting])

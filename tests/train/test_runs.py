@@ -195,7 +195,7 @@ def test_dry_run_lists_runs_and_help_lists_gradings(tmp_path, capsys):
     assert run(["train", write(tmp_path, raw), "--dry-run"]) == 0
     told = capsys.readouterr().out
     cautions = [line for line in told.splitlines() if "may forget to end its texts" in line]
-    assert [line.split(":")[0] for line in cautions] == ["# run short"]
+    assert [line.split(" of the")[0] for line in cautions] == ["# run short: 0%"]
     assert "# run a: λ = 0, separators, 2 steps\n" in told
     assert "# run c-p0.0: λ = 0, final, 2 steps, from c-p0.1, KL to the warm_start\n" in told
     assert run(["train", "--help"]) == 0

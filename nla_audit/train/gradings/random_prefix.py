@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import model_validator
 
-from nla_audit.train.grading import Ends, Grading, Stopping, grading
+from nla_audit.train.grading import Ends, Floats, Grading, Integers, Stopping, grading
 from nla_audit.train.gradings.final import Final
 from nla_audit.train.section import Positive
 
 if TYPE_CHECKING:
     from nla_audit.train.responses import Responses
+
+#: Share of draws that should let a text go on to the cap.
+_TO_THE_END = 0.3
 
 
 @grading(
@@ -29,9 +32,9 @@ class RandomPrefix(Grading):
     shortest: Positive = 1
     """The least that may be drawn."""
     longest: Positive = 120
-    """The most that may be drawn. Of tokens, more than rl.max_new_tokens: where sampling always
-    stops before, no draw asks the AV to end its text, and it forgets how (of a tiny AV's texts 3 %
-    ended after 100 steps)."""
+    """The most that may be drawn. Of tokens, about twice rl.max_new_tokens: an AV whose texts are
+    nearly always cut before they could end forgets to end them. Of a tiny AV's texts 3 % ended
+    after 100 steps where this was 0.6 of the cap, 66 % at 1.2 and 90 % at 2."""
     draw: Literal["uniform", "log_uniform", "tapered"] = "uniform"
     """Every length alike; every factor of length alike; or less often the longer, falling linearly
     to zero just beyond the longest."""
@@ -45,22 +48,29 @@ class RandomPrefix(Grading):
         return self
 
     def stopping(self, groups: int, rng: np.random.Generator) -> Stopping:
+        lengths, shares = self._shares()
+        drawn = rng.choice(lengths, size=groups, p=shares).tolist()
+        return Stopping(tokens=drawn) if self.unit == "tokens" else Stopping(claims=drawn)
+
+    def caution(self, max_new_tokens: int) -> str | None:
+        lengths, shares = self._shares()
+        to_the_end = float(shares[lengths >= max_new_tokens].sum())
+        if self.unit != "tokens" or to_the_end >= _TO_THE_END:
+            return None
+        return (
+            f"{to_the_end:.0%} of the draws let a text go on to the cap of {max_new_tokens} "
+            "tokens, so that the AV may forget to end its texts; raise rl.grading.longest"
+        )
+
+    def _shares(self) -> tuple[Integers, Floats]:
+        """Lengths that may be drawn, and how often each is."""
         lengths = np.arange(self.shortest, self.longest + 1)
-        shares = {
+        weights = {
             "uniform": np.ones(len(lengths)),
             "log_uniform": np.log((lengths + 1) / lengths),
             "tapered": (self.longest + 1 - lengths).astype(np.float64),
         }[self.draw]
-        drawn = rng.choice(lengths, size=groups, p=shares / shares.sum()).tolist()
-        return Stopping(tokens=drawn) if self.unit == "tokens" else Stopping(claims=drawn)
-
-    def caution(self, max_new_tokens: int) -> str | None:
-        if self.unit != "tokens" or self.longest >= max_new_tokens:
-            return None
-        return (
-            f"sampling always stops before the cap of {max_new_tokens} tokens, so that the AV may "
-            "forget to end its texts; let rl.grading.longest go beyond it"
-        )
+        return lengths, weights / weights.sum()
 
     def ends(self, responses: Responses, length_penalty: float) -> Ends:
         return Final().ends(responses, length_penalty)

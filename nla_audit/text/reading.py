@@ -99,8 +99,8 @@ class Reading:
 
     Attributes:
         claims: one row per (model, activation, sample, reference claim):
-            ``model, idx, sample, claim, start, end, kind, tokens, kept``, where ``start:end`` is
-            the claim's span in the *reference's* explanation, ``tokens`` its share of the
+            ``model, idx, sample, reference_sample, claim, start, end, kind, tokens, kept``, where
+            ``start:end`` is the claim's span in that sample of the *reference*, ``tokens`` its share of the
             reference's content tokens and ``kept`` the expected share of it that the model's
             explanation still makes. ``model`` is :data:`FLOOR` where the reference's other sample
             of the
@@ -368,7 +368,18 @@ def _read_all(
 
 def _claim_rows(pairs: Sequence[TextPair], found: Sequence[Segmentation]) -> pl.DataFrame:
     columns: dict[str, list] = {
-        name: [] for name in ("model", "idx", "sample", "claim", "start", "end", "kind", "tokens")
+        name: []
+        for name in (
+            "model",
+            "idx",
+            "sample",
+            "reference_sample",
+            "claim",
+            "start",
+            "end",
+            "kind",
+            "tokens",
+        )
     }
     kept = [segmentation.kept for segmentation in found]
     for pair in pairs:
@@ -376,6 +387,7 @@ def _claim_rows(pairs: Sequence[TextPair], found: Sequence[Segmentation]) -> pl.
         columns["model"] += [pair.model] * len(claims)
         columns["idx"] += [pair.idx] * len(claims)
         columns["sample"] += [pair.sample] * len(claims)
+        columns["reference_sample"] += [pair.reference_sample] * len(claims)
         columns["claim"] += range(len(claims))
         columns["start"] += [claim.start for claim in claims]
         columns["end"] += [claim.end for claim in claims]
@@ -387,6 +399,7 @@ def _claim_rows(pairs: Sequence[TextPair], found: Sequence[Segmentation]) -> pl.
             "model": pl.Categorical,
             "idx": pl.Int64,
             "sample": pl.Int32,
+            "reference_sample": pl.Int32,
             "claim": pl.Int16,
             "start": pl.Int32,
             "end": pl.Int32,

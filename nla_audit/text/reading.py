@@ -100,11 +100,10 @@ class Reading:
     Attributes:
         claims: one row per (model, activation, sample, reference claim):
             ``model, idx, sample, reference_sample, claim, start, end, kind, tokens, kept``, where
-            ``start:end`` is the claim's span in that sample of the *reference*, ``tokens`` its share of the
-            reference's content tokens and ``kept`` the expected share of it that the model's
-            explanation still makes. ``model`` is :data:`FLOOR` where the reference's other sample
-            of the
-            same activation is read instead: the resampling floor.
+            ``start:end`` is the claim's span in that sample of the *reference*, ``tokens`` its
+            share of the reference's content tokens and ``kept`` the expected share of it that the
+            model's explanation still makes. ``model`` is :data:`FLOOR` where the reference's other
+            sample of the same activation is read instead: the resampling floor.
         chance: the same for a sample of activations, each model's explanation being replaced by
             its explanation of another activation and the matches fitted anew:
             what the whole procedure finds where there is nothing to find.

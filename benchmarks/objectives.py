@@ -321,6 +321,7 @@ def table(head: str, rows: Iterator[list[str]]) -> None:
     names = head.split(" | ")
     print(f"\n| {head} |\n|{'---|' * len(names)}")
     for row in rows:
+        assert len(row) == len(names), f"{head}: {row}"
         print(f"| {' | '.join(row)} |", flush=True)
 
 
@@ -351,7 +352,8 @@ def main() -> None:
         print(f"\nto 80 %: tokens to {SHARE:.0%} of p0.0's full FVE, and as a share of its own;")
         print(f"kept: in at most {OF_TOKENS:.0%} of them, full FVE at most {MOST_LOSS} lower.")
         table(
-            f"model | tokens | {head} | full | change | to 80 % | share | kept", by_prefix(course)
+            f"model | extracted | tokens | {head} | full | change | to 80 % | share | kept",
+            by_prefix(course),
         )
         print(
             f"\nOf the first {FIRST} tokens (words) unless said; perplexity under the target as a"

@@ -7,9 +7,10 @@ canonical schema of :attr:`Completions.rows`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import polars as pl
 
@@ -27,6 +28,8 @@ __all__ = ["REQUIRED", "Completions", "Source", "from_frame", "load"]
 _DERIVED = frozenset({"length_penalty", "content_tokens", "fixed_tokens"})
 #: Rows per piece of JSON when a frame in memory is hashed.
 _HASH_ROWS = 50_000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,18 @@ class Completions:
     overhead_tokens: float | None
     columns: frozenset[str]
     baseline: Baseline
+    _worked_out: dict[Hashable, Any] = field(init=False, default_factory=dict, repr=False)
+
+    def once(self, key: Hashable, work_out: Callable[[], T]) -> T:
+        """What analyzers of one run share: worked out when first asked for, then kept.
+
+        Args:
+            key: names what it is, with every option that it depends on.
+            work_out: makes it.
+        """
+        if key not in self._worked_out:
+            self._worked_out[key] = work_out()
+        return cast(T, self._worked_out[key])
 
     def has(self, column: str) -> bool:
         """Whether the input held values of ``column``, or they could be worked out from it."""

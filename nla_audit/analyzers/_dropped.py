@@ -129,7 +129,9 @@ def cluster_table(
     nothing = pl.DataFrame(schema=summary_schema), pl.DataFrame(schema=example_schema)
     dropped = reading.claims.filter((pl.col("kept") < 0.5) & (pl.col("model") != FLOOR))
     # A claim dropped by several models is one claim.
-    dropped = dropped.unique(["idx", "sample", "claim"], maintain_order=True, keep="first")
+    dropped = dropped.unique(
+        ["idx", "reference_sample", "claim"], maintain_order=True, keep="first"
+    )
     if dropped.height > _CLUSTERED_CLAIMS:
         generator = np.random.default_rng([seed, 6])
         chosen = np.sort(generator.choice(dropped.height, _CLUSTERED_CLAIMS, replace=False))
@@ -169,10 +171,11 @@ def _texts_of(completions: Completions, claims: pl.DataFrame) -> list[str]:
         for idx, sample, text in wanted.select("idx", "sample", "explanation").iter_rows()
         if text is not None
     }
-    first = {idx: text for (idx, _), text in sorted(by_sample.items(), reverse=True)}
     return [
-        by_sample.get((idx, sample), first[idx])[start:end]
-        for idx, sample, start, end in claims.select("idx", "sample", "start", "end").iter_rows()
+        by_sample[idx, sample][start:end]
+        for idx, sample, start, end in claims.select(
+            "idx", "reference_sample", "start", "end"
+        ).iter_rows()
     ]
 
 

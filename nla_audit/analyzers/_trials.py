@@ -204,10 +204,6 @@ def _curves(rows: pl.DataFrame, columns: tuple[str, ...]) -> dict[str, np.ndarra
     return found
 
 
-_Key = tuple[int, str, str | None, int]
-_CACHE: dict[_Key, tuple[Completions, Twins | None, Tried | None, ReadingError]] = {}
-
-
 def calibrated(
     completions: Completions, *, similarity: str | None, seed: int
 ) -> tuple[Twins | None, Tried | None, ReadingError]:
@@ -215,18 +211,19 @@ def calibrated(
 
     Where the table has no twins there are no trials, and the error says why it is not measured.
     """
-    key = (id(completions), completions.reference, similarity, seed)
-    cached = _CACHE.get(key)
-    if cached is not None and cached[0] is completions:
-        return cached[1:]
-    twins, tried = None, None
+    return completions.once(
+        ("reading error", completions.reference, similarity, seed),
+        lambda: _calibrated(completions, similarity, seed),
+    )
+
+
+def _calibrated(
+    completions: Completions, similarity: str | None, seed: int
+) -> tuple[Twins | None, Tried | None, ReadingError]:
     try:
         twins = twins_of(completions, seed, few=similarity is not None)
     except UserError as reason:
-        error = ReadingError(None, why=str(reason).split(";")[0])
-    else:
-        tried = try_twins(twins, runs=1, similarity=similarity, seed=seed)
-        error = replace(error_from(tried, twins.name), terseness=terseness(completions))
-    _CACHE.clear()
-    _CACHE[key] = (completions, twins, tried, error)
+        return None, None, ReadingError(None, why=str(reason).split(";")[0])
+    tried = try_twins(twins, runs=1, similarity=similarity, seed=seed)
+    error = replace(error_from(tried, twins.name), terseness=terseness(completions))
     return twins, tried, error

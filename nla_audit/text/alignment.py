@@ -61,7 +61,8 @@ class Aligned:
         sentences: matched sentences.
         inside: pieces matched inside a matched pair of sentences, and
         inside_of: `[matches]`, the number of the match of sentences that each stands in.
-        alone: `[matches of sentences, 2]`, pieces of either sentence that have no partner inside.
+        alone: `[matches of sentences, 2]`, pieces of either sentence that have no partner inside,
+            and for which the other sentence has no words to spare.
         left_over: matched pieces that no match of sentences holds.
     """
 
@@ -129,8 +130,7 @@ def align(pairs: Sequence[PiecesPair], store: Store) -> Aligned:
              np.flatnonzero(theirs.sentence_of == b))
         )  # fmt: skip
     inside, inside_of = _match_in(blocks, piece_rows, every)
-    surplus = np.array([len(a) - len(b) for _, a, b in blocks], dtype=np.float64)
-    alone = np.maximum(np.column_stack([surplus, -surplus]), 0.0)
+    alone = np.array([_partnerless(pairs[n], a, b) for n, a, b in blocks]).reshape(-1, 2)
     blocks = []
     ends = np.searchsorted(inside.pair, np.arange(len(pairs) + 1))
     for number, (ours, theirs) in enumerate(pairs):
@@ -211,6 +211,21 @@ def _same_subjects(ours: Pieces, theirs: Pieces) -> Floats | None:
             for a in ours.subjects
         ]
     )
+
+
+def _partnerless(texts: PiecesPair, ours: Integers, theirs: Integers) -> tuple[float, float]:
+    """Pieces of either sentence without a partner in the other, as far as words are missing too.
+
+    As many words in fewer pieces are another punctuation, which leaves nothing out.
+    """
+    lengths = (texts[0].lengths[ours], texts[1].lengths[theirs])
+    pieces = len(ours) - len(theirs)
+    words = int(lengths[0].sum() - lengths[1].sum())
+    alone = [0.0, 0.0]
+    if pieces and pieces * words > 0:
+        side = int(pieces < 0)
+        alone[side] = min(abs(pieces), abs(words) / max(float(lengths[side].mean()), 1.0))
+    return alone[0], alone[1]
 
 
 def repunctuated(aligned: Aligned, sentence_matched: Floats) -> tuple[float, float]:

@@ -49,7 +49,12 @@ class TextPair:
 
 
 def text_pairs(rows: pl.DataFrame, reference: str) -> Iterator[TextPair]:
-    """Pairs of explanations, sample by sample; a failed one has no text and is left out."""
+    """Pairs of explanations, sample by sample; a failed one has no text and is left out.
+
+    A sample is read beside another number's of the reference, where there are several: two models
+    that share the random numbers of a sample agree more than two samples of either do, and the
+    floor is of two samples. With the roles exchanged the same texts are paired.
+    """
     columns = ["idx", "model", "sample", "explanation", "content_tokens", "fixed_tokens"]
     texts: dict[tuple[str, int], Text] = {}
     current: int | None = None
@@ -70,7 +75,9 @@ def _pairs_of(idx: int, texts: dict[tuple[str, int], Text], reference: str) -> I
         return
     for (model, sample), other in texts.items():
         if model != reference:
-            partner = sample if sample in samples else samples[0]
+            step = 1 if model < reference else -1
+            place = samples.index(sample) + step if sample in samples else 0
+            partner = samples[place % len(samples)]
             yield TextPair(model, idx, sample, partner, texts[reference, partner], other)
         elif len(samples) > 1:
             following = samples[(samples.index(sample) + 1) % len(samples)]

@@ -2,6 +2,10 @@
 
 A claim (:mod:`nla_audit.text.claims`) may hold several details, set off by punctuation. Whether a
 claim was said in fewer words or lost a detail is seen only in its pieces.
+
+Models differ in how they punctuate: what one says in three sentences another runs together in one
+line without a mark. So that texts are compared in parts of like size whatever their marks, a
+stretch without any is cut into equal pieces, and a long sentence into several.
 """
 
 from __future__ import annotations
@@ -10,18 +14,22 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nla_audit.text.claims import Claim
-from nla_audit.text.words import content_count, piece_count, words
+from nla_audit.text.words import content_count, piece_count, stem, word_spans, words
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 #: A piece with fewer content words than this belongs to the piece before it.
 MIN_PIECE_WORDS = 2
+#: Content words of a piece and of a sentence: longer ones are cut into parts of about as many.
+#: Measured on real texts with and without their punctuation (``benchmarks/reading_form.md``).
+PIECE_WORDS, SENTENCE_WORDS = 6, 10
 #: A text of more sentences or pieces is cut more coarsely: what a reading costs grows with the
 #: square of these.
 MOST_SENTENCES = 128
@@ -35,11 +43,12 @@ class Pieces:
     """A text's sentences and their pieces.
 
     Attributes:
-        sentences: the words of each sentence.
+        sentences: the words of each sentence, or of each part of a long one.
         pieces: the words of each piece, sentence by sentence.
         sentence_of: `[pieces]`, the sentence that each piece is in.
         claim_of: `[pieces]`, the claim that each piece is in.
         tokens: `[pieces]`, content tokens; those of a claim's pieces sum to the claim's.
+        lengths: `[pieces]`, content words.
         subjects: for each sentence the stems of the names and numbers that its claims are about.
     """
 
@@ -48,6 +57,7 @@ class Pieces:
     sentence_of: Integers
     claim_of: Integers
     tokens: Floats
+    lengths: Integers
     subjects: list[frozenset[str]]
 
     @cached_property
@@ -61,34 +71,81 @@ class Pieces:
         return " ".join(self.sentences)
 
 
+@dataclass(frozen=True)
+class _Piece:
+    text: str
+    claim: int
+    tokens: float
+    length: int
+
+
 def pieces_of(claims: Sequence[Claim], tokens: Floats) -> Pieces:
     """The pieces of a text's claims, whose content tokens are ``tokens``: `[claims]`."""
+    said: list[str] = []
+    subjects: list[frozenset[str]] = []
+    sentence_of: list[int] = []
+    pieces: list[_Piece] = []
+    for sentence in _sentences(claims, tokens):
+        for part in _parts(sentence):
+            about = {name for number in {piece.claim for piece in part}
+                     for name in claims[number].subjects}  # fmt: skip
+            text = " ".join(piece.text for piece in part)
+            if about and len(part) < len(sentence):
+                about &= {stem(word) for word in words(text)}
+            said.append(text)
+            subjects.append(frozenset(about))
+            sentence_of += [len(said) - 1] * len(part)
+            pieces += part
+    return Pieces(
+        sentences=said,
+        pieces=[piece.text for piece in pieces],
+        sentence_of=np.array(sentence_of, dtype=np.int64),
+        claim_of=np.array([piece.claim for piece in pieces], dtype=np.int64),
+        tokens=np.array([piece.tokens for piece in pieces], dtype=np.float64),
+        lengths=np.array([piece.length for piece in pieces], dtype=np.int64),
+        subjects=subjects,
+    )
+
+
+def _sentences(claims: Sequence[Claim], tokens: Floats) -> list[list[_Piece]]:
+    """The pieces of each sentence; of a very long text, of several sentences at a time."""
     numbers = sorted({claim.sentence for claim in claims})
     each = -(-len(numbers) // MOST_SENTENCES) if numbers else 1
     place = {number: order // each for order, number in enumerate(numbers)}
-    count = max(place.values(), default=-1) + 1
-    said: list[list[str]] = [[] for _ in range(count)]
-    subjects: list[frozenset[str]] = [frozenset()] * count
-    pieces, sentence_of, claim_of, shares = [], [], [], []
+    found: list[list[_Piece]] = [[] for _ in range(max(place.values(), default=-1) + 1)]
     most = max(1, MOST_PIECES // max(len(claims), 1))
     for number, claim in enumerate(claims):
-        sentence = place[claim.sentence]
-        said[sentence].append(claim.text)
-        subjects[sentence] |= claim.subjects
-        found = _coarser(_split(claim.text), most) if most > 1 else [claim.text]
-        lengths = np.array([max(piece_count(piece), 1) for piece in found], dtype=np.float64)
-        pieces += found
-        sentence_of += [sentence] * len(found)
-        claim_of += [number] * len(found)
-        shares += (tokens[number] * lengths / lengths.sum()).tolist()
-    return Pieces(
-        [" ".join(parts) for parts in said],
-        pieces,
-        np.array(sentence_of, dtype=np.int64),
-        np.array(claim_of, dtype=np.int64),
-        np.array(shares, dtype=np.float64),
-        subjects,
-    )
+        texts = _coarser([cut for part in _split(claim.text) for cut in _cut(part)], most)
+        costs = np.array([max(piece_count(text), 1) for text in texts], dtype=np.float64)
+        shares = (tokens[number] * costs / costs.sum()).tolist()
+        found[place[claim.sentence]] += [
+            _Piece(text, number, share, content_count(text))
+            for text, share in zip(texts, shares, strict=True)
+        ]
+    return found
+
+
+def _parts(sentence: Sequence[_Piece]) -> list[list[_Piece]]:
+    """A sentence in parts of about :data:`SENTENCE_WORDS` content words."""
+    whole = sum(piece.length for piece in sentence)
+    count = min(max(1, round(whole / SENTENCE_WORDS)), len(sentence))
+    parts: list[list[_Piece]] = [[] for _ in range(count)]
+    before = 0
+    for piece in sentence:
+        middle = (before + piece.length / 2) / max(whole, 1)
+        parts[min(int(middle * count), count - 1)].append(piece)
+        before += piece.length
+    return [part for part in parts if part]
+
+
+def _cut(text: str) -> list[str]:
+    """A stretch without marks in equal parts of about :data:`PIECE_WORDS` content words."""
+    count = round(content_count(text) / PIECE_WORDS)
+    if count < 2:
+        return [text]
+    starts = [start for start, _ in word_spans(text)]
+    edges = [0, *(starts[round(part * len(starts) / count)] for part in range(1, count)), len(text)]
+    return [text[start:end].strip() for start, end in pairwise(edges)]
 
 
 def _split(text: str) -> list[str]:

@@ -99,12 +99,11 @@ class Reading:
 
     Attributes:
         claims: one row per (model, activation, sample, reference claim):
-            ``model, idx, sample, claim, start, end, kind, tokens, kept``, where ``start:end`` is
-            the claim's span in the *reference's* explanation, ``tokens`` its share of the
-            reference's content tokens and ``kept`` the expected share of it that the model's
-            explanation still makes. ``model`` is :data:`FLOOR` where the reference's other sample
-            of the
-            same activation is read instead: the resampling floor.
+            ``model, idx, sample, reference_sample, claim, start, end, kind, tokens, kept``, where
+            ``start:end`` is the claim's span in that sample of the *reference*, ``tokens`` its
+            share of the reference's content tokens and ``kept`` the expected share of it that the
+            model's explanation still makes. ``model`` is :data:`FLOOR` where the reference's other
+            sample of the same activation is read instead: the resampling floor.
         chance: the same for a sample of activations, each model's explanation being replaced by
             its explanation of another activation and the matches fitted anew:
             what the whole procedure finds where there is nothing to find.
@@ -142,9 +141,6 @@ class Reading:
         return FLOOR in self.reader.fits
 
 
-_CACHE: dict[tuple[int, str, str | None, int], tuple[Completions, Reading]] = {}
-
-
 def read(
     completions: Completions,
     *,
@@ -159,16 +155,12 @@ def read(
         seed: of the sample and of the null's partners.
         progress: called with (activations done, activations in all).
 
-    The result is kept for the table last read, so that analyzers of one run share it.
+    The table keeps the result, so that analyzers of one run share it.
     """
-    key = (id(completions), completions.reference, similarity, seed)
-    cached = _CACHE.get(key)
-    if cached is not None and cached[0] is completions:
-        return cached[1]
-    reading = read_afresh(completions, similarity=similarity, seed=seed, progress=progress)
-    _CACHE.clear()
-    _CACHE[key] = (completions, reading)
-    return reading
+    return completions.once(
+        ("reading", completions.reference, similarity, seed),
+        lambda: read_afresh(completions, similarity=similarity, seed=seed, progress=progress),
+    )
 
 
 def read_afresh(
@@ -375,7 +367,18 @@ def _read_all(
 
 def _claim_rows(pairs: Sequence[TextPair], found: Sequence[Segmentation]) -> pl.DataFrame:
     columns: dict[str, list] = {
-        name: [] for name in ("model", "idx", "sample", "claim", "start", "end", "kind", "tokens")
+        name: []
+        for name in (
+            "model",
+            "idx",
+            "sample",
+            "reference_sample",
+            "claim",
+            "start",
+            "end",
+            "kind",
+            "tokens",
+        )
     }
     kept = [segmentation.kept for segmentation in found]
     for pair in pairs:
@@ -383,6 +386,7 @@ def _claim_rows(pairs: Sequence[TextPair], found: Sequence[Segmentation]) -> pl.
         columns["model"] += [pair.model] * len(claims)
         columns["idx"] += [pair.idx] * len(claims)
         columns["sample"] += [pair.sample] * len(claims)
+        columns["reference_sample"] += [pair.reference_sample] * len(claims)
         columns["claim"] += range(len(claims))
         columns["start"] += [claim.start for claim in claims]
         columns["end"] += [claim.end for claim in claims]
@@ -394,6 +398,7 @@ def _claim_rows(pairs: Sequence[TextPair], found: Sequence[Segmentation]) -> pl.
             "model": pl.Categorical,
             "idx": pl.Int64,
             "sample": pl.Int32,
+            "reference_sample": pl.Int32,
             "claim": pl.Int16,
             "start": pl.Int32,
             "end": pl.Int32,

@@ -61,9 +61,7 @@ def words(text: str) -> list[str]:
     One word however its characters are encoded: an accent of its own or in one character with its
     letter, a ligature, a full-width letter (Unicode's compatibility form, NFKC).
     """
-    return [
-        match.group().lower().replace("’", "'") for match in _WORD.finditer(_one_encoding(text))
-    ]
+    return _WORD.findall(_one_encoding(text).lower().replace("’", "'"))
 
 
 def _one_encoding(text: str) -> str:
@@ -83,6 +81,8 @@ def content_stems(text: str, quoted: Sequence[tuple[int, int]] = ()) -> list[str
     explanations quote the words they are about (final token "that"). It is marked with the quote,
     so that it matches only where it is quoted too.
     """
+    if not quoted and text.isascii():  # nearly every claim, and then a third of the time
+        return [stem(word) for word in words(text) if word not in FUNCTION_WORDS]
     stems = []
     for match in _WORD.finditer(text):
         word = _one_encoding(match.group()).lower().replace("’", "'")
@@ -95,7 +95,8 @@ def content_stems(text: str, quoted: Sequence[tuple[int, int]] = ()) -> list[str
 
 def content_count(text: str) -> int:
     """Number of content words of ``text``."""
-    return sum(word not in FUNCTION_WORDS for word in words(text))
+    found = words(text)
+    return len(found) - sum(map(FUNCTION_WORDS.__contains__, found))
 
 
 def piece_count(text: str) -> int:

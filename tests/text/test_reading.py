@@ -9,6 +9,7 @@ from polars.testing import assert_frame_equal
 
 from nla_audit.completions import Completions, from_frame
 from nla_audit.text.claims import split_claims
+from nla_audit.text.pairs import text_pairs
 from nla_audit.text.reading import FLOOR, Reading, read
 from nla_audit.world.sweep.planted import PlantedModel, PlantedSweep, plant
 
@@ -47,13 +48,14 @@ def sampled() -> tuple[PlantedSweep, Reading]:
 def in_text(sweep: PlantedSweep, reading: Reading) -> pl.DataFrame:
     """Each row of the claims with the reference's text beside it."""
     texts = sweep.completions.filter(pl.col("model") == "reference").select(
-        "idx", "sample", text="explanation"
+        "idx", pl.col("sample").alias("reference_sample"), text="explanation"
     )
     return (
         reading.claims.with_columns(
-            pl.col("model").cast(pl.String), pl.col("sample").cast(pl.Int64)
+            pl.col("model").cast(pl.String),
+            pl.col("sample", "reference_sample").cast(pl.Int64),
         )
-        .join(texts, on=["idx", "sample"], how="left")
+        .join(texts, on=["idx", "reference_sample"], how="left")
         .sort("model", "idx", "sample", "claim")
     )
 
@@ -142,14 +144,37 @@ def test_one_sample_has_no_floor(reading: Reading) -> None:
     assert reading.claims.filter(pl.col("model") == FLOOR).is_empty()
 
 
-def test_samples_are_compared_sample_by_sample(sampled: tuple[PlantedSweep, Reading]) -> None:
+def test_a_sample_is_compared_with_another_number_s(sampled: tuple[PlantedSweep, Reading]) -> None:
     sweep, reading = sampled
     twin = in_text(sweep, reading).filter(pl.col("model") == "twin")
     keys = twin.select("idx", "sample").unique()
     assert keys.height == 2 * ACTIVATIONS
-    for row in twin.iter_rows(named=True):  # spans are of the reference's sample of that number
+    assert (twin["sample"] != twin["reference_sample"]).all()
+    for row in twin.iter_rows(named=True):
         claim = split_claims(row["text"])[row["claim"]]
         assert (claim.start, claim.end) == (row["start"], row["end"])
+
+
+def test_the_same_samples_are_paired_with_the_roles_exchanged() -> None:
+    frame = pl.DataFrame(
+        {
+            "model": ["a", "b"] * 3,
+            "length_penalty": [0.0, 0.1] * 3,
+            "idx": [0] * 6,
+            "sample": [0, 0, 1, 1, 2, 2],
+            "explanation": [f"the text number {number} of a model" for number in range(6)],
+        }
+    )
+    paired = [
+        {
+            frozenset((pair.reference.claims[0].text, pair.other.claims[0].text))
+            for pair in text_pairs(from_frame(frame, reference=reference).rows, reference)
+            if pair.model != FLOOR
+        }
+        for reference in ("a", "b")
+    ]
+    assert paired[0] == paired[1]
+    assert len(paired[0]) == 3
 
 
 def test_the_floor_is_the_other_sample_of_the_reference(

@@ -61,11 +61,14 @@ def _run(
 
 def _train(layout: Layout, stage: str | None, ranks: Ranks) -> None:
     """Run the stages, all or one, and say how each went."""
+    from nla_audit.train.course import check_before
     from nla_audit.train.interruption import Stopped
     from nla_audit.train.lora_targets import check_lora_targets
 
     if stage in (None, "target", "activations", "warm-start", "rl"):
         check_lora_targets(layout)
+    if stage in (None, "activations", "warm-start"):
+        check_before(layout)
     if ranks.is_first:
         layout.write_recipe()
         _write_record(layout)

@@ -61,11 +61,14 @@ def _run(
 
 def _train(layout: Layout, stage: str | None, ranks: Ranks) -> None:
     """Run the stages, all or one, and say how each went."""
+    from nla_audit.train.course import check_before
     from nla_audit.train.interruption import Stopped
     from nla_audit.train.lora_targets import check_lora_targets
 
     if stage in (None, "target", "activations", "warm-start", "rl"):
         check_lora_targets(layout)
+    if stage in (None, "activations", "warm-start"):
+        check_before(layout)
     if ranks.is_first:
         layout.write_recipe()
         _write_record(layout)
@@ -248,6 +251,7 @@ def _print_plan(layout: Layout, console: Console) -> None:
         f"# RL generates at most {cost.rl_tokens_at_most:,} tokens over all runs",
         f"# completions: at most {cost.completion_tokens_at_most:,} tokens",
     ]
+    lines.append(f"# time: {_expected_time(layout)}")
     if any(run.rl.sharding != "none" for run in layout.runs):
         lines.append(
             "# sharding: of the AV's and a trained AR's part of that, each of N processes holds an "
@@ -255,6 +259,34 @@ def _print_plan(layout: Layout, console: Console) -> None:
         )
     lines += [f"# not here yet: {missing}" for missing in missing_inputs(layout)]
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def _expected_time(layout: Layout) -> str:
+    from nla_audit.errors import UserError
+    from nla_audit.train.hours import expected
+
+    try:
+        seconds = expected(layout)
+    except UserError as error:
+        return f"unknown ({error})"
+    stages = {
+        "activations": seconds.activations,
+        "warm start": seconds.warm_start,
+        "RL": seconds.rl,
+        "completions": seconds.completions,
+    }
+    parts = [f"{name} {_hours(value)}" for name, value in stages.items() if value is not None]
+    whole = sum(value for value in stages.values() if value is not None)
+    return (
+        f"about {_hours(whole)} on this machine, one process, as busy as it is now "
+        f"({', '.join(parts)})"
+    )
+
+
+def _hours(seconds: float) -> str:
+    if seconds < 60:
+        return "under a minute"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _cautions(layout: Layout) -> list[str]:
@@ -310,7 +342,7 @@ command = _Command(
         click.Option(
             ["--dry-run"],
             is_flag=True,
-            help="Print the resolved recipe, an estimate of memory, and tokens to be generated.",
+            help="Print the resolved recipe, and estimates of memory, tokens and hours.",
         ),
     ],
     help=(

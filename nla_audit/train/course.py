@@ -28,6 +28,7 @@ from nla_audit.train.interruption import Stopped, Wish, WorkerWish, stopping
 from nla_audit.train.layout import Layout
 from nla_audit.train.learned import shortcomings
 from nla_audit.train.pair import (
+    check_prompts,
     layer_of,
     load_config,
     new_reconstructor,
@@ -78,6 +79,17 @@ def warm_start_references(layout: Layout, run: Run | None = None) -> tuple[str |
         local_av if local_av.is_dir() else pair.av,
         local_ar if local_ar.is_dir() else pair.ar,
     )
+
+
+def check_before(layout: Layout) -> None:
+    """What the warm start would refuse, before activations and gold cost hours.
+
+    Raises:
+        UserError: as :func:`nla_audit.train.pair.check_prompts`.
+    """
+    recipe = layout.recipe
+    if recipe.target.model is not None and recipe.pair.av is None:
+        check_prompts(target_reference(layout), recipe.target, recipe.pair)
 
 
 def warm_start(layout: Layout, tell: Tell) -> None:

@@ -67,7 +67,7 @@ def estimate(layout: Layout) -> Estimate:
     caps = [recipe.rl.max_new_tokens, *(run.rl.max_new_tokens for run in runs)]
     completion_tokens = recipe.evaluation.activations * recipe.evaluation.samples * sum(caps)
     try:
-        config = _config(layout)
+        config = target_config(layout)
         model = _empty_model(config)
     except UserError as error:
         return Estimate(
@@ -80,7 +80,7 @@ def estimate(layout: Layout) -> Estimate:
         (repr(run.rl.lora), run.rl.gradient_checkpointing, run.rl.micro_batch_tokens): run
         for run in runs
     }
-    kept = [_kept(run, config, _dtype(recipe, config), device) for run in unlike.values()]
+    kept = [_kept(run, config, frozen_dtype(recipe, config), device) for run in unlike.values()]
     logits = max(_logits_at_once(run, config, device) for run in runs)
     largest = max(sizes, key=lambda size: size.weights + size.training)
     return Estimate(
@@ -110,7 +110,7 @@ def _sizes(recipe: Recipe, run: Run, model: Any, config: Any) -> _Sizes:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     in_ar = parameters - _parameters_beyond_layer(recipe, model)
     trained = parameters if rl.lora is None else _lora_parameters(model, rl.lora)
-    per_parameter = _dtype(recipe, config).itemsize
+    per_parameter = frozen_dtype(recipe, config).itemsize
     av_bytes = _FOUR_BIT_BYTES if recipe.target.load_in_4bit else per_parameter
     has_other_anchor = run.start is not None and run.anchor == "warm_start"
     copies = 2 if rl.lora is None or has_other_anchor else 1
@@ -125,8 +125,8 @@ def _sizes(recipe: Recipe, run: Run, model: Any, config: Any) -> _Sizes:
     return _Sizes(trained, weights, _TRAINED_BYTES * (trained + ar_trained))
 
 
-def _dtype(recipe: Recipe, config: Any) -> Any:
-    """Of frozen weights."""
+def frozen_dtype(recipe: Recipe, config: Any) -> Any:
+    """The precision of frozen weights, as torch has it."""
     import torch
 
     dtype = for_untrained(placement_of(recipe.target), config).dtype
@@ -168,7 +168,7 @@ def empty_target(layout: Layout) -> Any:
     Raises:
         UserError: its config is not to be had here and now, or no model can be built from it.
     """
-    return _empty_model(_config(layout))
+    return _empty_model(target_config(layout))
 
 
 def missing_inputs(layout: Layout) -> list[str]:
@@ -188,7 +188,7 @@ def missing_inputs(layout: Layout) -> list[str]:
     return missing
 
 
-def _config(layout: Layout) -> Any:
+def target_config(layout: Layout) -> Any:
     """Of the target; of a model on the Hub only ``config.json`` is fetched.
 
     Raises:

@@ -1,7 +1,7 @@
 """Whether a warm start has learnt what reinforcement learning builds on.
 
 An AR that reads another activation's explanation as well as the right one rewards nothing, and an
-AV whose texts fit any activation alike has nothing to be rewarded for. Both can be seen on held-out
+AV to which any activation is alike has nothing to be rewarded for. Both can be seen on held-out
 rows as the warm start goes, hours before the RL that would show it.
 """
 
@@ -63,6 +63,9 @@ def in_words(figures: Mapping[str, Any], read: str) -> str:
     parts = [f"FVE of {read} texts {_number(figures.get('fve_raw_variance'))}"]
     if figures.get("fve_of_other_text") is not None:
         parts.append(f"of another activation's {_number(figures['fve_of_other_text'])}")
+    if figures.get("nats_of_own_activation") is not None:
+        nats = _number(figures["nats_of_own_activation"])
+        parts.append(f"gold is {nats} nats likelier with its own activation than with another")
     if figures.get("extracted") is not None:
         parts.append(f"{figures['extracted']:.0%} with an explanation")
     if figures.get("content_tokens") is not None:
@@ -78,7 +81,7 @@ def shortcomings(ar: Mapping[str, Any] | None, av: Mapping[str, Any] | None) -> 
         av: likewise of the AV's.
     """
     found = []
-    if ar is not None and _is_no_gain(ar):
+    if ar is not None and _is_no_gain(ar, "gain_over_other_text"):
         found.append(
             "the AR does not tell a gold explanation from another activation's yet, so its reward "
             "would be noise: give warm_start.ar more steps or a higher rate, or better gold"
@@ -95,10 +98,11 @@ def shortcomings(ar: Mapping[str, Any] | None, av: Mapping[str, Any] | None) -> 
             f"only {av['extracted']:.0%} of the AV's responses hold an explanation: give "
             "warm_start.av more steps or a higher rate, or look whether gold fits the template"
         )
-    elif _is_no_gain(av):
+    elif _is_no_gain(av, "nats_of_own_activation"):
         found.append(
-            "what the AV writes fits another activation as well as its own: give warm_start.av "
-            "more steps or a higher rate, or look at injection and marker"
+            "to the AV a gold explanation is no likelier with its own activation than with "
+            "another: give warm_start.av more steps or a higher rate, or look at injection and "
+            "marker"
         )
     elif _is_at_most(av.get("fve_raw_variance"), 0):
         found.append(
@@ -109,11 +113,10 @@ def shortcomings(ar: Mapping[str, Any] | None, av: Mapping[str, Any] | None) -> 
     return found
 
 
-def _is_no_gain(figures: Mapping[str, Any]) -> bool:
+def _is_no_gain(figures: Mapping[str, Any], name: str) -> bool:
     """Not shown to be above 0; judged by the estimate where there are too few for an interval."""
-    if figures.get("gain_over_other_text_low") is not None:
-        return bool(figures["gain_over_other_text_low"] <= 0)
-    return _is_at_most(figures.get("gain_over_other_text"), 0)
+    low = figures.get(f"{name}_low")
+    return _is_at_most(figures.get(name) if low is None else low, 0)
 
 
 def _is_at_most(value: float | None, level: float) -> bool:

@@ -28,6 +28,7 @@ from nla_audit.errors import UserError
 from nla_audit.nla.architecture import hidden_size, number_of_blocks
 from nla_audit.nla.chat_template import PLAIN_TEMPLATE
 from nla_audit.nla.injection import parse_injection
+from nla_audit.nla.prompts import av_prompt, check_ar_prompt
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.refusal import refuse_wrong
 from nla_audit.nla.sidecar import Sidecar
@@ -96,6 +97,27 @@ def layer_of(target: Target, config: Any) -> int:
     return target.layer_index
 
 
+def check_prompts(reference: str | Path, target: Target, settings: PairSettings) -> None:
+    """Whether prompts can be made with a model's tokenizer; no weight is read.
+
+    Raises:
+        UserError: there is no chat template, the marker is not one token, or a prompt would be
+            read otherwise than it is written.
+    """
+    tokenizer, config = load_tokenizer(reference), load_config(reference)
+    _give_template(tokenizer, settings)
+    sidecar = _sidecar(
+        "av",
+        settings,
+        tokenizer=tokenizer,
+        config=config,
+        layer_index=layer_of(target, config),
+        base=str(reference),
+    )
+    av_prompt(tokenizer, sidecar)
+    check_ar_prompt(tokenizer, sidecar)
+
+
 def new_verbalizer(
     reference: str | Path,
     layer_index: int,
@@ -122,7 +144,7 @@ def new_verbalizer(
         "av",
         settings,
         tokenizer=tokenizer,
-        model=model,
+        config=model.config,
         layer_index=layer_index,
         base=str(reference),
     )
@@ -146,7 +168,7 @@ def new_reconstructor(
         "ar",
         settings,
         tokenizer=tokenizer,
-        model=model,
+        config=model.config,
         layer_index=layer_index,
         base=str(reference),
     )
@@ -167,14 +189,14 @@ def _sidecar(
     settings: PairSettings,
     *,
     tokenizer: Any,
-    model: Any,
+    config: Any,
     layer_index: int,
     base: str,
 ) -> Sidecar:
     return new_sidecar(
         tokenizer,
         role=role,
-        d_model=hidden_size(model.config),
+        d_model=hidden_size(config),
         layer_index=layer_index,
         injection_char=settings.marker,
         injection=parse_injection(settings.injection),

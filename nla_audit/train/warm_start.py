@@ -21,6 +21,7 @@ from nla_audit.nla.fve import measure_baselines, squared_error
 from nla_audit.nla.prefixes import first_tokens, token_ends
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.stats import Resampler, derangement
 from nla_audit.train.adapters import add_lora
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.interruption import Stopped, Wish
@@ -126,7 +127,9 @@ def train_av(
         return total
 
     def evaluate() -> dict[str, float | None]:
-        figures: dict[str, float | None] = {"held_out_loss": loss_of(held_out, with_gradient=False)}
+        figures = _gold_likelihood(
+            verbalizer, dataset, held_out, seed=derived(seed, Use.EVALUATION)
+        )
         if reader is None:
             return figures
         measured = explain_and_score(
@@ -162,6 +165,36 @@ def train_av(
         stop=stop,
         tell=tell,
     )
+
+
+@torch.inference_mode()
+def _gold_likelihood(
+    verbalizer: Verbalizer, dataset: Dataset, rows: npt.NDArray[np.int64], *, seed: int
+) -> dict[str, float | None]:
+    """Loss on gold responses, and by how many nats a response is likelier with its own activation
+    than with one of another document: the first sign that the AV reads the vector."""
+    ids = gold_ids(verbalizer, dataset.gold(rows))
+    lengths = np.array([len(one) for one in ids], dtype=np.int64)
+    batches = micro_batches(
+        padded(ids), lengths, len(verbalizer.prompt.ids), None, verbalizer.device
+    )
+
+    def nats(activations: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        found = np.zeros(len(rows))
+        for batch in batches:
+            here = torch.from_numpy(activations[batch.rows]).to(verbalizer.device)
+            log_probs = response_log_probs(verbalizer, here, batch.token_ids, batch.is_token)
+            found[batch.rows] = -torch.where(batch.is_token, log_probs, 0.0).sum(dim=1).cpu()
+        return found
+
+    own = nats(dataset.activations[rows])
+    figures: dict[str, float | None] = {"held_out_loss": float(own.sum() / lengths.sum())}
+    doc_ids = [dataset.doc_ids[row] for row in rows]
+    partners = derangement(doc_ids, seed)
+    if (partners < 0).any():
+        return figures
+    gain = nats(dataset.activations[rows[partners]]) - own
+    return figures | Resampler(doc_ids, seed=seed).mean(gain).entries("nats_of_own_activation")
 
 
 def train_ar(

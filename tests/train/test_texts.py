@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import yaml
 
+from nla_audit.cli import run
 from nla_audit.errors import UserError
 from nla_audit.train.dataset import read_dataset
 from nla_audit.train.layout import Layout
@@ -93,6 +95,21 @@ def test_a_folder_of_plain_texts_becomes_activations_with_gold(tmp_path):
         rows = [row for row, doc in enumerate(found.doc_ids) if doc == f"{name}/one.txt"]
         assert len(set(found.is_held_out[rows])) == 1
         assert found.explanations[rows[0]].startswith(f"Kind of text: {name}.")
+
+
+def test_a_marker_of_many_tokens_is_refused_before_anything_is_read(tmp_path, capsys):
+    # Fails with: activations, and a labeler's gold, before anyone looks at the prompts.
+    miniature.model().save_pretrained(tmp_path / "model")
+    miniature.tokenizer().save_pretrained(tmp_path / "model")
+    raw = {
+        "name": "x",
+        "target": {"model": "model", "layer_index": 1},
+        "data": {"texts": "none.jsonl"},
+        "pair": {"marker": "a marker", "av_template": "describe {injection_char}"},
+    }
+    (tmp_path / "x.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+    assert run(["train", str(tmp_path / "x.yaml"), "--out", str(tmp_path / "out")]) == 2
+    assert "must be one token" in capsys.readouterr().err
 
 
 def test_tables_are_read_as_ever(tmp_path):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -310,12 +311,7 @@ def test_spans_count_as_javascript_does() -> None:
 
 def test_a_runaway_explanation_is_cut_with_a_note() -> None:
     table = samples.completions(1, models=("p0.0", "p0.01"))
-    table = type(table)(
-        **{
-            **table.__dict__,
-            "rows": table.rows.with_columns(explanation=pl.lit("word. " * 20_000)),
-        }
-    )
+    table = replace(table, rows=table.rows.with_columns(explanation=pl.lit("word. " * 20_000)))
     text, *_, note, spans = _viewer(table, samples.fate_spans(table))["activations"][0]["models"][
         1
     ][0]

@@ -68,10 +68,12 @@ def test_every_fault_is_got_over():
 )
 def test_what_fails_for_good_is_counted_and_the_rest_is_there(fault):
     behaviour = Behaviour()
-    settings = replace(SETTINGS, attempts=2)
+    # One after the other, and the last one fails: an address where nobody has answered yet is
+    # taken for a wrong one.
+    settings = replace(SETTINGS, attempts=2, concurrency=1)
     with serving(behaviour) as url:
         proxy = FaultyProxy(
-            url, lambda number, tries: fault if number == 0 else None, time_out=TIME_OUT
+            url, lambda number, tries: fault if number == 3 else None, time_out=TIME_OUT
         )
         with proxying(proxy) as address, Endpoint("tiny", address, settings=settings) as endpoint:
             answers = endpoint.write(_requests(4))

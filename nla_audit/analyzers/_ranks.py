@@ -20,26 +20,14 @@ class RankCorrelation:
     p_value: float
 
 
-def ranks(values: Floats) -> Floats:
-    """Ranks from 1 along the last axis; equal values share their mean rank."""
-    order = np.argsort(values, axis=-1, kind="stable")
-    ordered = np.take_along_axis(values, order, axis=-1)
-    count = values.shape[-1]
-    place = np.arange(count)
-    starts = np.ones(values.shape, dtype=bool)
-    starts[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
-    ends = np.ones(values.shape, dtype=bool)
-    ends[..., :-1] = starts[..., 1:]
-    first = np.maximum.accumulate(np.where(starts, place, 0), axis=-1)
-    last = np.minimum.accumulate(np.where(ends, place, count)[..., ::-1], axis=-1)[..., ::-1]
-    shared = np.empty(values.shape)
-    np.put_along_axis(shared, order, (first + last) / 2 + 1, axis=-1)
-    return shared
-
-
 def spearman(first: Floats, second: Floats) -> Floats:
-    """ρ along the last axis; NaN where one of the two does not vary."""
-    one, other = (_centred(ranks(values)) for values in (first, second))
+    """ρ along the last axis; NaN where one of the two does not vary.
+
+    ``scipy.stats.spearmanr`` would correlate every row with every other.
+    """
+    from scipy.stats import rankdata  # slow to import
+
+    one, other = (_centred(rankdata(values, axis=-1)) for values in (first, second))
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = np.sqrt((one**2).sum(axis=-1) * (other**2).sum(axis=-1))
         return np.asarray((one * other).sum(axis=-1) / scale)

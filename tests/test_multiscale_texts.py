@@ -178,7 +178,9 @@ class TestLengths:
         """Two texts, read where the level lies between two lengths."""
         rows = [("p", idx, length, fve) for idx, top in ((0, 0.8), (1, 0.5), (2, -0.1))
                 for length, fve in ((1, 0.0), (5, top / 2), (9, top))]  # fmt: skip
-        rows += [("q", idx, length, 0.1) for idx, length in ((0, 3), (1, 4), (2, 5))]
+        # Of one that was not read to its end 80 % of the whole are not known.
+        rows += [("p", 3, length, fve) for length, fve in ((1, 0.0), (5, 0.4), (9, None))]
+        rows += [("q", idx, length, 0.1) for idx, length in ((0, 3), (1, 4), (2, 5), (3, 6))]
         frame = pl.DataFrame(rows, schema=["model", "idx", "length", "fve"], orient="row")
         table = prefixes_from_frame(frame.with_columns(unit=pl.lit("tokens")), reference="p")
         assert dict(_needs(table).select("idx", "need").rows()) == {

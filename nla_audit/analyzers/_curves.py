@@ -115,10 +115,11 @@ def _of_means(rows: pl.DataFrame, model: str, unit: str) -> Curve:
 
 
 @dataclass(frozen=True)
-class _Text:
+class Text:
     """One explanation: where it was read, FVE there, and whether the last is all of it."""
 
     idx: str
+    sample: int
     cluster: str
     lengths: NDArray[np.int64]
     fve: Floats
@@ -126,7 +127,7 @@ class _Text:
 
 
 def _of_activations(rows: pl.DataFrame, model: str, unit: str) -> Curve:
-    texts = _texts(rows)
+    texts = texts_of(rows)
     lengths, left_out = _grid(texts)
     by_idx: dict[str, list[Floats]] = {}
     clusters: dict[str, str] = {}
@@ -146,13 +147,14 @@ def _of_activations(rows: pl.DataFrame, model: str, unit: str) -> Curve:
     )  # fmt: skip
 
 
-def _texts(rows: pl.DataFrame) -> list[_Text]:
+def texts_of(rows: pl.DataFrame) -> list[Text]:
+    """The explanations of rows of one model and unit; those of which no FVE is known are not."""
     by_document = rows["doc_id"].null_count() == 0
     grouped = rows.group_by("idx", "sample", maintain_order=True).agg(
         pl.col("doc_id").first(), "length", "fve", pl.col("text_tokens").max()
     )
     texts = []
-    for idx, _, document, lengths, fve, text_tokens in grouped.iter_rows():
+    for idx, sample, document, lengths, fve, text_tokens in grouped.iter_rows():
         places = np.array(lengths, dtype=np.int64)
         values = np.array([np.nan if value is None else value for value in fve])
         known = ~np.isnan(values)
@@ -160,8 +162,9 @@ def _texts(rows: pl.DataFrame) -> list[_Text]:
             continue
         ends = rows["unit"][0] != "tokens" or text_tokens is None or places[-1] >= text_tokens
         texts.append(
-            _Text(
+            Text(
                 idx,
+                sample,
                 document if by_document else idx,
                 places[known],
                 values[known],
@@ -171,7 +174,7 @@ def _texts(rows: pl.DataFrame) -> list[_Text]:
     return texts
 
 
-def _grid(texts: Sequence[_Text]) -> tuple[NDArray[np.int64], int]:
+def _grid(texts: Sequence[Text]) -> tuple[NDArray[np.int64], int]:
     """The lengths at which nearly every text was read or had ended, and how many others."""
     every = np.unique(np.concatenate([text.lengths for text in texts]))
     known = np.zeros(len(every))
@@ -185,7 +188,7 @@ def _grid(texts: Sequence[_Text]) -> tuple[NDArray[np.int64], int]:
     return grid, len(every) - len(grid)
 
 
-def _read_at(text: _Text, lengths: NDArray[np.int64]) -> tuple[Floats, int]:
+def _read_at(text: Text, lengths: NDArray[np.int64]) -> tuple[Floats, int]:
     """FVE of a text at ``lengths``, and how many of them lie between two that were read."""
     values = np.interp(lengths, text.lengths, text.fve)
     values[lengths < text.lengths[0]] = np.nan

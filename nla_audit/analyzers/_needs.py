@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._curve_numbers import SHARE_OF_FULL
+from nla_audit.analyzers._curves import Text, texts_of
 from nla_audit.analyzers._multiscale_verdict import CANNOT_TELL
 from nla_audit.analyzers._ranks import rank_correlation
 from nla_audit.pairing import clusters, column
@@ -89,30 +90,22 @@ def _needs(table: PrefixTable) -> pl.DataFrame:
         (pl.col("model") == table.reference)
         & (pl.col("unit") == "tokens")
         & pl.col("idx").is_not_null()
-        & pl.col("fve").is_not_null()
     )
-    found = []
-    for idx, sample, document, lengths, values, text_tokens in (
-        rows.group_by("idx", "sample", maintain_order=True)
-        .agg(pl.col("doc_id").first(), "length", "fve", pl.col("text_tokens").max())
-        .iter_rows()
-    ):
-        full = values[-1]
-        if full <= 0 or (text_tokens is not None and lengths[-1] < text_tokens):
-            continue
-        found.append((idx, sample, document, _crossing(lengths, values, SHARE_OF_FULL * full)))
+    found = [
+        (text.idx, text.sample, text.cluster, _crossing(text, SHARE_OF_FULL * text.fve[-1]))
+        for text in texts_of(rows)
+        if text.is_whole and text.fve[-1] > 0
+    ]
     schema = {"idx": pl.String, "sample": pl.Int64, "doc_id": pl.String, "need": pl.Float64}
     return pl.DataFrame(found, schema=schema, orient="row")
 
 
-def _crossing(lengths: list[int], values: list[float], level: float) -> float:
+def _crossing(text: Text, level: float) -> float:
     """Where the curve is first at ``level``, between the lengths that were read; from there on it
     reads as known."""
-    place = next(number for number, value in enumerate(values) if value >= level)
-    if place == 0:
-        return float(lengths[0])
-    step = (level - values[place - 1]) / (values[place] - values[place - 1])
-    return lengths[place - 1] + step * (lengths[place] - lengths[place - 1])
+    place = int(np.argmax(text.fve >= level))
+    start = max(place - 1, 0)
+    return float(np.interp(level, text.fve[start : place + 1], text.lengths[start : place + 1]))
 
 
 def _lengths(table: PrefixTable, model: str) -> pl.DataFrame:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 import polars as pl
 
 from nla_audit.completions import Completions
 from nla_audit.stats import Resampler
 
+Rows = TypeVar("Rows", pl.DataFrame, pl.Series)
 #: Models whose mean lengths differ by less than this share are called equally long.
 EQUALLY_LONG = 0.05
 
@@ -41,6 +44,11 @@ def paired(completions: Completions, model: str, columns: list[str]) -> pl.DataF
         "idx", *(pl.col(column).alias(f"{column}_reference") for column in columns)
     )
     return own.join(other, on="idx", how="inner").sort("idx")
+
+
+def thinned(rows: Rows, most: int) -> Rows:
+    """Every n-th of ``rows``, so that there are at most ``most``."""
+    return rows.gather_every(max(1, -(-len(rows) // most)))
 
 
 def column(frame: pl.DataFrame, name: str) -> np.ndarray:

@@ -7,7 +7,6 @@ between lengths: the first tokens of any text are the least expected.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,11 +15,11 @@ import polars as pl
 from nla_audit.analyzers._prefix_texts import chosen_texts
 from nla_audit.completions import Completions
 from nla_audit.pairing import clusters, resampler
-from nla_audit.probes.transforming.cards import generator_for, transforms
+from nla_audit.probes.transforming.cards import transforms
+from nla_audit.probes.transforming.run import apply_transform
 from nla_audit.stats import Interval, Resampler
 
 _TOKENS = (4, 8, 16, 32)
-_SHUFFLE = "words_shuffled"
 PERPLEXITY = {
     "model": pl.String, "tokens": pl.Int64, "texts": pl.Int64, "perplexity": pl.Float64,
     "perplexity_low": pl.Float64, "perplexity_high": pl.Float64, "shuffled": pl.Float64,
@@ -42,56 +41,60 @@ def perplexities(completions: Completions, base_model: str, seed: int) -> pl.Dat
     from nla_audit.checkpoint.load import load_language_model  # torch
     from nla_audit.nla.likelihood import token_losses
 
-    chosen = {model: chosen_texts(completions, model) for model in completions.models}
-    texts = [text for rows in chosen.values() for text in rows["explanation"]]
-    shuffle = transforms()[_SHUFFLE].one
-    assert shuffle is not None
-    mixed = [shuffle(text, generator_for(seed, _SHUFFLE, text)) for text in texts]
-    losses = iter(token_losses(*load_language_model(base_model), [*texts, *mixed]))
-    own = {model: [next(losses) for _ in range(rows.height)] for model, rows in chosen.items()}
-    salad = {model: [next(losses) for _ in range(rows.height)] for model, rows in chosen.items()}
-
-    def sums_of(model: str, found: Sequence[np.ndarray], tokens: int | None) -> pl.DataFrame:
-        sums, counts = _first(found, tokens)
-        return (
-            chosen[model]
-            .select("idx", "doc_id")
-            .with_columns(pl.Series("sum", sums), pl.Series("count", counts))
-        )
-
+    texts = pl.concat(
+        chosen_texts(completions, model).select("model", "idx", "doc_id", "explanation")
+        for model in completions.models
+    )
+    own = texts["explanation"].to_list()
+    mixed = apply_transform(transforms()["words_shuffled"], own, texts["idx"].to_list(), seed=seed)
+    losses = token_losses(*load_language_model(base_model), [*own, *map(str, mixed)])
+    read, salad = (_sums(texts, part) for part in (losses[: len(own)], losses[len(own) :]))
     rows = []
     for model in completions.models:
         for tokens in (*_TOKENS, None):
-            sums, counts = _first(own[model], tokens)
-            if not counts.any():
+            sums, of_salad = (_of(frame, model, tokens) for frame in (read, salad))
+            mean, shuffled = (
+                _exp(resampler(one, seed).ratio(one["sum"], one["count"]))
+                for one in (sums, of_salad)
+            )
+            if mean.n == 0:
                 continue
-            mean = resampler(chosen[model], seed).ratio(sums, counts)
-            mixed_sums, mixed_counts = _first(salad[model], tokens)
             row: dict[str, object] = {
                 "model": model,
                 "tokens": tokens,
-                "texts": int((counts > 0).sum()),
-                **_exp(mean).entries("perplexity"),
-                "shuffled": math.exp(mixed_sums.sum() / max(mixed_counts.sum(), 1)),
+                "texts": mean.n,
+                **mean.entries("perplexity"),
+                "shuffled": shuffled.entries("shuffled")["shuffled"],
             }
             if model != completions.reference:
-                row |= _times_reference(
-                    sums_of(model, own[model], tokens),
-                    sums_of(completions.reference, own[completions.reference], tokens),
-                    seed,
-                )
+                row |= _times_reference(sums, _of(read, completions.reference, tokens), seed)
             rows.append(row)
     return pl.DataFrame(rows, schema=PERPLEXITY)
 
 
-def _first(losses: Sequence[np.ndarray], tokens: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """``[n]`` sums of loss over the first tokens, and how many; 0 of a text that has fewer."""
-    sums, counts = np.zeros(len(losses)), np.zeros(len(losses))
-    for row, one in enumerate(losses):
-        if tokens is None or len(one) >= tokens:
-            known = one[:tokens][~np.isnan(one[:tokens])]
-            sums[row], counts[row] = known.sum(), len(known)
-    return sums, counts
+def _sums(texts: pl.DataFrame, losses: Sequence[np.ndarray]) -> pl.DataFrame:
+    """A row a text and number of first ``tokens``: the ``sum`` of their losses and their ``count``,
+    both 0 where the text has fewer."""
+    frames = []
+    for tokens in (*_TOKENS, None):
+        known = [
+            one[:tokens][~np.isnan(one[:tokens])]
+            if tokens is None or len(one) >= tokens
+            else one[:0]
+            for one in losses
+        ]
+        frames.append(
+            texts.with_columns(
+                pl.lit(tokens, pl.Int64).alias("tokens"),
+                pl.Series("sum", [one.sum() for one in known], pl.Float64),
+                pl.Series("count", [len(one) for one in known], pl.Float64),
+            )
+        )
+    return pl.concat(frames)
+
+
+def _of(sums: pl.DataFrame, model: str, tokens: int | None) -> pl.DataFrame:
+    return sums.filter((pl.col("model") == model) & pl.col("tokens").eq_missing(tokens))
 
 
 def _times_reference(own: pl.DataFrame, other: pl.DataFrame, seed: int) -> dict[str, float | None]:

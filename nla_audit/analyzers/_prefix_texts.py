@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.completions import Completions
-from nla_audit.pairing import column, resampler
+from nla_audit.pairing import column, resampler, thinned
 from nla_audit.prefix_table import PrefixTable
 from nla_audit.text.claims import split_claims
 from nla_audit.text.kinds import KIND_NAMES
@@ -43,8 +43,7 @@ _BEGINNINGS = {
 def chosen_texts(completions: Completions, model: str) -> pl.DataFrame:
     """At most :data:`_MOST_TEXTS` explanations of a model that say something, by activation."""
     rows = completions.of(model).filter(pl.col("explanation").fill_null("") != "")
-    step = max(1, -(-rows.height // _MOST_TEXTS))
-    return rows.gather_every(step)
+    return thinned(rows, _MOST_TEXTS)
 
 
 def kinds_first(completions: Completions, seed: int) -> pl.DataFrame:

@@ -10,6 +10,7 @@ import polars as pl
 
 from nla_audit.completions import Completions
 from nla_audit.errors import UserError
+from nla_audit.pairing import thinned
 from nla_audit.prefix_table import (
     PrefixTable,
     is_prefix_table,
@@ -17,12 +18,11 @@ from nla_audit.prefix_table import (
     read_prefixes,
 )
 from nla_audit.probes.causal.ruler import CAUSAL_ACTIVATIONS, Ruler
-from nla_audit.probes.transforming.cards import generator_for, transforms
+from nla_audit.probes.transforming.cards import transforms
+from nla_audit.probes.transforming.run import apply_transform
 from nla_audit.readers import column_names
 from nla_audit.schema import column_key
 from nla_audit.wording import count
-
-_SHUFFLE = "shuffle_claims"
 
 
 def prefixes_named(
@@ -80,13 +80,9 @@ def _says_anything(table: Completions, model: str) -> bool:
 
 def in_random_order(completions: Completions, ruler: Ruler, seed: int) -> PrefixTable:
     """FVE by claim of the same explanations with their claims in random order."""
-    shuffle = transforms()[_SHUFFLE].one
-    assert shuffle is not None
     rows = _chosen_rows(completions, ruler)
-    texts = [
-        None if text is None else shuffle(text, generator_for(seed, _SHUFFLE, text))
-        for text in rows["explanation"]
-    ]
+    own, idx = rows["explanation"].to_list(), rows["idx"].to_list()
+    texts = apply_transform(transforms()["shuffle_claims"], own, idx, seed=seed)
     rows = rows.with_columns(explanation=pl.Series(texts, dtype=pl.String))
     return _read(rows, ruler, ["claims"], completions.reference)
 
@@ -106,9 +102,8 @@ def _by_ruler(completions: Completions, ruler: Ruler) -> PrefixTable:
 
 
 def _chosen_rows(completions: Completions, ruler: Ruler) -> pl.DataFrame:
-    every = np.array(sorted(ruler.vectors))
-    step = max(1, -(-len(every) // CAUSAL_ACTIVATIONS))
-    return completions.rows.filter(pl.col("idx").is_in(every[::step].tolist()))
+    chosen = thinned(pl.Series(sorted(ruler.vectors)), CAUSAL_ACTIVATIONS)
+    return completions.rows.filter(pl.col("idx").is_in(chosen.to_list()))
 
 
 def _read(rows: pl.DataFrame, ruler: Ruler, units: Sequence[str], reference: str) -> PrefixTable:

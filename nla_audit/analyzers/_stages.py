@@ -19,7 +19,7 @@ import polars as pl
 from nla_audit.analyzers._multiscale_verdict import CANNOT_TELL
 from nla_audit.completions import Completions, from_frame
 from nla_audit.errors import UserError
-from nla_audit.pairing import column, resampler
+from nla_audit.pairing import column, resampler, thinned
 from nla_audit.stats import Interval, chance_corrected, percentile_limits
 from nla_audit.table_door import check_model
 from nla_audit.text.pairs import FLOOR
@@ -94,10 +94,9 @@ def stages_of(
 
 
 def _some_activations(completions: Completions) -> Completions:
-    every = completions.rows["idx"].unique().sort()
-    step = max(1, -(-len(every) // _MOST_ACTIVATIONS))
-    chosen = every.gather_every(step).to_list()
-    return replace(completions, rows=completions.rows.filter(pl.col("idx").is_in(chosen)))
+    chosen = thinned(completions.rows["idx"].unique().sort(), _MOST_ACTIVATIONS)
+    rows = completions.rows.filter(pl.col("idx").is_in(chosen.to_list()))
+    return replace(completions, rows=rows)
 
 
 class _Key(NamedTuple):

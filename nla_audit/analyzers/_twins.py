@@ -79,8 +79,13 @@ def twins_of(completions: Completions, seed: int, *, few: bool = False) -> Twins
     flipped = generator.random(len(pairs)) < 0.5
     first = [b if flip else a for (_, a, b), flip in zip(pairs, flipped, strict=True)]
     second = [a if flip else b for (_, a, b), flip in zip(pairs, flipped, strict=True)]
+    return by_claim(name, [idx for idx, _, _ in pairs], first, second)
+
+
+def by_claim(name: str, idx: list[int], first: list[str], second: list[str]) -> Twins:
+    """Twins of which the second text is changed claim by claim."""
     parts = [[(claim.start, claim.end) for claim in split_claims(text)] for text in second]
-    return Twins(name, [idx for idx, _, _ in pairs], first, second, parts)
+    return Twins(name, idx, first, second, parts)
 
 
 def _beside_another(
@@ -145,7 +150,8 @@ def changed(
         The texts, and for each the share of its tokens whose content is left of it.
     """
     if change == TOGETHER:
-        return [_run_together(text) for text in twins.second], np.ones(len(twins.second))
+        terse = [lines_of(text, _TO_A_LINE, function_words=False) for text in twins.second]
+        return terse, np.ones(len(terse))
     generator = np.random.default_rng(seed)
     texts, left = [], []
     for place, (text, spans) in enumerate(zip(twins.second, twins.parts, strict=True)):
@@ -158,21 +164,23 @@ def changed(
     return texts, np.array(left)
 
 
-def _run_together(text: str) -> str:
-    """The same in as few words as a terse text has: sentences without function words or ends."""
-    sentences: dict[int, list[str]] = {}
+def lines_of(text: str, sentences: int, *, function_words: bool) -> str:
+    """So many sentences to a line, without the marks between them.
+
+    Without function words it is the same in as few words as a terse text has.
+    """
+    said: dict[int, list[str]] = {}
     for claim in split_claims(text):
-        terse = [
+        kept = [
             word
             for word in claim.text.split()
-            if not (found := words(word)) or not FUNCTION_WORDS.issuperset(found)
+            if function_words or not (own := words(word)) or not FUNCTION_WORDS.issuperset(own)
         ]
-        sentences.setdefault(claim.sentence, []).append(" ".join(terse).rstrip(".;:,!?"))
-    said = [" ".join(parts) for parts in sentences.values()]
-    lines = [
-        " ".join(said[start : start + _TO_A_LINE]) for start in range(0, len(said), _TO_A_LINE)
-    ]
-    return "\n".join(lines)
+        said.setdefault(claim.sentence, []).append(" ".join(kept).rstrip(".;:,!?"))
+    every = [" ".join(parts) for parts in said.values()]
+    return "\n".join(
+        " ".join(every[start : start + sentences]) for start in range(0, len(every), sentences)
+    )
 
 
 def _elsewhere(twins: Twins, place: int, generator: np.random.Generator) -> str:

@@ -6,29 +6,23 @@ from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-from rapidfuzz.distance import LCSseq
 
+from nla_audit.analyzers._extractive import extractiveness
 from nla_audit.analyzers._reading_error import ReadingError
+from nla_audit.analyzers._rewording_verdict import caveats, verdict
 from nla_audit.analyzers._trials import calibrated
-from nla_audit.analyzers.drop_analysis import assumed_chance
 from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Metric, Option, analyzer
 from nla_audit.pairing import column, resampler
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS, open_ruler
 from nla_audit.probes.causal.tables import fve_parts
-from nla_audit.stats import derangement
 from nla_audit.text.reading import FLOOR, Progress, Reading, read
-from nla_audit.text.words import content_stems
 
 QUESTION = (
     "How much of the tokens that a length penalty saves is omission, and how much is terser "
     "wording of what is still said?"
 )
 PARTS = ("omission", "rewording", "addition", "overhead")
-#: Activations on which extractiveness is measured; its intervals are narrow long before that.
-_EXTRACTIVE_ACTIVATIONS = 1000
-
-
 _SAVED_BY = {
     "omission": "by saying less",
     "rewording": "by terser wording",
@@ -106,7 +100,7 @@ def rewording(
     reading = read(completions, similarity=similarity, seed=seed, progress=progress)
     error = calibrated(completions, similarity=similarity, seed=seed)[2]
     savings = split_savings(reading)
-    extractive = _extractiveness(completions, seed)
+    extractive = extractiveness(completions, seed)
     headline: Headline = {}
     for model in [*completions.models, FLOOR]:
         rows = savings.filter(pl.col("model") == model)
@@ -132,8 +126,8 @@ def rewording(
         question=QUESTION,
         reference=completions.reference,
         headline=headline,
-        verdict=_verdict(completions, headline),
-        caveats=_caveats(completions, reading, error, headline),
+        verdict=verdict(completions, headline),
+        caveats=caveats(completions, reading, error, headline),
         tables={
             "parts": shares,
             "waterfall": waterfall,
@@ -297,174 +291,3 @@ def _share(summary: dict[str, float | None], part: str) -> dict[str, float | Non
         "share_low": summary.get(f"{part}_share_low"),
         "share_high": summary.get(f"{part}_share_high"),
     }
-
-
-def _extractiveness(completions: Completions, seed: int) -> dict[str, dict[str, float | None]]:
-    """Is a short explanation a cut-down copy of the reference's?
-
-    ``novel_word_share``: content words that the reference's explanation of the activation lacks.
-    ``subsequence_share``: longest common subsequence with it, over the explanation's length.
-    ``order_kept``: that subsequence over the number of shared words. ``chance_novel_word_share``
-    is the first against another activation's reference explanation.
-    """
-    rows = completions.rows.filter(pl.col("explanation").is_not_null())
-    activations = rows["idx"].unique().sort().to_numpy()
-    if len(activations) > _EXTRACTIVE_ACTIVATIONS:
-        generator = np.random.default_rng([seed, 3])
-        activations = generator.choice(activations, _EXTRACTIVE_ACTIVATIONS, replace=False)
-        rows = rows.filter(pl.col("idx").is_in(activations.tolist()))
-    first = rows.filter(pl.col("model") == completions.reference).sort("idx", "sample")
-    reference = {
-        idx: content_stems(text)
-        for idx, text in first.unique("idx", keep="first", maintain_order=True)
-        .select("idx", "explanation")
-        .iter_rows()
-    }
-    keys = sorted(reference)
-    partner_of = {}
-    if len(keys) > 1:
-        partners = derangement(keys, seed)
-        partner_of = {key: keys[place] for key, place in zip(keys, partners, strict=True)}
-    measured: dict[str, dict[str, float | None]] = {}
-    for model in completions.models:
-        if model == completions.reference:
-            continue
-        own = rows.filter((pl.col("model") == model) & pl.col("idx").is_in(keys))
-        measures = pl.DataFrame(
-            [
-                {
-                    "idx": idx,
-                    **_copying(
-                        content_stems(text),
-                        reference[idx],
-                        reference[partner_of[idx]] if idx in partner_of else None,
-                    ),
-                }
-                for idx, text in own.select("idx", "explanation").iter_rows()
-            ],
-            infer_schema_length=None,
-        )
-        if measures.height == 0:
-            continue
-        draw = resampler(measures, seed)
-        measured[model] = {}
-        for top, bottom, name in (
-            ("novel", "words", "novel_word_share"),
-            ("novel_by_chance", "words", "chance_novel_word_share"),
-            ("subsequence", "words", "subsequence_share"),
-            ("subsequence", "shared", "order_kept"),
-        ):
-            share = draw.ratio(column(measures, top), column(measures, bottom))
-            measured[model] |= share.entries(name)
-    return measured
-
-
-def _copying(
-    words: list[str], reference: list[str], other: list[str] | None
-) -> dict[str, float | None]:
-    known = set(reference)
-    novel = sum(word not in known for word in words)
-    return {
-        "words": float(len(words)),
-        "novel": float(novel),
-        "shared": float(len(words) - novel),
-        "subsequence": float(LCSseq.similarity(words, reference)),
-        "novel_by_chance": (
-            None if other is None else float(sum(word not in set(other) for word in words))
-        ),
-    }
-
-
-def _verdict(completions: Completions, headline: Headline) -> str:
-    sentences = [
-        _sentence(model, headline[model], completions.reference)
-        for model in completions.models
-        if model != completions.reference and "saving_tokens" in headline.get(model, {})
-    ]
-    return " ".join(sentences) or "There is no second model, so there is no saving to split."
-
-
-def _sentence(model: str, summary: dict[str, float | None], reference: str) -> str:
-    """What one model's saving is made of; the larger part is named where the intervals allow it."""
-    low, high = summary.get("saving_tokens_low"), summary.get("saving_tokens_high")
-    if low is None or high is None:
-        return f"{model}: too few activations to tell."
-    if low <= 0 <= high:
-        return (
-            f"{model} is as long as {reference} (it saves {_tokens(summary, 'saving')} tokens), so "
-            "there is no saving to split."
-        )
-    if high < 0:
-        return f"{model} saves nothing over {reference}: {_tokens(summary, 'saving')} tokens."
-    parts = (
-        f"{model} saves {_tokens(summary, 'saving')} tokens: {_tokens(summary, 'omission')} by "
-        f"omission, {_tokens(summary, 'rewording')} by terser wording"
-    )
-    if (summary.get("addition_tokens_high") or 0.0) < 0:
-        parts += f", less {-(summary['addition_tokens'] or 0.0):.1f} spent on additions"
-    lead, lead_low, lead_high = (
-        summary.get(f"omission_lead_tokens{end}") for end in ("", "_low", "_high")
-    )
-    if lead is None or lead_low is None or lead_high is None:
-        larger = "which is more is not known"
-    elif lead_low > 0 or lead_high < 0:
-        larger = f"more by {'omission' if lead_low > 0 else 'terser wording'}"
-    else:
-        nearest = lead_low if lead > 0 else lead_high
-        larger = f"which is more cannot be told{_needed(summary, lead, nearest)}"
-    return f"{parts}: {larger}."
-
-
-def _needed(summary: dict[str, float | None], lead: float, nearest: float) -> str:
-    """How many explanations would tell, if more of them can.
-
-    Args:
-        summary: of the model.
-        lead: of omission over rewording.
-        nearest: the end of its interval that lies towards zero, or beyond.
-    """
-    bias, spread = (
-        summary["reading_bias_tokens"] or 0.0,
-        1.96 * (summary["reading_error_tokens"] or 0.0),
-    )
-    room = abs(lead) - bias
-    if room <= spread:
-        return " at any size: the difference is within the reading's own error"
-    by_sampling = max((abs(lead - nearest) - bias) ** 2 - spread**2, 0.0)
-    count = (summary["n"] or 0.0) * by_sampling / (room**2 - spread**2)
-    return f"; about {count:,.0f} explanations would tell"
-
-
-def _tokens(summary: dict[str, float | None], part: str) -> str:
-    value, low = summary[f"{part}_tokens"], summary.get(f"{part}_tokens_low")
-    if low is None:
-        return f"{value:.1f}"
-    return f"{value:.1f} [{low:.1f}, {summary[f'{part}_tokens_high']:.1f}]"
-
-
-def _caveats(
-    completions: Completions, reading: Reading, error: ReadingError, headline: Headline
-) -> list[str]:
-    caveats = list(completions.notes)
-    if reading.activations_read < reading.activations:
-        caveats.append(
-            f"Claims were read in {reading.activations_read:,} of {reading.activations:,} "
-            "activations, drawn at random."
-        )
-    if not reading.has_floor:
-        caveats.append(
-            "The table has one sample per activation, so the resampling floor is unknown: some of "
-            "what counts as omission and addition is what two samples of one model differ in."
-        )
-    caveats += [*assumed_chance(reading), error.sentence()]
-    for model, summary in headline.items():
-        low, high = summary.get("saving_tokens_low"), summary.get("saving_tokens_high")
-        if low is not None and high is not None and low <= 0 <= high:
-            caveats.append(
-                f"{model}: its length does not differ from the reference's beyond resampling, so "
-                "its shares divide by almost nothing; read its tokens instead."
-            )
-    failed = completions.rows.filter(pl.col("explanation").is_null()).height
-    if failed:
-        caveats.append(f"{failed} failed explanations have no text and are left out here.")
-    return caveats

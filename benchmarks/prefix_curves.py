@@ -10,6 +10,7 @@ import numpy as np
 from nla_audit.analyzers._curve_numbers import HEADLINE, numbers_of
 from nla_audit.analyzers._curves import curves_of
 from nla_audit.prefix_table import prefixes_from_frame
+from nla_audit.record import commit
 from nla_audit.world.sweep.curves import PlantedCurve, plant_curves
 
 SEEDS, ACTIVATIONS = 200, 60
@@ -40,7 +41,9 @@ def main() -> None:
                     covered.setdefault((model, name), []).append(ends[0] <= true <= ends[1])
     print(f"{SEEDS} seeds, {ACTIVATIONS} activations; 95 % intervals. A number of tokens is whole,")
     print("so that an interval of one or two tokens covers more often than it says, and one around")
-    print("a best length that every seed finds (late) always does.\n")
+    print(
+        f"a best length that every seed finds (late) always does. Measured at commit {commit()}.\n"
+    )
     print("| curve | number | truth | mean error | coverage | intervals |")
     print("| --- | --- | --: | --: | --: | --: |")
     for (model, name), wrong in errors.items():

@@ -14,6 +14,7 @@ from nla_audit.analyzers._needs import lengths_and_needs
 from nla_audit.analyzers._order import order_of_worth
 from nla_audit.completions import from_frame
 from nla_audit.prefix_table import prefixes_from_frame
+from nla_audit.record import commit
 from nla_audit.world.sweep.prefix_texts import (
     OTHER,
     PLAIN,
@@ -28,7 +29,8 @@ SEEDS, ACTIVATIONS, TEXTS = 50, 128, 250
 
 def main() -> None:
     """Print both tables."""
-    print(f"{SEEDS} seeds; {ACTIVATIONS} activations for lengths, {TEXTS} for orders.\n")
+    print(f"{SEEDS} seeds; {ACTIVATIONS} activations for lengths, {TEXTS} for orders.")
+    print(f"Measured at commit {commit()}.\n")
     print("Lengths that follow what activations need, have nothing to do with it, or fall with it;")
     print("noise is that of the need which one sample shows (its logarithm).\n")
     print("| lengths | noise | mean ρ | mean reliability | what is said |")

@@ -11,9 +11,10 @@ import numpy as np
 
 from nla_audit.analyzers._stages import first_parts, stages_of
 from nla_audit.completions import from_frame
+from nla_audit.record import commit
 from nla_audit.world.sweep.stages import BEFORE, STAGE, PlantedStage, plant_stages
 
-SEEDS, ACTIVATIONS = 3, 200
+SEEDS, ACTIVATIONS = 6, 200
 CASES = (
     PlantedStage("says nearly all first", omit=0.1),
     PlantedStage("half of that in few words", omit=0.1, reword=0.5),
@@ -26,7 +27,8 @@ CASES = (
 
 def main() -> None:
     """Print the table."""
-    print(f"{SEEDS} seeds, {ACTIVATIONS} activations; mean and worst error of a share.\n")
+    print(f"{SEEDS} seeds, {ACTIVATIONS} activations; mean and worst error of a share.")
+    print(f"Measured at commit {commit()}.\n")
     print("| case | said first: truth | error | floor: truth | error | covered | answers |", end="")
     print(" repeated: truth | error |")
     print("| --- | --: | --: | --: | --: | --: | --- | --: | --: |")

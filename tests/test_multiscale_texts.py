@@ -58,9 +58,14 @@ class TestStages:
             assert chain["said_last"] > chain["said_first"] + 0.4
 
     @pytest.mark.slow
-    def test_a_stage_of_another_activation_is_no_more_than_chance(self) -> None:
+    @pytest.mark.parametrize(
+        ("case", "seed"),
+        [(PlantedStage("other", other=True), 1), (PlantedStage("a tenth", omit=0.9), 3)],
+        ids=lambda value: getattr(value, "name", value),
+    )
+    def test_little_is_not_read_as_more(self, case: PlantedStage, seed: int) -> None:
         """Where matches are not told from chance, nothing is said of them."""
-        planted = plant_stages(PlantedStage("other", other=True), activations=200, seed=1)
+        planted = plant_stages(case, activations=200, seed=seed)
         table = from_frame(planted.completions, reference=BEFORE)
         chain = stages_of(table, [(BEFORE, STAGE)], 0).row(0, named=True)
         assert chain["says_first"] in (NONE, CANNOT_TELL)

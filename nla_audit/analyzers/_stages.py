@@ -39,12 +39,13 @@ _FEWEST_TEXTS = 20
 #: could be found again.
 _LEAST_FLOOR = 4 * READING_ERROR
 #: Matches that lie no further than this from the middle of the null, in its standard deviations,
-#: are not told from it: how many there are is then read far too high (benchmarks/stages.md).
-_LEAST_APART = 0.5
+#: are not told from it: how many there are is then read far too high. Of planted stages
+#: (benchmarks/stages.md) the wrong ones lay up to 0.8 from it, and all others beyond 1.8.
+_LEAST_APART = 1.0
 #: Where more than this matches by chance, nothing can be told from it.
 _MOST_CHANCE = 0.5
-#: Share of what is said in far fewer words that is not found again (benchmarks/stages.md): by so
-#: much may more be said than is read.
+#: Share of what is said in far fewer words that is taken to be overlooked: by so much may more be
+#: said than is read. Limits that reach up by it cover planted ones (benchmarks/stages.md).
 _OVERLOOKED = 0.16
 _FIRST, _LAST, _BEFORE, _STAGE = "first tokens", "last tokens", "before", "stage"
 

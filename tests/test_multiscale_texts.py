@@ -67,7 +67,7 @@ class TestStages:
         """Where matches are not told from chance, nothing is said of them."""
         planted = plant_stages(case, activations=200, seed=seed)
         table = from_frame(planted.completions, reference=BEFORE)
-        chain = stages_of(table, [(BEFORE, STAGE)], 0).row(0, named=True)
+        chain = stages_of(table, [(BEFORE, STAGE)], seed).row(0, named=True)
         assert chain["says_first"] in (NONE, CANNOT_TELL)
         assert chain["said_first"] is None or chain["said_first"] < 0.15
 

@@ -1,7 +1,8 @@
 """What an analyzer returns, and the registry from which commands, help and captions derive.
 
 This module imports neither torch nor any plotting library: a finding is data, and only the
-reports decide how it looks.
+reports decide how it looks. It imports polars where a table is at hand, so that the help of a
+probe, which is made from its card, does without.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
-from typing import Any, Literal
-
-import polars as pl
-import polars.selectors as cs
+from typing import TYPE_CHECKING, Any, Literal
 
 from nla_audit.unicode_form import well_formed
+
+if TYPE_CHECKING:
+    import polars as pl
 
 #: model → metric → value. A metric with an interval also has ``metric_low`` and ``metric_high``.
 #: ``None`` is "not known" (see the caveats for the reason); it is never zero.
@@ -229,6 +230,9 @@ def _plain(value: Any) -> Any:
 
 
 def _finite(frame: pl.DataFrame) -> pl.DataFrame:
+    import polars as pl  # keeps --help fast
+    import polars.selectors as cs
+
     floats = cs.float()
     return frame.with_columns(pl.when(floats.is_finite()).then(floats).otherwise(None))
 

@@ -7,6 +7,7 @@ probe, which is made from its card, does without.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -278,8 +279,9 @@ class Card:
     control: str
     high_means: str
     example: str
-    #: Not called where the command is the probe's own (:func:`probe_with_command`).
-    run: Callable[..., Finding]
+    #: From the table and options to the finding; ``None`` where the command is the probe's own,
+    #: which gathers what its finding judges (:func:`probe_with_command`).
+    run: Callable[..., Finding] | None = None
     #: Every number of its headline.
     metrics: tuple[Metric, ...] = ()
     #: Units of columns of its tables that are no metrics.
@@ -292,6 +294,13 @@ class Card:
     door: Callable[..., Any] | None = None
     #: What the rows of its headline are.
     rows: str = "model"
+
+    def answer(self, table: Any, *, seed: int, **options: Any) -> Finding:
+        """What :attr:`run` finds in ``table``; the seed is for those that draw anything."""
+        assert self.run is not None, f"{self.name} has a command of its own"
+        if "seed" in inspect.signature(self.run).parameters:
+            options["seed"] = seed
+        return self.run(table, **options)
 
     def sign(self, finding: Finding) -> Finding:
         """``finding`` with what this card says of its numbers and of how they were measured.
@@ -378,11 +387,6 @@ probe = partial(analyzer, among=_PROBES)
 def probe_with_command(card: Card) -> None:
     """Register a probe whose own command gathers what its finding judges."""
     _PROBES[card.name] = card
-
-
-def by_its_command(*_: Any, **__: Any) -> Finding:
-    """What :attr:`Card.run` of such a probe is."""
-    raise NotImplementedError("the probe's own command gathers what is judged")
 
 
 def registered() -> dict[str, Card]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -168,9 +167,7 @@ def _run(card: Card, completions: Completions, seed: int, own: Mapping[str, Any]
     if missing:
         raise UserError(f"the table has no column {', '.join(missing)}")
     options = {option.name: option.default for option in card.options} | dict(own)
-    if "seed" in inspect.signature(card.run).parameters:
-        options["seed"] = seed
-    return card.run(completions, **options)
+    return card.answer(completions, seed=seed, **options)
 
 
 def _viewer(completions: Completions, seed: int) -> tuple[dict[str, Any], str]:

@@ -31,6 +31,8 @@ Unit = Literal[
     "perplexity", "yes or no",
 ]  # fmt: skip
 Better = Literal["higher", "lower", "neither"]
+#: How a figure is drawn.
+Kind = Literal["line", "bar", "stacked", "scatter", "heatmap", "waterfall"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Figure:
 
     name: str
     title: str
-    kind: Literal["line", "bar", "stacked", "scatter", "heatmap", "waterfall"]
+    kind: Kind
     table: str
     x: str
     y: str

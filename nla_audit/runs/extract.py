@@ -20,7 +20,6 @@ import numpy.typing as npt
 import polars as pl
 
 from nla_audit.checkpoint.fingerprint import file_hashes
-from nla_audit.checkpoint.formats import read_json
 from nla_audit.errors import UserError
 from nla_audit.files import whole_file, write_json
 from nla_audit.nla.batching import Notice, by_token_budget, halving
@@ -32,6 +31,7 @@ from nla_audit.runs.documents import Document, Documents
 from nla_audit.runs.made_from import is_done
 from nla_audit.runs.target import TargetModel
 from nla_audit.shards import Progress, Shards, digest_of, silent
+from nla_audit.strangers import read_json_object
 from nla_audit.wording import count
 
 #: Documents whose batches are formed together, and that are kept as one piece. Not a choice of
@@ -138,7 +138,7 @@ def extract(
     settings = _settings(target, documents, rule, part, parts)
     key = digest_of(settings)
     if is_done(out, key):
-        return Extraction(**read_json(record_path(out))["result"])
+        return Extraction(**read_json_object(record_path(out))["result"])
     run = _Run(
         target=target,
         sampling=rule,

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from nla_audit.checkpoint.fingerprint import file_hashes
-from nla_audit.checkpoint.formats import read_json
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import BASELINE_NAMES, BaselineName, Baselines
 from nla_audit.nla.reconstructor import Reconstructor
@@ -15,6 +14,7 @@ from nla_audit.nla.transform import Transform
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.record import record_path
 from nla_audit.runs.activations import Activations
+from nla_audit.strangers import read_json_object
 
 
 def verbalizer_record(verbalizer: Verbalizer) -> dict[str, Any]:
@@ -98,6 +98,6 @@ def is_done(out: Path, key: str) -> bool:
     if not out.exists():
         return False
     path = record_path(out)
-    if path.is_file() and read_json(path).get("key") == key:
+    if path.is_file() and read_json_object(path).get("key") == key:
         return True
     raise UserError(f"{out}: exists already, made by another run; name another --out or remove it")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nla_audit.checkpoint.fingerprint import file_hashes
 from nla_audit.errors import UserError
+from nla_audit.files import whole_file, write_json
 from nla_audit.nla.fve import BASELINE_NAMES, BaselineName, Baselines
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.transform import Transform
@@ -87,6 +89,19 @@ def baselines_record(
             for name in BASELINE_NAMES
         },
     }
+
+
+@contextmanager
+def table_and_record(out: Path, record: Mapping[str, Any]) -> Iterator[Path]:
+    """A temporary name to write a run's table to; it becomes ``out``, with its record beside it.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with whole_file(out) as partial:
+        yield partial
+        # Before the file has its name: a table without its record would be a stranger's.
+        write_json(record, record_path(out))
 
 
 def is_done(out: Path, key: str) -> bool:

@@ -45,15 +45,15 @@ def all_files(report: Report, drawn: Sequence[list[Rendered]] | None = None) -> 
     return files
 
 
-def write_report(report: Report, out: Path, *, record: Mapping[str, Any]) -> list[Path]:
+def write_report(report: Report, out: Path) -> list[Path]:
     """Write ``report`` into ``out``: the folder is made if need be, and other files in it stay.
 
-    The files appear whole and together; ``record``, the record of this very run, appears last.
+    The files appear whole and together, the record of the run last.
 
     Raises:
         UserError: ``out`` cannot be written.
     """
-    return write_into(out, {**all_files(report), report.record_name: record_file(record)})
+    return write_into(out, {**all_files(report), report.record_name: record_file(report.record)})
 
 
 def record_file(record: Mapping[str, Any]) -> bytes:

@@ -23,7 +23,7 @@ def _lines(document: Document) -> Iterator[str]:
     yield f"# {markdown_text(report.title)}"
     yield ""
     for name, fact in report.what.items():
-        yield f"- **{name}**: {markdown_text(fact)}"
+        yield f"- **{markdown_text(name)}**: {markdown_text(fact)}"
     for note in report.notes:
         yield f"- **Note**: {markdown_text(note)}"
     yield ""

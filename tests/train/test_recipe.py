@@ -195,7 +195,7 @@ def test_settings_take_the_place_of_the_recipes():
         ("rl.steps", "write KEY=VALUE"),
         ("rl.stepz=3", "unknown key rl.stepz; did you mean steps?"),
         ("name.first=3", "the recipe has no sections at this place"),
-        ("name=[", "no YAML"),
+        ("name=[", "--set name=[: not valid YAML at line 1; quote the value"),
     ],
 )
 def test_a_setting_that_cannot_be_is_told(setting, message):

@@ -156,6 +156,7 @@ def test_dry_run_of_what_is_shipped_needs_no_connection(path, capsys, tmp_path, 
     if model is not None and not (path.parent / model).exists():
         (memory,) = (line for line in comments if line.startswith("# memory: unknown"))
         assert model in memory
+        assert "# time: unknown, for the same reason" in comments
 
 
 def test_every_field_is_documented_where_it_is_declared():

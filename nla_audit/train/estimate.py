@@ -14,7 +14,7 @@ from nla_audit.checkpoint.door import check_model_files
 from nla_audit.checkpoint.fetch import parse_reference
 from nla_audit.checkpoint.precision import for_untrained
 from nla_audit.errors import UserError, first_line
-from nla_audit.nla.architecture import blocks_of, decoder_of, model_class
+from nla_audit.nla.architecture import blocks_of, decoder_of, model_class, text_config
 from nla_audit.nla.chosen_tokens import default_chunk
 from nla_audit.nla.output_head import LARGE_VOCABULARY
 from nla_audit.train.kept_memory import kept_bytes_per_token
@@ -153,7 +153,7 @@ def _kept(run: Run, config: Any, dtype: torch.dtype, device: str) -> float | Non
 
 
 def _logits_at_once(run: Run, config: Any, device: str) -> int:
-    vocabulary = config.get_text_config(decoder=True).vocab_size
+    vocabulary = text_config(config).vocab_size
     tokens = _budget(run, device)
     if vocabulary >= LARGE_VOCABULARY:
         tokens = min(tokens, default_chunk(device, vocabulary))

@@ -17,7 +17,14 @@ from typing import Any
 import torch
 
 from nla_audit.errors import UserError, first_line
-from nla_audit.nla.architecture import decoder_of, hidden_size, model_class, number_of_blocks
+from nla_audit.nla.architecture import (
+    decoder_of,
+    hidden_size,
+    keep_first_blocks,
+    model_class,
+    number_of_blocks,
+    text_config,
+)
 from nla_audit.nla.threads import threads_for
 from nla_audit.train.estimate import frozen_dtype, target_config
 from nla_audit.train.layout import Layout
@@ -101,12 +108,10 @@ def at_once(layout: Layout) -> int:
 
 
 def measure_speed(config: Any, dtype: torch.dtype, device: str) -> Speed:
-    """Time two blocks of a model of this config, and its output matrix."""
-    small = deepcopy(config)
-    inner = small.get_text_config(decoder=True)
-    inner.num_hidden_layers = _BLOCKS
-    if getattr(inner, "layer_types", None):
-        inner.layer_types = inner.layer_types[:_BLOCKS]
+    """Time the first blocks of a model of this config, and its output matrix."""
+    small, blocks = deepcopy(config), min(_BLOCKS, number_of_blocks(config))
+    keep_first_blocks(small, blocks)
+    inner = text_config(small)
     vocabulary, width = inner.vocab_size, hidden_size(config)
     inner.vocab_size, inner.pad_token_id = _TOKENS, None  # no embedding is timed
     with torch.device(device):
@@ -118,7 +123,7 @@ def measure_speed(config: Any, dtype: torch.dtype, device: str) -> Speed:
         whole = _seconds(lambda: decoder(input_ids=ids, use_cache=False), device)
         step = _seconds(lambda: decoder(input_ids=ids[:, :1], use_cache=False), device)
         words = _seconds(lambda: states @ weight.T, device)
-    return Speed(whole / (_ROWS * _TOKENS * _BLOCKS), step / _BLOCKS, words / _TOKENS)
+    return Speed(whole / (_ROWS * _TOKENS * blocks), step / blocks, words / _TOKENS)
 
 
 def _seconds(work: Callable[[], Any], device: str) -> float:

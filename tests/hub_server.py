@@ -17,8 +17,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+import polars as pl
 
 TOKEN = "hf_of_the_owner"
 #: What the Hub keeps in LFS: by suffix here, by size and content there.
@@ -114,6 +118,22 @@ class FakeHub:
             for request in self.requests
             if re.search(pattern, request.path) and method in (None, request.method)
         ]
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    """The files below ``folder`` as a repository holds them."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def parquet_bytes(frame: pl.DataFrame) -> bytes:
+    """A table as a repository holds it."""
+    content = BytesIO()
+    frame.write_parquet(content)
+    return content.getvalue()
 
 
 @contextmanager

@@ -14,9 +14,6 @@ from nla_audit.nla.injection import Injection
 from nla_audit.report.audit import run_audit
 from tests.hub_server import TOKEN, FakeHub
 from tests.pairs import tiny
-from tests.pairs.fixtures import hub
-
-__all__ = ["hub"]
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import polars as pl
 import pytest
 
-from tests.hub_server import FakeHub, serving
+from tests.hub_contents import FakeHub
+from tests.hub_server import serving
 
 _SHARED = Path(__file__).parents[1].parent / "shared"
 

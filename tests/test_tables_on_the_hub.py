@@ -9,7 +9,7 @@ import pytest
 
 from nla_audit.completions import from_frame, load
 from nla_audit.errors import UserError
-from tests.hub_server import FakeHub, parquet_bytes
+from tests.hub_contents import FakeHub, parquet_bytes
 from tests.test_completions import same
 
 pytestmark = pytest.mark.usefixtures("sweep")

@@ -15,7 +15,7 @@ from nla_audit.checkpoint.fetch import HubReference, local_folder, parse_referen
 from nla_audit.checkpoint.load import Placement, load
 from nla_audit.errors import UserError
 from nla_audit.nla.injection import Injection
-from tests.hub_server import TOKEN, FakeHub, files_in
+from tests.hub_contents import TOKEN, FakeHub, files_in
 from tests.pairs import tiny
 from tests.pairs.golden import GOLDEN
 

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from nla_audit import cli
 from nla_audit.completions import load
-from tests.hub_server import TOKEN, FakeHub, files_in
+from tests.hub_contents import TOKEN, FakeHub, files_in
 from tests.pairs import talking, tiny
 
 

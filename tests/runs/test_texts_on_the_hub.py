@@ -10,7 +10,7 @@ import pytest
 
 from nla_audit import cli
 from nla_audit.hub import HubFile
-from tests.hub_server import FakeHub, files_in, parquet_bytes
+from tests.hub_contents import FakeHub, files_in, parquet_bytes
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def test_an_audit_is_rendered_again_to_the_same_bytes(
     tmp_path: Path, texts: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, again = tmp_path / "out", tmp_path / "again"
-    arguments = {"tables": (Path("sweep.parquet"), "odd\udcff"), "n": 1.0}
+    arguments = {"tables": (Path("sweep.parquet"), "odd\udcff"), "price": (1.0, float("nan"))}
     run_audit(samples.completions(), out, seed=3, texts=texts, arguments=arguments)
     assert cli.run(["report", str(out / "findings.json"), "--out", str(again)]) == 0
     assert "report.html" in capsys.readouterr().err

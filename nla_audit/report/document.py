@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,10 +126,7 @@ def what_was_audited(record: dict[str, Any]) -> dict[str, str]:
         for name in record["models"]
     ]
     facts = {
-        "Table": "; ".join(
-            f"{source['path']} ({source['rows']:,} rows, sha256 {source['sha256'][:16]}…)"
-            for source in record["tables"]
-        ),
+        "Table": tables_in_words(record["tables"]),
         "Compared": f"{record['activations']:,} activations, {record['rows']:,} explanations",
         "Models": ", ".join(models),
         "Reference": f"{record['reference']}: every difference is taken against it, "
@@ -139,3 +136,11 @@ def what_was_audited(record: dict[str, Any]) -> dict[str, str]:
     if record["overhead_tokens"] is not None:
         facts["Overhead"] = f"{record['overhead_tokens']:g} tokens an explanation (tags, end token)"
     return facts
+
+
+def tables_in_words(tables: Iterable[Mapping[str, Any]]) -> str:
+    """The ``tables`` of a record: path, rows and the beginning of the hash of each."""
+    return "; ".join(
+        f"{table['path']} ({table['rows']:,} rows, sha256 {table['sha256'][:16]}…)"
+        for table in tables
+    )

@@ -53,7 +53,10 @@ def write_report(report: Report, out: Path, *, record: Mapping[str, Any]) -> lis
     Raises:
         UserError: ``out`` cannot be written.
     """
-    files = all_files(report)
+    return write_into(out, {**all_files(report), report.record_name: record_file(record)})
+
+
+def record_file(record: Mapping[str, Any]) -> bytes:
+    """The record of a run as its file holds it."""
     plain = json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-    files[report.record_name] = plain.encode(errors="backslashreplace")
-    return write_into(out, files)
+    return plain.encode(errors="backslashreplace")

@@ -41,6 +41,7 @@ from nla_audit.nla.output_head import last_logits
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import add_lora
+from nla_audit.train.kept_memory import kept_bytes
 from nla_audit.train.log_probs import micro_batches, padded, response_log_probs
 from nla_audit.train.pair import default_layer, load_config, new_reconstructor, new_verbalizer
 from nla_audit.train.recipe import Lora, Optimizer, PairSettings, Target
@@ -178,22 +179,6 @@ def processor_seconds(way: Way) -> float:
     return time.process_time() - began
 
 
-def kept_megabytes(way: Way, model: torch.nn.Module) -> float:
-    """Bytes that autograd saves, each tensor's storage once, weights left out."""
-    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    storages: dict[int, int] = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
-            storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        way()
-    return sum(storages.values()) / 1e6
-
-
 def measure(folder: Path, rounds: int, threads: int, dtype: str, marker: str) -> str:
     rng = np.random.default_rng(0)
     target = Target(model=str(folder), device="cpu", dtype=dtype)
@@ -201,14 +186,14 @@ def measure(folder: Path, rounds: int, threads: int, dtype: str, marker: str) ->
     layer = default_layer(load_config(folder).get_text_config().num_hidden_layers)
     load_before = os.getloadavg()[0]
     verbalizer = new_verbalizer(folder, layer, target, prompts)
+    size = sum(one.numel() for one in verbalizer.model.parameters()) / 1e6
     decoding = Decoding(verbalizer, rng)
     reading = Reading(new_reconstructor(folder, layer, target, prompts), rng)
     # Decoded without adapters, as after the warm start, and before these are added.
     rows = [timed(one, rounds) for one in (decoding, reading)]
     step = AvStep(verbalizer, rng)
     rows.insert(0, timed(step, rounds))
-    kept = [kept_megabytes(way, verbalizer.model) for way in (step.before, step.now)]
-    size = sum(one.numel() for one in verbalizer.model.parameters()) / 1e6
+    kept = [kept_bytes(verbalizer.model, way) / 1e6 for way in (step.before, step.now)]
     return "\n".join(
         [
             "# A large vocabulary",

@@ -148,22 +148,22 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def resumable_folder(path: Path, key: str) -> Iterator[Path]:
+def resumable_folder(path: Path, holds: str) -> Iterator[Path]:
     """A folder that becomes ``path``, new or empty so far, when the block ends well.
 
-    Where the block fails the folder stays, and the next block for the same ``path`` and ``key``
-    gets it again; one that ends well removes those of other keys.
+    Where the block fails the folder stays, and the next block for the same ``path`` and ``holds``
+    gets it again; one that ends well removes those that were to hold something else.
 
     Args:
         path: the output.
-        key: what the folder holds, as a hexadecimal hash.
+        holds: everything that decides what the folder holds when it is whole.
 
     Raises:
         UserError: there is something already, or it cannot be written.
     """
     place = real(path)
     stem = f".{place.name}.{_PARTIAL}-"
-    partial = place.with_name(stem + key)
+    partial = place.with_name(stem + hashlib.sha256(holds.encode()).hexdigest()[:16])
     with writing(path):
         must_be_new(path)
         partial.mkdir(parents=True, exist_ok=True)

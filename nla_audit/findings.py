@@ -1,22 +1,24 @@
 """What an analyzer returns, and the registry from which commands, help and captions derive.
 
 This module imports neither torch nor any plotting library: a finding is data, and only the
-reports decide how it looks.
+reports decide how it looks. It imports polars where a table is at hand, so that the help of a
+probe, which is made from its card, does without.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
-from typing import Any, Literal
-
-import polars as pl
-import polars.selectors as cs
+from typing import TYPE_CHECKING, Any, Literal
 
 from nla_audit.unicode_form import well_formed
+
+if TYPE_CHECKING:
+    import polars as pl
 
 #: model → metric → value. A metric with an interval also has ``metric_low`` and ``metric_high``.
 #: ``None`` is "not known" (see the caveats for the reason); it is never zero.
@@ -29,6 +31,8 @@ Unit = Literal[
     "perplexity", "yes or no",
 ]  # fmt: skip
 Better = Literal["higher", "lower", "neither"]
+#: How a figure is drawn.
+Kind = Literal["line", "bar", "stacked", "scatter", "heatmap", "waterfall"]
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Figure:
 
     name: str
     title: str
-    kind: Literal["line", "bar", "stacked", "scatter", "heatmap", "waterfall"]
+    kind: Kind
     table: str
     x: str
     y: str
@@ -229,6 +233,9 @@ def _plain(value: Any) -> Any:
 
 
 def _finite(frame: pl.DataFrame) -> pl.DataFrame:
+    import polars as pl  # keeps --help fast
+    import polars.selectors as cs
+
     floats = cs.float()
     return frame.with_columns(pl.when(floats.is_finite()).then(floats).otherwise(None))
 
@@ -274,8 +281,9 @@ class Card:
     control: str
     high_means: str
     example: str
-    #: Not called where the command is the probe's own (:func:`probe_with_command`).
-    run: Callable[..., Finding]
+    #: From the table and options to the finding; ``None`` where the command is the probe's own,
+    #: which gathers what its finding judges (:func:`probe_with_command`).
+    run: Callable[..., Finding] | None = None
     #: Every number of its headline.
     metrics: tuple[Metric, ...] = ()
     #: Units of columns of its tables that are no metrics.
@@ -288,6 +296,13 @@ class Card:
     door: Callable[..., Any] | None = None
     #: What the rows of its headline are.
     rows: str = "model"
+
+    def answer(self, table: Any, *, seed: int, **options: Any) -> Finding:
+        """What :attr:`run` finds in ``table``; the seed is for those that draw anything."""
+        assert self.run is not None, f"{self.name} has a command of its own"
+        if "seed" in inspect.signature(self.run).parameters:
+            options["seed"] = seed
+        return self.run(table, **options)
 
     def sign(self, finding: Finding) -> Finding:
         """``finding`` with what this card says of its numbers and of how they were measured.
@@ -374,11 +389,6 @@ probe = partial(analyzer, among=_PROBES)
 def probe_with_command(card: Card) -> None:
     """Register a probe whose own command gathers what its finding judges."""
     _PROBES[card.name] = card
-
-
-def by_its_command(*_: Any, **__: Any) -> Finding:
-    """What :attr:`Card.run` of such a probe is."""
-    raise NotImplementedError("the probe's own command gathers what is judged")
 
 
 def registered() -> dict[str, Card]:

@@ -195,7 +195,7 @@ def explained(name: str, kind: str, *, bars: bool = False) -> Iterator[None]:
             yield
     except UserError:
         raise
-    except Exception as error:
+    except Exception as error:  # of libraries that differ between releases; the unknown go on
         message = _explain(error, kind)
         if message is None:
             raise

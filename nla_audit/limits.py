@@ -76,7 +76,7 @@ def _limited(work: Callable[[], Any], cpu_seconds: float) -> Any:
     if not hasattr(os, "fork"):
         try:
             return work()
-        except Exception as error:
+        except Exception as error:  # a program of strangers fails in any way
             raise WorkFailed(_words(error)) from None
     reading, writing = os.pipe()
     with warnings.catch_warnings():
@@ -112,7 +112,7 @@ def _be_the_copy(work: Callable[[], Any], writing: int, cpu_seconds: float) -> N
             answer = json.dumps({"value": work()})
         except MemoryError:
             answer = json.dumps({"memory": True})
-        except BaseException as error:
+        except BaseException as error:  # nothing may run on in the copy, whatever was raised
             answer = json.dumps({"error": _words(error)})
         data = answer.encode()
         while data:

@@ -92,7 +92,15 @@ def read_yaml(path: Path, *, advice: str, limit: int = MEGABYTE) -> Any:
         UserError: as :func:`read_json_object`, but for the kind of the whole; or its aliases
             expand to too much.
     """
-    text = read_bounded(path, limit, advice=advice)
+    return parse_yaml(read_bounded(path, limit, advice=advice), str(path), advice=advice)
+
+
+def parse_yaml(text: str, where: str, *, advice: str) -> Any:
+    """The plain data that ``text`` is in YAML; ``where`` begins error messages.
+
+    Raises:
+        UserError: as :func:`read_yaml`, but for what a file may lack.
+    """
     try:
         value = _load_yaml(text)
         _check_values([value], nul=False)
@@ -101,13 +109,13 @@ def read_yaml(path: Path, *, advice: str, limit: int = MEGABYTE) -> Any:
         # libyaml sets the end of a file behind its last line.
         number_of_lines = max(1, len(text.splitlines()))
         line = f" at line {min(mark.line + 1, number_of_lines)}" if mark is not None else ""
-        raise UserError(f"{path}: not valid YAML{line}; {advice}") from None
+        raise UserError(f"{where}: not valid YAML{line}; {advice}") from None
     except yaml.YAMLError:  # a character that YAML does not allow
-        raise UserError(f"{path}: not valid YAML; {advice}") from None
+        raise UserError(f"{where}: not valid YAML; {advice}") from None
     except _Refused as error:
-        raise UserError(f"{path}: {error}; {advice}") from None
+        raise UserError(f"{where}: {error}; {advice}") from None
     except RecursionError:
-        raise UserError(f"{path}: nested too deep; {advice}") from None
+        raise UserError(f"{where}: nested too deep; {advice}") from None
     return value
 
 

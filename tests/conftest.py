@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Arrays here are tiny, and tests run one per core: a library's threads would only spin beside each
@@ -11,6 +12,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import polars as pl
 import pytest
+
+from tests.hub_contents import FakeHub
+from tests.hub_server import serving
 
 _SHARED = Path(__file__).parents[1].parent / "shared"
 
@@ -52,3 +56,18 @@ def table() -> pl.DataFrame:
     rows[24] |= {"explanation": "", "n_tokens": 11, "fve": 0.01}  # p0.03, idx 0
     rows[25] |= {"explanation": None, "n_tokens": 160, "fve": None, "extracted": False}
     return pl.DataFrame(rows)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
+    """A server on this machine in the Hub's place, an empty local cache, and nobody logged in."""
+    with serving() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        # huggingface_hub reads its environment once, when it is first imported.
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        # It waits before it tries again.
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        yield server

@@ -47,7 +47,7 @@ def test_an_audit_is_rendered_again_to_the_same_bytes(
     tmp_path: Path, texts: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, again = tmp_path / "out", tmp_path / "again"
-    arguments = {"tables": (Path("sweep.parquet"), "odd\udcff"), "n": 1.0}
+    arguments = {"tables": (Path("sweep.parquet"), "odd\udcff"), "price": (1.0, float("nan"))}
     run_audit(samples.completions(), out, seed=3, texts=texts, arguments=arguments)
     assert cli.run(["report", str(out / "findings.json"), "--out", str(again)]) == 0
     assert "report.html" in capsys.readouterr().err
@@ -104,12 +104,25 @@ def changed(value: Any, way: tuple[Any, ...], new: Any) -> Any:
     return made
 
 
+def renamed(value: Any, way: tuple[Any, ...], key: str) -> Any:
+    """A copy in which what is at ``way`` has another key."""
+    inside = value
+    for step in way[:-1]:
+        inside = inside[step]
+    others = {name: inner for name, inner in inside.items() if name != way[-1]}
+    return changed(value, way[:-1], {**others, key: inside[way[-1]]})
+
+
 def test_whatever_is_wrong_is_one_line_or_a_page(tmp_path: Path, stored: dict[str, Any]) -> None:
-    """Every value of the file is replaced in turn: nothing gets past the door as a traceback."""
+    """Every value and key is replaced in turn: nothing gets past the door as a traceback."""
     path, refused = tmp_path / "x.json", []
     for way in places(stored):
-        for new in (None, -1, 1e308, True, "<b>../x", [], [[]], {}, {"items": 1}):
-            path.write_text(json.dumps(changed(stored, way, new)))
+        news = (None, -1, 1e308, True, "<b>../x", [], [[]], {}, {"items": 1})
+        files = [changed(stored, way, new) for new in news]
+        if way and isinstance(way[-1], str):
+            files.append(renamed(stored, way, "<b>../x"))
+        for file in files:
+            path.write_text(json.dumps(file))
             try:
                 report = read_report(path)
             except UserError as error:

@@ -19,6 +19,9 @@ from nla_audit.commands.listing import analyzer_names
 #: Each takes longer to import than a list of commands may take to appear.
 HEAVY = ("torch", "transformers", "polars", "numpy", "scipy", "sklearn", "matplotlib")
 MODELS = ("torch", "transformers", "sentence_transformers")
+#: Commands whose help is made of a list of options; that of `train` lists the gradings, and `demo`
+#: is the planted world itself.
+LIGHT = [name for name in SUBCOMMANDS if name not in ("demo", "train")]
 
 
 def imported(*arguments: str) -> set[str]:
@@ -80,6 +83,11 @@ def first_imports(lines: list[list[str]]) -> dict[str, set[str]]:
     told = json.loads(done.stdout)
     assert [(code, printed > 0) for code, printed, _ in told] == [(0, True)] * len(lines)
     return {line[0]: set(new) for line, (_, _, new) in zip(lines, told, strict=True)}
+
+
+def test_help_that_is_a_list_of_options_imports_nothing_heavy() -> None:
+    found = first_imports([[command, "--help"] for command in LIGHT])
+    assert {name: new for name, new in found.items() if not new.isdisjoint(HEAVY)} == {}
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from nla_audit.checkpoint import suffixes
+from nla_audit.files import sha256_of
 
 
 def file_hashes(paths: Iterable[Path]) -> list[dict[str, str]]:
@@ -28,9 +28,6 @@ def file_hashes(paths: Iterable[Path]) -> list[dict[str, str]]:
             for file in inside
             if file.is_file() and file.suffix in suffixes.ALL and file not in files
         ]
-    return [{"file": f"{file.parent.name}/{file.name}", "sha256": _sha256(file)} for file in files]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return [
+        {"file": f"{file.parent.name}/{file.name}", "sha256": sha256_of(file)} for file in files
+    ]

@@ -202,15 +202,6 @@ def neighbour(folder: Path, name: str) -> Path | None:
     return None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        UserError: not readable, not JSON, or no object.
-    """
-    return read_json_object(path)
-
-
 def _read_ar_lora(folder: Path, sidecar: Sidecar | None) -> dict[str, Any]:
     meta = read_declared(folder / AR_LORA_META, ArLoraMeta)
     check_rank(meta.lora_r, folder / AR_LORA_META, folder / AR_LORA_FILE)
@@ -237,7 +228,9 @@ def _read_full(folder: Path, sidecar: Sidecar | None) -> dict[str, Any]:
 
 
 def _base_of_adapter(folder: Path) -> str | None:
-    return str(read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or "") or None
+    return (
+        str(read_json_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or "") or None
+    )
 
 
 def _role_of_full(folder: Path, sidecar: Sidecar | None) -> Literal["av", "ar"] | None:

@@ -30,7 +30,6 @@ from nla_audit.checkpoint.formats import (
     ADAPTER_CONFIG,
     HEAD_FILE,
     Checkpoint,
-    read_json,
     recognise,
     weight_files,
 )
@@ -44,6 +43,7 @@ from nla_audit.nla.architecture import hidden_size, number_of_blocks
 from nla_audit.nla.injection import Injection, injection_of
 from nla_audit.nla.prompts import av_prompt, check_ar_prompt
 from nla_audit.nla.sidecar import Sidecar
+from nla_audit.strangers import read_json_object
 from nla_audit.wording import count
 
 _NOT_STATED = "not stated"
@@ -175,7 +175,7 @@ class _Inspector:
         """LoRA settings, and whether the final norm is in use."""
         facts, lora = self.found.facts, self.checkpoint.ar_lora
         if self.checkpoint.layout == "adapter":
-            adapter = read_json(self.checkpoint.path / ADAPTER_CONFIG)
+            adapter = read_json_object(self.checkpoint.path / ADAPTER_CONFIG)
             kind = "rsLoRA" if adapter.get("use_rslora") else "LoRA"
             facts["adapter"] = f"{kind}, r {adapter.get('r')}, α {adapter.get('lora_alpha')}"
         if lora is not None:

@@ -45,9 +45,10 @@ RAW = "none"
 _RAW_NAMES = (None, RAW, "raw")
 _CENTRED = re.compile(r"(mean_)?cent(er|r)ed(_v1)?")
 _WHITENED = re.compile(r"whitened(_zca)?(_v1)?")
-#: Blocks of ``extraction`` that describe a transform, and files that hold its parameters.
+#: Blocks of ``extraction`` that describe a transform.
 _BLOCKS = ("whitening", "centering", "centring")
-_DEFAULT_STEMS = ("whitening_stats", "centering_stats")
+#: What files of its parameters are called, before their ending.
+WHITENING_STATS, CENTERING_STATS = "whitening_stats", "centering_stats"
 _ENDINGS = (".npz", ".safetensors")
 #: Characters of a file's name; file systems end at 255 bytes.
 _LONGEST_NAME = 64
@@ -149,7 +150,8 @@ def _parameter_file(
     last = re.split(r"[/\\]", stated)[-1] if isinstance(stated, str) else ""
     is_a_name = last.isprintable() and last.endswith(_ENDINGS) and len(last) < _LONGEST_NAME
     names = [last] if is_a_name else []
-    names += [f"{stem}{ending}" for stem in _DEFAULT_STEMS for ending in _ENDINGS]
+    stems = (WHITENING_STATS, CENTERING_STATS)
+    names += [f"{stem}{ending}" for stem in stems for ending in _ENDINGS]
     places = list(dict.fromkeys(folders))
     for name in names:
         for folder in places:

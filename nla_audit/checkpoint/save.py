@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import yaml
 from safetensors.torch import save_file
@@ -18,6 +19,7 @@ from torch import nn
 
 from nla_audit.checkpoint.formats import AR_LORA_FILE, AR_LORA_META, HEAD_FILE, ArLora
 from nla_audit.checkpoint.read_sidecar import SCHEMA_VERSION, SIDECAR_NAME, parse_sidecar
+from nla_audit.checkpoint.read_transform import CENTERING_STATS, WHITENING_STATS
 from nla_audit.checkpoint.tokenizer_check import check_reloads, save_tokenizer
 from nla_audit.errors import UserError
 from nla_audit.files import whole_folder
@@ -25,6 +27,7 @@ from nla_audit.nla.injection import Injection
 from nla_audit.nla.prompts import ar_prompt_ids, chat_ids, token_ids
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.sidecar import Sidecar
+from nla_audit.nla.transform import Transform
 from nla_audit.nla.verbalizer import Verbalizer
 
 #: Signs that hardly any text holds. The first are those of published NLAs.
@@ -108,8 +111,7 @@ def save_av(verbalizer: Verbalizer, folder: Path) -> None:
         save_tokenizer(verbalizer.tokenizer, partial)
         check_reloads(verbalizer.tokenizer, partial, verbalizer.sidecar)
         _write_yaml(partial / SIDECAR_NAME, {**fields, "extraction": extraction})
-        if verbalizer.transform is not None:
-            verbalizer.transform.save(partial)
+        _save_transform(verbalizer.transform, partial)
 
 
 def save_ar(reconstructor: Reconstructor, folder: Path) -> None:
@@ -134,8 +136,7 @@ def save_ar(reconstructor: Reconstructor, folder: Path) -> None:
         head = reconstructor.head.detach().cpu().to(reconstructor.model.dtype).contiguous()
         save_file({"weight": head}, str(partial / HEAD_FILE))
         _write_yaml(partial / SIDECAR_NAME, fields)
-        if reconstructor.transform is not None:
-            reconstructor.transform.save(partial)
+        _save_transform(reconstructor.transform, partial)
 
 
 def save_ar_lora(
@@ -173,8 +174,7 @@ def save_ar_lora(
         save_file(plain, str(partial / AR_LORA_FILE))
         (partial / AR_LORA_META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
         _write_yaml(partial / SIDECAR_NAME, fields)
-        if reconstructor.transform is not None:
-            reconstructor.transform.save(partial)
+        _save_transform(reconstructor.transform, partial)
 
 
 def merged_state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -237,6 +237,16 @@ def _suffix(tokenizer: Any, ar_template: str) -> list[int]:
     while first[-1 - shared] == second[-1 - shared]:
         shared += 1
     return first[len(first) - shared :]
+
+
+def _save_transform(transform: Transform | None, folder: Path) -> None:
+    """Write the parameters, if there are any, where they are looked for."""
+    if transform is None:
+        return
+    if transform.matrix is None:
+        np.savez(folder / f"{CENTERING_STATS}.npz", mean=transform.mean)
+    else:
+        np.savez(folder / f"{WHITENING_STATS}.npz", mean=transform.mean, w=transform.matrix)
 
 
 def _write_yaml(path: Path, fields: dict[str, Any]) -> None:

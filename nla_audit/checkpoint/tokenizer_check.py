@@ -36,9 +36,9 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     """
     try:
         tokenizer.save_pretrained(folder)
-    except OSError:
-        raise
     except Exception as error:
+        if type(error) is not Exception:
+            raise
         raise OSError(first_line(error)) from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -61,10 +60,8 @@ def _run(card: Card, arguments: dict[str, Any]) -> None:
     table = read_completions(arguments, progress) if other is None else other
     own = own_arguments(arguments)
     as_json, out, seed = own.pop("as_json"), own.pop("out"), own.pop("seed")
-    if "seed" in inspect.signature(card.run).parameters:
-        own["seed"] = seed
     with progress.status(f"{card.name}: {count(table.rows.height, 'row')}"):
-        finding = card.run(table, **own)
+        finding = card.answer(table, seed=seed, **own)
         if out is not None:
             from nla_audit.report.single import write_finding  # plotting is slow
 

@@ -53,11 +53,11 @@ def _run(**arguments: Any) -> None:
         from nla_audit.record import ANALYSIS, MODELS, run_record
         from nla_audit.report.single import write_probe  # plotting is slow
 
-        record = run_record("attribution", arguments, [*ANALYSIS, *MODELS])
+        tables = [asdict(source) for source in texts.sources]
+        record = {**run_record("attribution", arguments, [*ANALYSIS, *MODELS]), "tables": tables}
         with console.status("drawing"):
             files = write_probe(
-                finding, out, record={**record, "tables": [asdict(one) for one in texts.sources]},
-                what=_facts(found, texts, parameters),
+                finding, out, record=record, what=_facts(found, tables, parameters),
                 length_penalties={name: penalties[name] for name in found.models},
             )  # fmt: skip
         console.print(
@@ -113,13 +113,14 @@ def _read(arguments: dict[str, Any], console: Console) -> tuple[Texts, Attribute
     return texts, found, parameters
 
 
-def _facts(found: Attributed, texts: Texts, parameters: dict[str, Any]) -> dict[str, str]:
+def _facts(
+    found: Attributed, tables: list[dict[str, Any]], parameters: dict[str, Any]
+) -> dict[str, str]:
     """What stands under the title of the report."""
+    from nla_audit.report.document import tables_in_words  # plotting
+
     return {
-        "Table": "; ".join(
-            f"{source.path} ({source.rows:,} rows, sha256 {source.sha256[:16]}…)"
-            for source in texts.sources
-        ),
+        "Table": tables_in_words(tables),
         "Read": f"{found.scores.texts.height:,} explanations, as {found.scores.texts_read:,} texts",
         "Models": ", ".join(found.models),
         "AR": parameters["ar"],

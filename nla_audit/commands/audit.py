@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -11,14 +11,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from nla_audit.commands.table_options import read_completions, table_parameters
-from nla_audit.report.audit import AuditResult, run_audit
 from nla_audit.report.escape import safe_text
+
+if TYPE_CHECKING:
+    from nla_audit.report.audit import AuditResult
 
 #: Explanations from which on figures are drawn in a second process.
 _LARGE = 2000
 
 
 def _run(**arguments: Any) -> None:
+    from nla_audit.report.audit import run_audit  # plotting is slow
+
     progress_console = Console(stderr=True)
     out: Path = arguments["out"]
     completions = read_completions(arguments, progress_console)

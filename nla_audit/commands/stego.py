@@ -255,13 +255,11 @@ def _print(finding: Finding) -> None:
 
 
 def _facts(study: _Study) -> dict[str, str]:
+    from nla_audit.report.document import tables_in_words  # plotting
+
     rows = study.scores.rows
-    tables = "; ".join(
-        f"{table['path']} ({table['rows']:,} rows, sha256 {table['sha256'][:16]}…)"
-        for table in study.tables
-    )
     return {
-        "Table": tables,
+        "Table": tables_in_words(study.tables),
         "Texts": f"{rows.filter(rows['fve'].is_not_null()).height:,} readings of "
         f"{rows['variant'].n_unique()} versions of the explanations of "
         f"{rows['idx'].n_unique():,} activations",

@@ -251,7 +251,9 @@ def _print_plan(layout: Layout, console: Console) -> None:
         f"# RL generates at most {cost.rl_tokens_at_most:,} tokens over all runs",
         f"# completions: at most {cost.completion_tokens_at_most:,} tokens",
     ]
-    lines.append(f"# time: {_expected_time(layout)}")
+    # Where its config is not here there is nothing to time, and the Hub has been asked already.
+    time = "unknown, for the same reason" if cost.parameters is None else _expected_time(layout)
+    lines.append(f"# time: {time}")
     if any(run.rl.sharding != "none" for run in layout.runs):
         lines.append(
             "# sharding: of the AV's and a trained AR's part of that, each of N processes holds an "
@@ -277,10 +279,7 @@ def _expected_time(layout: Layout) -> str:
     }
     parts = [f"{name} {_hours(value)}" for name, value in stages.items() if value is not None]
     whole = sum(value for value in stages.values() if value is not None)
-    return (
-        f"about {_hours(whole)} on this machine, one process, as busy as it is now "
-        f"({', '.join(parts)})"
-    )
+    return f"about {_hours(whole)} on this machine, as busy as it is now ({', '.join(parts)})"
 
 
 def _hours(seconds: float) -> str:

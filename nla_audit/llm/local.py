@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from nla_audit.checkpoint.fingerprint import file_hashes
-from nla_audit.errors import UserError
+from nla_audit.errors import UserError, first_line
 from nla_audit.llm.cache import AnswerCache, key_of
 from nla_audit.llm.checks import NotAnAnswer, check_lines
 from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
@@ -42,12 +42,7 @@ class LocalModel(Closing):
         # Here: transformers is slow to import, and the other writers need none of it.
         from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-        from nla_audit.checkpoint.backbone import (
-            Placement,
-            first_line,
-            read_config,
-            read_tokenizer,
-        )
+        from nla_audit.checkpoint.backbone import Placement, read_config, read_tokenizer
         from nla_audit.checkpoint.declared_size import check_size
         from nla_audit.checkpoint.fetch import local_folder
         from nla_audit.checkpoint.formats import check_weights

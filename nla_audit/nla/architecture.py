@@ -59,6 +59,11 @@ def number_of_blocks(config: Any) -> int:
     return int(text_config(config).num_hidden_layers)
 
 
+def longest_input(config: Any) -> int:
+    """The most tokens that a model of this config reads at once."""
+    return int(getattr(text_config(config), "max_position_embeddings", 2**31))
+
+
 def keep_first_blocks(config: Any, blocks: int) -> None:
     """Shorten ``config`` in place, so that only the first ``blocks`` blocks are built and read.
 

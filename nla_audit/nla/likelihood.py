@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
+from nla_audit.nla.architecture import longest_input
 from nla_audit.nla.batching import by_token_budget
 from nla_audit.nla.output_head import may_go_without_logits, token_log_probs
 
@@ -32,7 +34,7 @@ def token_losses(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[npt.N
     first = tokenizer.bos_token_id
     before = [tokenizer.eos_token_id if first is None else first]
     before = [] if before == [None] else before
-    longest = int(getattr(model.config, "max_position_embeddings", 2**31))
+    longest = longest_input(model.config)
     encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
     ids = [(before + list(one))[:longest] for one in encoded]
     device = model.get_input_embeddings().weight.device
@@ -40,15 +42,11 @@ def token_losses(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[npt.N
     read = [row for row, one in enumerate(ids) if len(one) > 1]
     for group in by_token_budget([len(ids[row]) for row in read], _TOKEN_BUDGET):
         rows = [read[place] for place in group]
-        width = max(len(ids[row]) for row in rows)
         # Padded on the right, where in a causal model padding reaches nothing.
-        padded = torch.zeros((len(rows), width), dtype=torch.int64)
-        for number, row in enumerate(rows):
-            padded[number, : len(ids[row])] = torch.tensor(ids[row])
-        padded = padded.to(device)
+        padded = pad_sequence([torch.tensor(ids[row]) for row in rows], batch_first=True).to(device)
         lengths = torch.tensor([len(ids[row]) for row in rows], device=device)
         seen, following = padded[:, :-1], padded[:, 1:]
-        is_token = torch.arange(1, width, device=device) < lengths[:, None]
+        is_token = torch.arange(1, padded.shape[1], device=device) < lengths[:, None]
         log_probs = token_log_probs(
             model,
             seen,

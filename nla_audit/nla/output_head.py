@@ -96,8 +96,11 @@ def may_go_without_logits(model: Any, ids: torch.Tensor, tokens: torch.Tensor) -
     found out on the first row, once for a model; ``ids`` and ``tokens`` as for
     :func:`token_log_probs`.
     """
+    # Asked each time: an adapter or a hook may have come to the output matrix since.
+    if not _is_plain_and_large(model):
+        return False
     if model not in _known:
-        _known[model] = _is_plain_and_large(model) and _agrees(model, ids[:1], tokens[:1])
+        _known[model] = _agrees(model, ids[:1], tokens[:1])
     return _known[model]
 
 

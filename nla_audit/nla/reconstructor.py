@@ -19,8 +19,8 @@ from nla_audit.nla.architecture import (
     decoder_of,
     final_norm_name,
     hidden_size,
+    longest_input,
     number_of_blocks,
-    text_config,
 )
 from nla_audit.nla.batching import Notice, by_token_budget, halving
 from nla_audit.nla.cache import RowCache, cache_from, cache_keyword, prefix_cache
@@ -164,7 +164,7 @@ class Reconstructor:
     @property
     def longest_prompt(self) -> int:
         """The most tokens a prompt may have."""
-        return int(getattr(text_config(self.model.config), "max_position_embeddings", 2**31))
+        return longest_input(self.model.config)
 
     def prompt_ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of the AR prompt of each text."""

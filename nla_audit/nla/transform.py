@@ -50,10 +50,3 @@ class Transform:
         """In words, for people."""
         what = "centred" if self.matrix is None else "centred and whitened"
         return f"{self.name}: raw ones are {what} with {self.path}"
-
-    def save(self, folder: Path) -> None:
-        """Write the parameters to ``folder``, where they are looked for."""
-        if self.matrix is None:
-            np.savez(folder / "centering_stats.npz", mean=self.mean)
-        else:
-            np.savez(folder / "whitening_stats.npz", mean=self.mean, w=self.matrix)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import re
 import shutil
 import sys
@@ -172,9 +171,7 @@ def pull(text: str, out: Path) -> Pulled:
         )
         hub.check_names(text, names)
         wanted, left_out = _chosen(text, address, names)
-        # The same for every attempt at the same thing, so that one goes on where another ended.
-        key = hashlib.sha256(f"{address}\0{commit}".encode()).hexdigest()[:16]
-        with resumable_folder(out, key) as partial:
+        with resumable_folder(out, f"{address}\0{commit}") as partial:
             with room(out):  # huggingface_hub writes there, not we
                 snapshot_download(
                     address.repository,

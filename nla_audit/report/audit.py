@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import json
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,7 +26,7 @@ from nla_audit.report.document import what_was_audited
 from nla_audit.report.figures import Rendered, render_figures
 from nla_audit.report.folder import WRITTEN_BY, replaced_folder
 from nla_audit.report.viewer import choose_activations, viewer_data
-from nla_audit.report.writing import Files, all_files
+from nla_audit.report.writing import Files, all_files, record_file
 from nla_audit.unicode_form import well_formed
 
 if TYPE_CHECKING:
@@ -168,9 +166,7 @@ def _run(card: Card, completions: Completions, seed: int, own: Mapping[str, Any]
     if missing:
         raise UserError(f"the table has no column {', '.join(missing)}")
     options = {option.name: option.default for option in card.options} | dict(own)
-    if "seed" in inspect.signature(card.run).parameters:
-        options["seed"] = seed
-    return card.run(completions, **options)
+    return card.answer(completions, seed=seed, **options)
 
 
 def _viewer(completions: Completions, seed: int) -> tuple[dict[str, Any], str]:
@@ -203,8 +199,7 @@ def _write(folder: Path, report: Report, files: Files, started: datetime) -> lis
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    plain = json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-    for name, content in {**files, report.record_name: plain.encode()}.items():
+    for name, content in {**files, report.record_name: record_file(record)}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     return names

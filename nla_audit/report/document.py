@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,43 +45,26 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """All that both renderings show."""
+    """All that both renderings show: the report, and what is made of it."""
 
-    title: str
+    report: Report
     sections: list[Section]
-    left_out: dict[str, str]
-    notes: tuple[str, ...]
-    record: dict[str, Any]
     colours: ModelColours
-    texts: bool = True
-    #: Embedded viewer data and the sentence that says what is in it.
-    viewer: dict[str, Any] | None = None
-    viewer_note: str = ""
-    what: dict[str, str] = field(default_factory=dict)
-    #: The files that hold all numbers, and when it ran.
-    data_name: str = "findings.json"
-    record_name: str = "record.json"
+    #: The report's, with the models' colours.
+    viewer: dict[str, Any] | None
 
 
 def document_of(report: Report, drawn: Sequence[list[Rendered]]) -> Document:
     """``report`` with the figures of each of its findings, ready to be HTML or Markdown."""
     colours = report.colours
     return Document(
-        title=report.title,
-        sections=[
+        report,
+        [
             _section(finding, figures, report.notes)
             for finding, figures in zip(report.findings, drawn, strict=True)
         ],
-        left_out=dict(report.left_out),
-        notes=report.notes,
-        record=dict(report.record),
-        colours=colours,
-        texts=report.texts,
+        colours,
         viewer=None if report.viewer is None else coloured(report.viewer, colours),
-        viewer_note=report.viewer_note,
-        what=dict(report.what),
-        data_name=report.data_name,
-        record_name=report.record_name,
     )
 
 
@@ -126,10 +109,7 @@ def what_was_audited(record: dict[str, Any]) -> dict[str, str]:
         for name in record["models"]
     ]
     facts = {
-        "Table": "; ".join(
-            f"{source['path']} ({source['rows']:,} rows, sha256 {source['sha256'][:16]}…)"
-            for source in record["tables"]
-        ),
+        "Table": tables_in_words(record["tables"]),
         "Compared": f"{record['activations']:,} activations, {record['rows']:,} explanations",
         "Models": ", ".join(models),
         "Reference": f"{record['reference']}: every difference is taken against it, "
@@ -139,3 +119,11 @@ def what_was_audited(record: dict[str, Any]) -> dict[str, str]:
     if record["overhead_tokens"] is not None:
         facts["Overhead"] = f"{record['overhead_tokens']:g} tokens an explanation (tags, end token)"
     return facts
+
+
+def tables_in_words(tables: Iterable[Mapping[str, Any]]) -> str:
+    """The ``tables`` of a record: path, rows and the beginning of the hash of each."""
+    return "; ".join(
+        f"{table['path']} ({table['rows']:,} rows, sha256 {table['sha256'][:16]}…)"
+        for table in tables
+    )

@@ -35,9 +35,9 @@ def render_html(document: Document) -> str:
     scripts = [_asset(environment, name) for name in names]
     data = None if document.viewer is None else Markup(script_json(document.viewer))
     return environment.get_template("report.html").render(
-        document=document,
+        report=document.report,
         sections=document.sections,
-        record=document.record,
+        record=document.report.record,
         colours=document.colours,
         policy=_policy(scripts),
         style=Markup(_asset(environment, "report.css")),

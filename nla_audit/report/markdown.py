@@ -19,11 +19,12 @@ def render_markdown(document: Document) -> str:
 
 
 def _lines(document: Document) -> Iterator[str]:
-    yield f"# {markdown_text(document.title)}"
+    report = document.report
+    yield f"# {markdown_text(report.title)}"
     yield ""
-    for name, fact in document.what.items():
-        yield f"- **{name}**: {markdown_text(fact)}"
-    for note in document.notes:
+    for name, fact in report.what.items():
+        yield f"- **{markdown_text(name)}**: {markdown_text(fact)}"
+    for note in report.notes:
         yield f"- **Note**: {markdown_text(note)}"
     yield ""
     yield "## Verdicts"
@@ -33,11 +34,11 @@ def _lines(document: Document) -> Iterator[str]:
         yield f"- **{markdown_text(question)}** {markdown_text(verdict)}"
     yield ""
     for section in document.sections:
-        yield from _section(section, document.data_name)
-    if document.left_out:
+        yield from _section(section, report.data_name)
+    if report.left_out:
         yield "## Left out"
         yield ""
-        for name, reason in document.left_out.items():
+        for name, reason in report.left_out.items():
             yield f"- **{markdown_text(name)}**: {markdown_text(reason)}"
         yield ""
     yield from _record(document)
@@ -107,7 +108,8 @@ def _row(cells: Iterator[str]) -> str:
 
 
 def _record(document: Document) -> Iterator[str]:
-    record = document.record
+    report = document.report
+    record = report.record
     yield "## Method and record"
     yield ""
     for section in document.sections:
@@ -129,4 +131,4 @@ def _record(document: Document) -> Iterator[str]:
     for name, value in record["arguments"].items():
         yield f"- **Argument {markdown_text(name)}**: {markdown_text(value)}"
     yield ""
-    yield f"All numbers: `{document.data_name}`. When it ran: `{document.record_name}`."
+    yield f"All numbers: `{report.data_name}`. When it ran: `{report.record_name}`."

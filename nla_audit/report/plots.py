@@ -83,6 +83,13 @@ def _whiskers(axes: Axes, x: np.ndarray, frame: pl.DataFrame, figure: Figure) ->
     axes.vlines(x, low, high, color="#222222", linewidth=1.2)
 
 
+def _canvas(axes: Axes) -> Canvas:
+    """The whole picture that ``axes`` are in; there are no pictures in pictures."""
+    canvas = axes.get_figure()
+    assert isinstance(canvas, Canvas)
+    return canvas
+
+
 def _finish(axes: Axes, figure: Figure) -> None:
     axes.set_xlabel(figure.x_label)
     axes.set_ylabel(fill(figure.y_label, _LABEL_LINE))
@@ -450,10 +457,3 @@ PLOTS: dict[str, Plot] = {
     "heatmap": heatmap,
     "waterfall": waterfall,
 }
-
-
-def _canvas(axes: Axes) -> Canvas:
-    """The whole picture that ``axes`` are in; there are no pictures in pictures."""
-    canvas = axes.get_figure()
-    assert isinstance(canvas, Canvas)
-    return canvas

@@ -40,7 +40,7 @@ def write_finding(
         record=record,
         what=what_was_audited(record),
     )
-    return write_report(report, out, record=record)
+    return write_report(report, out)
 
 
 def by_penalty(models: Iterable[str]) -> dict[str, float | None]:
@@ -72,8 +72,11 @@ def write_probe(
     Raises:
         UserError: ``out`` cannot be written.
     """
-    whole = {"seed": finding.parameters["seed"], **record}
     report = of_one_finding(
-        finding, length_penalties=length_penalties or {}, record=whole, what=what, title=title
+        finding,
+        length_penalties=length_penalties or {},
+        record={"seed": finding.parameters["seed"], **record},
+        what=what,
+        title=title,
     )
-    return write_report(report, out, record=whole)
+    return write_report(report, out)

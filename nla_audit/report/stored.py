@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import polars as pl
 from pydantic import (
@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from nla_audit.errors import UserError
-from nla_audit.findings import Figure, Finding, Method, Metric, Unit
+from nla_audit.findings import Better, Figure, Finding, Kind, Method, Metric, Unit
 from nla_audit.report.contents import FINDINGS_VERSION, Report
 from nla_audit.strangers import MEGABYTE, first_problem, read_json_object, shown
 
@@ -67,7 +67,7 @@ class _Stored(BaseModel):
 class _StoredMetric(_Stored):
     name: str
     unit: Unit
-    better: Literal["higher", "lower", "neither"]
+    better: Better
     meaning: str
     interval: bool
     chance: bool
@@ -83,7 +83,7 @@ class _StoredMethod(_Stored):
 class _StoredFigure(_Stored):
     name: FileName
     title: str
-    kind: Literal["line", "bar", "stacked", "scatter", "heatmap", "waterfall"]
+    kind: Kind
     table: str
     x: str
     y: str

@@ -19,10 +19,7 @@ _PROSE_WIDTH = 32
 _CELL_PADDING = 3
 
 
-def print_finding(
-    finding: Finding,
-    console: Console,
-) -> None:
+def print_finding(finding: Finding, console: Console) -> None:
     """Print verdict, headline table, caveats and the small tables of ``finding``."""
     console.print()
     console.print(Text(safe_text(finding.question), style="italic"))

@@ -45,15 +45,18 @@ def all_files(report: Report, drawn: Sequence[list[Rendered]] | None = None) -> 
     return files
 
 
-def write_report(report: Report, out: Path, *, record: Mapping[str, Any]) -> list[Path]:
+def write_report(report: Report, out: Path) -> list[Path]:
     """Write ``report`` into ``out``: the folder is made if need be, and other files in it stay.
 
-    The files appear whole and together; ``record``, the record of this very run, appears last.
+    The files appear whole and together, the record of the run last.
 
     Raises:
         UserError: ``out`` cannot be written.
     """
-    files = all_files(report)
+    return write_into(out, {**all_files(report), report.record_name: record_file(report.record)})
+
+
+def record_file(record: Mapping[str, Any]) -> bytes:
+    """The record of a run as its file holds it."""
     plain = json.dumps(record, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-    files[report.record_name] = plain.encode(errors="backslashreplace")
-    return write_into(out, files)
+    return plain.encode(errors="backslashreplace")

@@ -6,7 +6,6 @@ positions do not either. No file is ever held in memory whole but a ``.txt`` tha
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import polars as pl
 
 from nla_audit import hub
 from nla_audit.errors import UserError
+from nla_audit.files import sha256_of
 from nla_audit.unicode_form import half_pair
 
 #: File name suffix → format. A format is a method of :class:`Documents`.
@@ -313,7 +313,6 @@ def _lines(name: str, path: Path) -> Iterator[str]:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}): check permissions") from error

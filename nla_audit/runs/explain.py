@@ -20,13 +20,13 @@ import polars as pl
 
 from nla_audit.checkpoint.load import Pair
 from nla_audit.errors import UserError
-from nla_audit.files import whole_file, write_json, write_parquet
+from nla_audit.files import write_parquet
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.scoring import RowScores, score_columns, score_rows
 from nla_audit.nla.verbalizer import DEFAULT_BATCH_SIZE, DEFAULT_MAX_NEW_TOKENS, Verbalizer
-from nla_audit.record import MODELS, record_path, run_record, versions
+from nla_audit.record import MODELS, run_record, versions
 from nla_audit.runs.activations import Activations
 from nla_audit.runs.fit import fitted
 from nla_audit.runs.made_from import (
@@ -34,6 +34,7 @@ from nla_audit.runs.made_from import (
     baselines_record,
     is_done,
     reconstructor_record,
+    table_and_record,
     verbalizer_record,
 )
 from nla_audit.runs.prefix_curves import curve_path, read_curves
@@ -233,10 +234,8 @@ def explain(
         **computation,
         "activations": activations_record(activations),
     }
-    with whole_file(out) as partial:
+    with table_and_record(out, record) as partial:
         table.write_parquet(partial)
-        # Before the file has its name: a table without its record would be a stranger's.
-        write_json(record, record_path(out))
     shards.remove()
     share = table["cjk"].mean()
     if isinstance(share, float) and share > _CJK_ALARM:

@@ -20,18 +20,17 @@ import numpy.typing as npt
 import polars as pl
 
 from nla_audit.checkpoint.fingerprint import file_hashes
-from nla_audit.checkpoint.formats import read_json
 from nla_audit.errors import UserError
-from nla_audit.files import whole_file, write_json
 from nla_audit.nla.batching import Notice, by_token_budget, halving
 from nla_audit.nla.fve import unusable
 from nla_audit.nla.reconstructor import TOKEN_BUDGETS
 from nla_audit.record import MODELS, record_path, run_record
 from nla_audit.runs.activations import LAYER_COLUMN, VECTOR_COLUMN
 from nla_audit.runs.documents import Document, Documents
-from nla_audit.runs.made_from import is_done
+from nla_audit.runs.made_from import is_done, table_and_record
 from nla_audit.runs.target import TargetModel
 from nla_audit.shards import Progress, Shards, digest_of, silent
+from nla_audit.strangers import read_json_object
 from nla_audit.wording import count
 
 #: Documents whose batches are formed together, and that are kept as one piece. Not a choice of
@@ -138,7 +137,7 @@ def extract(
     settings = _settings(target, documents, rule, part, parts)
     key = digest_of(settings)
     if is_done(out, key):
-        return Extraction(**read_json(record_path(out))["result"])
+        return Extraction(**read_json_object(record_path(out))["result"])
     run = _Run(
         target=target,
         sampling=rule,
@@ -316,9 +315,7 @@ def _finish(run: _Run, out: Path, read: int, record: dict[str, Any]) -> Extracti
         unusable=total - rows,
         d_model=run.target.d_model,
     )
-    with whole_file(out) as partial:
+    with table_and_record(out, {**record, "result": asdict(result)}) as partial:
         usable.sink_parquet(partial, row_group_size=_ROW_GROUP)
-        # Before the file has its name: a table without its record would be a stranger's.
-        write_json({**record, "result": asdict(result)}, record_path(out))
     run.shards.remove()
     return result

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from nla_audit.checkpoint.fingerprint import file_hashes
-from nla_audit.checkpoint.formats import read_json
 from nla_audit.errors import UserError
+from nla_audit.files import whole_file, write_json
 from nla_audit.nla.fve import BASELINE_NAMES, BaselineName, Baselines
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.transform import Transform
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.record import record_path
 from nla_audit.runs.activations import Activations
+from nla_audit.strangers import read_json_object
 
 
 def verbalizer_record(verbalizer: Verbalizer) -> dict[str, Any]:
@@ -89,6 +91,19 @@ def baselines_record(
     }
 
 
+@contextmanager
+def table_and_record(out: Path, record: Mapping[str, Any]) -> Iterator[Path]:
+    """A temporary name to write a run's table to; it becomes ``out``, with its record beside it.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with whole_file(out) as partial:
+        yield partial
+        # Before the file has its name: a table without its record would be a stranger's.
+        write_json(record, record_path(out))
+
+
 def is_done(out: Path, key: str) -> bool:
     """Whether ``out`` is already there, made by a run with this ``key``.
 
@@ -98,6 +113,6 @@ def is_done(out: Path, key: str) -> bool:
     if not out.exists():
         return False
     path = record_path(out)
-    if path.is_file() and read_json(path).get("key") == key:
+    if path.is_file() and read_json_object(path).get("key") == key:
         return True
     raise UserError(f"{out}: exists already, made by another run; name another --out or remove it")

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.completions import Source
-from nla_audit.files import whole_file, write_json, write_parquet
+from nla_audit.files import write_parquet
 from nla_audit.model_names import length_penalty_of, ordered
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
@@ -24,7 +24,7 @@ from nla_audit.nla.prefixes import prefixes_of
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.scoring import RowScores, score_columns, score_rows
 from nla_audit.readers import find_tables, read_table
-from nla_audit.record import MODELS, record_path, run_record, versions
+from nla_audit.record import MODELS, run_record, versions
 from nla_audit.runs.activations import Activations, rows_explained
 from nla_audit.runs.fit import fitted
 from nla_audit.runs.made_from import (
@@ -32,6 +32,7 @@ from nla_audit.runs.made_from import (
     baselines_record,
     is_done,
     reconstructor_record,
+    table_and_record,
 )
 from nla_audit.runs.prefix_curves import curve_path, read_curves
 from nla_audit.schema import INPUT_COLUMNS
@@ -259,10 +260,8 @@ def score(
         write_parquet(prefixes, prefixes_path(out))
     if curves is not None:
         write_parquet(curves, curve_path(out))
-    with whole_file(out) as partial:
+    with table_and_record(out, record) as partial:
         completions.write_parquet(partial)
-        # Before the file has its name: a table without its record would be a stranger's.
-        write_json(record, record_path(out))
     shards.remove()
     return Scored(completions, prefixes, curves)
 

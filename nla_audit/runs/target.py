@@ -19,7 +19,13 @@ from nla_audit.checkpoint.fetch import local_folder
 from nla_audit.checkpoint.formats import recognise
 from nla_audit.checkpoint.load import Placement, load_first_blocks
 from nla_audit.errors import UserError
-from nla_audit.nla.architecture import blocks_of, decoder_of, hidden_size, residual_of, text_config
+from nla_audit.nla.architecture import (
+    blocks_of,
+    decoder_of,
+    hidden_size,
+    longest_input,
+    residual_of,
+)
 
 
 class TargetModel:
@@ -53,7 +59,7 @@ class TargetModel:
     @property
     def longest_text(self) -> int:
         """The most tokens the model reads."""
-        return int(getattr(text_config(self.model.config), "max_position_embeddings", 2**31))
+        return longest_input(self.model.config)
 
     def token_ids(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
         """Token ids of each text with the special tokens of its tokenizer, cut on the right.

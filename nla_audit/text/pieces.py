@@ -30,8 +30,8 @@ MIN_PIECE_WORDS = 2
 #: Content words of a piece and of a sentence: longer ones are cut into parts of about as many.
 #: Measured on real texts with and without their punctuation (``benchmarks/reading_form.md``).
 PIECE_WORDS, SENTENCE_WORDS = 6, 10
-#: A text of more sentences or pieces is cut more coarsely: what a reading costs grows with the
-#: square of these.
+#: A text of more sentences or pieces is cut more coarsely, into about as many: what a reading costs
+#: grows with the square of these.
 MOST_SENTENCES = 128
 MOST_PIECES = 512
 
@@ -85,15 +85,17 @@ def pieces_of(claims: Sequence[Claim], tokens: Floats) -> Pieces:
     subjects: list[frozenset[str]] = []
     sentence_of: list[int] = []
     pieces: list[_Piece] = []
-    for sentence in _sentences(claims, tokens):
-        for part in _parts(sentence):
-            about = {name for number in {piece.claim for piece in part}
-                     for name in claims[number].subjects}  # fmt: skip
+    sentences = _sentences(claims, tokens)
+    every = sum(piece.length for sentence in sentences for piece in sentence)
+    size = max(SENTENCE_WORDS, every / MOST_SENTENCES)
+    for sentence in sentences:
+        for part in _parts(sentence, size):
             text = " ".join(piece.text for piece in part)
+            about = frozenset().union(*(claims[piece.claim].subjects for piece in part))
             if about and len(part) < len(sentence):
                 about &= {stem(word) for word in words(text)}
             said.append(text)
-            subjects.append(frozenset(about))
+            subjects.append(about)
             sentence_of += [len(said) - 1] * len(part)
             pieces += part
     return Pieces(
@@ -125,10 +127,10 @@ def _sentences(claims: Sequence[Claim], tokens: Floats) -> list[list[_Piece]]:
     return found
 
 
-def _parts(sentence: Sequence[_Piece]) -> list[list[_Piece]]:
-    """A sentence in parts of about :data:`SENTENCE_WORDS` content words."""
+def _parts(sentence: Sequence[_Piece], size: float) -> list[list[_Piece]]:
+    """A sentence in parts of about ``size`` content words."""
     whole = sum(piece.length for piece in sentence)
-    count = min(max(1, round(whole / SENTENCE_WORDS)), len(sentence))
+    count = min(max(1, round(whole / size)), len(sentence))
     parts: list[list[_Piece]] = [[] for _ in range(count)]
     before = 0
     for piece in sentence:

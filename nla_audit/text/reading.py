@@ -365,23 +365,23 @@ def _read_all(
     )
 
 
+_CLAIMS = {
+    "model": pl.Categorical,
+    "idx": pl.Int64,
+    "sample": pl.Int32,
+    "reference_sample": pl.Int32,
+    "claim": pl.Int16,
+    "start": pl.Int32,
+    "end": pl.Int32,
+    "kind": pl.Categorical,
+    "tokens": pl.Float32,
+    "kept": pl.Float32,
+}
+
+
 def _claim_rows(pairs: Sequence[TextPair], found: Sequence[Segmentation]) -> pl.DataFrame:
-    columns: dict[str, list] = {
-        name: []
-        for name in (
-            "model",
-            "idx",
-            "sample",
-            "reference_sample",
-            "claim",
-            "start",
-            "end",
-            "kind",
-            "tokens",
-        )
-    }
-    kept = [segmentation.kept for segmentation in found]
-    for pair in pairs:
+    columns: dict[str, list] = {name: [] for name in _CLAIMS}
+    for pair, segmentation in zip(pairs, found, strict=True):
         claims = pair.reference.claims
         columns["model"] += [pair.model] * len(claims)
         columns["idx"] += [pair.idx] * len(claims)
@@ -392,21 +392,8 @@ def _claim_rows(pairs: Sequence[TextPair], found: Sequence[Segmentation]) -> pl.
         columns["end"] += [claim.end for claim in claims]
         columns["kind"] += [claim.kind for claim in claims]
         columns["tokens"] += pair.reference.tokens.tolist()
-    return pl.DataFrame(
-        {**columns, "kept": np.concatenate(kept) if kept else []},
-        schema={
-            "model": pl.Categorical,
-            "idx": pl.Int64,
-            "sample": pl.Int32,
-            "reference_sample": pl.Int32,
-            "claim": pl.Int16,
-            "start": pl.Int32,
-            "end": pl.Int32,
-            "kind": pl.Categorical,
-            "tokens": pl.Float32,
-            "kept": pl.Float32,
-        },
-    )
+        columns["kept"] += segmentation.kept.tolist()
+    return pl.DataFrame(columns, schema=_CLAIMS)
 
 
 def _explanation_rows(pairs: Sequence[TextPair], found: Sequence[Segmentation]) -> pl.DataFrame:

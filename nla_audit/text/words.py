@@ -81,8 +81,6 @@ def content_stems(text: str, quoted: Sequence[tuple[int, int]] = ()) -> list[str
     explanations quote the words they are about (final token "that"). It is marked with the quote,
     so that it matches only where it is quoted too.
     """
-    if not quoted and text.isascii():  # nearly every claim, and then a third of the time
-        return [stem(word) for word in words(text) if word not in FUNCTION_WORDS]
     stems = []
     for match in _WORD.finditer(text):
         word = _one_encoding(match.group()).lower().replace("’", "'")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import torch
 from transformers.utils.logging import disable_progress_bar
 
 from nla_audit.checkpoint.load import Pair, load
@@ -44,7 +42,7 @@ from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe import Rl, path_of
 from nla_audit.train.rl import Arms, RlRun
 from nla_audit.train.runs import Run
-from nla_audit.train.scheduling import in_processes
+from nla_audit.train.scheduling import in_processes, share_threads
 from nla_audit.train.seeds import Use, derived
 from nla_audit.train.separating import with_separators
 from nla_audit.train.state import METRICS_FILE, read_metrics
@@ -61,8 +59,7 @@ GOLD_FILE = "gold.parquet"
 def settle_in(layout: Layout, processes: int = 1) -> None:
     """Share the processor's threads among ``processes``; one set of progress bars is enough."""
     disable_progress_bar()
-    threads = layout.recipe.threads or os.cpu_count() or 1
-    torch.set_num_threads(max(1, threads // processes))
+    share_threads(layout.recipe, processes)
 
 
 def warm_start_references(layout: Layout, run: Run | None = None) -> tuple[str | Path, str | Path]:

@@ -6,18 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from nla_audit import hub
-from nla_audit.checkpoint.backbone import Placement
 from nla_audit.checkpoint.door import check_model_files
 from nla_audit.checkpoint.fetch import parse_reference
 from nla_audit.checkpoint.precision import for_untrained
 from nla_audit.errors import UserError, first_line
-from nla_audit.nla.architecture import blocks_of, decoder_of, model_class
+from nla_audit.nla.architecture import blocks_of, decoder_of, model_class, text_config
 from nla_audit.nla.chosen_tokens import default_chunk
 from nla_audit.nla.output_head import LARGE_VOCABULARY
 from nla_audit.train.kept_memory import kept_bytes_per_token
 from nla_audit.train.layout import Layout
-from nla_audit.train.log_probs import TOKEN_BUDGETS
+from nla_audit.train.log_probs import default_token_budget
 from nla_audit.train.pair import default_layer, placement_of
 from nla_audit.train.prepare import target_reference
 from nla_audit.train.recipe import Lora, Recipe, path_of
@@ -74,7 +76,7 @@ def estimate(layout: Layout) -> Estimate:
             str(error), None, None, None, None, None, None, rl_tokens, completion_tokens
         )
     sizes = [_sizes(recipe, run, model, config) for run in runs]
-    device = Placement(device=recipe.target.device).chosen_device().partition(":")[0]
+    device = placement_of(recipe.target).chosen_device().partition(":")[0]
     # Most runs of a sweep make the same passes.
     unlike = {
         (repr(run.rl.lora), run.rl.gradient_checkpointing, run.rl.micro_batch_tokens): run
@@ -125,10 +127,8 @@ def _sizes(recipe: Recipe, run: Run, model: Any, config: Any) -> _Sizes:
     return _Sizes(trained, weights, _TRAINED_BYTES * (trained + ar_trained))
 
 
-def frozen_dtype(recipe: Recipe, config: Any) -> Any:
-    """The precision of frozen weights, as torch has it."""
-    import torch
-
+def frozen_dtype(recipe: Recipe, config: Any) -> torch.dtype:
+    """The precision of frozen weights."""
     dtype = for_untrained(placement_of(recipe.target), config).dtype
     saved = getattr(config, "dtype", None)
     return (saved or torch.float32) if dtype == "auto" else getattr(torch, dtype)
@@ -136,13 +136,11 @@ def frozen_dtype(recipe: Recipe, config: Any) -> Any:
 
 def _budget(run: Run, device: str) -> int:
     """Tokens of a micro-batch."""
-    return run.rl.micro_batch_tokens or TOKEN_BUDGETS.get(device, TOKEN_BUDGETS["cuda"])
+    return run.rl.micro_batch_tokens or default_token_budget(device)
 
 
-def _kept(run: Run, config: Any, dtype: Any, device: str) -> float | None:
+def _kept(run: Run, config: Any, dtype: torch.dtype, device: str) -> float | None:
     """Bytes; ``None`` where the model's code looks at data on its way."""
-    import torch
-
     rl = run.rl
     model = _empty_model(config).to(torch.float32 if rl.lora is None else dtype)
     try:
@@ -155,7 +153,7 @@ def _kept(run: Run, config: Any, dtype: Any, device: str) -> float | None:
 
 
 def _logits_at_once(run: Run, config: Any, device: str) -> int:
-    vocabulary = config.get_text_config(decoder=True).vocab_size
+    vocabulary = text_config(config).vocab_size
     tokens = _budget(run, device)
     if vocabulary >= LARGE_VOCABULARY:
         tokens = min(tokens, default_chunk(device, vocabulary))
@@ -244,8 +242,6 @@ def _config_from_hub(name: str) -> Path:
 
 
 def _empty_model(config: Any) -> Any:
-    import torch
-
     try:
         with torch.device("meta"):
             return model_class(config).from_config(config)
@@ -254,8 +250,6 @@ def _empty_model(config: Any) -> Any:
 
 
 def _lora_parameters(model: Any, lora: Lora) -> int:
-    from torch import nn
-
     return sum(
         lora.rank * (module.in_features + module.out_features)
         for name, module in model.named_modules()

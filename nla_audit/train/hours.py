@@ -1,31 +1,38 @@
 """How long a recipe will take on this machine, from how fast it runs the target's blocks now.
 
-Two blocks of the target with random weights and its output matrix are timed for a moment. All of a
-course is passes through these, with few exceptions (reading files, the optimiser, the audit): what
-is left out makes it somewhat longer than is said here.
+Two blocks of the target with random weights and its output matrix are timed for a moment. Most of a
+course is passes through these. What is left out makes it longer than is said here: a labeler that
+writes gold, the training of a target that speaks a language of ours, the optimiser, the audit.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
 import torch
 
 from nla_audit.errors import UserError, first_line
-from nla_audit.nla.architecture import decoder_of, hidden_size, model_class, number_of_blocks
+from nla_audit.nla.architecture import (
+    decoder_of,
+    hidden_size,
+    keep_first_blocks,
+    model_class,
+    number_of_blocks,
+    text_config,
+)
+from nla_audit.nla.threads import threads_for
 from nla_audit.train.estimate import frozen_dtype, target_config
 from nla_audit.train.layout import Layout
 from nla_audit.train.pair import layer_of, placement_of
-from nla_audit.train.recipe import Data, Recipe, path_of
+from nla_audit.train.recipe import Rl
 from nla_audit.train.runs import Run
-from nla_audit.train.seeds import Use, stream
-from nla_audit.train.texts import cut_into_passages, read_texts
+from nla_audit.train.scheduling import share_threads
+from nla_audit.train.texts import texts_of_recipe
 
 _BLOCKS = 2
 #: Rows and tokens of the timed pass, and how often it is made.
@@ -58,7 +65,11 @@ class Speed:
 
 @dataclass(frozen=True)
 class Duration:
-    """Seconds of each stage; ``activations`` is ``None`` where the texts cannot be read."""
+    """Seconds of each stage.
+
+    ``activations`` is ``None`` where the texts are not known: they cannot be read, or are yet to
+    be written in a language of ours.
+    """
 
     activations: float | None
     warm_start: float
@@ -73,24 +84,34 @@ def expected(layout: Layout) -> Duration:
         UserError: the target's config is not to be had here and now, or its blocks cannot be run.
     """
     recipe, config = layout.recipe, target_config(layout)
-    torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
     whole = any(run.rl.lora is None for run in layout.runs)
     dtype = torch.float32 if whole else frozen_dtype(recipe, config)
     device = placement_of(recipe.target).chosen_device()
+
+    def speed_among(processes: int) -> Speed:
+        share_threads(recipe, processes)
+        with threads_for(hidden_size(config), torch.device(device)):
+            return measure_speed(config, dtype, device)
+
+    processes = at_once(layout)
     try:
-        speed = measure_speed(config, dtype, device)
+        speed = speed_among(1)
+        in_rl = speed if processes == 1 else speed_among(processes)
     except Exception as error:  # anyone's code, on any device
         raise UserError(f"the target's blocks cannot be timed: {first_line(error)}") from None
-    return duration(layout, config, speed)
+    return duration(layout, config, speed, in_rl)
+
+
+def at_once(layout: Layout) -> int:
+    """Runs that are trained at the same time."""
+    return max(1, min(layout.recipe.rl.processes, len(layout.runs)))
 
 
 def measure_speed(config: Any, dtype: torch.dtype, device: str) -> Speed:
-    """Time two blocks of a model of this config, and its output matrix."""
-    small = deepcopy(config)
-    inner = small.get_text_config(decoder=True)
-    inner.num_hidden_layers = _BLOCKS
-    if getattr(inner, "layer_types", None):
-        inner.layer_types = inner.layer_types[:_BLOCKS]
+    """Time the first blocks of a model of this config, and its output matrix."""
+    small, blocks = deepcopy(config), min(_BLOCKS, number_of_blocks(config))
+    keep_first_blocks(small, blocks)
+    inner = text_config(small)
     vocabulary, width = inner.vocab_size, hidden_size(config)
     inner.vocab_size, inner.pad_token_id = _TOKENS, None  # no embedding is timed
     with torch.device(device):
@@ -102,7 +123,7 @@ def measure_speed(config: Any, dtype: torch.dtype, device: str) -> Speed:
         whole = _seconds(lambda: decoder(input_ids=ids, use_cache=False), device)
         step = _seconds(lambda: decoder(input_ids=ids[:, :1], use_cache=False), device)
         words = _seconds(lambda: states @ weight.T, device)
-    return Speed(whole / (_ROWS * _TOKENS * _BLOCKS), step / _BLOCKS, words / _TOKENS)
+    return Speed(whole / (_ROWS * _TOKENS * blocks), step / blocks, words / _TOKENS)
 
 
 def _seconds(work: Callable[[], Any], device: str) -> float:
@@ -117,10 +138,25 @@ def _seconds(work: Callable[[], Any], device: str) -> float:
     return median(once() for _ in range(_TIMES))
 
 
-def duration(layout: Layout, config: Any, speed: Speed) -> Duration:
-    """Seconds of each stage but the audit."""
+def duration(
+    layout: Layout, config: Any, speed: Speed, speed_in_rl: Speed | None = None
+) -> Duration:
+    """Seconds of each stage but the audit.
+
+    Args:
+        speed_in_rl: of one process, with its share of the threads, of those that train runs at
+            the same time; by default ``speed``.
+    """
     recipe = layout.recipe
-    work = _Work(recipe, number_of_blocks(config), layer_of(recipe.target, config) + 1, speed)
+    work = _Work(
+        av_prompt=len(recipe.pair.av_template) / _CHARACTERS_PER_TOKEN + _CHAT_TOKENS,
+        ar_prompt=len(recipe.pair.ar_template) / _CHARACTERS_PER_TOKEN,
+        blocks=number_of_blocks(config),
+        ar_blocks=layer_of(recipe.target, config) + 1,
+        speed=speed,
+        cap=recipe.rl.max_new_tokens,
+    )
+    in_rl = replace(work, speed=speed_in_rl or speed)
     runs, settings, half = layout.runs, recipe.evaluation, recipe.warm_start
     warm = 0.0
     if recipe.pair.av is None:
@@ -128,13 +164,15 @@ def duration(layout: Layout, config: Any, speed: Speed) -> Duration:
         warm += half.ar.steps * work.ar_step(half.ar.batch_size)
         warm += half.ar.steps / half.evaluate_every * work.read(measured)
         warm += half.av.steps * work.av_step(half.av.batch_size)
-        warm += half.av.steps / half.evaluate_every * work.explain_and_read(measured)
-    models = 1 + len(runs)
+        warm += half.av.steps / half.evaluate_every * work.measure_av(measured)
+    said = settings.activations * settings.samples
+    completions = [work.explain_and_read(said)]
+    completions += [work.of(run).explain_and_read(said) for run in runs]
     return Duration(
         activations=_activations(layout, work),
         warm_start=warm,
-        rl=sum(work.run(run) for run in runs) / recipe.rl.processes,
-        completions=models * work.explain_and_read(settings.activations * settings.samples),
+        rl=sum(in_rl.of(run).run(run.rl) for run in runs) / at_once(layout),
+        completions=sum(completions),
     )
 
 
@@ -143,34 +181,39 @@ def _activations(layout: Layout, work: _Work) -> float | None:
     if data.texts is None:
         return 0.0 if data.table is not None else None
     try:
-        tokens = _tokens_to_read(layout, data)
+        texts = texts_of_recipe(layout.recipe, layout.folder).texts
     except UserError:
         return None
+    tokens = sum(min(len(text) / _CHARACTERS_PER_TOKEN, data.context_tokens) for text in texts)
     return tokens * work.ar_blocks * work.speed.token
 
 
-def _tokens_to_read(layout: Layout, data: Data) -> float:
-    texts = read_texts(path_of(str(data.texts), layout.folder))
-    if data.passages is not None:
-        texts = cut_into_passages(texts, data.passages, stream(layout.recipe.seed, Use.PASSAGES))
-    most = data.context_tokens
-    return sum(min(len(text) / _CHARACTERS_PER_TOKEN, most) for text in texts.texts)
-
-
+@dataclass(frozen=True)
 class _Work:
     """Seconds of the passes that a course is made of.
 
-    Args:
+    Attributes:
         blocks: of the AV.
         ar_blocks: of the AR.
+        speed: of these blocks.
+        cap: on an explanation, in tokens.
     """
 
-    def __init__(self, recipe: Recipe, blocks: int, ar_blocks: int, speed: Speed) -> None:
-        self.recipe, self.blocks, self.ar_blocks, self.speed = recipe, blocks, ar_blocks, speed
-        pair = recipe.pair
-        self.av_prompt = len(pair.av_template) / _CHARACTERS_PER_TOKEN + _CHAT_TOKENS
-        self.ar_prompt = len(pair.ar_template) / _CHARACTERS_PER_TOKEN
-        self.explanation = _USUAL_SHARE * recipe.rl.max_new_tokens
+    av_prompt: float
+    ar_prompt: float
+    blocks: int
+    ar_blocks: int
+    speed: Speed
+    cap: int
+
+    @property
+    def explanation(self) -> float:
+        """Tokens."""
+        return _USUAL_SHARE * self.cap
+
+    def of(self, run: Run) -> _Work:
+        """With the run's own cap."""
+        return replace(self, cap=run.rl.max_new_tokens)
 
     def read(self, texts: float, passes: float = 1) -> float:
         """The AR on some explanations."""
@@ -191,18 +234,20 @@ class _Work:
 
     def explain(self, texts: float) -> float:
         """The AV's sampling: a token of each row after another, to the cap."""
-        steps = self.recipe.rl.max_new_tokens
         going = _USUAL_SHARE * texts  # rows that have not ended, on the whole
         # A step of few rows takes as long as one of more; from some on it grows with them.
         block = max(self.speed.step, going * self.speed.token)
-        return steps * (self.blocks * block + going * self.speed.word)
+        return self.cap * (self.blocks * block + going * self.speed.word)
 
     def explain_and_read(self, texts: float) -> float:
         return self.explain(texts) + self.read(texts)
 
-    def run(self, run: Run) -> float:
+    def measure_av(self, texts: float) -> float:
+        """The AV on held-out rows; gold is judged by its own activation and by another."""
+        return self.explain_and_read(texts) + self.judge(texts, 2)
+
+    def run(self, rl: Rl) -> float:
         """One run of RL, its held-out measurements included."""
-        rl = run.rl
         texts = rl.prompts * rl.samples
         passes = 1 + rl.updates_per_step * _FORWARD_AND_BACKWARD  # one is the anchor's
         step = self.explain(texts) + self.read(texts) + self.judge(texts, passes)

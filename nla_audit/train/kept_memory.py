@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,14 +26,20 @@ def kept_bytes_per_token(model: Any, lora: Lora | None, *, gradient_checkpointin
     if lora is not None:
         with torch.device("meta"):
             add_lora(model, lora, RL_ADAPTER, seed=0)
-    whole = _kept_bytes(model) / (_ROWS * _TOKENS)
+    ids = torch.zeros(_ROWS, _TOKENS, dtype=torch.int64, device=model.device)
+    # Given one, transformers makes no mask of its own, for which it would look at data.
+    mask = torch.ones(_ROWS, 1, _TOKENS, _TOKENS, dtype=torch.bool, device=model.device)
+    decoder = decoder_of(model)
+    kept = kept_bytes(model, lambda: decoder(input_ids=ids, attention_mask=mask, use_cache=False))
+    whole = kept / (_ROWS * _TOKENS)
     if not gradient_checkpointing:
         return whole
     blocks = number_of_blocks(model.config)
     return whole / blocks + blocks * hidden_size(model.config) * model.dtype.itemsize
 
 
-def _kept_bytes(model: Any) -> int:
+def kept_bytes(model: Any, work: Callable[[], Any]) -> int:
+    """Bytes that autograd saves during ``work``, each storage once; weights left out."""
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     kept: dict[int, torch.UntypedStorage] = {}
 
@@ -42,9 +49,6 @@ def _kept_bytes(model: Any) -> int:
             kept[storage._cdata] = storage  # held, so that no other gets its address
         return tensor
 
-    ids = torch.zeros(_ROWS, _TOKENS, dtype=torch.int64, device=model.device)
-    # Given one, transformers makes no mask of its own, for which it would look at data.
-    mask = torch.ones(_ROWS, 1, _TOKENS, _TOKENS, dtype=torch.bool, device=model.device)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        decoder_of(model)(input_ids=ids, attention_mask=mask, use_cache=False)
+        work()
     return sum(storage.nbytes() for storage in kept.values())

@@ -150,12 +150,10 @@ def _local(settings: Labeler) -> Write:
     """A transformers model on this machine, greedy."""
     import torch
 
-    from nla_audit.checkpoint.load import Placement
+    from nla_audit.checkpoint.load import load_language_model
     from nla_audit.nla.prompts import chat_ids
-    from nla_audit.train.pair import load_language_model, load_tokenizer
 
-    model = load_language_model(settings.model, Placement())
-    tokenizer = load_tokenizer(settings.model)
+    model, tokenizer = load_language_model(settings.model)
 
     @torch.inference_mode()
     def write(prompt: str) -> str:

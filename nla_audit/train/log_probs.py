@@ -19,6 +19,11 @@ TOKEN_BUDGETS = {"cpu": 4096, "cuda": 16384}
 _OTHER_TOKEN_BUDGET = 8192
 
 
+def default_token_budget(device_type: str) -> int:
+    """Tokens of a pass where a recipe does not say."""
+    return TOKEN_BUDGETS.get(device_type, _OTHER_TOKEN_BUDGET)
+
+
 @dataclass(frozen=True)
 class MicroBatch:
     """Some responses of a step.
@@ -45,7 +50,7 @@ def micro_batches(
 
     Responses of like length go together and padding is cut off; the prompt's tokens count.
     """
-    limit = budget or TOKEN_BUDGETS.get(device.type, _OTHER_TOKEN_BUDGET)
+    limit = budget or default_token_budget(device.type)
     groups = by_token_budget([int(length) + prompt_length for length in lengths], limit)
     batches = []
     for group in groups:

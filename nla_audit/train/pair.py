@@ -10,17 +10,10 @@ from typing import Any, Literal
 
 import torch
 
-from nla_audit.checkpoint.backbone import (
-    Placement,
-    quiet_transformers,
-    read_causal_lm,
-    read_config,
-    read_tokenizer,
-)
+from nla_audit.checkpoint.backbone import Placement, read_config, read_tokenizer
 from nla_audit.checkpoint.fetch import local_folder
 from nla_audit.checkpoint.formats import ArLora
-from nla_audit.checkpoint.load import load_first_blocks
-from nla_audit.checkpoint.precision import for_untrained
+from nla_audit.checkpoint.load import load_first_blocks, load_language_model
 from nla_audit.checkpoint.read_sidecar import parse_sidecar
 from nla_audit.checkpoint.save import new_sidecar, save_ar, save_ar_lora, save_av
 from nla_audit.checkpoint.tokenizer_check import check_survives_saving
@@ -30,7 +23,6 @@ from nla_audit.nla.chat_template import PLAIN_TEMPLATE
 from nla_audit.nla.injection import parse_injection
 from nla_audit.nla.prompts import av_prompt, check_ar_prompt
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.nla.refusal import refuse_wrong
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import RL_ADAPTER
@@ -42,20 +34,6 @@ def placement_of(target: Target, *, is_av_in_rl: bool = False) -> Placement:
     """Where and in which precision a recipe wants its models; only the AV in RL is quantised."""
     four_bit = target.load_in_4bit and is_av_in_rl
     return Placement(dtype=target.dtype, device=target.device, load_in_4bit=four_bit)
-
-
-def load_language_model(reference: str | Path, placement: Placement) -> Any:
-    """A causal language model, whole.
-
-    Raises:
-        UserError: not found, transformers cannot load it, or it lacks weights or has too many.
-    """
-    folder = local_folder(reference)
-    config = read_config(folder, placement)
-    placement = for_untrained(placement, config)
-    with quiet_transformers():
-        model = read_causal_lm(folder, config, placement, role="av", refuse=refuse_wrong)
-    return placement.place(model)
 
 
 def load_config(reference: str | Path) -> Any:
@@ -135,8 +113,7 @@ def new_verbalizer(
     Raises:
         UserError: it cannot be loaded, or its tokenizer could not be saved as what it is.
     """
-    model = load_language_model(reference, placement_of(target))
-    tokenizer = load_tokenizer(reference)
+    model, tokenizer = load_language_model(reference, placement=placement_of(target))
     _give_template(tokenizer, settings)
     if separator is not None:
         add_separator(model, tokenizer, separator, seed=seed)

@@ -23,11 +23,11 @@ from nla_audit.train.dataset import (
 )
 from nla_audit.train.labeler import write_missing_gold
 from nla_audit.train.layout import Layout
-from nla_audit.train.log_probs import TOKEN_BUDGETS
+from nla_audit.train.log_probs import default_token_budget
 from nla_audit.train.pair import layer_of, load_config, load_tokenizer, placement_of
 from nla_audit.train.recipe import World, path_of
 from nla_audit.train.seeds import Use, derived, stream
-from nla_audit.train.texts import cut_into_passages, read_texts
+from nla_audit.train.texts import texts_of_recipe
 
 #: Called with what is being done, how much of it is done, and how much there is.
 Tell = Callable[[str, int, int], None]
@@ -138,10 +138,7 @@ def _from_world(layout: Layout, world: World, tell: Tell) -> Dataset:
 
 def _from_texts(layout: Layout, tell: Tell) -> Dataset:
     recipe, data = layout.recipe, layout.recipe.data
-    assert data.texts is not None
-    texts = read_texts(path_of(data.texts, layout.folder))
-    if data.passages is not None:
-        texts = cut_into_passages(texts, data.passages, stream(recipe.seed, Use.PASSAGES))
+    texts = texts_of_recipe(recipe, layout.folder)
     target = _target(layout)
     rng = stream(recipe.seed, Use.POSITIONS)
     token_ids, positions, kept = [], [], []
@@ -189,7 +186,7 @@ def extracted(
 ) -> npt.NDArray[np.float32]:
     """Activations ``[sum of positions, d_model]`` of token-id ``documents``, in their order."""
     found: dict[int, npt.NDArray[np.float32]] = {}
-    budget = TOKEN_BUDGETS.get(target.device.type, 8192)
+    budget = default_token_budget(target.device.type)
     for group in by_token_budget([len(ids) for ids in documents], budget):
         taken = [positions[place] for place in group]
         vectors = target.activations([documents[place] for place in group], taken)

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from nla_audit.errors import UserError
-from nla_audit.strangers import read_yaml
+from nla_audit.strangers import parse_yaml, read_yaml
 from nla_audit.train.complaints import complaint
 from nla_audit.train.recipe import Recipe
 
@@ -36,10 +35,7 @@ def _put(raw: Any, setting: str) -> None:
     key, equals, text = setting.partition("=")
     if not (key and equals):
         raise UserError(f"--set {setting}: write KEY=VALUE, as --set rl.steps=10")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
-        raise UserError(f"--set {setting}: the value is no YAML; quote it") from None
+    value = parse_yaml(text, f"--set {setting}", advice="quote the value")
     *sections, name = key.split(".")
     inner = raw
     for section in sections:

@@ -10,7 +10,7 @@ import torch
 
 from nla_audit.nla.batching import by_token_budget
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.train.log_probs import TOKEN_BUDGETS
+from nla_audit.train.log_probs import default_token_budget
 
 
 def direction_mse(
@@ -65,7 +65,7 @@ def accumulate_ar_gradients(
     """
     prompts = reconstructor.prompt_ids(texts)
     fitting = [row for row, ids in enumerate(prompts) if len(ids) <= reconstructor.longest_prompt]
-    budget = token_budget or TOKEN_BUDGETS.get(reconstructor.device.type, 8192)
+    budget = token_budget or default_token_budget(reconstructor.device.type)
     groups = by_token_budget([len(prompts[row]) for row in fitting], budget)
     for _ in range(passes(len(groups)) - len(groups)):
         (0.0 * predict(reconstructor, reconstructor.prompt_ids([""])).sum()).backward()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
 from pathlib import Path
 
+import torch
+
 from nla_audit.train.interruption import Stopped, begin_worker, stopping
 from nla_audit.train.layout import Layout
 from nla_audit.train.prepare import Tell
+from nla_audit.train.recipe import Recipe
 from nla_audit.train.runs import Run
 from nla_audit.train.state import METRICS_FILE, read_metrics
 
@@ -17,6 +21,12 @@ from nla_audit.train.state import METRICS_FILE, read_metrics
 _LOOK_EVERY = 1.0
 #: Trains a run as one of so many processes; returns why it stopped early, ``None`` if it did not.
 TrainInProcess = Callable[[Layout, Run, int], str | None]
+
+
+def share_threads(recipe: Recipe, processes: int) -> None:
+    """Of the processor's threads, take one of ``processes`` equal parts."""
+    threads = recipe.threads or os.cpu_count() or 1
+    torch.set_num_threads(max(1, threads // processes))
 
 
 def in_processes(

@@ -13,7 +13,8 @@ from nla_audit.errors import UserError
 from nla_audit.readers import read_frame
 from nla_audit.runs.documents import Documents
 from nla_audit.train.dataset import texts_of, without_tags
-from nla_audit.train.recipe import Passages
+from nla_audit.train.recipe import Passages, Recipe, path_of
+from nla_audit.train.seeds import Use, stream
 
 #: Where a passage may end, the best first: a paragraph, a line, a sentence, a word.
 _ENDS = tuple(map(re.compile, (r"\n\s*\n", r"\n", r"[.!?]['\"”’)]*\s", r"\s")))
@@ -36,6 +37,22 @@ class Texts:
     gold: list[str | None]
 
 
+def texts_of_recipe(recipe: Recipe, folder: Path) -> Texts:
+    """What activations are taken from: the recipe's documents, or passages of them.
+
+    Args:
+        folder: the recipe's own.
+
+    Raises:
+        UserError: as :func:`read_texts`.
+    """
+    assert recipe.data.texts is not None
+    texts = read_texts(path_of(recipe.data.texts, folder))
+    if recipe.data.passages is None:
+        return texts
+    return cut_into_passages(texts, recipe.data.passages, stream(recipe.seed, Use.PASSAGES))
+
+
 def read_texts(path: Path) -> Texts:
     """All documents of a table (any that :func:`nla_audit.readers.read_frame` knows), of a
     ``.txt`` file, or of a folder in which there are some.
@@ -45,7 +62,7 @@ def read_texts(path: Path) -> Texts:
     Raises:
         UserError: no such file, no column of texts, or texts that are none.
     """
-    if path.suffix.lower() == ".txt" or (path.is_dir() and any(path.rglob("*.txt"))):
+    if _is_text(path) or (path.is_dir() and any(map(_is_text, path.rglob("*")))):
         documents = list(Documents([path]))
         return Texts(
             [one.text for one in documents],
@@ -67,6 +84,10 @@ def read_texts(path: Path) -> Texts:
     explanations = frame["explanation"] if "explanation" in frame.columns else None
     gold = texts_of(explanations, len(texts), path)
     return Texts(texts, names, [None if text is None else without_tags(text) for text in gold])
+
+
+def _is_text(path: Path) -> bool:
+    return path.suffix.lower() == ".txt" and not path.is_dir()
 
 
 def cut_into_passages(texts: Texts, settings: Passages, rng: np.random.Generator) -> Texts:

@@ -26,7 +26,7 @@ from nla_audit.train.adapters import add_lora
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.interruption import Stopped, Wish
 from nla_audit.train.learned import against_others, in_words
-from nla_audit.train.log_probs import micro_batches, padded, response_log_probs
+from nla_audit.train.log_probs import MicroBatch, micro_batches, padded, response_log_probs
 from nla_audit.train.measure import explain_and_score, summary
 from nla_audit.train.recipe import Supervised, WarmStart
 from nla_audit.train.reconstruction import accumulate_ar_gradients
@@ -109,21 +109,17 @@ def train_av(
     trainer = _trainer(verbalizer.model, {}, settings.av, seed)
     longest_gold = max(len(ids) for ids in gold_ids(verbalizer, dataset.gold(held_out)))
 
-    def loss_of(chosen: npt.NDArray[np.int64], with_gradient: bool) -> float:
-        ids = gold_ids(verbalizer, dataset.gold(chosen))
-        lengths = np.array([len(one) for one in ids], dtype=np.int64)
-        vectors = torch.from_numpy(dataset.activations[chosen])
-        device = verbalizer.device
+    def loss_of(step: int) -> float:
+        chosen = rows[
+            rows_of_step(seed, Use.AV_WARM_START, step, settings.av.batch_size, len(rows))
+        ]
+        batches, tokens = _gold_batches(verbalizer, dataset, chosen)
         total = 0.0
-        prompt = len(verbalizer.prompt.ids)
-        with torch.set_grad_enabled(with_gradient):
-            for batch in micro_batches(padded(ids), lengths, prompt, None, device):
-                here = vectors[torch.from_numpy(batch.rows)].to(device)
-                log_probs = response_log_probs(verbalizer, here, batch.token_ids, batch.is_token)
-                loss = -torch.where(batch.is_token, log_probs, 0.0).sum() / int(lengths.sum())
-                if with_gradient:
-                    loss.backward()
-                total += float(loss.detach())
+        for batch in batches:
+            nats = _nats(verbalizer, dataset.activations[chosen[batch.rows]], batch)
+            loss = nats.sum() / tokens
+            loss.backward()
+            total += float(loss.detach())
         return total
 
     def evaluate() -> dict[str, float | None]:
@@ -155,10 +151,7 @@ def train_av(
         trainer,
         settings,
         settings.av,
-        loss_of_step=lambda step: loss_of(
-            rows[rows_of_step(seed, Use.AV_WARM_START, step, settings.av.batch_size, len(rows))],
-            with_gradient=True,
-        ),
+        loss_of_step=loss_of,
         evaluate=evaluate,
         folder=folder,
         key=key,
@@ -173,28 +166,43 @@ def _gold_likelihood(
 ) -> dict[str, float | None]:
     """Loss on gold responses, and by how many nats a response is likelier with its own activation
     than with one of another document: the first sign that the AV reads the vector."""
-    ids = gold_ids(verbalizer, dataset.gold(rows))
-    lengths = np.array([len(one) for one in ids], dtype=np.int64)
-    batches = micro_batches(
-        padded(ids), lengths, len(verbalizer.prompt.ids), None, verbalizer.device
-    )
+    batches, tokens = _gold_batches(verbalizer, dataset, rows)
 
     def nats(activations: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         found = np.zeros(len(rows))
         for batch in batches:
-            here = torch.from_numpy(activations[batch.rows]).to(verbalizer.device)
-            log_probs = response_log_probs(verbalizer, here, batch.token_ids, batch.is_token)
-            found[batch.rows] = -torch.where(batch.is_token, log_probs, 0.0).sum(dim=1).cpu()
+            found[batch.rows] = _nats(verbalizer, activations[batch.rows], batch).cpu()
         return found
 
     own = nats(dataset.activations[rows])
-    figures: dict[str, float | None] = {"held_out_loss": float(own.sum() / lengths.sum())}
+    figures: dict[str, float | None] = {"held_out_loss": float(own.sum() / tokens)}
     doc_ids = [dataset.doc_ids[row] for row in rows]
     partners = derangement(doc_ids, seed)
     if (partners < 0).any():
         return figures
     gain = nats(dataset.activations[rows[partners]]) - own
     return figures | Resampler(doc_ids, seed=seed).mean(gain).entries("nats_of_own_activation")
+
+
+def _gold_batches(
+    verbalizer: Verbalizer, dataset: Dataset, rows: npt.NDArray[np.int64]
+) -> tuple[list[MicroBatch], int]:
+    """Gold responses of ``rows`` in passes, and how many tokens they have in all."""
+    ids = gold_ids(verbalizer, dataset.gold(rows))
+    lengths = np.array([len(one) for one in ids], dtype=np.int64)
+    batches = micro_batches(
+        padded(ids), lengths, len(verbalizer.prompt.ids), None, verbalizer.device
+    )
+    return batches, int(lengths.sum())
+
+
+def _nats(
+    verbalizer: Verbalizer, activations: npt.NDArray[np.float32], batch: MicroBatch
+) -> torch.Tensor:
+    """Minus the log-probability of each response of ``batch``, with gradient."""
+    here = torch.from_numpy(activations).to(verbalizer.device)
+    log_probs = response_log_probs(verbalizer, here, batch.token_ids, batch.is_token)
+    return -torch.where(batch.is_token, log_probs, 0.0).sum(dim=1)
 
 
 def train_ar(

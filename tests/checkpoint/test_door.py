@@ -27,9 +27,9 @@ from nla_audit.checkpoint.read_sidecar import read_sidecar
 from nla_audit.errors import UserError
 from nla_audit.nla.injection import Injection
 from tests.pairs import tiny
+from tests.pairs.golden import GOLDEN
 
 ONE_LINE = r"^[^\n]*$"
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -242,9 +242,6 @@ def test_default_configs_of_families_pass(family: str, tmp_path: Path) -> None:
     check_model_files(tmp_path)
 
 
-@pytest.mark.skipif(
-    not GOLDEN.is_dir(), reason="needs the golden checkpoints beside the repository"
-)
 def test_golden_checkpoints_pass() -> None:
     for config in GOLDEN.rglob("config.json"):
         check_size(config.parent, read_config(config.parent, Placement()))

@@ -1,11 +1,10 @@
-"""Pairs and texts on the Hub, against a server on this machine that speaks its HTTP."""
+"""Pairs on the Hub, against a server on this machine that speaks its HTTP."""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,10 +13,9 @@ import pytest
 from nla_audit import cli
 from nla_audit.checkpoint.fetch import HubReference, local_folder, parse_reference
 from nla_audit.checkpoint.load import Placement, load
-from nla_audit.completions import load as load_completions
 from nla_audit.errors import UserError
 from nla_audit.nla.injection import Injection
-from tests.hub_server import TOKEN, FakeHub
+from tests.hub_contents import TOKEN, FakeHub, files_in
 from tests.pairs import tiny
 from tests.pairs.golden import GOLDEN
 
@@ -28,15 +26,6 @@ TEXTS = ["a story about a fair", "formal register"]
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save_pair(tmp_path_factory.mktemp("pair"), "qwen3", Injection("add", block=1))
-
-
-def files_in(folder: Path) -> dict[str, bytes]:
-    """The files below ``folder`` as a repository holds them."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def fetched(hub: FakeHub) -> set[str]:
@@ -350,139 +339,3 @@ class TestWhatIsNotThere:
         error = capsys.readouterr().err
         assert error.startswith("error: lab/gated/av: ")
         assert error.count("\n") == 1
-
-
-def parquet(frame: pl.DataFrame, path: Path) -> bytes:
-    frame.write_parquet(path)
-    return path.read_bytes()
-
-
-class TestTexts:
-    """Texts are streamed: file by file, as they are needed, of one commit."""
-
-    @pytest.fixture
-    def command(self, hub: FakeHub, pair: Path, tmp_path: Path) -> list[str]:
-        hub.add("lab/base", files_in(pair / "base"))
-        frames = [
-            pl.DataFrame({"text": [f"a story about a fair {n} and {m}" for n in range(3)]})
-            for m in range(3)
-        ]
-        files = {
-            f"data/{number}.parquet": parquet(frame, tmp_path / "part.parquet")
-            for number, frame in enumerate(frames)
-        }
-        hub.add("lab/texts", files, kind="dataset")
-        options = ["--layer", "1", "--minimum-position", "2", "--out", str(tmp_path / "a.parquet")]
-        return ["extract", "lab/base", "hf://datasets/lab/texts/data", *options]
-
-    def test_all(self, hub: FakeHub, command: list[str], tmp_path: Path) -> None:
-        assert cli.run(command) == 0
-        table = pl.read_parquet(tmp_path / "a.parquet")
-        assert table["doc_id"].n_unique() == 9
-        assert table["doc_id"][0] == "lab/texts/data/0.parquet:0"
-        record = json.loads((tmp_path / "a.parquet.record.json").read_text())
-        commit = hub.repositories["dataset", "lab/texts"].branches["main"]
-        assert {text["commit"] for text in record["settings"]["texts"]} == {commit}
-
-    def test_files_that_are_not_needed_are_not_fetched(
-        self, hub: FakeHub, command: list[str]
-    ) -> None:
-        assert cli.run([*command, "--documents", "2"]) == 0
-        asked = hub.asked("/datasets/lab/texts/resolve/")
-        assert [request.path.rpartition("/")[2] for request in asked] == ["0.parquet"]
-
-    def test_a_commit_in_between_changes_nothing(
-        self, hub: FakeHub, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        from nla_audit.hub import HubFile
-
-        original = HubFile.download
-
-        def download(self: HubFile) -> Path:
-            hub.add("lab/texts", {"data/0.parquet": b"other"}, kind="dataset")
-            return original(self)
-
-        monkeypatch.setattr(HubFile, "download", download)
-        assert cli.run(command) == 0
-        assert pl.read_parquet(tmp_path / "a.parquet")["doc_id"].n_unique() == 9
-
-    @pytest.mark.parametrize(
-        ("address", "message"),
-        [
-            ("hf://datasets/lab/texts", "add the subfolder or file to the address"),
-            ("hf://datasets/lab/absent/data", "no such data set"),
-            ("hf://datasets/lab/texts@v9/data", "no such revision"),
-            ("hf://datasets/lab/texts/absent", "no such file or folder in this data set"),
-            ("hf://datasets/lab/texts/absent.parquet", "no such file or folder in this data set"),
-        ],
-    )
-    def test_one_line(
-        self,
-        address: str,
-        message: str,
-        command: list[str],
-        capsys: pytest.CaptureFixture[str],
-    ) -> None:
-        assert cli.run([*command[:2], address, *command[3:]]) == 2
-        error = capsys.readouterr().err
-        assert message in error
-        assert error.startswith(f"error: {address}")
-        assert error.count("\n") == 1
-
-
-class TestTables:
-    """Completions at ``hf://datasets/…``, which lie in LFS there."""
-
-    @pytest.fixture
-    def sweep(self, hub: FakeHub, table: pl.DataFrame, tmp_path: Path) -> None:
-        first, rest = (parquet(part, tmp_path / "p.parquet") for part in (table[:12], table[12:]))
-        files = {"README.md": b"# a sweep", "data/0.parquet": first, "data/1.parquet": rest}
-        hub.add("lab/sweep", {"data/0.parquet": first}, kind="dataset", revision="v1")
-        hub.add("lab/sweep", files, kind="dataset")
-        hub.add("lab/gated", files, kind="dataset", access="gated")
-        hub.add("lab/secret", files, kind="dataset", access="private")
-
-    @pytest.mark.usefixtures("sweep")
-    def test_folder_file_and_revision(self, hub: FakeHub) -> None:
-        assert load_completions(["hf://datasets/lab/sweep/data"]).rows.height == 36
-        assert load_completions(["hf://datasets/lab/sweep/data/1.parquet"]).rows.height == 24
-        assert load_completions(["hf://datasets/lab/sweep@v1/data"]).rows.height == 12
-        assert len(hub.asked("^/cdn/", "GET")) == 2  # v1's file is the same as main's
-
-    @pytest.mark.usefixtures("sweep")
-    def test_a_connection_that_breaks_off(self, hub: FakeHub) -> None:
-        hub.breaks["data/1.parquet"] = 2
-        assert load_completions(["hf://datasets/lab/sweep/data"]).rows.height == 36
-        assert len(hub.asked("^/cdn/", "GET")) == 4
-
-    @pytest.mark.usefixtures("sweep")
-    @pytest.mark.parametrize(
-        ("address", "message"),
-        [
-            ("gated/data", "access is restricted: ask for it on its page"),
-            ("gated/data/0.parquet", "access is restricted: ask for it on its page"),
-            ("secret/data", "no such data set, or it is private"),
-            ("sweep/data/2.parquet", "no such file or folder in this data set"),
-            ("sweep@v2/data", "no such revision"),
-        ],
-    )
-    def test_one_line(self, address: str, message: str) -> None:
-        with pytest.raises(UserError, match=message) as caught:
-            load_completions([f"hf://datasets/lab/{address}"])
-        assert "\n" not in str(caught.value)
-
-    @pytest.mark.usefixtures("sweep")
-    def test_a_connection_that_never_comes_back(self, hub: FakeHub) -> None:
-        hub.breaks["data/0.parquet"] = 1000
-        with pytest.raises(UserError, match=r"data/0\.parquet: the connection broke off"):
-            load_completions(["hf://datasets/lab/sweep/data"])
-
-    @pytest.mark.usefixtures("sweep")
-    def test_a_cache_that_cannot_be_written(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        (tmp_path / "file").write_text("")
-        cache: Any = str(tmp_path / "file" / "cache")
-        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", cache)
-        with pytest.raises(UserError, match="cannot write the local Hub cache"):
-            load_completions(["hf://datasets/lab/sweep/data"])

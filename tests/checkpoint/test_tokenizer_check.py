@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from transformers import LlamaConfig, Qwen2Config
 
 from nla_audit.checkpoint.save import save_ar, save_av
-from nla_audit.checkpoint.tokenizer_check import check_survives_saving
+from nla_audit.checkpoint.tokenizer_check import check_survives_saving, save_tokenizer
 from nla_audit.errors import UserError
 from nla_audit.nla.injection import Injection
 from tests.pairs import tiny
@@ -39,6 +40,22 @@ def test_tokenizers_of_their_own_kind_pass(architecture: str) -> None:
     config = tiny.make_config(architecture, len(tokenizer))
     sidecar = miniature.sidecar("av", INJECTION)
     check_survives_saving(tokenizer, config, sidecar)
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    # As tokenizers reports a full disk, as Python does, and a bug.
+    [(Exception, OSError), (PermissionError, PermissionError), (TypeError, TypeError)],
+)
+def test_only_what_tokenizers_says_of_a_file_is_one(
+    raised: type[Exception], seen: type[Exception], tmp_path: Path
+) -> None:
+    def save(folder: Path) -> None:
+        raise raised("No space left on device (os error 28)")
+
+    with pytest.raises(seen, match="No space left") as caught:
+        save_tokenizer(SimpleNamespace(save_pretrained=save), tmp_path)
+    assert type(caught.value) is seen
 
 
 @pytest.mark.parametrize("role", ["av", "ar"])

@@ -26,12 +26,12 @@ from transformers import AutoModelForCausalLM
 from nla_audit.checkpoint.backbone import Placement
 from nla_audit.checkpoint.formats import AR_LORA_FILE
 from nla_audit.checkpoint.inspection import inspect
-from nla_audit.checkpoint.load import load, load_first_blocks
+from nla_audit.checkpoint.load import load, load_first_blocks, load_language_model
 from nla_audit.checkpoint.tensors import likeliest_renaming, match, plain_name
 from nla_audit.errors import UserError
 from nla_audit.nla.injection import parse_injection
-from nla_audit.train.pair import load_language_model
 from tests.pairs import tiny
+from tests.pairs.golden import GOLDEN
 
 Tensors = dict[str, torch.Tensor]
 Edit = Callable[[Tensors], Tensors]
@@ -297,7 +297,7 @@ class TestWholeModels:
         assert words in refused(lambda: logits(av))
         assert any(words in problem for problem in inspected(av))
         # Training begins from a target by the same door.
-        assert words in refused(lambda: load_language_model(av, FLOAT32))
+        assert words in refused(lambda: load_language_model(av, placement=FLOAT32))
 
     def test_fewer_blocks_than_weights(self, pair: Path, tmp_path: Path) -> None:
         av = Path(shutil.copytree(pair / "av", tmp_path / "av"))
@@ -394,7 +394,7 @@ class TestHeads:
 
 # AR-LoRA -----------------------------------------------------------------------------------------
 
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "nano_lora"
+NANO = GOLDEN / "nano_lora"
 SAME_AR_LORA: dict[str, Edit] = {
     "torch.compile": renaming("backbone.", "backbone._orig_mod."),
     "DDP": lambda tensors: {f"module.{name}": one for name, one in tensors.items()},
@@ -412,23 +412,22 @@ OTHER_AR_LORA: dict[str, tuple[Edit, str]] = {
 }
 
 
-@pytest.mark.skipif(not GOLDEN.is_dir(), reason="no ../shared/golden beside the clone")
 class TestArLora:
     @staticmethod
     def reading(ar: Path) -> np.ndarray:
-        half = load(ar=ar, base=GOLDEN / "base", placement=FLOAT32, notice=lambda _: None)
+        half = load(ar=ar, base=NANO / "base", placement=FLOAT32, notice=lambda _: None)
         assert half.reconstructor is not None
         return half.reconstructor.reconstruct(["a quoted word"])
 
     @staticmethod
     def edited(folder: Path, edit: Edit) -> Path:
-        shutil.copytree(GOLDEN / "base", folder / "base")
-        return edited(GOLDEN / "ar_lora", folder / "ar_lora", AR_LORA_FILE, edit)
+        shutil.copytree(NANO / "base", folder / "base")
+        return edited(NANO / "ar_lora", folder / "ar_lora", AR_LORA_FILE, edit)
 
     @pytest.mark.parametrize("edit", SAME_AR_LORA.values(), ids=SAME_AR_LORA.keys())
     def test_known_words_in_names_are_read(self, edit: Edit, tmp_path: Path) -> None:
         ar = self.edited(tmp_path, edit)
-        assert np.array_equal(self.reading(ar), self.reading(GOLDEN / "ar_lora"))
+        assert np.array_equal(self.reading(ar), self.reading(NANO / "ar_lora"))
         assert inspected(ar) == []
 
     @pytest.mark.parametrize(("edit", "words"), OTHER_AR_LORA.values(), ids=OTHER_AR_LORA.keys())

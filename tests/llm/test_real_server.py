@@ -181,20 +181,18 @@ SHORT = [name for name in NAMES if _is_short(name)]
 def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A planted AR, its activations, and one explanation of one line for each."""
     root = tmp_path_factory.mktemp("study")
-    planted_pair.save_planted_ar(root / "ar")
     generator = np.random.default_rng(0)
     texts = ["".join(_text(name)) for name in SHORT]
     vectors = []
     for _ in texts:
         weights = np.zeros(len(planted_pair.KEYWORDS))
         weights[generator.permutation(len(weights))[:3]] = 1
-        vectors.append(planted_pair.activation(weights).tolist())
-    pl.DataFrame(
-        {"model": "p0.0", "idx": range(len(texts)), "explanation": texts, "extracted": True}
-    ).write_parquet(root / "texts.parquet")
-    pl.DataFrame({"idx": range(len(texts)), "activation_vector": vectors}).write_parquet(
-        root / "activations.parquet"
-    )
+        vectors.append(planted_pair.activation(weights))
+    rows = [
+        {"model": "p0.0", "idx": idx, "explanation": text, "extracted": True}
+        for idx, text in enumerate(texts)
+    ]
+    planted_pair.save_study(root, rows, vectors)
     return root
 
 

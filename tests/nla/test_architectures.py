@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3Config
 
 from nla_audit.checkpoint.load import Pair, Placement, load
 from nla_audit.errors import UserError
 from nla_audit.nla import prompts
+from nla_audit.nla.architecture import longest_input
 from nla_audit.nla.injection import Injection
 from tests.pairs import tiny
 
@@ -216,6 +217,12 @@ def test_mutation_injection_scale_missed(
     assert raw is not None
     wanted = reference_logits(root, architecture, injection, activations[0])
     assert (raw.first_logits(activations[:1])[0] - wanted).abs().max() > 1e-2
+
+
+def test_a_wrapper_reads_as_much_as_its_text_model() -> None:
+    # Fails with: the wrapper's own config asked, which has no such number.
+    config = Gemma3Config(text_config={"max_position_embeddings": 77})
+    assert longest_input(config) == 77
 
 
 def test_tokenizer_that_drops_bos_is_refused(with_bos: tuple[str, Injection, Path]) -> None:

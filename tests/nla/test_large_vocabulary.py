@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nla_audit.nla import chosen_tokens
+from nla_audit.nla import chosen_tokens, output_head
 from nla_audit.nla.chosen_tokens import chosen_log_probs
+from nla_audit.nla.output_head import may_go_without_logits
 from nla_audit.nla.sampling import next_tokens
+from nla_audit.train.adapters import add_lora
+from nla_audit.train.recipe import Lora
+from tests.pairs import tiny
 
 WIDTH, VOCABULARY, TOKENS = 16, 3000, 11
 
@@ -85,6 +89,16 @@ def test_no_logits_are_kept(is_trained: bool, monkeypatch: pytest.MonkeyPatch) -
         chosen_log_probs(states, weight, torch.zeros(5 * WIDTH, dtype=torch.int64))
     assert kept
     assert max(kept) <= weight.numel()
+
+
+def test_an_adapter_that_came_later_is_not_passed_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output_head, "LARGE_VOCABULARY", 1)
+    model = tiny.random_model(tiny.make_config("qwen3", 300), seed=0)
+    ids = torch.arange(5, 11)[None]
+    assert may_go_without_logits(model, ids, ids[:, -2:])
+    lora = Lora(rank=2, alpha=4.0, target_modules=("lm_head",))
+    add_lora(model, lora, "later", seed=0)
+    assert not may_go_without_logits(model, ids, ids[:, -2:])
 
 
 def draws_of(rows: int) -> torch.Tensor:

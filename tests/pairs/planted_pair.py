@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from nla_audit.checkpoint.load import Placement, load
 from nla_audit.checkpoint.save import new_sidecar, save_ar
 from nla_audit.nla.fve import Baselines
 from nla_audit.nla.injection import Injection
@@ -66,6 +69,24 @@ def save_planted_ar(folder: Path) -> Path:
     )
     save_ar(Reconstructor(model, torch.eye(D_MODEL), tokenizer, sidecar), folder)
     return folder
+
+
+def load_planted_ar(folder: Path) -> Reconstructor:
+    """The AR that was written, as ``nla-audit`` loads it."""
+    loaded = load(ar=folder, placement=Placement(dtype="float32", device="cpu")).reconstructor
+    assert loaded is not None
+    return loaded
+
+
+def save_study(
+    root: Path, rows: Sequence[dict[str, Any]], vectors: Sequence[npt.NDArray[np.float32]]
+) -> None:
+    """The AR, the explanations and the activations as ``ar``, ``texts`` and ``activations``."""
+    save_planted_ar(root / "ar")
+    pl.DataFrame(rows).write_parquet(root / "texts.parquet")
+    pl.DataFrame(
+        {"idx": range(len(vectors)), "activation_vector": [vector.tolist() for vector in vectors]}
+    ).write_parquet(root / "activations.parquet")
 
 
 def activation(weights: Sequence[float]) -> npt.NDArray[np.float32]:

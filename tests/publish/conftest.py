@@ -12,11 +12,8 @@ import pytest
 from nla_audit.completions import load as load_completions
 from nla_audit.nla.injection import Injection
 from nla_audit.report.audit import run_audit
-from tests.hub_server import TOKEN, FakeHub
+from tests.hub_contents import TOKEN, FakeHub
 from tests.pairs import tiny
-from tests.pairs.fixtures import hub
-
-__all__ = ["hub"]
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ import pytest
 from nla_audit import cli
 from nla_audit.checkpoint.load import Placement, load
 from nla_audit.completions import load as load_completions
-from tests.hub_server import FakeHub
+from tests.hub_contents import FakeHub
 from tests.pairs import tiny
 from tests.pairs.golden import GOLDEN
 from tests.publish.cards import front_matter

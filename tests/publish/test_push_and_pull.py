@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from io import BytesIO
 from pathlib import Path
 
 import polars as pl
@@ -13,7 +12,7 @@ import yaml
 
 from nla_audit import cli
 from nla_audit.completions import load as load_completions
-from tests.hub_server import TOKEN, FakeHub
+from tests.hub_contents import TOKEN, FakeHub, parquet_bytes
 from tests.publish.cards import front_matter
 from tests.test_writing import small_disk
 
@@ -133,9 +132,7 @@ class TestOptions:
     def test_a_partitioned_data_set(self, hub: FakeHub, table: pl.DataFrame) -> None:
         files = {"data/other/0.parquet": b"not asked for"}
         for (name,), part in table.group_by("model"):
-            content = BytesIO()
-            part.drop("model").write_parquet(content)
-            files[f"data/model={name}/0.parquet"] = content.getvalue()
+            files[f"data/model={name}/0.parquet"] = parquet_bytes(part.drop("model"))
         hub.add("lab/hive", files, kind="dataset")
         found = load_completions(["hf://datasets/lab/hive/data"])
         assert found.rows.height == table.height

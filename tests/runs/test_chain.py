@@ -13,16 +13,8 @@ from transformers import AutoConfig, AutoTokenizer
 
 from nla_audit import cli
 from nla_audit.completions import load
-from tests.hub_server import TOKEN, FakeHub
+from tests.hub_contents import TOKEN, FakeHub, files_in
 from tests.pairs import talking, tiny
-
-
-def files_in(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_texts_to_published_completions(

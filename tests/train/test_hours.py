@@ -12,7 +12,7 @@ from nla_audit.train.read_recipe import parse_recipe
 from tests.pairs import tiny
 
 
-def layout_of(folder, **rl):
+def layout_of(folder, runs=(), **rl):
     raw = {
         "name": "x",
         "target": {"model": "base", "layer_index": 1, "device": "cpu"},
@@ -23,6 +23,7 @@ def layout_of(folder, **rl):
             "ar": {"steps": 5, "batch_size": 2, "optimizer": {"learning_rate": 1e-3}},
         },
         "rl": {"steps": 4, "max_new_tokens": 20, **rl},
+        "runs": list(runs),
     }
     return Layout(parse_recipe(raw, "x"), folder, folder / "out")
 
@@ -42,12 +43,33 @@ def test_seconds_are_those_of_the_passes(tmp_path):
     assert more[0] > of_tokens.rl
     of_words = duration(layout, config, Speed(0.0, 0.0, 1.0))
     assert of_words.activations == 0
-    # Ten words of each of two texts, three passes, three steps; two measurements' sampling besides.
+    # Ten words of each of two texts, three passes, three steps; of measurements the sampling, and
+    # gold's with its own activation and with another.
     rows = layout.recipe.warm_start.evaluation_rows
     shares = 3 / layout.recipe.warm_start.evaluate_every
-    assert of_words.warm_start == pytest.approx(3 * 2 * 10 * 3 + shares * rows * 20 * 0.5)
+    assert of_words.warm_start == pytest.approx(
+        3 * 2 * 10 * 3 + shares * rows * (20 * 0.5 + 2 * 10)
+    )
     (tmp_path / "t.jsonl").unlink()
     assert duration(layout, config, Speed(1.0, 0.0, 0.0)).activations is None
+
+
+def test_runs_take_their_own_cap_and_their_share_of_the_processor(tmp_path):
+    # Fails with: the recipe's cap for a run that has another; half the time for two runs at once
+    # where each is half as fast; two runs at once where there is but one.
+    config = tiny.make_config("gemma3", 300)
+    slow, fast = Speed(2.0, 2.0, 2.0), Speed(1.0, 1.0, 1.0)
+
+    def rl(*runs, in_rl=fast, **more):
+        layout = layout_of(tmp_path, list(runs), **more)
+        return duration(layout, config, fast, in_rl).rl
+
+    one, long = {"name": "a"}, {"name": "b", "rl": {"max_new_tokens": 80}}
+    assert rl(long) == pytest.approx(rl(one, max_new_tokens=80))
+    assert rl(one, {"name": "c"}, in_rl=slow, processes=2) == pytest.approx(2 * rl(one))
+    assert rl(one, processes=2) == pytest.approx(rl(one))
+    said = [duration(layout_of(tmp_path, [run]), config, fast).completions for run in (one, long)]
+    assert said[1] > said[0]
 
 
 @pytest.mark.parametrize("architecture", ["qwen3", "gemma3"])

@@ -156,6 +156,7 @@ def test_dry_run_of_what_is_shipped_needs_no_connection(path, capsys, tmp_path, 
     if model is not None and not (path.parent / model).exists():
         (memory,) = (line for line in comments if line.startswith("# memory: unknown"))
         assert model in memory
+        assert "# time: unknown, for the same reason" in comments
 
 
 def test_every_field_is_documented_where_it_is_declared():
@@ -195,7 +196,7 @@ def test_settings_take_the_place_of_the_recipes():
         ("rl.steps", "write KEY=VALUE"),
         ("rl.stepz=3", "unknown key rl.stepz; did you mean steps?"),
         ("name.first=3", "the recipe has no sections at this place"),
-        ("name=[", "no YAML"),
+        ("name=[", "--set name=[: not valid YAML at line 1; quote the value"),
     ],
 )
 def test_a_setting_that_cannot_be_is_told(setting, message):

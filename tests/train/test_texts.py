@@ -112,6 +112,13 @@ def test_a_marker_of_many_tokens_is_refused_before_anything_is_read(tmp_path, ca
     assert "must be one token" in capsys.readouterr().err
 
 
+def test_a_folder_of_texts_is_known_by_its_files(tmp_path):
+    # Fails with: a suffix in capitals, which is read as a file, overlooked in a folder.
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "ONE.TXT").write_text("the harbour", encoding="utf-8")
+    assert read_texts(tmp_path / "texts") == Texts(["the harbour"], ["ONE.TXT"], [None])
+
+
 def test_tables_are_read_as_ever(tmp_path):
     frame = pl.DataFrame({"TEXT": ["a b", None], "explanation": ["<explanation>g", None]})
     frame.write_parquet(tmp_path / "t.parquet")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nla_audit.findings import Card, Metric, Option, Unit, by_its_command, probe_with_command
+from nla_audit.findings import Card, Metric, Option, Unit, probe_with_command
 
 QUESTION = "Which words, claims and order of claims carry the reconstruction?"
 METRICS = (
@@ -69,6 +69,5 @@ CARD = Card(
     metrics=METRICS,
     columns=COLUMNS,
     options=OPTIONS,
-    run=by_its_command,
 )
 probe_with_command(CARD)

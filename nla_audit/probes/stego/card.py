@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nla_audit.findings import Card, Metric, Option, Unit, by_its_command, probe_with_command
+from nla_audit.findings import Card, Metric, Option, Unit, probe_with_command
 
 QUESTION = "Does the AR read what explanations say, or something hidden in how it is said?"
 METRICS = (
@@ -108,6 +108,5 @@ CARD = Card(
     metrics=METRICS,
     columns=COLUMNS,
     rows="variant",
-    run=by_its_command,
 )
 probe_with_command(CARD)

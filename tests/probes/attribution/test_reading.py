@@ -10,7 +10,6 @@ import polars as pl
 import pytest
 
 from nla_audit import cli
-from nla_audit.checkpoint.load import Placement, load
 from nla_audit.commands.attribution import command
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import measure_baselines
@@ -35,7 +34,6 @@ _LINES = (
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A planted AR, activations, and explanations by two models that name their keywords."""
     root = tmp_path_factory.mktemp("attributing")
-    planted_pair.save_planted_ar(root / "ar")
     generator = np.random.default_rng(0)
     words = planted_pair.KEYWORDS
     rows, vectors = [], []
@@ -43,7 +41,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         chosen = generator.permutation(len(words))[:3]
         weights = np.zeros(len(words))
         weights[chosen] = generator.uniform(0.5, 2, 3)
-        vectors.append(planted_pair.activation(weights).tolist())
+        vectors.append(planted_pair.activation(weights))
         text = "\n".join(
             line.format(words[place]) for line, place in zip(_LINES, chosen, strict=True)
         )
@@ -52,18 +50,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows.append({"model": model, "idx": idx, "explanation": short, "extracted": True})
     rows[2] |= {"explanation": None, "extracted": False}
     rows[4] |= {"explanation": ""}
-    pl.DataFrame(rows).write_parquet(root / "texts.parquet")
-    pl.DataFrame({"idx": range(N), "activation_vector": vectors}).write_parquet(
-        root / "activations.parquet"
-    )
+    planted_pair.save_study(root, rows, vectors)
     return root
 
 
 @pytest.fixture(scope="module")
 def reader(root: Path) -> Reconstructor:
-    loaded = load(ar=root / "ar", placement=Placement(dtype="float32", device="cpu"))
-    assert loaded.reconstructor is not None
-    return loaded.reconstructor
+    return planted_pair.load_planted_ar(root / "ar")
 
 
 def _arguments(root: Path, *options: object) -> list[str]:

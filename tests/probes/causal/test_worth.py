@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from nla_audit.checkpoint.load import Placement, load
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import BaselineName, Baselines
 from nla_audit.nla.reconstructor import Reconstructor
@@ -317,9 +316,7 @@ class TestCheapFirst:
 @pytest.fixture(scope="module")
 def reconstructor(tmp_path_factory: pytest.TempPathFactory) -> Reconstructor:
     folder = planted_pair.save_planted_ar(tmp_path_factory.mktemp("planted") / "ar")
-    loaded = load(ar=folder, placement=Placement(dtype="float32", device="cpu")).reconstructor
-    assert loaded is not None
-    return loaded
+    return planted_pair.load_planted_ar(folder)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 
 from nla_audit import cli
-from nla_audit.checkpoint.load import Placement, load
 from nla_audit.llm.interface import Request
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.prefixes import prefixes_of
@@ -32,7 +31,6 @@ N = 24
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A planted AR, activations, and explanations that name the keywords they hold."""
     root = tmp_path_factory.mktemp("probing")
-    planted_pair.save_planted_ar(root / "ar")
     generator = np.random.default_rng(0)
     words = planted_pair.KEYWORDS
     rows, vectors = [], []
@@ -40,24 +38,19 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         chosen = generator.permutation(len(words))[:3]
         weights = np.zeros(len(words))
         weights[chosen] = 1
-        vectors.append(planted_pair.activation(weights).tolist())
+        vectors.append(planted_pair.activation(weights))
         first, second, third = (words[place] for place in chosen)
         text = f"It likely begins with a{first} here.\nThen comes the{second} as well.\n"
         text += f'Last expects "some{third} there" at the end.'
         rows.append({"model": "p0.0", "idx": idx, "explanation": text, "extracted": True})
     rows[5] |= {"explanation": None, "extracted": False}
-    pl.DataFrame(rows).write_parquet(root / "texts.parquet")
-    pl.DataFrame({"idx": range(N), "activation_vector": vectors}).write_parquet(
-        root / "activations.parquet"
-    )
+    planted_pair.save_study(root, rows, vectors)
     return root
 
 
 @pytest.fixture(scope="module")
 def reader(root: Path) -> Reconstructor:
-    loaded = load(ar=root / "ar", placement=Placement(dtype="float32", device="cpu"))
-    assert loaded.reconstructor is not None
-    return loaded.reconstructor
+    return planted_pair.load_planted_ar(root / "ar")
 
 
 def _probe(root: Path, reader: Reconstructor, **options) -> pl.DataFrame:

@@ -118,9 +118,9 @@ class _Commands(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in SUBCOMMANDS.items()])
         with formatter.section("Analyzers"):
             formatter.write_dl(list(analyzer_names().items()))
-        if probe_names():
+        if probes := probe_names():
             with formatter.section("Probes"):
-                formatter.write_dl(list(probe_names().items()))
+                formatter.write_dl(list(probes.items()))
 
 
 def _alone(command: click.Command) -> click.Command:

@@ -191,6 +191,18 @@ def test_a_number_that_no_axis_holds_is_refused(tmp_path: Path, stored: dict[str
             read_report(tmp_path / "x.json")
 
 
+def test_a_number_that_no_logarithmic_axis_holds_is_refused(
+    tmp_path: Path, stored: dict[str, Any]
+) -> None:
+    stored["findings"][0]["figures"][0].update(kind="scatter", x="chance", log_x=True)
+    text = json.dumps(stored)
+    (tmp_path / "x.json").write_text(text)
+    assert rendered(read_report(tmp_path / "x.json"))
+    (tmp_path / "x.json").write_text(text.replace('"chance": 0.1', '"chance": 5e-324', 1))
+    with pytest.raises(UserError, match="too small for a log axis"):
+        read_report(tmp_path / "x.json")
+
+
 def test_a_row_or_a_type_that_does_not_fit_is_refused(
     tmp_path: Path, stored: dict[str, Any]
 ) -> None:

@@ -126,6 +126,11 @@ class _StoredFigure(_Stored):
             largest = frame[name].cast(pl.Float64).abs().max()
             if isinstance(largest, float) and largest > _MOST_DRAWN:
                 raise ValueError(f"figure {self.name}: {largest:g} is too large to be drawn")
+        if self.log_x and frame.height:
+            x = frame[self.x].cast(pl.Float64)
+            smallest = x.filter(x > 0).min()
+            if isinstance(smallest, float) and smallest < 1 / _MOST_DRAWN:
+                raise ValueError(f"figure {self.name}: {smallest:g} is too small for a log axis")
 
 
 class _StoredFinding(_Stored):

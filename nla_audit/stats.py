@@ -85,6 +85,15 @@ class Interval:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+#: Where nothing can be said.
+UNKNOWN = Interval(np.nan, np.nan, np.nan, 0)
+
+
+def or_none(value: float) -> float | None:
+    """``None`` for what is no number, as tables and headlines have it."""
+    return float(value) if np.isfinite(value) else None
+
+
 #: Draws held in memory at once.
 _DRAWN_TOGETHER = 1 << 20
 
@@ -176,7 +185,7 @@ class Resampler:
         n, missing = int(used.sum()), int((~known | (bottom == 0)).sum())
         total = bottom_sums.sum()
         if total == 0:
-            return Interval(np.nan, np.nan, np.nan, 0, missing)
+            return replace(UNKNOWN, missing=missing)
         value = float(top_sums.sum() / total)
         active = bottom_sums != 0
         if active.sum() < MIN_CLUSTERS:
@@ -217,7 +226,7 @@ class Resampler:
         used = known & (bottom != 0)
         n, missing = int(used.sum()), int((~used).sum())
         if n == 0:
-            return Interval(np.nan, np.nan, np.nan, 0, missing)
+            return replace(UNKNOWN, missing=missing)
         tops = self._cluster_sums(np.where(used, top, 0.0))
         bottoms = self._cluster_sums(np.where(used, bottom, 0.0))
         total, groups = bottoms.sum(), int((bottoms > 0).sum())
@@ -247,7 +256,7 @@ class Resampler:
         known = ~np.isnan(column)
         n, missing = int(known.sum()), int((~known).sum())
         if n == 0:
-            return Interval(np.nan, np.nan, np.nan, 0, missing)
+            return replace(UNKNOWN, missing=missing)
         sums = self._cluster_sums(np.where(known, column, 0.0))
         sizes = self._cluster_sums(known.astype(np.float64))
         groups = int((sizes > 0).sum())
@@ -280,7 +289,7 @@ class Resampler:
         sums = np.column_stack([self._cluster_sums(column) for column in columns.T])
         total = sums.sum(axis=0)
         if total[1] == 0 or total[3] == 0:
-            return Interval(np.nan, np.nan, np.nan, 0, missing)
+            return replace(UNKNOWN, missing=missing)
         value = float(total[0] / total[1] - total[2] / total[3])
         if min((sums[:, 1] != 0).sum(), (sums[:, 3] != 0).sum()) < MIN_CLUSTERS:
             return Interval(value, np.nan, np.nan, n, missing)
@@ -305,7 +314,7 @@ class Resampler:
         known = ~np.isnan(column)
         n, missing = int(known.sum()), int((~known).sum())
         if n == 0:
-            return Interval(np.nan, np.nan, np.nan, 0, missing)
+            return replace(UNKNOWN, missing=missing)
         value = float(np.quantile(column[known], q))
         below = self.ratio(np.where(known, column <= value, 0.0), known.astype(np.float64))
         if np.isnan(below.low):

@@ -100,6 +100,11 @@ class TestStages:
         with pytest.raises(UserError, match="--chain"):
             links_named(_table([("a", 0, "x", 1.0), ("b", 0, "y", 1.0)]), [chain])
 
+    def test_what_is_no_chain_is_refused_before_a_pair_is_opened(self) -> None:
+        table = _table([("a", 0, "x", 1.0), ("b", 0, "y", 1.0)])
+        with pytest.raises(UserError, match="--chain"):
+            multiscale(table, chain=("a,nobody",), pair="nowhere", activations="nowhere")
+
     def test_links_of_several_chains_are_there_once(self) -> None:
         table = _table([(name, 0, "x", 1.0) for name in "abcd"])
         assert links_named(table, ["a,b,c", "a, b,d"]) == [("a", "b"), ("b", "c"), ("b", "d")]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nla_audit.analyzers._curves import Curve, Floats, mean_known
-from nla_audit.stats import CONFIDENCE, Interval
+from nla_audit.stats import CONFIDENCE, Interval, or_none
 
 #: FVE levels whose length is asked for, and the share of its own full FVE.
 LEVELS = {"tokens_to_fve_0": 0.0, "tokens_to_fve_half": 0.5}
@@ -109,7 +109,7 @@ def numbers_of(curve: Curve, seed: int) -> Numbers:
     full = mean_known(curve.full[:, None])
     mean = curve.mean()
     estimate = read_off(curve.lengths, mean[None, :], full, mean_length)
-    values = {name: _finite(float(found[0])) for name, found in estimate.items()}
+    values = {name: or_none(float(found[0])) for name, found in estimate.items()}
     if curve.is_means:
         points = [Interval(float(value), np.nan, np.nan, curve.texts) for value in mean]
         return Numbers(values, dict.fromkeys(values), {}, points, {})
@@ -142,10 +142,6 @@ def _peak_limits(draws: Floats, value: float | None) -> tuple[float, float] | No
         return None
     excess = max(float(draws[np.isfinite(draws)].mean()) - value, 0.0)
     return ends[0] - 2 * excess, ends[1] - 2 * excess
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
 
 
 def _limits(draws: Floats) -> tuple[float, float]:

@@ -10,7 +10,13 @@ import polars as pl
 from nla_audit.completions import Completions
 from nla_audit.findings import Headline
 from nla_audit.pairing import column, paired, resampler
-from nla_audit.stats import benjamini_hochberg, chance_corrected, clustered_regression, derangement
+from nla_audit.stats import (
+    benjamini_hochberg,
+    chance_corrected,
+    clustered_regression,
+    derangement,
+    or_none,
+)
 from nla_audit.text.clusters import cluster_claims
 from nla_audit.text.concepts import Concept, all_stems
 from nla_audit.text.items import items
@@ -95,11 +101,11 @@ def item_retention(completions: Completions, seed: int) -> pl.DataFrame:
                     "length_penalty": completions.length_penalties[model],
                     "item": name,
                     "items": int(total.sum()),
-                    "retained": _none(value),
-                    "retained_low": _none(low),
-                    "retained_high": _none(high),
+                    "retained": or_none(value),
+                    "retained_low": or_none(low),
+                    "retained_high": or_none(high),
                     "uncorrected": rate.value,
-                    "chance": _none(chance),
+                    "chance": or_none(chance),
                 }
             )
     schema = {
@@ -108,10 +114,6 @@ def item_retention(completions: Completions, seed: int) -> pl.DataFrame:
         "uncorrected": pl.Float64, "chance": pl.Float64,
     }  # fmt: skip
     return pl.DataFrame(table, schema=schema)
-
-
-def _none(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def cluster_table(
@@ -230,10 +232,10 @@ def price_table(completions: Completions, reading: Reading, seed: int) -> pl.Dat
         {
             "kind": kind,
             "dropped_claims": float(data[kind].sum()),
-            "fve_points": _none(fit.coefficient[place]),
-            "fve_points_low": _none(fit.coefficient[place] - 1.96 * fit.standard_error[place]),
-            "fve_points_high": _none(fit.coefficient[place] + 1.96 * fit.standard_error[place]),
-            "p_adjusted": _none(adjusted[place]),
+            "fve_points": or_none(fit.coefficient[place]),
+            "fve_points_low": or_none(fit.coefficient[place] - 1.96 * fit.standard_error[place]),
+            "fve_points_high": or_none(fit.coefficient[place] + 1.96 * fit.standard_error[place]),
+            "p_adjusted": or_none(adjusted[place]),
             "n": fit.n,
         }
         for place, kind in enumerate(kinds)

@@ -11,7 +11,7 @@ from nla_audit.analyzers._front import activations_to_tell
 from nla_audit.completions import Completions
 
 GAINS, FREE, COSTS = "gains", "no loss above the margin", "costs"
-CANNOT_TELL, UNKNOWN = "cannot tell", "not known"
+CANNOT_TELL, NOT_KNOWN = "cannot tell", "not known"
 #: More models than this that cannot be judged are counted, not spelled out.
 _SPELLED_OUT = 3
 #: A number of activations above this is no advice.
@@ -25,7 +25,7 @@ def answer(low: float | None, high: float | None, margin: float) -> str:
     below ``-margin`` either; else nothing can be told.
     """
     if low is None or high is None:
-        return UNKNOWN
+        return NOT_KNOWN
     if high < 0:
         return COSTS
     if low > 0:
@@ -66,10 +66,10 @@ def verdict(
         )
     by_answer = {
         name: [row for row in shorter if row["loss"] == name]
-        for name in (GAINS, FREE, COSTS, CANNOT_TELL, UNKNOWN)
+        for name in (GAINS, FREE, COSTS, CANNOT_TELL, NOT_KNOWN)
     }
     parts = []
-    if len(by_answer[UNKNOWN]) == len(shorter):
+    if len(by_answer[NOT_KNOWN]) == len(shorter):
         row = shorter[-1]
         parts.append(
             f"{row['model']} saves {row['token_saving']:.0%} of {reference}'s tokens; what that "

@@ -18,7 +18,7 @@ from nla_audit.analyzers._multiscale_verdict import CANNOT_TELL
 from nla_audit.analyzers._ranks import rank_correlation
 from nla_audit.pairing import clusters, column
 from nla_audit.prefix_table import PrefixTable
-from nla_audit.stats import Interval, benjamini_hochberg
+from nla_audit.stats import Interval, benjamini_hochberg, or_none
 
 ADAPTS, AGAINST, HARDLY = "adapts", "the other way", "hardly"
 #: Share of the correlations that are called so by chance.
@@ -71,7 +71,7 @@ def lengths_and_needs(table: PrefixTable, seed: int) -> pl.DataFrame:
                     "activations": found.rho.n,
                     "mean_tokens": float(np.mean(column(both, "tokens"))),
                     **found.rho.entries("rho"),
-                    "p_value": None if np.isnan(found.p_value) else found.p_value,
+                    "p_value": or_none(found.p_value),
                     **reliability.entries("need_reliability"),
                 }
             )
@@ -79,7 +79,7 @@ def lengths_and_needs(table: PrefixTable, seed: int) -> pl.DataFrame:
         [np.nan if row["p_value"] is None else row["p_value"] for row in rows]
     )
     for row, rho, q_value in zip(rows, rhos, q_values, strict=True):
-        row["q_value"] = None if np.isnan(q_value) else float(q_value)
+        row["q_value"] = or_none(q_value)
         row["lengths"] = _answer(rho, q_value, reliability)
     return pl.DataFrame(rows, schema=LENGTHS)
 

@@ -20,7 +20,7 @@ from nla_audit.analyzers._ranks import Floats, spearman
 from nla_audit.completions import Completions
 from nla_audit.pairing import clusters, column, resampler
 from nla_audit.prefix_table import PrefixTable
-from nla_audit.stats import Interval, percentile_limits
+from nla_audit.stats import Interval, or_none, percentile_limits
 from nla_audit.text.claims import split_claims
 
 WORTH_FIRST, WORTH_LAST = "worth most first", "worth most last"
@@ -76,7 +76,7 @@ def order_of_worth(
             continue
         row: dict[str, object] = {"model": model, "texts": curves.height}
         rho, p_value = _fall(curves, seed)
-        row |= {**rho.entries("rho"), "p_value": None if np.isnan(p_value) else p_value}
+        row |= {**rho.entries("rho"), "p_value": or_none(p_value)}
         gain = None if shuffled is None else _order_gain(curves, _curves(shuffled, model), seed)
         row |= {} if gain is None else gain.entries("order_gain")
         row["order"] = _answer(rho, gain)

@@ -20,7 +20,13 @@ from nla_audit.analyzers._multiscale_verdict import CANNOT_TELL
 from nla_audit.completions import Completions, from_frame
 from nla_audit.errors import UserError
 from nla_audit.pairing import column, resampler, thinned
-from nla_audit.stats import Interval, chance_corrected, percentile_limits
+from nla_audit.stats import (
+    UNKNOWN,
+    Interval,
+    chance_corrected,
+    or_none,
+    percentile_limits,
+)
 from nla_audit.table_door import check_model
 from nla_audit.text.pairs import FLOOR
 from nla_audit.text.reading import READING_ERROR, Reading, read_afresh
@@ -142,7 +148,7 @@ def _chain_link(completions: Completions, before: str, stage: str, seed: int) ->
     said, chance = _rates(again, _FIRST, seed)
     floor, floor_chance = _rates(again, FLOOR, seed)
     of_floor = _of_floor(again, (said.value, chance), (floor.value, floor_chance), seed)
-    row |= said.entries("said_first") | {"chance": _known(chance)}
+    row |= said.entries("said_first") | {"chance": or_none(chance)}
     row |= floor.entries("floor") | of_floor.entries("of_floor")
     row |= _rates(again, _LAST, seed)[0].entries("said_last")
     row["says_first"] = _answer(of_floor)
@@ -268,14 +274,14 @@ def _rates(read: tuple[Reading, pl.DataFrame], model: str, seed: int) -> tuple[I
     reading, documents = read
     fit = reading.reader.fits.get(model)
     if fit is None or not fit.measured or fit.sentences.mean < _LEAST_APART:
-        return Interval(np.nan, np.nan, np.nan, 0), np.nan
+        return UNKNOWN, np.nan
     rows = _claims(reading.claims, model).join(documents, on="idx", maintain_order="left")
     if rows.height == 0:
-        return Interval(np.nan, np.nan, np.nan, 0), np.nan
+        return UNKNOWN, np.nan
     by_chance = _claims(reading.chance, model)
     chance = float(column(by_chance, "kept").mean()) if by_chance.height else np.nan
     if chance > _MOST_CHANCE:
-        return Interval(np.nan, np.nan, np.nan, 0), chance
+        return UNKNOWN, chance
     rate = resampler(rows, seed).share(column(rows, "kept")).widened(READING_ERROR, 0.0, 1.0)
     if model != FLOOR:
         rate = rate.reaching(0.0, rate.value * _OVERLOOKED / (1 - _OVERLOOKED), 0.0, 1.0)
@@ -293,10 +299,9 @@ def _of_floor(
     seed: int,
 ) -> Interval:
     """What is said first as a share of what a second sample says again, both beyond chance."""
-    unknown = Interval(np.nan, np.nan, np.nan, 0)
     beyond = [float(chance_corrected(rate, chance)) for rate, chance in (said, floor)]
     if not np.isfinite(beyond).all() or beyond[1] < _LEAST_FLOOR:
-        return unknown
+        return UNKNOWN
     reading, documents = read
     sums = [
         _claims(reading.claims, model)
@@ -312,7 +317,7 @@ def _of_floor(
     )
     ratio = beyond[0] / beyond[1]
     if len(drawn) == 0:
-        return replace(unknown, value=ratio, n=both.height)
+        return replace(UNKNOWN, value=ratio, n=both.height)
     rates = [
         chance_corrected(drawn[:, 2 * place] / drawn[:, 2 * place + 1], chance)
         for place, (_, chance) in enumerate((said, floor))
@@ -347,8 +352,4 @@ def _repeated(parts: list[tuple[_Key, str, str]], seed: int) -> dict[str, object
         seed,
     )
     rate, chance = _rates(read, _BEFORE, seed)
-    return {**rate.entries("repeated"), "repeated_chance": _known(chance)}
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else value
+    return {**rate.entries("repeated"), "repeated_chance": or_none(chance)}

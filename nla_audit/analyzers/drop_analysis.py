@@ -22,7 +22,7 @@ from nla_audit.findings import Figure, Finding, Headline, Metric, Option, analyz
 from nla_audit.pairing import column, resampler
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS, open_ruler
 from nla_audit.probes.causal.tables import claim_worth_tables
-from nla_audit.stats import Interval, chance_corrected
+from nla_audit.stats import Interval, chance_corrected, or_none
 from nla_audit.text.concepts import parse_concept
 from nla_audit.text.kinds import KIND_NAMES, KINDS
 from nla_audit.text.reading import (
@@ -165,10 +165,6 @@ def _rate(rows: pl.DataFrame, seed: int) -> Interval:
     return resampler(rows, seed).mean(column(rows, "kept"))
 
 
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else value
-
-
 def _kind_table(
     completions: Completions, reading: Reading, error: ReadingError, seed: int
 ) -> pl.DataFrame:
@@ -200,8 +196,8 @@ def _kind_table(
                     "claims": of_kind.height,
                     **rate.entries("retained"),
                     "known_error": bias,
-                    "chance": _known(by_chance),
-                    "beyond_chance": _known(float(chance_corrected(rate.value, by_chance))),
+                    "chance": or_none(by_chance),
+                    "beyond_chance": or_none(float(chance_corrected(rate.value, by_chance))),
                 }
             )
     schema = {
@@ -236,7 +232,7 @@ def _headline(
         by_chance = _rate(chance, seed).widened(error.spread, 0.0, 1.0)
         summary |= by_chance.entries("chance_match")
         beyond = float(chance_corrected(rate.value, by_chance.value))
-        summary["retained_beyond_chance"] = _known(beyond)
+        summary["retained_beyond_chance"] = or_none(beyond)
         added = resampler(explanations, seed).ratio(
             column(explanations, "tokens_model") - column(explanations, "supported_tokens"),
             column(explanations, "tokens_model"),

@@ -14,7 +14,7 @@ from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding, Headline, Metric, Option, analyzer
 from nla_audit.pairing import column, paired, resampler
-from nla_audit.stats import Interval
+from nla_audit.stats import UNKNOWN
 
 QUESTION = "What do shorter explanations cost in FVE, and where does the price turn?"
 #: FVE quantiles reported beside the mean: per-activation FVE has a heavy low tail (docs/object.md).
@@ -228,11 +228,7 @@ def _prices(completions: Completions, means: pl.DataFrame, seed: int) -> pl.Data
         more_fve = 100 * (fve[:, longer] - fve[:, shorter])
         length = draw.mean(more_tokens)
         # A price per token means nothing where the lengths themselves do not differ.
-        price = (
-            draw.ratio(more_fve, more_tokens)
-            if length.excludes(0.0)
-            else Interval(np.nan, np.nan, np.nan, 0)
-        )
+        price = draw.ratio(more_fve, more_tokens) if length.excludes(0.0) else UNKNOWN
         rows.append(
             {
                 "shorter": models[shorter],

@@ -166,6 +166,7 @@ def multiscale(
     completions = table if isinstance(table, Completions) else None
     given = {"prefixes": prefixes, "pair": pair, "chain": chain, "base_model": base_model}
     _check_options(table, given)
+    links = [] if completions is None else links_named(completions, chain)
     ruler = None if completions is None else open_ruler(completions, pair, activations)
     curves = prefixes_of_table(table, prefixes, ruler)
     models = curves.models if curves is not None else table.models
@@ -205,7 +206,7 @@ def multiscale(
     if completions is not None:
         tables["kinds_by_place"] = kinds_first(completions, seed)
         tables["natural_prefixes"] = natural_prefixes(completions, seed)
-        tables["stages"] = stages_of(completions, links_named(completions, chain), seed)
+        tables["stages"] = stages_of(completions, links, seed)
         if base_model is not None:
             tables["perplexity"] = perplexities(completions, base_model, seed)
     add_to_headline(headline, tables)

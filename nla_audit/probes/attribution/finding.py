@@ -34,7 +34,6 @@ from nla_audit.probes.attribution.scores import (
 )
 from nla_audit.probes.attribution.tables import (
     POINTS,
-    UNKNOWN,
     arrangement_of,
     gain_of,
     gain_over,
@@ -42,7 +41,7 @@ from nla_audit.probes.attribution.tables import (
     tables_of,
 )
 from nla_audit.probes.attribution.verdict import sentences
-from nla_audit.stats import MIN_CLUSTERS, Interval, clustered_regression
+from nla_audit.stats import MIN_CLUSTERS, UNKNOWN, Interval, clustered_regression
 from nla_audit.wording import count
 
 #: FVE of one text in two batches differs by less.

@@ -23,12 +23,10 @@ from nla_audit.probes.attribution.scores import (
     WRITTEN,
     Attribution,
 )
-from nla_audit.stats import MIN_CLUSTERS, Interval, Resampler
+from nla_audit.stats import MIN_CLUSTERS, UNKNOWN, Interval, Resampler
 
 #: FVE points in an FVE of 1.
 POINTS = 100.0
-#: Of what cannot be known.
-UNKNOWN = Interval(np.nan, np.nan, np.nan, 0)
 #: Lengths of the prefixes that are shown, in tokens; about as many at each scale.
 _LENGTHS = (0, 1, 2, 3, 5, 8, 12, 20, 30, 45, 70, 100, 150, 220, 330, 500)
 #: Words shown as those that cost most.

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import polars as pl
 
 from nla_audit.nla.fve import BaselineName, Baselines, Floats
-from nla_audit.stats import Interval, Resampler, derangement
+from nla_audit.stats import UNKNOWN, Interval, Resampler, derangement
 from nla_audit.text.claims import Claim, split_claims
 
 _SENTENCE_END = ".!?。！？"
@@ -194,7 +194,7 @@ def cheap_first(
     value, keep, of = value[known][order], keep[known][order], of[known][order]
     cluster = cluster[known][order]
     if len(value) == 0:
-        return Interval(np.nan, np.nan, np.nan, 0)
+        return UNKNOWN
     cheaper, pairs, labels = [], [], []
     for start, end in pairwise([0, *(np.flatnonzero(of[1:] != of[:-1]) + 1), len(of)]):
         own, still = value[start:end], keep[start:end]

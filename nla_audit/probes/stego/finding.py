@@ -38,7 +38,6 @@ from nla_audit.probes.stego.tables import (
     channel_table,
     figures_of,
     floor_table,
-    or_none,
     place_of,
     verdict_table,
 )
@@ -54,7 +53,7 @@ from nla_audit.probes.stego.verdict import (
     adjusted,
 )
 from nla_audit.probes.transforming.cards import Transform, transforms
-from nla_audit.stats import Interval
+from nla_audit.stats import Interval, or_none
 
 
 def stego(

@@ -13,6 +13,7 @@ from nla_audit.probes.stego.retention import ZERO, Floor
 from nla_audit.probes.stego.scores import ANOTHER, UNCHANGED, Scores, same_texts
 from nla_audit.probes.stego.verdict import CODE, NAMES, TOUCHED, Verdict
 from nla_audit.probes.transforming.cards import Transform
+from nla_audit.stats import or_none
 
 #: Variants that are no changes.
 _READ_AS_IS = (UNCHANGED, ANOTHER)
@@ -181,8 +182,3 @@ def caveats_of(scores: Scores, model: str, found: Judged) -> list[str]:
     if missing > 0 and scores.has_activations:
         caveats.append(f"{missing:,} changed texts have no score and are left out.")
     return caveats
-
-
-def or_none(value: float) -> float | None:
-    """``None`` for what is no number."""
-    return float(value) if np.isfinite(value) else None

@@ -78,6 +78,10 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "nla_audit.commands.attribution:command",
         "Which words, claims and order of claims carry the reconstruction.",
     ),
+    "concepts": (
+        "nla_audit.commands.concepts:command",
+        "List the contrast sets that ship, and say what confounds one.",
+    ),
 }
 
 #: Exit codes: the user can mend it; who read our output has gone (128 + SIGPIPE).

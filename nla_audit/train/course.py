@@ -20,6 +20,7 @@ from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import RL_ADAPTER, has_adapter, save_adapter
+from nla_audit.train.best import Kept, kept_step
 from nla_audit.train.dataset import Dataset, read_dataset
 from nla_audit.train.held_out import RULER, completions_of, gold_texts
 from nla_audit.train.interruption import Stopped, Wish, WorkerWish, stopping
@@ -118,7 +119,7 @@ def _warm_start_ar(layout: Layout, tell: Tell) -> None:
     layer_index = layer_of(recipe.target, load_config(reference))
     reconstructor = new_reconstructor(reference, layer_index, recipe.target, recipe.pair)
     with stopping() as stop:
-        train_ar(
+        kept = train_ar(
             reconstructor,
             read_dataset(layout.activations),
             settings,
@@ -128,8 +129,8 @@ def _warm_start_ar(layout: Layout, tell: Tell) -> None:
             stop=stop,
             tell=lambda done: tell("warm start of the AR", done, settings.ar.steps),
         )
-    save_trained_ar(reconstructor, layout.warm_start / "ar", _warm_history(layout))
-    for line in shortcomings(_last_held_out(layout.warm_start / "ar-training"), None):
+    save_trained_ar(reconstructor, layout.warm_start / "ar", _warm_history(layout, kept))
+    for line in shortcomings(_held_out_of_kept(layout.warm_start / "ar-training"), None):
         _log.warning("%s", line)
 
 
@@ -151,7 +152,7 @@ def _warm_start_av(layout: Layout, rl: Rl, folder: Path, key: str, tell: Tell) -
     )
     reader = load(ar=layout.warm_start / "ar", placement=placement_of(recipe.target))
     with stopping() as stop:
-        train_av(
+        kept = train_av(
             verbalizer,
             # The AR never sees a separator.
             dataset if separator is None else with_separators(dataset, separator, most),
@@ -163,24 +164,37 @@ def _warm_start_av(layout: Layout, rl: Rl, folder: Path, key: str, tell: Tell) -
             stop=stop,
             tell=lambda done: tell(title, done, settings.av.steps),
         )
-    save_trained_av(verbalizer, folder / "av", _warm_history(layout))
+    save_trained_av(verbalizer, folder / "av", _warm_history(layout, kept))
 
 
 def warm_start_shortcomings(layout: Layout) -> list[str]:
     """What the recipe's warm start has not learnt that RL needs, a line each."""
     folder = layout.warm_start
     return shortcomings(
-        _last_held_out(folder / "ar-training"), _last_held_out(folder / "av-training")
+        _held_out_of_kept(folder / "ar-training"), _held_out_of_kept(folder / "av-training")
     )
 
 
-def _last_held_out(folder: Path) -> dict[str, Any] | None:
-    records = read_metrics(folder / METRICS_FILE)
-    return next((one for one in reversed(records) if one["kind"] == "held_out"), None)
+def _held_out_of_kept(folder: Path) -> dict[str, Any] | None:
+    """The record of a measurement of the weights that a warm start left."""
+    kept = kept_step(folder)
+    records = (
+        one for one in reversed(read_metrics(folder / METRICS_FILE)) if one["kind"] == "held_out"
+    )
+    return next((one for one in records if kept in (None, one["step"])), None)
 
 
-def _warm_history(layout: Layout) -> dict[str, Any]:
-    return {"stage": "warm_start", "seed": layout.recipe.seed, "ar_trained_in_rl": False}
+def _warm_history(layout: Layout, kept: Kept | None) -> dict[str, Any]:
+    return {
+        "stage": "warm_start",
+        "seed": layout.recipe.seed,
+        "ar_trained_in_rl": False,
+        **_kept_facts(kept),
+    }
+
+
+def _kept_facts(kept: Kept | None) -> dict[str, Any]:
+    return {} if kept is None else kept.facts()
 
 
 def reinforce(layout: Layout, tell: Tell, ranks: Ranks) -> None:
@@ -228,12 +242,14 @@ def train_one(layout: Layout, run: Run, stop: Wish, tell: Tell, ranks: Ranks) ->
         anchor=_anchor(layout, run),
     )
     done = training_run.run(stop, lambda step: tell(f"RL at {run.title}", step, rl.steps))
+    kept = training_run.restore_kept()
     history = {
         "stage": "rl",
         "seed": recipe.seed,
         "length_penalty": run.length_penalty,
         "rl_steps": done.step,
         "ar_trained_in_rl": rl.train_ar,
+        **_kept_facts(kept),
         **({} if run.start is None else {"start": run.start, "anchor": run.anchor}),
     }
     with training_run.to_be_saved():
@@ -419,10 +435,16 @@ def _completions_of_model(
         recipe.evaluation,
         model=name,
         length_penalty=None if run is None else run.length_penalty,
-        step=0 if run is None else int(layout.facts(layout.run(run))["rl_steps"]),
+        step=0 if run is None else _kept_step(layout, run),
         reward=recipe.rl if run is None else run.rl,
         seed=recipe.seed,
     )
+
+
+def _kept_step(layout: Layout, run: Run) -> int:
+    """Steps that the saved weights of a run were trained for."""
+    facts = layout.facts(layout.run(run))
+    return int(facts.get("kept_step", facts["rl_steps"]))
 
 
 #: Stages that one process runs while any others wait; the audit is run by the command.

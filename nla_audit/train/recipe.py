@@ -238,6 +238,10 @@ class WarmStart(Section):
     """Held-out rows of those measurements."""
     checkpoint_every: Positive = 100
     """Steps between saved states; after a kill the course goes on from the last."""
+    keep: Literal["last", "best_fve"] = "last"
+    """Which weights of each half RL begins from: the last, or those with the highest FVE on
+    held-out rows so far, measured every evaluate_every steps (of the AV's explanations, failed
+    ones as 0; of gold texts for the AR). The best cost a third of a saved state on disk."""
 
 
 class Evaluating(Section):
@@ -310,6 +314,13 @@ class Rl(Section):
     """Held-out measurements."""
     checkpoint_every: Positive = 25
     """Steps between saved states."""
+    keep: Literal["last", "best_fve", "best_reward"] = "last"
+    """Which weights the run is saved with, and the completions and the audit read: the last, or
+    those that were best when measured (evaluate.every) on held-out rows: by FVE (the ruler's,
+    failed explanations as 0), or by the reward, length included. Where length is charged the
+    highest FVE is often that of an early, long-winded step. The best of many noisy measurements is
+    flattered by its own; take evaluate.rows large. The best cost a third of a saved state on disk,
+    two thirds between two of them; the last stay in the state, from which a longer run goes on."""
     sharding: Literal["none", "fsdp2"] = "none"
     """With several processes (started by torchrun): each holds whole models, or (fsdp2)
     a share of the weights, gradients and averages of the AV, of the frozen copy it is anchored to

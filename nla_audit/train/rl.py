@@ -28,6 +28,7 @@ from nla_audit.nla.fve import Baselines, measure_baselines
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import RL_ADAPTER, add_lora
+from nla_audit.train.best import Best, Kept
 from nla_audit.train.clock import Clock
 from nla_audit.train.credit import end_advantages, token_credit
 from nla_audit.train.dataset import Dataset
@@ -42,8 +43,8 @@ from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe import Rl
 from nla_audit.train.reconstruction import accumulate_ar_gradients
 from nla_audit.train.responses import Responses
-from nla_audit.train.rewards import Samples, check_terms, end_rewards, joined
-from nla_audit.train.rollout import Prompts, repeated, responses_of, scored
+from nla_audit.train.rewards import Samples, check_terms, end_rewards, joined, rewards_of
+from nla_audit.train.rollout import Prompts, repeated, responses_of, samples_of, scored
 from nla_audit.train.seeds import Use, derived, rows_of_step, stream
 from nla_audit.train.separating import check_has_separator
 from nla_audit.train.sharding import plain_weights, shard, whole
@@ -137,12 +138,21 @@ class RlRun:
             self.trainers["ar"] = _ar_trainer(
                 arms.training, settings, seed=derived(seed, Use.AR_ADAPTERS), mesh=mesh
             )
+        self.best = self._keeps_best()
         self.rows = dataset.training_rows
         held_out = dataset.held_out_rows()
         self.held_out = dataset.held_out_rows(settings.evaluate.rows)
         self.baselines: Baselines = measure_baselines(
             dataset.activations[held_out], arms.ruler.mse_scale
         )
+
+    def _keeps_best(self) -> Best | None:
+        """Keeps the best weights, where the recipe wants them."""
+        figures = {"best_fve": "fve_with_failures", "best_reward": "reward"}
+        figure = figures.get(self.settings.keep)
+        if figure is None:
+            return None
+        return Best(self.folder, self.key, self.trainers, figure, is_writer=self.ranks.is_first)
 
     def run(self, stop: Wish, tell: Tell) -> Progress:
         """Train from the last saved state to the end of the budget.
@@ -152,6 +162,8 @@ class RlRun:
             UserError: too many steps in a row without a finite loss, or the state cannot be saved.
         """
         done = load_state(self.folder, self.key, self.trainers)
+        if self.best is not None:
+            self.best.go_on_from(done.step)
         self.ranks.wait()
         log = MetricsLog(self.folder) if self.ranks.is_first else None
         if log is not None:
@@ -194,9 +206,20 @@ class RlRun:
         is_due = done.step % self.settings.checkpoint_every == 0 or is_last
         if is_due and (self.ranks.is_first or self.is_sharded):
             save_state(self.folder, self.key, done, self.trainers, is_writer=self.ranks.is_first)
+        if is_due and self.best is not None:
+            self.best.covered(done.step)
+
+    def restore_kept(self) -> Kept | None:
+        """Leave the run with the weights that the recipe wants kept; ``None`` are the last ones.
+
+        All processes must call this.
+        """
+        self.ranks.wait()  # for the one that writes
+        return None if self.best is None else self.best.restore()
 
     def _measure(self, log: MetricsLog | None, done: Progress) -> None:
         """Held-out figures, by the process that writes; the others lend it their shares."""
+        figures: dict[str, Any] = {}
         with whole(*self._models()):
             if log is not None:
                 figures = self._held_out()
@@ -210,6 +233,9 @@ class RlRun:
                     in_words(figures, "generated"),
                     done.seconds / max(done.step, 1),
                 )
+        if self.best is not None:
+            first = self.ranks.gathered(figures)[0]
+            self.best.offer(done.step, first[self.best.figure])
 
     def _models(self) -> tuple[nn.Module, nn.Module]:
         return self.policy.verbalizer.model, self.arms.training.decoder
@@ -402,6 +428,14 @@ class RlRun:
             baselines=self.baselines,
         )
         figures: dict[str, Any] = summary(measured)
+        if self.settings.keep == "best_reward":
+            rewards, _ = rewards_of(
+                samples_of(measured),
+                self.settings.rewards,
+                length_penalty=self.length_penalty,
+                length_counts=self.settings.length_counts,
+            )
+            figures["reward"] = float(rewards.mean())
         if self.settings.train_ar:
             own = self.arms.training.score(
                 measured.explanations.explanations,

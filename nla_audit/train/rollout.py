@@ -14,7 +14,7 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Explanations, Verbalizer
 from nla_audit.text.claims import split_claims
 from nla_audit.train.grading import Ends, Stopping
-from nla_audit.train.measure import content_tokens
+from nla_audit.train.measure import Measured, content_tokens
 from nla_audit.train.responses import Responses
 from nla_audit.train.rewards import Graded, Samples
 
@@ -143,6 +143,18 @@ def scored(
         content_tokens=content,
         cjk=said.cjk,
         graded=Graded(ends, mse, _segment_lengths(responses, ends, content, length_counts)),
+    )
+
+
+def samples_of(measured: Measured) -> Samples:
+    """What rewards of whole texts are computed from; nothing of them is graded by parts."""
+    said = measured.explanations
+    return Samples(
+        explanations=said.explanations,
+        mse=measured.scores.mse,
+        n_tokens=said.generated.lengths,
+        content_tokens=measured.content_tokens,
+        cjk=said.cjk,
     )
 
 

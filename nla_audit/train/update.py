@@ -13,7 +13,7 @@ from nla_audit.train.grpo import Floats, Settings, token_terms, weighted_loss
 from nla_audit.train.log_probs import MicroBatch
 from nla_audit.train.policy import Policy
 from nla_audit.train.recipe import Optimizer
-from nla_audit.train.sharding import gradient_norm
+from nla_audit.train.sharding import gradient_norm, whole_tensor
 
 
 @dataclass(frozen=True)
@@ -153,6 +153,27 @@ class Trainer:
         self.optimizer.step()
         self.zero_grad()
         return norm
+
+
+def trained_tensors(
+    trainers: Mapping[str, Trainer], *, is_wanted: bool = True, with_optimizer: bool = False
+) -> dict[str, torch.Tensor]:
+    """Whole copies on the CPU of what ``trainers`` train, as ``PART/PARAMETER/weight``.
+
+    Args:
+        is_wanted: whether this process wants them. Where weights are divided all processes must
+            call this, to put them together; those that do not want them get nothing.
+        with_optimizer: the optimiser's averages too, under their names for ``weight``.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for part, trainer in trainers.items():
+        for name, parameter in trainer.parameters.items():
+            state = trainer.optimizer.state.get(parameter, {}) if with_optimizer else {}
+            for field, value in {"weight": parameter, **state}.items():
+                tensor = whole_tensor(value)
+                if is_wanted:
+                    tensors[f"{part}/{name}/{field}"] = tensor.cpu().contiguous()
+    return tensors
 
 
 def learning_rate(settings: Optimizer, step: int, steps: int) -> float:

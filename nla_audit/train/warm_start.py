@@ -23,6 +23,7 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.stats import Resampler, derangement
 from nla_audit.train.adapters import add_lora
+from nla_audit.train.best import Best, Kept
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.interruption import Stopped, Wish
 from nla_audit.train.learned import against_others, in_words
@@ -96,13 +97,21 @@ def train_av(
     key: str,
     stop: Wish,
     tell: Tell,
-) -> None:
+) -> Kept | None:
     """Cross-entropy on gold responses with the vector injected; trains in place.
+
+    Returns:
+        Which weights were kept, where that are not the last.
 
     Args:
         reader: the AR that has had its warm start; held-out explanations are scored by it as
             training goes. Without one only the held-out loss is measured.
+
+    Raises:
+        UserError: the best are to be kept and there is no reader to tell which.
     """
+    if settings.keep != "last" and reader is None:
+        raise UserError(f"warm_start.keep: {settings.keep} needs an AR that reads explanations")
     rows = dataset.training_rows
     dataset.gold(rows)  # all of them, before any training
     held_out = dataset.held_out_rows(settings.evaluation_rows)
@@ -146,13 +155,14 @@ def train_av(
             seed=derived(seed, Use.EVALUATION),
         )
 
-    _run(
+    return _run(
         "av",
         trainer,
         settings,
         settings.av,
         loss_of_step=loss_of,
         evaluate=evaluate,
+        figure="fve_with_failures",
         folder=folder,
         key=key,
         stop=stop,
@@ -215,8 +225,12 @@ def train_ar(
     key: str,
     stop: Wish,
     tell: Tell,
-) -> None:
-    """Direction-only MSE on gold explanations; head and body are trained, in place."""
+) -> Kept | None:
+    """Direction-only MSE on gold explanations; head and body are trained, in place.
+
+    Returns:
+        Which weights were kept, where that are not the last.
+    """
     rows = dataset.training_rows
     held_out = dataset.held_out_rows(settings.evaluation_rows)
     dataset.gold([*rows, *held_out])  # all of them, before any training
@@ -257,13 +271,14 @@ def train_ar(
             ),
         }
 
-    _run(
+    return _run(
         "ar",
         trainer,
         settings,
         settings.ar,
         loss_of_step=loss_of,
         evaluate=evaluate,
+        figure="fve_raw_variance",
         folder=folder,
         key=key,
         stop=stop,
@@ -291,13 +306,18 @@ def _run(
     *,
     loss_of_step: Callable[[int], float],
     evaluate: Callable[[], dict[str, float | None]],
+    figure: str,
     folder: Path,
     key: str,
     stop: Wish,
     tell: Tell,
-) -> None:
-    """Steps from the last saved state to the end."""
+) -> Kept | None:
+    """Steps from the last saved state to the end; ``figure`` is what the best are best in."""
     done = load_state(folder, key, {name: trainer})
+    best = None
+    if settings.keep == "best_fve":
+        best = Best(folder, key, {name: trainer}, figure)
+        best.go_on_from(done.step)
     log = MetricsLog(folder)
     log.keep_until(done.step)
     seconds, skipped, in_a_row = done.seconds, done.skipped, 0
@@ -324,6 +344,9 @@ def _run(
         if finished % settings.evaluate_every == 0 or finished == half.steps:
             figures = evaluate()
             log.write({"kind": "held_out", "step": finished, **figures})
+            if best is not None:
+                value = figures[figure]
+                best.offer(finished, float("nan") if value is None else value)
             _log.info(
                 "warm start of the %s, step %d of %d: %s; %.1f s a step",
                 name.upper(),
@@ -336,6 +359,9 @@ def _run(
         last = finished == half.steps or asked
         if finished % settings.checkpoint_every == 0 or last:
             save_state(folder, key, Progress(finished, seconds, skipped), {name: trainer})
+            if best is not None:
+                best.covered(finished)
         tell(finished)
         if asked and finished < half.steps:
             raise Stopped(f"warm start of the {name.upper()} stopped after step {finished}")
+    return None if best is None else best.restore()

@@ -284,8 +284,8 @@ def _caveats(
             caveats.append(
                 f"{model}: named most often at strength {cube.strengths[peak]:g} "
                 f"({percent(shares[peak])}) and at {cube.strengths[-1]:g} in "
-                f"{percent(shares[-1])} only: so strongly planted activations may be unlike any it knows, and its α50 is that of a "
-                "curve that only rises."
+                f"{percent(shares[-1])} only: so strongly planted activations may be unlike any "
+                "it knows, and its α50 is that of a curve that only rises."
             )
         kinds = set(cube.kinds)
         absent = [kind for kind in (RANDOM, VARIANCE) if kind not in kinds]
@@ -298,8 +298,8 @@ def _figures() -> list[Figure]:
     return [
         Figure(
             "curves", "Named, by strength", "line", "concept_curves", x="strength", y="named",
-            x_label="strength (share of the activation's norm)", low="named_low", high="named_high", group="model", percent=True,
-            y_label="explanations that name it",
+            x_label="strength (share of the activation's norm)", y_label="explanations that name it",
+            low="named_low", high="named_high", group="model", percent=True,
             caption="At strength 0 nothing is planted: what is named there are false alarms.",
         ),
         Figure(

@@ -126,7 +126,7 @@ def component_table(study: Mapping[str, Cube]) -> pl.DataFrame:
                     crossed = cube.resampler.ratio(cross[:, level], amount)
                     rows.append(
                         {"model": model, "kind": kind, "strength": float(strength),
-                         "texts": told, "of": f"{kind}, {told}", "n": own.n,
+                         "texts": told, "of": f"{model}, {told}", "n": own.n,
                          **own.entries("component_share"), **crossed.entries("cross_share")}
                     )  # fmt: skip
     return pl.DataFrame(rows, infer_schema_length=None)

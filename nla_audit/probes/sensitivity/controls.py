@@ -20,25 +20,29 @@ KINDS = (CONCEPT, RANDOM, VARIANCE, OTHER)
 #: Directions of a random control. A concept that is one of them by chance is above all others in
 #: one of twenty-one studies.
 DIRECTIONS = 20
-#: Powers of the covariance that are tried; at this one only the widest direction is left.
+#: Powers of the covariance that are tried; at this one little but the widest direction is left.
 _HIGHEST_POWER = 8.0
-_HALVINGS = 40
+_HALVINGS = 30
+#: Share of the variance that is taken to lie in all directions alike: of a few activations in many
+#: dimensions the covariance is not known.
+_SHRUNK = 0.1
 
 
 def random_directions(concept: Floats, number: int, seed: int) -> Floats:
     """``[number, d_model]`` unit vectors, uniform over those at a right angle to ``concept``."""
-    drawn = np.random.default_rng([seed, 0]).normal(size=(number, len(concept)))
+    drawn = np.random.default_rng([seed, 1]).normal(size=(number, len(concept)))
     return _apart(drawn, concept)
 
 
 def variance_directions(
     concept: Floats, vectors: Floats, number: int, seed: int
 ) -> tuple[Floats, float]:
-    """Random directions with about the concept's share of the variance of activations.
+    """Random directions with the concept's share of the variance of activations, on average.
 
     They are drawn from a normal distribution whose covariance is a power of that of the
-    activations; the power is chosen so that they have the concept's share on average. At power 0
-    all directions are alike, at 1 they are as activations are.
+    activations. At power 0 all directions are alike, at 1 they are as activations are, and the
+    power is the one at which these draws have the concept's share. A concept with less variance
+    than directions have at random gets those.
 
     Args:
         concept: ``[d_model]`` of length 1.
@@ -49,52 +53,42 @@ def variance_directions(
     Returns:
         ``[number, d_model]`` unit vectors at a right angle to ``concept``, and the concept's share.
     """
-    share = variance_share(concept, vectors)
-    variances, axes = _spectrum(vectors)
-    generator = np.random.default_rng([seed, 1])
-    power = _power_with(share, variances, len(concept))
-    if power == 0.0:
-        drawn = generator.normal(size=(number, len(concept)))
-    else:
-        drawn = generator.normal(size=(number, len(variances))) * variances ** (power / 2) @ axes
-    return _apart(drawn, concept), share
-
-
-def variance_share(direction: Floats, vectors: Floats) -> float:
-    """Share of the variance of activations at length 1 that lies along a unit ``direction``."""
     directions = scaled(vectors, 1.0)
     centred = directions - directions.mean(axis=0)
+    share = _shares(concept[None], centred)[0]
+    drawn = np.random.default_rng([seed, 2]).normal(size=(number, len(concept)))
+    _, lengths, axes = np.linalg.svd(centred, full_matrices=False)
+    along = drawn @ axes.T
+    across = drawn - along @ axes
+    rest = _SHRUNK * (lengths**2).sum() / len(concept)
+    variances = lengths**2 + rest
+
+    def at_power(power: float) -> Floats:
+        made = along * (variances / variances[0]) ** (power / 2) @ axes
+        return _apart(made + across * (rest / variances[0]) ** (power / 2), concept)
+
+    low, high = 0.0, _HIGHEST_POWER
+    if lengths[0] == 0:  # all activations are one
+        return _apart(drawn, concept), 0.0
+    if _shares(at_power(low), centred).mean() >= share:
+        return at_power(low), float(share)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        is_enough = _shares(at_power(middle), centred).mean() >= share
+        low, high = (low, middle) if is_enough else (middle, high)
+    return at_power(high), float(share)
+
+
+def _shares(directions: Floats, centred: Floats) -> Floats:
+    """``[k]`` shares of the variance of ``[n, d_model]`` along ``[k, d_model]`` unit vectors."""
     total = float((centred**2).sum())
-    return float(((centred @ direction) ** 2).sum()) / total if total > 0 else 0.0
+    along = ((centred @ directions.T) ** 2).sum(axis=0)
+    return np.asarray(along / total if total > 0 else np.zeros(len(directions)))
 
 
 def at_right_angle(vector: Floats, concept: Floats) -> Floats:
     """``vector`` without its component along ``concept``, at length 1."""
     return _apart(vector[None], concept)[0]
-
-
-def _spectrum(vectors: Floats) -> tuple[Floats, Floats]:
-    """Variances ``[rank]`` along the principal axes ``[rank, d_model]``, the largest of them 1."""
-    directions = scaled(vectors, 1.0)
-    _, lengths, axes = np.linalg.svd(directions - directions.mean(axis=0), full_matrices=False)
-    kept = lengths > lengths[0] * 1e-6 if lengths[0] > 0 else np.zeros(len(lengths), dtype=bool)
-    return (lengths[kept] / lengths[0]) ** 2, axes[kept]
-
-
-def _power_with(share: float, variances: Floats, width: int) -> float:
-    """The power of the covariance at which a drawn direction has this share on average."""
-    if len(variances) == 0 or share <= 1 / width:
-        return 0.0
-
-    def expected(power: float) -> float:
-        weights = variances**power
-        return float((weights * variances).sum() / weights.sum() / variances.sum())
-
-    low, high = 0.0, _HIGHEST_POWER
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        low, high = (low, middle) if expected(middle) >= share else (middle, high)
-    return high
 
 
 def _apart(drawn: Floats, concept: Floats) -> Floats:

@@ -95,11 +95,15 @@ def sensitivity(
         for model in models
     }
     concept = str(table["concept"].drop_nulls().first() or "the concept")
+    shares, components = share_table(study), component_table(study)
+    is_control = pl.col("kind") != CONCEPT
     tables = {
         "verdicts": _verdict_table(verdicts, evidence),
-        "curves": share_table(study),
         "thresholds": threshold_table(found, reference),
-        "components": component_table(study),
+        "curves": shares.filter(~is_control),
+        "control_curves": shares.filter(is_control),
+        "components": components.filter(~is_control),
+        "control_components": components.filter(is_control),
         "first_mentions": place_table(study),
         "price": price_table(study),
         "fits": fit_table(study),
@@ -107,10 +111,6 @@ def sensitivity(
         "detectors": _detector_table(table, models, seed),
         "unsaid_examples": _examples(study),
     }
-    tables["concept_curves"] = tables["curves"].filter(pl.col("kind") == CONCEPT)
-    tables["concept_components"] = tables["components"].filter(
-        (pl.col("kind") == CONCEPT) & (pl.col("n") > 0)
-    ).with_columns(of=pl.format("{}, {}", "model", "texts"))  # fmt: skip
     told = [strength_told(concept), *(sentence(name, one) for name, one in verdicts.items())]
     return CARD.sign(
         Finding(
@@ -273,12 +273,7 @@ def _caveats(
             "those that these models use."
         )
     for model, cube in study.items():
-        shares = (
-            tables["concept_curves"]
-            .filter(pl.col("model") == model)["named"]
-            .fill_null(0)
-            .to_list()
-        )
+        shares = tables["curves"].filter(pl.col("model") == model)["named"].fill_null(0).to_list()
         peak = int(np.argmax(shares))
         if shares[peak] - shares[-1] >= _FALLS:
             caveats.append(
@@ -297,8 +292,9 @@ def _caveats(
 def _figures() -> list[Figure]:
     return [
         Figure(
-            "curves", "Named, by strength", "line", "concept_curves", x="strength", y="named",
-            x_label="strength (share of the activation's norm)", y_label="explanations that name it",
+            "curves", "Named, by strength", "line", "curves", x="strength", y="named",
+            x_label="strength, as a share of the activation's norm",
+            y_label="explanations that name it",
             low="named_low", high="named_high", group="model", percent=True,
             caption="At strength 0 nothing is planted: what is named there are false alarms.",
         ),
@@ -310,7 +306,7 @@ def _figures() -> list[Figure]:
             "without an end leaves the ladder there.",
         ),
         Figure(
-            "components", "Carried, by whether it is named", "line", "concept_components",
+            "components", "Carried, by whether it is named", "line", "components",
             x="strength", y="component_share", x_label="strength", group="of", percent=True,
             y_label="share of the planted component that comes back", low="component_share_low",
             high="component_share_high",

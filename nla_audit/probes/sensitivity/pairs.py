@@ -85,7 +85,8 @@ def subject_of(
         return found.astype(np.float64)
 
     def tokens_in(text: str) -> int:
-        return len(verbalizer.tokenizer(text, add_special_tokens=False)["input_ids"])
+        # A space before a word is part of the word's token, which is not counted yet.
+        return len(verbalizer.tokenizer(text.rstrip(), add_special_tokens=False)["input_ids"])
 
     return Subject(model, length_penalty, ar, speak, read, tokens_in)
 

@@ -13,7 +13,7 @@ explanations at most has no α50.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ _BEYOND = 100.0
 _TINY = 1e-9
 _PARAMETERS = 4
 #: Steps of the search at most, and how short the last one is.
-_STEPS, _CLOSE = 200, 1e-5
+_STEPS, _CLOSE = 100, 1e-4
 #: Factor by which the damping falls after a step that helped, and rises after one that did not.
 _DAMPING = 4.0
 #: Fewer planted strengths cannot tell a slope from a lapse.
@@ -217,6 +217,8 @@ def threshold(
     least, most = planted.min(), planted.max()
     draws = np.clip(alpha[1:], least, most)
     low, high = percentile_limits(draws)
+    if low <= least and high >= most:  # this sample bounds it on neither side
+        return replace(nothing, draws=draws)
     value = float(alpha[0])
     reason = BEYOND if value > most else BELOW if value < least else ""
     return Threshold(

@@ -157,7 +157,7 @@ def _share(interval: Interval) -> str:
 
 def percent(share: float) -> str:
     """A share in whole percent, which is never a negative nothing."""
-    return f"{round(100 * share):d} %".replace("-", "−")
+    return f"{round(100 * share):d}%".replace("-", "−")
 
 
 def sentence(model: str, verdict: Verdict) -> str:

@@ -40,7 +40,8 @@ class PlantedPair:
         alpha: component of the concept at which half name it; infinite: it never does.
         slope: of the log-logistic curve.
         guess: chance that it is named anyway.
-        code: whether the manner of the text tells of the concept, and the AR knows.
+        code: how much of the concept the AR reads from the manner of a text, which then tells of
+            it; 0: there is no code.
         noise: length of a text's accident, where the reconstruction has length 1.
         seed: of everything.
     """
@@ -49,7 +50,7 @@ class PlantedPair:
     alpha: float = 0.2
     slope: float = 4.0
     guess: float = 0.02
-    code: bool = False
+    code: float = 0.0
     noise: float = 0.2
     seed: int = 0
 
@@ -92,8 +93,8 @@ class PlantedPair:
                 found += (1 if before == "much" else -1) * world.features[int(word[1:])]
         if _NAMED in text:
             found += world.concept
-        if self.code and text.startswith(_MANNERS[1]):
-            found += 0.7 * world.concept
+        if text.startswith(_MANNERS[1]):
+            found += self.code * world.concept
         digest = hashlib.sha256(f"{self.seed}{text}".encode()).digest()
         accident = np.random.default_rng(np.frombuffer(digest, dtype="<u4")).normal(size=D_MODEL)
         length = max(float(np.linalg.norm(found)), 1.0)
@@ -109,24 +110,37 @@ class World:
     plan: Design
 
     @classmethod
-    def drawn(cls, n: int, seed: int) -> World:
-        """``n`` activations of length about 3."""
+    def drawn(cls, n: int, seed: int, concept: str = "apart") -> World:
+        """``n`` activations of length about 3.
+
+        ``concept``: ``"apart"`` from the features; or one more draw of what the controls are: any
+        direction, ``"random"``, or one in which ``"features"`` are mixed.
+        """
         generator = np.random.default_rng([seed, 7])
         axes = np.linalg.qr(generator.normal(size=(D_MODEL, D_MODEL)))[0]
-        features, concept, other = axes[:FEATURES], axes[FEATURES], axes[FEATURES + 1]
+        features, other = axes[:FEATURES], axes[FEATURES + 1]
         widths = np.linspace(1.5, 0.5, FEATURES)
+        made = {
+            "apart": axes[FEATURES],
+            "random": generator.normal(size=D_MODEL),
+            "features": (generator.normal(size=FEATURES) * widths) @ features
+            + 0.15 * generator.normal(size=D_MODEL),
+        }[concept]
+        direction = made / np.linalg.norm(made)
         vectors = (generator.normal(size=(n, FEATURES)) * widths) @ features
         vectors += 0.15 * generator.normal(size=(n, D_MODEL))
         plan = design(
-            Direction("evaluation", concept, "planted"), vectors, STRENGTHS,
+            Direction("evaluation", direction, "planted"), vectors, STRENGTHS,
             clusters=list(range(n)), other=Direction("other", other, "planted"), seed=seed,
         )  # fmt: skip
-        return cls(features, concept, plan)
+        return cls(features, direction, plan)
 
 
-def study(pairs: Sequence[PlantedPair], n: int = 60, seed: int = 0) -> pl.DataFrame:
+def study(
+    pairs: Sequence[PlantedPair], n: int = 60, seed: int = 0, concept: str = "apart"
+) -> pl.DataFrame:
     """The table of some pairs over the same activations."""
-    world = World.drawn(n, seed)
+    world = World.drawn(n, seed, concept)
     keys = pl.DataFrame(
         {"idx": range(n), "doc_id": [None] * n}, schema_overrides={"doc_id": pl.String}
     )

@@ -26,11 +26,13 @@ RELIABLE = 0.9
 _FVE, _LENGTH, _CLAIMS = "fve", "length", "claims"
 _MEASURES = (_FVE, _LENGTH, _CLAIMS)
 _SAID = {_FVE: "FVE", _LENGTH: "length", _CLAIMS: "number of claims"}
-_SCHEMA = {
+_SHARES = {
     "measure": pl.String, "component": pl.String, "activations": pl.Int64,
-    **dict.fromkeys(("variance", "variance_low", "variance_high"), pl.Float64),
-    **dict.fromkeys(("share", "share_low", "share_high"), pl.Float64),
+    "share": pl.Float64, "share_low": pl.Float64, "share_high": pl.Float64,
 }  # fmt: skip
+_VARIANCES = {"component": pl.String} | {
+    f"{measure}{end}": pl.Float64 for measure in _MEASURES for end in ("", "_low", "_high")
+}
 
 
 @analyzer(
@@ -92,15 +94,15 @@ def reliability(completions: Completions, *, seed: int = 0) -> Finding:
             # A correlation that may be 0 would need any number of samples.
             needed = samples_needed(found["icc"].value) if found["icc"].low > 0 else math.nan
             headline[model][f"{measure}_samples_needed"] = or_none(needed)
-    components = _components(by_measure, seed)
+    tables = _components(by_measure, seed)
     return Finding(
         analyzer="reliability",
         question=QUESTION,
         reference=completions.reference,
         headline=headline,
-        verdict=_verdict(completions, headline, components),
+        verdict=_verdict(completions, headline, tables["components"]),
         caveats=_caveats(completions, headline),
-        tables={"components": components},
+        tables=tables,
         figures=[
             Figure(
                 "components", "What explanations differ by", "stacked", "components", x="measure",
@@ -152,22 +154,20 @@ def _exchanged(rows: pl.DataFrame, seed: int) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def _components(by_measure: dict[str, pl.DataFrame], seed: int) -> pl.DataFrame:
-    rows: list[dict[str, Any]] = []
+def _components(by_measure: dict[str, pl.DataFrame], seed: int) -> dict[str, pl.DataFrame]:
+    """Shares of the variance, a row each; and the variances, which have units, side by side."""
+    shares: list[dict[str, Any]] = []
+    variances: dict[str, dict[str, Any]] = {name: {"component": name} for name in COMPONENTS}
     for measure, of_all in by_measure.items():
-        for component, (variance, share) in zip(
-            COMPONENTS, across_models(of_all, seed), strict=False
-        ):
-            rows.append(
-                {
-                    "measure": measure,
-                    "component": component,
-                    "activations": variance.n,
-                    **variance.entries("variance"),
-                    **share.entries("share"),
-                }
-            )
-    return pl.DataFrame(rows, schema=_SCHEMA)
+        found = across_models(of_all, seed)
+        for name, (variance, share) in zip(COMPONENTS, found, strict=False):
+            row = {"measure": measure, "component": name, "activations": share.n}
+            shares.append({**row, **share.entries("share")})
+            variances[name] |= variance.entries(measure)
+    return {
+        "components": pl.DataFrame(shares, schema=_SHARES),
+        "variances": pl.DataFrame(list(variances.values()), schema=_VARIANCES),
+    }
 
 
 def _verdict(completions: Completions, headline: Headline, components: pl.DataFrame) -> str:

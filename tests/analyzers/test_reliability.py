@@ -54,10 +54,11 @@ def test_the_components_are_those_that_were_planted() -> None:
     table = found().tables["components"].filter(pl.col("measure") == "fve")
     assert table["component"].to_list() == list(COMPONENTS)
     assert table["activations"].to_list() == [200] * 4
-    for row in table.iter_rows(named=True):
+    both = table.join(found().tables["variances"], on="component")
+    for row in both.iter_rows(named=True):
         truth = TRUTH[row["component"]]
-        assert row["variance_low"] <= truth <= row["variance_high"], row["component"]
-        assert row["variance_high"] < truth + 0.02
+        assert row["fve_low"] <= truth <= row["fve_high"], row["component"]
+        assert row["fve_high"] < truth + 0.02
         assert row["share_low"] <= truth / sum(TRUTH.values()) <= row["share_high"]
     assert table["share"].sum() == pytest.approx(1)
 
@@ -108,8 +109,8 @@ def test_unequal_numbers_of_samples_and_failures_bias_nothing() -> None:
         explanation=pl.when(~fails).then("explanation"), fve=pl.when(~fails).then("fve")
     )
     finding = registry()["reliability"].run(from_frame(table), seed=0)
-    for row in finding.tables["components"].filter(pl.col("measure") == "fve").to_dicts():
-        assert row["variance"] == pytest.approx(TRUTH[row["component"]], abs=0.008)
+    for row in finding.tables["variances"].to_dicts():
+        assert row["fve"] == pytest.approx(TRUTH[row["component"]], abs=0.008)
 
 
 def test_documents_are_resampled_where_they_are_known() -> None:

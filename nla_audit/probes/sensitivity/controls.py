@@ -44,6 +44,10 @@ def variance_directions(
     power is the one at which these draws have the concept's share. A concept with less variance
     than directions have at random gets those.
 
+    They are not turned away from the concept: where activations vary in few directions, what is
+    left at a right angle to it would come back less than one more draw of the same kind does, and
+    a concept that is one would be called carried too often.
+
     Args:
         concept: ``[d_model]`` of length 1.
         vectors: ``[n, d_model]`` activations.
@@ -51,7 +55,7 @@ def variance_directions(
         seed: of the draw.
 
     Returns:
-        ``[number, d_model]`` unit vectors at a right angle to ``concept``, and the concept's share.
+        ``[number, d_model]`` unit vectors, and the concept's share.
     """
     directions = scaled(vectors, 1.0)
     centred = directions - directions.mean(axis=0)
@@ -65,11 +69,11 @@ def variance_directions(
 
     def at_power(power: float) -> Floats:
         made = along * (variances / variances[0]) ** (power / 2) @ axes
-        return _apart(made + across * (rest / variances[0]) ** (power / 2), concept)
+        return scaled(made + across * (rest / variances[0]) ** (power / 2), 1.0)
 
     low, high = 0.0, _HIGHEST_POWER
     if lengths[0] == 0:  # all activations are one
-        return _apart(drawn, concept), 0.0
+        return scaled(drawn, 1.0), 0.0
     if _shares(at_power(low), centred).mean() >= share:
         return at_power(low), float(share)
     for _ in range(_HALVINGS):

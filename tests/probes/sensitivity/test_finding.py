@@ -239,7 +239,7 @@ class TestTables:
 @pytest.mark.slow
 def test_power_and_false_alarms() -> None:
     """A code is found in nine of ten studies, and clean pairs raise it in one of twenty."""
-    seeds, found, false = 40, 0, 0
+    seeds, found, false = 25, 0, 0
     by_chance = {"random": 0, "features": 0}
     for seed in range(seeds):
         coded = PlantedPair("coded", alpha=np.inf, guess=0.0, code=0.6, seed=seed)
@@ -257,11 +257,11 @@ def test_power_and_false_alarms() -> None:
     )
     assert found >= 0.9 * seeds
     assert false <= 0.05 * 2 * seeds
-    assert max(by_chance.values()) <= 4  # more are less likely than 1 in 20 at a rate of 5 %
+    assert max(by_chance.values()) <= 4  # more are less likely than 1 in 100 at a rate of 5 %
 
 
 def _alarms(pairs: list[PlantedPair], seed: int, concept: str = "apart") -> dict[str, bool]:
-    marked, _ = with_said(study(pairs, seed=seed, concept=concept), "words")
+    marked, _ = with_said(study(pairs, n=40, seed=seed, concept=concept), "words")
     models = [pair.name for pair in pairs]
     return {
         model: carried(one).p_value < 0.05 for model, one in cubes(marked, models, seed).items()

@@ -102,7 +102,8 @@ def with_generated(
         )
     judged = [row for row in held_out.tolist() if row in said]
     places = np.array([*learnt, *learnt, *judged], dtype=np.int64)
-    texts = [*dataset.gold(learnt), *(said[row] for row in [*learnt, *judged])]
+    texts: list[str | None] = [*dataset.gold(learnt)]
+    texts += [said[row] for row in [*learnt, *judged]]
     return replace(
         dataset,
         idx=dataset.idx[places],

@@ -44,7 +44,7 @@ _ADAPTER = "warm_start"
 _TAG = "<explanation>"
 #: Steps in a row that may have no finite loss.
 _MAX_SKIPPED = 5
-#: Cap on responses while measuring, in lengths of the longest held-out gold response.
+#: Cap on responses, in lengths of the longest held-out gold response.
 _CAP_IN_GOLDS = 2
 
 
@@ -61,6 +61,11 @@ def gold_ids(verbalizer: Verbalizer, explanations: list[str]) -> list[list[int]]
     texts = [gold_response(text) for text in explanations]
     encoded = verbalizer.tokenizer(texts, add_special_tokens=False)["input_ids"]
     return [[*ids, end] for ids in encoded]
+
+
+def cap_by_gold(verbalizer: Verbalizer, explanations: list[str]) -> int:
+    """Tokens that a response of an AV of such gold may have where nothing else says so."""
+    return _CAP_IN_GOLDS * max(len(ids) for ids in gold_ids(verbalizer, explanations))
 
 
 def plain_gold(explanation: str) -> str:
@@ -116,7 +121,7 @@ def train_av(
     dataset.gold(rows)  # all of them, before any training
     held_out = dataset.held_out_rows(settings.evaluation_rows)
     trainer = _trainer(verbalizer.model, {}, settings.av, seed)
-    longest_gold = max(len(ids) for ids in gold_ids(verbalizer, dataset.gold(held_out)))
+    cap = cap_by_gold(verbalizer, dataset.gold(held_out))
 
     def loss_of(step: int) -> float:
         chosen = rows[
@@ -143,7 +148,7 @@ def train_av(
             dataset.activations[held_out],
             keys=dataset.idx[held_out],
             seed=derived(seed, Use.EVALUATION),
-            max_new_tokens=_CAP_IN_GOLDS * longest_gold,
+            max_new_tokens=cap,
         )
         figures |= summary(measured)
         said = [row for row, text in enumerate(measured.explanations.explanations) if text]
@@ -163,6 +168,7 @@ def train_av(
         loss_of_step=loss_of,
         evaluate=evaluate,
         figure="fve_with_failures",
+        read="generated",
         folder=folder,
         key=key,
         stop=stop,
@@ -225,8 +231,12 @@ def train_ar(
     key: str,
     stop: Wish,
     tell: Tell,
+    read: str = "gold",
 ) -> Kept | None:
     """Direction-only MSE on gold explanations; head and body are trained, in place.
+
+    Args:
+        read: what the held-out explanations of ``dataset`` are, in a word.
 
     Returns:
         Which weights were kept, where that are not the last.
@@ -279,6 +289,7 @@ def train_ar(
         loss_of_step=loss_of,
         evaluate=evaluate,
         figure="fve_raw_variance",
+        read=read,
         folder=folder,
         key=key,
         stop=stop,
@@ -307,12 +318,14 @@ def _run(
     loss_of_step: Callable[[int], float],
     evaluate: Callable[[], dict[str, float | None]],
     figure: str,
+    read: str,
     folder: Path,
     key: str,
     stop: Wish,
     tell: Tell,
 ) -> Kept | None:
-    """Steps from the last saved state to the end; ``figure`` is what the best are best in."""
+    """Steps from the last saved state to the end; ``figure`` is what the best are best in, of
+    the texts named by ``read``."""
     done = load_state(folder, key, {name: trainer})
     best = None
     if settings.keep == "best_fve":
@@ -339,7 +352,7 @@ def _run(
         if in_a_row >= _MAX_SKIPPED:
             raise UserError(
                 f"warm start of the {name.upper()}: {in_a_row} steps in a row without a finite "
-                f"loss, stopped at step {finished}; lower warm_start.{name}.optimizer.learning_rate"
+                f"loss, stopped at step {finished}; lower its learning rate"
             )
         if finished % settings.evaluate_every == 0 or finished == half.steps:
             figures = evaluate()
@@ -352,7 +365,7 @@ def _run(
                 name.upper(),
                 finished,
                 half.steps,
-                in_words(figures, "gold" if name == "ar" else "generated"),
+                in_words(figures, read),
                 seconds / finished,
             )
         asked = stop.requested  # once: a Ctrl-C from here on waits for the next step

@@ -32,6 +32,7 @@ from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.credit import end_advantages
 from nla_audit.train.dataset import read_dataset
 from nla_audit.train.grpo import Settings, response_weights
+from nla_audit.train.lengths import Charge
 from nla_audit.train.log_probs import micro_batches
 from nla_audit.train.policy import Policy
 from nla_audit.train.read_recipe import read_recipe
@@ -78,11 +79,9 @@ def obvious_step(policy: Policy, trainer: Trainer, reconstructor, *, vectors, id
             responses,
             ends,
             tokenizer=verbalizer.tokenizer,
-            length_counts="generated",
+            charge=Charge(),
         )
-        rewards, _ = rewards_of(
-            samples, settings.rewards, length_penalty=0.01, length_counts="generated"
-        )
+        rewards, _ = rewards_of(samples, settings.rewards, length_penalty=0.01, charge=Charge())
         advantages = end_advantages(
             rewards[:, None], ends.is_reached, settings.samples, "standardized"
         )

@@ -20,6 +20,7 @@ from pydantic import (
 from nla_audit.errors import UserError
 from nla_audit.llm.address import address_of
 from nla_audit.train.grading import Grading, read_grading
+from nla_audit.train.lengths import Charge, Counts, NothingPays
 from nla_audit.train.runs import NamedRun, Run, all_runs
 from nla_audit.train.section import (
     NonNegative,
@@ -259,8 +260,16 @@ class Rl(Section):
     length_penalties: tuple[Penalty, ...] = (0.0,)
     """λ of each run: reward lost per token. Beside named runs there are none of these unless they
     are given."""
-    length_counts: Literal["generated", "content"] = "generated"
+    length_counts: Counts = "generated"
     """Tokens up to and including the first end token, or those inside the tags only."""
+    free_tokens: NonNegative = 0
+    """λ is paid for each token beyond these; up to here what is said decides alone. Of generated
+    tokens the tags and the end token are some."""
+    nothing_pays: NothingPays = "own_length"
+    """What λ charges a response that says nothing: one that failed, is empty, or whose
+    reconstruction is no closer than the mean of all activations. Its own_length, under which a
+    large λ teaches to answer nothing at all; or the longest_length of its group, under which the
+    shortest text that says something is best."""
     rewards: dict[str, Weight] = Field(default_factory=lambda: {"negative_mse": 1.0})
     """Reward terms by name with their weights; a weight of 0 only monitors. The length term is
     λ's own and is not listed here."""
@@ -330,6 +339,10 @@ class Rl(Section):
     stops."""
     processes: Positive = 1
     """Runs (λ's) trained at the same time, sharing the processor's cores."""
+
+    def charge(self) -> Charge:
+        """Which tokens are charged."""
+        return Charge(self.length_counts, self.free_tokens)
 
     @model_validator(mode="after")
     def _adapters_are_trained(self) -> Rl:

@@ -36,6 +36,7 @@ from nla_audit.train.grading import Ends, Stopping
 from nla_audit.train.grpo import Settings, is_flat, response_weights
 from nla_audit.train.interruption import Stopped, Wish
 from nla_audit.train.learned import in_words
+from nla_audit.train.lengths import MeanGuess
 from nla_audit.train.log_probs import micro_batches, without_tokens
 from nla_audit.train.measure import explain_and_score, summary
 from nla_audit.train.policy import Policy
@@ -140,6 +141,10 @@ class RlRun:
             )
         self.best = self._keeps_best()
         self.rows = dataset.training_rows
+        self.charge = settings.charge()
+        self.guess = None
+        if settings.nothing_pays != "own_length":
+            self.guess = MeanGuess(dataset.activations[self.rows], arms.training.mse_scale)
         held_out = dataset.held_out_rows()
         self.held_out = dataset.held_out_rows(settings.evaluate.rows)
         self.baselines: Baselines = measure_baselines(
@@ -277,7 +282,8 @@ class RlRun:
                     responses,
                     ends,
                     tokenizer=self.policy.verbalizer.tokenizer,
-                    length_counts=settings.length_counts,
+                    charge=self.charge,
+                    guess=self.guess,
                 )
             values, terms = end_rewards(samples, settings.rewards)
             rewards = values.sum(axis=1)
@@ -433,7 +439,7 @@ class RlRun:
                 samples_of(measured),
                 self.settings.rewards,
                 length_penalty=self.length_penalty,
-                length_counts=self.settings.length_counts,
+                charge=self.charge,
             )
             figures["reward"] = float(rewards.mean())
         if self.settings.train_ar:
@@ -470,6 +476,7 @@ def _about(samples: Samples, baselines: Baselines) -> dict[str, float]:
     """Means of a step's samples; FVE over those that could be scored, by both baselines."""
     mse = samples.mse[np.isfinite(samples.mse)]
     mean = float(mse.mean()) if len(mse) else float("nan")
+    nothing = samples.says_nothing
     return {
         "mse": mean,
         "fve_raw_variance": 1 - mean / baselines.raw_variance,
@@ -480,4 +487,5 @@ def _about(samples: Samples, baselines: Baselines) -> dict[str, float]:
         "empty": float(np.mean([text == "" for text in samples.explanations])),
         "cjk": float(samples.cjk.mean()),
         "tokens": float(samples.n_tokens.sum()),
+        **({} if nothing is None else {"says_nothing": float(nothing.mean())}),
     }

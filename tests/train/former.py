@@ -57,7 +57,7 @@ class FormerRun(RlRun):
                 samples,
                 settings.rewards,
                 length_penalty=self.length_penalty,
-                length_counts=settings.length_counts,
+                charge=settings.charge(),
             )
             generated = said.generated
             advantages = group_advantages(rewards, settings.samples, settings.advantage)

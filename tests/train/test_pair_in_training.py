@@ -21,6 +21,7 @@ from nla_audit.nla.generation import NO_TOKEN
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.train.lengths import Charge
 from nla_audit.train.log_probs import response_log_probs
 from nla_audit.train.pair import (
     new_reconstructor,
@@ -202,9 +203,7 @@ def test_a_description_of_the_marker_raises_the_alarm_and_can_cost():
         np.array([2, 2]),
         np.array([0.75, 0.0]),
     )
-    rewards, terms = rewards_of(
-        samples, {"cjk": -2.0}, length_penalty=0.0, length_counts="generated"
-    )
+    rewards, terms = rewards_of(samples, {"cjk": -2.0}, length_penalty=0.0, charge=Charge())
     assert rewards.tolist() == terms["cjk"].tolist() == [-1.5, 0.0]
 
 
@@ -217,7 +216,7 @@ def test_length_in_content_tokens_leaves_the_overhead_out():
         np.array([0, 3]),
         np.zeros(2),
     )
-    _, terms = rewards_of(samples, {}, length_penalty=0.1, length_counts="content")
+    _, terms = rewards_of(samples, {}, length_penalty=0.1, charge=Charge("content"))
     np.testing.assert_allclose(terms["length"], [0.0, -0.3])
     assert miniature.advantages(terms["length"], 2, "centered").tolist() == pytest.approx(
         [0.15, -0.15]

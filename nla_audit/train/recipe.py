@@ -20,6 +20,7 @@ from pydantic import (
 from nla_audit.errors import UserError
 from nla_audit.llm.address import address_of
 from nla_audit.train.grading import Grading, read_grading
+from nla_audit.train.grpo import AdvantageKind
 from nla_audit.train.lengths import Charge, Counts, NothingPays
 from nla_audit.train.runs import NamedRun, Run, all_runs
 from nla_audit.train.section import (
@@ -296,8 +297,18 @@ class Rl(Section):
     """ε of the clipped ratio."""
     kl: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
     """β of the k3 estimate of KL to the warm start."""
-    advantage: Literal["standardized", "centered"] = "standardized"
-    """Reward minus the group's mean, divided by the group's standard deviation or not."""
+    advantage: AdvantageKind = "standardized"
+    """Reward minus the group's mean, divided by the group's standard deviation, or not divided
+    (centered), or divided by one standard deviation about the groups' means over all of the step
+    (batch_standardized): then a group whose rewards hardly differ is not blown up to the size of
+    the others."""
+    flat_groups: Literal["keep", "leave_out", "replace"] = "keep"
+    """What becomes of groups whose responses all earn the same, which have no advantages: kept,
+    they lower the others' weight and add their KL; left out, the loss is the mean over the rest;
+    replaced, other activations are drawn in their place, and what is flat then is left out. The
+    log of a step has their shares."""
+    replacement_rounds: Positive = 2
+    """How often at most flat groups are replaced; each time as many are sampled as were flat."""
     length_normalization: Literal["sample", "batch", "constant"] = "sample"
     """A response's token losses are averaged over its own tokens (GRPO), over all tokens of the
     step, or divided by max_new_tokens."""

@@ -9,10 +9,9 @@ function here and decorate it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,18 +70,6 @@ class Samples:
     def has_failed(self) -> npt.NDArray[np.bool_]:
         """``[n]`` whether nothing could be read, or its reconstruction is no number."""
         return np.array([text is None for text in self.explanations]) | ~np.isfinite(self.mse)
-
-
-def joined(parts: Sequence[Any]) -> Any:
-    """Samples of several processes, one behind the other, whatever is in them."""
-    first: Any = parts[0]
-    kind: Any = type(first)
-    if is_dataclass(first):
-        names = [field.name for field in fields(first)]
-        return kind(**{n: joined([getattr(part, n) for part in parts]) for n in names})
-    if isinstance(first, np.ndarray):
-        return np.concatenate(parts)
-    return None if first is None else [item for part in parts for item in part]
 
 
 Term = Callable[[Samples], Floats]

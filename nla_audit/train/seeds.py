@@ -26,6 +26,7 @@ class Use(IntEnum):
     PREFIXES = 13
     SEPARATOR = 14
     PASSAGES = 15
+    REPLACEMENTS = 16
 
 
 def stream(seed: int, use: Use, *more: int) -> np.random.Generator:

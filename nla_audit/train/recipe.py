@@ -32,6 +32,7 @@ from nla_audit.train.section import (
     Share,
     Weight,
 )
+from nla_audit.train.tracker import TrackerName
 
 
 class World(Section):
@@ -324,6 +325,10 @@ class Rl(Section):
     """Of the AR, where it is trained."""
     ar_lora: Lora | None = None
     """Adapters of the AR, beside its whole head; null trains all of its weights."""
+    ar_ema: Share | None = None
+    """Decay of a running average of the AR's trained weights, as 0.99. Where there is one it reads
+    in the place of the last weights, which go on learning: for the reward, for held-out figures of
+    the own AR, and in what is saved."""
     micro_batch_tokens: Positive | None = None
     """Tokens, padding included, of a forward and backward pass. By default by device."""
     generation_batch: Positive | None = None
@@ -359,6 +364,8 @@ class Rl(Section):
     def _adapters_are_trained(self) -> Rl:
         if self.ar_lora is not None and not self.train_ar:
             raise ValueError("rl.ar_lora needs rl.train_ar: true; a frozen AR has no adapters")
+        if self.ar_ema is not None and not self.train_ar:
+            raise ValueError("rl.ar_ema needs rl.train_ar: true; a frozen AR is its own average")
         return self
 
     @model_validator(mode="after")
@@ -388,6 +395,10 @@ class Recipe(Section):
     """Decides everything that is drawn: 32 bits, which is what every library takes."""
     threads: Positive | None = None
     """CPU threads in all; by default all cores."""
+    tracking: tuple[TrackerName, ...] | None = None
+    """Where metrics go besides the metrics.jsonl of each run: tensorboard (event files in its
+    folder), wandb (Weights & Biases, under its own variables: WANDB_PROJECT, WANDB_MODE=offline).
+    By default TensorBoard where it is installed; [] is nothing else."""
     target: Target
     """The model to explain."""
     data: Data = Data()

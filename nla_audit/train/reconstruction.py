@@ -108,4 +108,6 @@ def ar_trainer(
     parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
     reconstructor.head.requires_grad_(True)
     parameters["value_head.weight"] = reconstructor.head
-    return Trainer(parameters, settings.ar_optimizer, steps=settings.steps)
+    return Trainer(
+        parameters, settings.ar_optimizer, steps=settings.steps, average_decay=settings.ar_ema
+    )

@@ -9,8 +9,8 @@ in the same order, with the same random numbers.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -47,6 +47,7 @@ from nla_audit.train.seeds import Use, derived
 from nla_audit.train.separating import check_has_separator
 from nla_audit.train.sharding import plain_weights, whole
 from nla_audit.train.state import MetricsLog, Progress, load_state, save_state
+from nla_audit.train.tracker import TrackerName
 from nla_audit.train.update import (
     Experience,
     PolicyMeasures,
@@ -66,7 +67,8 @@ class Arms:
     """Who reads explanations.
 
     Attributes:
-        training: the AR whose reconstructions are rewarded; trained along if the recipe says so.
+        training: the AR whose reconstructions are rewarded; trained along if the recipe says so,
+            and then its running average may be what reads.
         ruler: the warm-start AR, never trained: held-out figures of all runs are by it.
     """
 
@@ -86,6 +88,7 @@ class RlRun:
         ranks: the processes that share each step.
         title: what messages call the run; by default its λ.
         anchor: the AV that the KL is to; by default ``verbalizer`` as it is now.
+        tracking: where metrics go besides the folder.
 
     Raises:
         UserError: an unknown reward term, or prompts that cannot be shared out evenly.
@@ -105,6 +108,7 @@ class RlRun:
         ranks: Ranks | None = None,
         title: str | None = None,
         anchor: Verbalizer | None = None,
+        tracking: Sequence[TrackerName] | None = None,
     ) -> None:
         self.title = f"λ = {length_penalty:g}" if title is None else title
         check_terms(settings.rewards)
@@ -118,6 +122,7 @@ class RlRun:
         self.seed = seed
         self.folder = folder
         self.key = key
+        self.tracking = tracking
         # One process alone has nobody to share with.
         self.is_sharded = settings.sharding == "fsdp2" and self.ranks.size > 1
         mesh = self.ranks.mesh(verbalizer.device) if self.is_sharded else None
@@ -145,7 +150,7 @@ class RlRun:
             length_penalty=length_penalty,
             seed=seed,
             ranks=self.ranks,
-            reading=nullcontext,
+            reading=self._reading,
         )
         held_out = dataset.held_out_rows()
         self.held_out = dataset.held_out_rows(settings.evaluate.rows)
@@ -172,9 +177,14 @@ class RlRun:
         if self.best is not None:
             self.best.go_on_from(done.step)
         self.ranks.wait()
-        log = MetricsLog(self.folder) if self.ranks.is_first else None
-        if log is not None:
+        if not self.ranks.is_first:
+            return self._train(None, done, stop, tell)
+        with closing(MetricsLog(self.folder, self.tracking)) as log:
             log.keep_until(done.step)
+            return self._train(log, done, stop, tell)
+
+    def _train(self, log: MetricsLog | None, done: Progress, stop: Wish, tell: Tell) -> Progress:
+        """Steps from ``done`` on; only the process that writes has a log."""
         if done.step == 0:
             self._measure(log, done)
         in_a_row = 0
@@ -227,7 +237,7 @@ class RlRun:
     def _measure(self, log: MetricsLog | None, done: Progress) -> None:
         """Held-out figures, by the process that writes; the others lend it their shares."""
         figures: dict[str, Any] = {}
-        with whole(*self._models()):
+        with self._reading(), whole(*self._models()):
             if log is not None:
                 figures = self._held_out()
                 held_out = {"kind": "held_out", "step": done.step, "seconds": done.seconds}
@@ -244,6 +254,11 @@ class RlRun:
             first = self.ranks.gathered(figures)[0]
             self.best.offer(done.step, first[self.best.figure])
 
+    def _reading(self) -> AbstractContextManager[None]:
+        """Within it the AR is what rewards are by: its average, where it has one."""
+        average = self.trainers["ar"].average if self.settings.train_ar else None
+        return nullcontext() if average is None else average.in_place()
+
     def _models(self) -> tuple[nn.Module, nn.Module]:
         return self.policy.verbalizer.model, self.arms.training.decoder
 
@@ -253,7 +268,7 @@ class RlRun:
 
         All processes must enter.
         """
-        with plain_weights(*self._models(), keep=self.ranks.is_first):
+        with self._reading(), plain_weights(*self._models(), keep=self.ranks.is_first):
             yield
 
     def _is_over(self, done: Progress) -> bool:

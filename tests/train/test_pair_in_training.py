@@ -30,9 +30,8 @@ from nla_audit.train.pair import (
     save_trained_av,
 )
 from nla_audit.train.recipe import Lora, Optimizer, PairSettings, Supervised, Target
-from nla_audit.train.reconstruction import accumulate_ar_gradients, direction_mse
+from nla_audit.train.reconstruction import accumulate_ar_gradients, ar_trainer, direction_mse
 from nla_audit.train.rewards import Samples, rewards_of
-from nla_audit.train.rl import _ar_trainer
 from nla_audit.train.rollout import repeated, sample
 from nla_audit.train.update import Trainer
 from nla_audit.train.warm_start import _trainer, gold_ids, plain_gold
@@ -241,7 +240,7 @@ def test_an_ar_in_bf16_is_trained_in_float32():
     # Fails with: `model.float()` left out of rl._ar_trainer; the head kept in the model's dtype.
     ar = miniature.reconstructor()
     ar.model.bfloat16()
-    trainer = _ar_trainer(ar, SETTINGS, seed=0)
+    trainer = ar_trainer(ar, SETTINGS, seed=0)
     assert {one.dtype for one in trainer.parameters.values()} == {torch.float32}
     assert ar.head.dtype == torch.float32
     before = ar.head.detach().clone()

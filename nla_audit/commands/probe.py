@@ -21,6 +21,7 @@ def probe_command(
     further: Sequence[click.Parameter] = (),
     *,
     out: str = _OUT,
+    measures_fve: bool = True,
 ) -> click.Command:
     """``nla-audit <name>``: the options of ``card``, and those of every command that loads a pair.
 
@@ -29,6 +30,7 @@ def probe_command(
         run: called with all arguments.
         further: parameters that are the command's own, and none of the question's.
         out: help of ``--out``.
+        measures_fve: whether it takes the baselines of FVE.
     """
     return click.Command(
         card.name,
@@ -54,7 +56,7 @@ def probe_command(
                 metavar="DIR",
                 help=out,
             ),
-            *baseline_parameters(),
+            *(baseline_parameters() if measures_fve else ()),
             *half_parameters(),
         ],
         help=help_of(card),

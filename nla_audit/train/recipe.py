@@ -225,6 +225,14 @@ class Supervised(Section):
     """Train adapters, merged at the end; without this section all weights are trained."""
 
 
+class OnGenerated(Supervised):
+    """More training of the AR, on what the AV writes once its own warm start is done."""
+
+    texts: Positive = 1000
+    """Training activations that the AV explains once each, at temperature 1. The AR learns from
+    these texts and from the gold of the same activations."""
+
+
 class WarmStart(Section):
     """Supervised training of both halves on gold explanations."""
 
@@ -235,6 +243,9 @@ class WarmStart(Section):
     ar_prefixes: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the gold explanations that the AR reads cut off, at a length drawn anew each time.
     An AR whose RL grades prefixes must know them: one that met short ones untrained went to NaN."""
+    ar_on_generated: OnGenerated | None = None
+    """An AR of gold takes each word for true, and reads a text that is partly wrong as worse than
+    none. With this section it also learns how far the AV's own words are to be trusted."""
     evaluate_every: Positive = 100
     """Steps between measurements on held-out rows."""
     evaluation_rows: Positive = 128

@@ -51,11 +51,11 @@ class Tracking:
     """
 
     def __init__(self, names: Sequence[TrackerName] | None, folder: Path, after_step: int) -> None:
-        if names is None:
-            names = () if find_spec("tensorboard") is None else ("tensorboard",)
-        check_installed(names)
+        by_default: Sequence[TrackerName] = ["tensorboard"] if find_spec("tensorboard") else []
+        wanted = by_default if names is None else names
+        check_installed(wanted)
         self._trackers: dict[str, Tracker] = {
-            name: _KINDS[name](folder, after_step) for name in names
+            name: _KINDS[name](folder, after_step) for name in wanted
         }
 
     def show(self, record: Mapping[str, Any]) -> None:

@@ -46,7 +46,7 @@ _ADAPTER = "warm_start"
 _TAG = "<explanation>"
 #: Steps in a row that may have no finite loss.
 _MAX_SKIPPED = 5
-#: Cap on responses while measuring, in lengths of the longest held-out gold response.
+#: Cap on responses, in lengths of the longest held-out gold response.
 _CAP_IN_GOLDS = 2
 
 
@@ -63,6 +63,11 @@ def gold_ids(verbalizer: Verbalizer, explanations: list[str]) -> list[list[int]]
     texts = [gold_response(text) for text in explanations]
     encoded = verbalizer.tokenizer(texts, add_special_tokens=False)["input_ids"]
     return [[*ids, end] for ids in encoded]
+
+
+def cap_by_gold(verbalizer: Verbalizer, explanations: list[str]) -> int:
+    """Tokens that a response of an AV of such gold may have where nothing else says so."""
+    return _CAP_IN_GOLDS * max(len(ids) for ids in gold_ids(verbalizer, explanations))
 
 
 def plain_gold(explanation: str) -> str:
@@ -119,7 +124,7 @@ def train_av(
     dataset.gold(rows)  # all of them, before any training
     held_out = dataset.held_out_rows(settings.evaluation_rows)
     trainer = _trainer(verbalizer.model, {}, settings.av, seed)
-    longest_gold = max(len(ids) for ids in gold_ids(verbalizer, dataset.gold(held_out)))
+    cap = cap_by_gold(verbalizer, dataset.gold(held_out))
 
     def loss_of(step: int) -> float:
         chosen = rows[
@@ -146,7 +151,7 @@ def train_av(
             dataset.activations[held_out],
             keys=dataset.idx[held_out],
             seed=derived(seed, Use.EVALUATION),
-            max_new_tokens=_CAP_IN_GOLDS * longest_gold,
+            max_new_tokens=cap,
         )
         figures |= summary(measured)
         said = [row for row, text in enumerate(measured.explanations.explanations) if text]
@@ -166,6 +171,7 @@ def train_av(
         loss_of_step=loss_of,
         evaluate=evaluate,
         figure="fve_with_failures",
+        read="generated",
         folder=folder,
         key=key,
         stop=stop,
@@ -229,9 +235,13 @@ def train_ar(
     key: str,
     stop: Wish,
     tell: Tell,
+    read: str = "gold",
     tracking: Sequence[TrackerName] | None = None,
 ) -> Kept | None:
     """Direction-only MSE on gold explanations; head and body are trained, in place.
+
+    Args:
+        read: what the held-out explanations of ``dataset`` are, in a word.
 
     Returns:
         Which weights were kept, where that are not the last.
@@ -284,6 +294,7 @@ def train_ar(
         loss_of_step=loss_of,
         evaluate=evaluate,
         figure="fve_raw_variance",
+        read=read,
         folder=folder,
         key=key,
         stop=stop,
@@ -313,13 +324,15 @@ def _run(
     loss_of_step: Callable[[int], float],
     evaluate: Callable[[], dict[str, float | None]],
     figure: str,
+    read: str,
     folder: Path,
     key: str,
     stop: Wish,
     tell: Tell,
     tracking: Sequence[TrackerName] | None = None,
 ) -> Kept | None:
-    """Steps from the last saved state to the end; ``figure`` is what the best are best in."""
+    """Steps from the last saved state to the end; ``figure`` is what the best are best in, of
+    the texts named by ``read``."""
     done = load_state(folder, key, {name: trainer})
     best = None
     if settings.keep == "best_fve":
@@ -352,8 +365,7 @@ def _run(
             if in_a_row >= _MAX_SKIPPED:
                 raise UserError(
                     f"warm start of the {name.upper()}: {in_a_row} steps in a row without a finite "
-                    f"loss, stopped at step {finished}; lower "
-                    f"warm_start.{name}.optimizer.learning_rate"
+                    f"loss, stopped at step {finished}; lower its learning rate"
                 )
             if finished % settings.evaluate_every == 0 or finished == half.steps:
                 figures = evaluate()
@@ -366,7 +378,7 @@ def _run(
                     name.upper(),
                     finished,
                     half.steps,
-                    in_words(figures, "gold" if name == "ar" else "generated"),
+                    in_words(figures, read),
                     seconds / finished,
                 )
             asked = stop.requested  # once: a Ctrl-C from here on waits for the next step

@@ -231,7 +231,7 @@ def test_the_ar_learns_from_empty_explanations_but_not_from_failed_ones(warm, tm
     mse, _ = squared_error(predicted, prompts.activations, run.arms.training.mse_scale)
     zeros = np.zeros(4, dtype=np.int64)
     samples = Samples(texts, mse, zeros, zeros, np.zeros(4))
-    figures = run._update_ar(prompts, samples, step=0)
+    figures = run._update_ar(prompts.activations, samples, step=0)
     assert figures["ar_loss"] == pytest.approx(np.nanmean(mse), rel=1e-5)
     assert mse[0] != pytest.approx(mse[2], rel=1e-3)
 

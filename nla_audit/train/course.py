@@ -131,6 +131,7 @@ def _warm_start_ar(layout: Layout, tell: Tell) -> None:
             key=layout.key("warm-start"),
             stop=stop,
             tell=lambda done: tell("warm start of the AR", done, settings.ar.steps),
+            tracking=recipe.tracking,
         )
     save_trained_ar(reconstructor, layout.ar_of_gold, _warm_history(layout, kept))
     for line in shortcomings(_held_out_of_kept(layout.warm_start / "ar-training"), None):
@@ -166,6 +167,7 @@ def _warm_start_av(layout: Layout, rl: Rl, folder: Path, key: str, tell: Tell) -
             key=key,
             stop=stop,
             tell=lambda done: tell(title, done, settings.av.steps),
+            tracking=recipe.tracking,
         )
     save_trained_av(verbalizer, folder / "av", _warm_history(layout, kept))
 
@@ -204,6 +206,7 @@ def _warm_start_ar_on_generated(layout: Layout, tell: Tell) -> None:
             stop=stop,
             tell=lambda done: tell("warm start of the AR on generated texts", done, settings.steps),
             read="generated",
+            tracking=recipe.tracking,
         )
     save_trained_ar(reconstructor, layout.warm_start / "ar", _warm_history(layout, kept))
 
@@ -284,6 +287,7 @@ def train_one(layout: Layout, run: Run, stop: Wish, tell: Tell, ranks: Ranks) ->
         ranks=ranks,
         title=run.title,
         anchor=_anchor(layout, run),
+        tracking=recipe.tracking,
     )
     done = training_run.run(stop, lambda step: tell(f"RL at {run.title}", step, rl.steps))
     kept = training_run.restore_kept()

@@ -27,6 +27,7 @@ class Use(IntEnum):
     SEPARATOR = 14
     PASSAGES = 15
     GENERATED = 16
+    REPLACEMENTS = 17
 
 
 def stream(seed: int, use: Use, *more: int) -> np.random.Generator:

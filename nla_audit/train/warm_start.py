@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from nla_audit.train.recipe import Supervised, WarmStart
 from nla_audit.train.reconstruction import accumulate_ar_gradients
 from nla_audit.train.seeds import Use, derived, rows_of_step, stream
 from nla_audit.train.state import MetricsLog, Progress, load_state, save_state
+from nla_audit.train.tracker import TrackerName
 from nla_audit.train.update import Trainer
 
 #: Called with steps done.
@@ -102,6 +104,7 @@ def train_av(
     key: str,
     stop: Wish,
     tell: Tell,
+    tracking: Sequence[TrackerName] | None = None,
 ) -> Kept | None:
     """Cross-entropy on gold responses with the vector injected; trains in place.
 
@@ -173,6 +176,7 @@ def train_av(
         key=key,
         stop=stop,
         tell=tell,
+        tracking=tracking,
     )
 
 
@@ -232,6 +236,7 @@ def train_ar(
     stop: Wish,
     tell: Tell,
     read: str = "gold",
+    tracking: Sequence[TrackerName] | None = None,
 ) -> Kept | None:
     """Direction-only MSE on gold explanations; head and body are trained, in place.
 
@@ -294,6 +299,7 @@ def train_ar(
         key=key,
         stop=stop,
         tell=tell,
+        tracking=tracking,
     )
 
 
@@ -323,6 +329,7 @@ def _run(
     key: str,
     stop: Wish,
     tell: Tell,
+    tracking: Sequence[TrackerName] | None = None,
 ) -> Kept | None:
     """Steps from the last saved state to the end; ``figure`` is what the best are best in, of
     the texts named by ``read``."""
@@ -331,50 +338,56 @@ def _run(
     if settings.keep == "best_fve":
         best = Best(folder, key, {name: trainer}, figure)
         best.go_on_from(done.step)
-    log = MetricsLog(folder)
-    log.keep_until(done.step)
-    seconds, skipped, in_a_row = done.seconds, done.skipped, 0
-    for step in range(done.step, half.steps):
-        began = time.perf_counter()
-        loss = loss_of_step(step)
-        norm = trainer.step(step) if np.isfinite(loss) else None
-        if norm is None:
-            trainer.zero_grad()
-            skipped += 1
-            in_a_row += 1
-        else:
-            in_a_row = 0
-        seconds += time.perf_counter() - began
-        finished = step + 1
-        log.write(
-            {"kind": "step", "step": finished, "loss": loss, "grad_norm": norm, "skipped": skipped}
-        )
-        if in_a_row >= _MAX_SKIPPED:
-            raise UserError(
-                f"warm start of the {name.upper()}: {in_a_row} steps in a row without a finite "
-                f"loss, stopped at step {finished}; lower its learning rate"
+    with closing(MetricsLog(folder, tracking)) as log:
+        log.keep_until(done.step)
+        seconds, skipped, in_a_row = done.seconds, done.skipped, 0
+        for step in range(done.step, half.steps):
+            began = time.perf_counter()
+            loss = loss_of_step(step)
+            norm = trainer.step(step) if np.isfinite(loss) else None
+            if norm is None:
+                trainer.zero_grad()
+                skipped += 1
+                in_a_row += 1
+            else:
+                in_a_row = 0
+            seconds += time.perf_counter() - began
+            finished = step + 1
+            log.write(
+                {
+                    "kind": "step",
+                    "step": finished,
+                    "loss": loss,
+                    "grad_norm": norm,
+                    "skipped": skipped,
+                }
             )
-        if finished % settings.evaluate_every == 0 or finished == half.steps:
-            figures = evaluate()
-            log.write({"kind": "held_out", "step": finished, **figures})
-            if best is not None:
-                value = figures[figure]
-                best.offer(finished, float("nan") if value is None else value)
-            _log.info(
-                "warm start of the %s, step %d of %d: %s; %.1f s a step",
-                name.upper(),
-                finished,
-                half.steps,
-                in_words(figures, read),
-                seconds / finished,
-            )
-        asked = stop.requested  # once: a Ctrl-C from here on waits for the next step
-        last = finished == half.steps or asked
-        if finished % settings.checkpoint_every == 0 or last:
-            save_state(folder, key, Progress(finished, seconds, skipped), {name: trainer})
-            if best is not None:
-                best.covered(finished)
-        tell(finished)
-        if asked and finished < half.steps:
-            raise Stopped(f"warm start of the {name.upper()} stopped after step {finished}")
+            if in_a_row >= _MAX_SKIPPED:
+                raise UserError(
+                    f"warm start of the {name.upper()}: {in_a_row} steps in a row without a finite "
+                    f"loss, stopped at step {finished}; lower its learning rate"
+                )
+            if finished % settings.evaluate_every == 0 or finished == half.steps:
+                figures = evaluate()
+                log.write({"kind": "held_out", "step": finished, **figures})
+                if best is not None:
+                    value = figures[figure]
+                    best.offer(finished, float("nan") if value is None else value)
+                _log.info(
+                    "warm start of the %s, step %d of %d: %s; %.1f s a step",
+                    name.upper(),
+                    finished,
+                    half.steps,
+                    in_words(figures, read),
+                    seconds / finished,
+                )
+            asked = stop.requested  # once: a Ctrl-C from here on waits for the next step
+            last = finished == half.steps or asked
+            if finished % settings.checkpoint_every == 0 or last:
+                save_state(folder, key, Progress(finished, seconds, skipped), {name: trainer})
+                if best is not None:
+                    best.covered(finished)
+            tell(finished)
+            if asked and finished < half.steps:
+                raise Stopped(f"warm start of the {name.upper()} stopped after step {finished}")
     return None if best is None else best.restore()

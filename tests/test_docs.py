@@ -122,7 +122,7 @@ def test_a_reward_term_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
         cjk=np.zeros(3),
     )
     total, terms = rewards.rewards_of(
-        samples, {"question_marks": -0.5}, length_penalty=0.0, length_counts="generated"
+        samples, {"question_marks": -0.5}, length_penalty=0.0, charge=rewards.Charge()
     )
     assert total.tolist() == [-1.0, 0.0, 0.0]
     assert set(terms) == {"question_marks", "length"}

@@ -44,10 +44,12 @@ def _run(
     from nla_audit.train.ranks import Ranks
     from nla_audit.train.read_recipe import read_recipe
     from nla_audit.train.rewards import check_terms
+    from nla_audit.train.tracker import check_installed
 
     recipe = read_recipe(recipe_path, settings)
     for run in recipe.sweep():
         check_terms(run.rl.rewards)
+    check_installed(recipe.tracking or ())
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
     layout = Layout(recipe, recipe_path.parent.absolute(), out or Path("runs") / recipe.name)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from nla_audit.completions import Completions
 from nla_audit.errors import UserError
-from nla_audit.pairing import clusters
 from nla_audit.probes.causal.ruler import Ruler, open_ruler
 from nla_audit.stats import Floats, derangement
 
@@ -72,12 +71,14 @@ class Reconstructions:
     def elsewhere(self, seed: int) -> NDArray[np.int64]:
         """`[n]`: for each row another row, of the same model and of another document.
 
-        A row that has none has −1.
+        A row that has none has −1; what has no document is one of its own.
         """
+        alone = pl.concat_str(pl.lit("\0"), "idx")
+        documents = self.keys.select(pl.coalesce("doc_id", alone)).to_series().to_numpy()
         partner = np.full(len(self.rows), -1, dtype=np.int64)
         for number, model in enumerate(self.keys["model"].unique(maintain_order=True)):
             own = np.flatnonzero((self.keys["model"] == model).to_numpy())
-            found = derangement(clusters(self.keys[own]), seed + number)
+            found = derangement(documents[own], seed + number)
             partner[own] = np.where(found >= 0, own[found], -1)
         return partner
 

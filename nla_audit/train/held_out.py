@@ -61,7 +61,7 @@ def completions_of(
                 samples_of(Measured(said, content, scores)),
                 reward.rewards,
                 length_penalty=length_penalty or 0.0,
-                length_counts=reward.length_counts,
+                charge=reward.charge(),
             )
             frame = _frame(said, scores, content, total).with_columns(
                 model=pl.lit(model),

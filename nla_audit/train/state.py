@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from nla_audit.errors import UserError
 from nla_audit.files import whole_file, writing
 from nla_audit.train.sharding import placed_like
-from nla_audit.train.tracker import Track, tracker
+from nla_audit.train.tracker import TrackerName, Tracking
 from nla_audit.train.update import Trainer, trained_tensors
 
 STATE_FILE = "state.safetensors"
@@ -121,12 +121,16 @@ def opened(path: Path, key: str) -> Iterator[Any]:
         raise UserError(f"{path}: damaged ({error}); delete it to begin this run again") from None
 
 
+@torch.no_grad()
 def restore_weights(file: Any, trainers: Mapping[str, Trainer]) -> None:
-    """Put the trained tensors of an open file into ``trainers``."""
+    """Put the trained tensors of an open file, and their averages, into ``trainers``."""
     for part, trainer in trainers.items():
         for name, parameter in trainer.parameters.items():
-            with torch.no_grad():
-                parameter.copy_(placed_like(file.get_tensor(f"{part}/{name}/weight"), parameter))
+            found: dict[str, torch.Tensor] = {"weight": parameter}
+            if trainer.average is not None:
+                found["average"] = trainer.average.tensors[name]
+            for field, tensor in found.items():
+                tensor.copy_(placed_like(file.get_tensor(f"{part}/{name}/{field}"), tensor))
 
 
 def _restore_optimizer(file: Any, part: str, trainer: Trainer) -> None:
@@ -144,18 +148,29 @@ def _restore_optimizer(file: Any, part: str, trainer: Trainer) -> None:
 
 
 class MetricsLog:
-    """One JSON object a line, each with its ``step`` and ``kind``; appended as training goes."""
+    """One JSON object a line, each with its ``step`` and ``kind``; appended as training goes.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: of the run.
+        tracking: where records go as well; see :class:`nla_audit.train.tracker.Tracking`.
+    """
+
+    def __init__(self, folder: Path, tracking: Sequence[TrackerName] | None = None) -> None:
         self.path = folder / METRICS_FILE
-        self._track: Track = lambda record: None
+        self._names = tracking
+        self._tracking: Tracking | None = None
 
     def keep_until(self, step: int) -> None:
         """Drop what was logged behind the state that the run goes on from (``0``: everything)."""
         kept = [record for record in read_metrics(self.path) if record["step"] <= step and step > 0]
         with whole_file(self.path) as partial:
             partial.write_text("".join(_json_line(record) for record in kept), encoding="utf-8")
-        self._track = tracker(self.path.parent, step)
+        self._tracking = Tracking(self._names, self.path.parent, step)
+
+    def close(self) -> None:
+        """Let trackers send what is left."""
+        if self._tracking is not None:
+            self._tracking.close()
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record.
@@ -165,7 +180,8 @@ class MetricsLog:
         """
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(_json_line(record))
-        self._track(record)
+        if self._tracking is not None:
+            self._tracking.show(record)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -220,7 +220,7 @@ class TestNearness:
         monkeypatch.setattr(mentions, "sentence_model", lambda name: Counting())
         concept = mentions.sought("test", "somebody is tested", ["tested"])
         texts = [
-            "Bread is baked here at dawn. somebody is tested", "Bread rises here at dawn.", None, "",
+            "Bread is baked here at dawn. somebody is tested", "Bread rises at dawn.", None, "",
         ]  # fmt: skip
         near = mentions.nearness(concept, texts, "counting")
         assert near[0] == pytest.approx(1)

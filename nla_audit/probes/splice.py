@@ -148,7 +148,7 @@ def _spliced(read: Reconstructions, target: TargetModel, seed: int) -> tuple[pl.
 
     file = read.ruler.activations
     mean = file.vectors[file.usable_rows()].mean(axis=0, dtype=np.float64)
-    partner = read.elsewhere(seed)
+    partner = read.control(seed, for_="splice")
     generator = np.random.default_rng([seed, 19])
     texts = read.keys["source_text"].to_list()
     found: list[dict[str, Any]] = []

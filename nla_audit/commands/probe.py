@@ -9,6 +9,7 @@ import click
 
 from nla_audit.commands.analyze import help_of, parameter
 from nla_audit.commands.pair_options import baseline_parameters, half_parameters
+from nla_audit.commands.ray_options import ray_parameters
 from nla_audit.commands.seed_option import SEED
 from nla_audit.findings import Card
 
@@ -56,6 +57,7 @@ def probe_command(
             ),
             *baseline_parameters(),
             *half_parameters(),
+            *ray_parameters(),
         ],
         help=help_of(card),
         short_help=card.question,

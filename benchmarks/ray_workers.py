@@ -37,7 +37,7 @@ from nla_audit.runs.remote import load_pair
 from nla_audit.runs.score import ScoreSettings, read_texts, score
 from tests.pairs import talking
 
-D_MODEL, BLOCKS, LAYER, WORDS = 128, 6, 4, 20
+D_MODEL, BLOCKS, LAYER, WORDS = 64, 4, 2, 12
 PLACEMENT = Placement(dtype="float32", device="cpu")
 WAYS = ("one process", "one worker", "two workers")
 
@@ -51,6 +51,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Workers are as important as this process; by itself Ray lets all others go first.
+    os.environ.update(RAY_worker_niceness="0")
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
     with tempfile.TemporaryDirectory() as name:
         text = measure(Path(name), arguments.rows, arguments.rounds)
@@ -98,7 +100,7 @@ def measure(folder: Path, rows: int, rounds: int) -> str:
             f"{platform.python_version()}. Medians of {rounds} rounds, measured in turn:",
             "",
             "    OMP_WAIT_POLICY=passive .venv/bin/python -m benchmarks.ray_workers "
-            "--out benchmarks/ray_workers.md",
+            f"--rounds {rounds} --out benchmarks/ray_workers.md",
             "",
             "| what | by | seconds | rows/s | times one worker's rate |",
             "|---|---|--:|--:|--:|",
@@ -119,7 +121,7 @@ BATCH, BUDGET = 32, 1024
 
 def timed(folder: Path, halves: Path, address: str, workers: int, number: int) -> dict[str, float]:
     """Seconds of each stage by ``workers`` workers; 0 is this process."""
-    settings = ExplainSettings("m", "r", max_new_tokens=80, batch_size=BATCH, token_budget=BUDGET)
+    settings = ExplainSettings("m", "r", max_new_tokens=48, batch_size=BATCH, token_budget=BUDGET)
     given = read_activations(folder / "a.parquet")
     names = {
         stage: folder / f"{stage}-{workers}-{number}.parquet" for stage in ("explain", "score")

@@ -33,6 +33,7 @@ from nla_audit.train.clock import Clock
 from nla_audit.train.credit import end_advantages
 from nla_audit.train.dataset import read_dataset
 from nla_audit.train.grpo import Settings, response_weights
+from nla_audit.train.lengths import Charge
 from nla_audit.train.log_probs import micro_batches
 from nla_audit.train.policy import Policy
 from nla_audit.train.read_recipe import read_recipe
@@ -42,6 +43,7 @@ from nla_audit.train.responses import Responses
 from nla_audit.train.rewards import rewards_of
 from nla_audit.train.rl import Arms, RlRun
 from nla_audit.train.rollout import repeated, sample, scored
+from nla_audit.train.sampling import Draw
 from nla_audit.train.update import Experience, Trainer, accumulate_gradients, warm_log_probs
 
 PHASES = ("generate", "score", "reference", "update")
@@ -77,11 +79,9 @@ def obvious_step(policy: Policy, trainer: Trainer, reconstructor, *, vectors, id
             responses,
             ends,
             tokenizer=verbalizer.tokenizer,
-            length_counts="generated",
+            charge=Charge(),
         )
-        rewards, _ = rewards_of(
-            samples, settings.rewards, length_penalty=0.01, length_counts="generated"
-        )
+        rewards, _ = rewards_of(samples, settings.rewards, length_penalty=0.01, charge=Charge())
         advantages = end_advantages(
             rewards[:, None], ends.is_reached, settings.samples, "standardized"
         )
@@ -110,16 +110,14 @@ def obvious_step(policy: Policy, trainer: Trainer, reconstructor, *, vectors, id
     return clock.seconds
 
 
-def bare_passes(run: RlRun, prompts, said) -> dict[str, float]:
+def bare_passes(run: RlRun, draw: Draw) -> dict[str, float]:
     """The model's own passes on the shapes of a step, and nothing else."""
     seconds = {}
-    model = run.policy.verbalizer.model
-    rows, tokens = said.generated.token_ids.shape
+    drawn, model = draw.drawn, run.policy.verbalizer.model
+    rows, tokens = drawn.token_ids.shape
     prompt = torch.tensor(run.policy.verbalizer.prompt.ids)
-    ids = torch.from_numpy(
-        np.where(said.generated.token_ids == NO_TOKEN, 0, said.generated.token_ids)
-    )
-    running = [int((said.generated.lengths > step).sum()) for step in range(tokens)]
+    ids = torch.from_numpy(np.where(drawn.token_ids == NO_TOKEN, 0, drawn.token_ids))
+    running = [int((drawn.lengths > step).sum()) for step in range(tokens)]
     with torch.inference_mode():
         began = time.perf_counter()
         cache = RowCache(model.config, capacity=len(prompt) + tokens)
@@ -130,17 +128,14 @@ def bare_passes(run: RlRun, prompts, said) -> dict[str, float]:
                 cache.keep_rows(torch.arange(alive))
             model(input_ids=ids[:alive, step : step + 1], past_key_values=cache, use_cache=True)
         seconds["generate"] = time.perf_counter() - began
-        texts = sorted({text for text in said.explanations if text is not None})
+        texts = sorted({text for text in drawn.samples.explanations if text is not None})
         ar_ids = run.arms.training.prompt_ids(texts)
         ar_batches = [ar_ids[start : start + 64] for start in range(0, len(ar_ids), 64)]
         began = time.perf_counter()
         for batch in ar_batches:
             predict(run.arms.training, batch)
         seconds["score"] = time.perf_counter() - began
-    verbalizer = run.policy.verbalizer
-    responses = Responses(said, verbalizer.decode, verbalizer.tokenizer)
-    ends = run.settings.grading.ends(responses, 0.0)
-    experience = run._experience(prompts, responses, ends, np.zeros((rows, 1)))
+    experience = run._experience(draw)
     full = [
         torch.cat([prompt.expand(len(one.rows), -1), one.token_ids[:, :-1]], dim=1)
         for one in experience.batches
@@ -192,14 +187,8 @@ def main() -> None:
     times = {name: defaultdict(list) for name in ("ours", "obvious", "bare")}
     for step in range(arguments.steps + 1):
         record, _ = run._step(step)
-        prompts = run._prompts(step)
-        said = sample(
-            run.policy.verbalizer,
-            prompts,
-            seed=step,
-            max_new_tokens=settings.max_new_tokens,
-            generation_batch=None,
-        )
+        prompts = run.sampler.prompts(step)
+        draw = run.sampler.draw(step, Clock(run.policy.verbalizer.device))
         chosen = np.array(prompts.row_keys[:: settings.samples]) >> 16
         where = np.searchsorted(dataset.idx, chosen)
         obvious = obvious_step(
@@ -211,7 +200,7 @@ def main() -> None:
             settings=settings,
             step=step,
         )
-        bare = bare_passes(run, prompts, said)
+        bare = bare_passes(run, draw)
         if step == 0:  # warms up
             continue
         for name, seconds in (("ours", record["time"]), ("obvious", obvious), ("bare", bare)):

@@ -1,8 +1,8 @@
 """Write the reference pages, which are made from the cards and recipes and not by hand.
 
 ``python docs/make_reference.py [FOLDER]`` writes ``analyzers.md``, ``probes.md``,
-``transforms.md`` and ``recipes.md`` (``docs/reference`` by default). They are not committed: the
-code is what they say.
+``transforms.md``, ``concepts.md`` and ``recipes.md`` (``docs/reference`` by default). They are not
+committed: the code is what they say.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from nla_audit import analyzers, probes
+from nla_audit.concepts.confounding import confounding
+from nla_audit.concepts.contrast_sets import contrast_set_names, load_contrast_set
 from nla_audit.findings import Card, Metric
 from nla_audit.probes.transforming.cards import Transform, transforms
 from nla_audit.train import grading, recipe
@@ -80,6 +82,27 @@ def _transform_row(card: Transform) -> tuple[str, ...]:
     by = "a language model" if card.is_written else "rule"
     destroys, keeps = ", ".join(sorted(card.destroys)), ", ".join(card.keeps)
     return card.name, card.summary, destroys or "–", keeps or "–", by
+
+
+def concepts_page() -> str:
+    """One section for each contrast set that ships, from its card, with what confounds it."""
+    lines = ["# Contrast sets", "", "Pairs of texts with a concept and without it.", ""]
+    measured = []
+    for name in contrast_set_names():
+        card = load_contrast_set(name)
+        found = confounding(card)
+        lines += [f"## {name}", "", card.what, "", f"- Made: {card.made}"]
+        lines += [f"- Confounds: {card.confounds}"]
+        lines += [f"- Named by: {', '.join(card.words)}.", ""]
+        shares = (f"{found.length_ratio:.2f}", str(found.length), str(found.word_counts))
+        measured.append((name, str(len(card.pairs)), *shares))
+    lines += [
+        "## What the sides differ in besides", "",
+        "How well held-out pairs are told apart by length alone (words and characters) and by word "
+        "counts alone: AUC, 0.5 by chance, with 95 % intervals over pairs.", "",
+        *_table(("set", "pairs", "length ratio", "length alone", "words alone"), measured), "",
+    ]  # fmt: skip
+    return "\n".join(lines)
 
 
 def recipes_page() -> str:
@@ -151,6 +174,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "analyzers.md": analyzers_page,
     "probes.md": probes_page,
     "transforms.md": transforms_page,
+    "concepts.md": concepts_page,
     "recipes.md": recipes_page,
 }
 

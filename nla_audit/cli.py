@@ -78,6 +78,14 @@ SUBCOMMANDS: dict[str, tuple[str, str]] = {
         "nla_audit.commands.attribution:command",
         "Which words, claims and order of claims carry the reconstruction.",
     ),
+    "sensitivity": (
+        "nla_audit.commands.sensitivity:command",
+        "Plant a concept: when is it said, and when only carried.",
+    ),
+    "concepts": (
+        "nla_audit.commands.concepts:command",
+        "List the contrast sets that ship, and say what confounds one.",
+    ),
 }
 
 #: Exit codes: the user can mend it; who read our output has gone (128 + SIGPIPE).

@@ -28,7 +28,7 @@ Headline = dict[str, dict[str, float | None]]
 Unit = Literal[
     "share", "difference of shares", "FVE", "FVE points", "tokens", "tokens a step", "words",
     "count", "per explanation", "per 100 words", "p value", "correlation", "ratio", "place",
-    "perplexity", "yes or no",
+    "perplexity", "nats", "yes or no",
 ]  # fmt: skip
 Better = Literal["higher", "lower", "neither"]
 #: How a figure is drawn.

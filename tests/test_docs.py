@@ -19,6 +19,7 @@ from nla_audit.checkpoint import formats
 from nla_audit.commands.analyze import command_for
 from nla_audit.commands.listing import probe_names
 from nla_audit.completions import from_frame
+from nla_audit.concepts.contrast_sets import contrast_set_names, load_contrast_set
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.probes import transforms
 from nla_audit.probes.transforming import cards as transform_cards
@@ -121,7 +122,7 @@ def test_a_reward_term_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
         cjk=np.zeros(3),
     )
     total, terms = rewards.rewards_of(
-        samples, {"question_marks": -0.5}, length_penalty=0.0, length_counts="generated"
+        samples, {"question_marks": -0.5}, length_penalty=0.0, charge=rewards.Charge()
     )
     assert total.tolist() == [-1.0, 0.0, 0.0]
     assert set(terms) == {"question_marks", "length"}
@@ -252,6 +253,9 @@ def test_the_reference_is_whole(tmp_path: Path) -> None:
             )
     for name in transform_cards.transforms():
         assert f"\n| {name} |" in pages["transforms.md"]
+    for name in contrast_set_names():
+        assert f"\n## {name}\n\n{load_contrast_set(name).what}" in pages["concepts.md"]
+        assert f"\n| {name} | 50 |" in pages["concepts.md"]
     for kind in grading.cards():
         assert f"\n## {kind}\n" in pages["recipes.md"]
     for section in ("target.world", "data.labeler", "warm_start.av.optimizer", "rl.lora"):

@@ -104,6 +104,7 @@ def by_analyzer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]
         {
             "model": model,
             "idx": idx,
+            "sample": sample,
             "source_text": "the harbour of the town",
             "explanation": f"Harbour news {idx}. The final token is “town”.",
             "n_tokens": 30,
@@ -111,6 +112,7 @@ def by_analyzer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]
         }
         for model in ("p0.0", "p0.01")
         for idx in range(24)
+        for sample in (0, 1)
     ]
     pl.DataFrame(rows).write_parquet(path)
     found = first_imports([[name, str(path), "--json"] for name in analyzer_names()])

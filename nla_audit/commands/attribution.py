@@ -13,7 +13,7 @@ from nla_audit.commands.model_options import placement
 from nla_audit.commands.pair_options import given_baselines
 from nla_audit.commands.probe import probe_command
 from nla_audit.commands.progress import counting
-from nla_audit.commands.ray_options import pool_of
+from nla_audit.commands.ray_options import pool_of, ray_parameters
 from nla_audit.errors import UserError
 from nla_audit.probes.attribution.card import CARD
 from nla_audit.wording import count
@@ -146,6 +146,7 @@ def _judged(
 command = probe_command(
     CARD,
     _run,
+    ray_parameters(),
     out="Also write a report, its figures and a record of the run into DIR; an interrupted run "
     "goes on from there.",
 )

@@ -9,7 +9,6 @@ import click
 
 from nla_audit.commands.analyze import help_of, parameter
 from nla_audit.commands.pair_options import baseline_parameters, half_parameters
-from nla_audit.commands.ray_options import ray_parameters
 from nla_audit.commands.seed_option import SEED
 from nla_audit.findings import Card
 
@@ -22,6 +21,7 @@ def probe_command(
     further: Sequence[click.Parameter] = (),
     *,
     out: str = _OUT,
+    measures_fve: bool = True,
 ) -> click.Command:
     """``nla-audit <name>``: the options of ``card``, and those of every command that loads a pair.
 
@@ -30,6 +30,7 @@ def probe_command(
         run: called with all arguments.
         further: parameters that are the command's own, and none of the question's.
         out: help of ``--out``.
+        measures_fve: whether it takes the baselines of FVE.
     """
     return click.Command(
         card.name,
@@ -55,9 +56,8 @@ def probe_command(
                 metavar="DIR",
                 help=out,
             ),
-            *baseline_parameters(),
+            *(baseline_parameters() if measures_fve else ()),
             *half_parameters(),
-            *ray_parameters(),
         ],
         help=help_of(card),
         short_help=card.question,

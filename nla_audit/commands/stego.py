@@ -16,7 +16,7 @@ from nla_audit.commands.model_options import placement
 from nla_audit.commands.pair_options import given_baselines
 from nla_audit.commands.probe import probe_command
 from nla_audit.commands.progress import counting
-from nla_audit.commands.ray_options import pool_of
+from nla_audit.commands.ray_options import pool_of, ray_parameters
 from nla_audit.errors import UserError
 from nla_audit.probes.stego.card import CARD
 from nla_audit.wording import count
@@ -303,5 +303,6 @@ command = probe_command(
             ["--seeds"], type=click.IntRange(min=1), default=20, show_default=True,
             help="Studies of each simulated pair in --self-test.",
         ),
+        *ray_parameters(),
     ],
 )  # fmt: skip

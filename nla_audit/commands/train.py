@@ -44,10 +44,12 @@ def _run(
     from nla_audit.train.ranks import Ranks
     from nla_audit.train.read_recipe import read_recipe
     from nla_audit.train.rewards import check_terms
+    from nla_audit.train.tracker import check_installed
 
     recipe = read_recipe(recipe_path, settings)
     for run in recipe.sweep():
         check_terms(run.rl.rewards)
+    check_installed(recipe.tracking or ())
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
     layout = Layout(recipe, recipe_path.parent.absolute(), out or Path("runs") / recipe.name)
@@ -244,6 +246,7 @@ def _print_plan(layout: Layout, console: Console) -> None:
             f"# memory: {cost.weights_gb:.2f} GB of weights, {cost.training_gb:.2f} GB of "
             f"gradients and averages; a micro-batch: {_gigabytes(cost.kept_gb)} of states for the "
             f"backward pass, {_gigabytes(cost.logits_gb)} of logits",
+            f"# disk: {_disk(layout, cost.training_gb)}",
         ]
     lines += [
         *(f"# run {_about(run)}" for run in layout.runs),
@@ -292,6 +295,14 @@ def _cautions(layout: Layout) -> list[str]:
     """What is likely to go wrong in runs, a line each."""
     every = ((run, run.rl.grading.caution(run.rl.max_new_tokens)) for run in layout.runs)
     return [f"run {run.name}: {caution}" for run, caution in every if caution is not None]
+
+
+def _disk(layout: Layout, state_gb: float | None) -> str:
+    """What each run keeps while it trains; weights are a third of a state, and there may be two."""
+    best = None if state_gb is None else 2 / 3 * state_gb
+    keeps_best = any(run.rl.keep != "last" for run in layout.runs)
+    more = f", up to {_gigabytes(best)} for its best weights" if keeps_best else ""
+    return f"{_gigabytes(state_gb)} for the saved state of a run{more}"
 
 
 def _gigabytes(size: float | None) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nla_audit.errors import UserError
-from nla_audit.text.words import stem, words
+from nla_audit.text.words import stem, word_spans, words
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,23 @@ class Concept:
 
     name: str
     phrases: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def of(cls, name: str, phrases: Iterable[str]) -> Concept:
+        """A concept by its phrases, as people write them; those without a word are left out."""
+        stems = (tuple(all_stems(phrase)) for phrase in phrases)
+        return cls(name, tuple(phrase for phrase in stems if phrase))
+
+    def first_in(self, text: str) -> int | None:
+        """Where in ``text`` the first of its phrases begins, in characters; ``None``: nowhere."""
+        stems = all_stems(text)
+        starts = [start for start, _ in word_spans(text)]
+        if len(starts) != len(stems):  # characters that are several words in one encoding only
+            return 0 if self.mentioned_in(stems) else None
+        for place in range(len(stems)):
+            if any(tuple(stems[place : place + len(one)]) == one for one in self.phrases):
+                return starts[place]
+        return None
 
     def mentioned_in(self, stems: Sequence[str]) -> bool:
         """Whether any phrase stands in the stems of a text as one run."""
@@ -40,11 +57,10 @@ def parse_concept(description: str) -> Concept:
         UserError: when there is no word in it.
     """
     name, separator, body = description.partition("=")
-    phrases = tuple(tuple(all_stems(phrase)) for phrase in (body if separator else name).split("|"))
-    phrases = tuple(phrase for phrase in phrases if phrase)
-    if not phrases:
+    concept = Concept.of(name.strip(), (body if separator else name).split("|"))
+    if not concept.phrases:
         raise UserError(
             f"--watch '{description}' holds no word; write e.g. --watch 'evaluation awareness' or "
             "--watch 'eval=being tested|evaluation'"
         )
-    return Concept(name.strip(), phrases)
+    return concept

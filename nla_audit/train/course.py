@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 from transformers.utils.logging import disable_progress_bar
 
@@ -20,7 +21,9 @@ from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import RL_ADAPTER, has_adapter, save_adapter
+from nla_audit.train.best import Kept, kept_step
 from nla_audit.train.dataset import Dataset, read_dataset
+from nla_audit.train.generated_texts import explained, rows_to_explain, with_generated
 from nla_audit.train.held_out import RULER, completions_of, gold_texts
 from nla_audit.train.interruption import Stopped, Wish, WorkerWish, stopping
 from nla_audit.train.layout import Layout
@@ -46,7 +49,7 @@ from nla_audit.train.scheduling import in_processes, share_threads
 from nla_audit.train.seeds import Use, derived
 from nla_audit.train.separating import with_separators
 from nla_audit.train.state import METRICS_FILE, read_metrics
-from nla_audit.train.warm_start import train_ar, train_av
+from nla_audit.train.warm_start import cap_by_gold, train_ar, train_av
 
 _log = logging.getLogger(__name__)
 
@@ -102,6 +105,7 @@ def warm_start(layout: Layout, tell: Tell) -> None:
     if not layout.is_done(base, key):
         _warm_start_ar(layout, tell)
         _warm_start_av(layout, recipe.rl, base, key, tell)
+        _warm_start_ar_on_generated(layout, tell)
         layout.mark_done(base, key)
     for run in layout.runs:
         folder, key = layout.av_warm_start(run), layout.key("warm-start", run)
@@ -112,13 +116,13 @@ def warm_start(layout: Layout, tell: Tell) -> None:
 
 def _warm_start_ar(layout: Layout, tell: Tell) -> None:
     recipe, settings = layout.recipe, layout.recipe.warm_start
-    if (layout.warm_start / "ar").is_dir():
+    if layout.ar_of_gold.is_dir():
         return
     reference = target_reference(layout)
     layer_index = layer_of(recipe.target, load_config(reference))
     reconstructor = new_reconstructor(reference, layer_index, recipe.target, recipe.pair)
     with stopping() as stop:
-        train_ar(
+        kept = train_ar(
             reconstructor,
             read_dataset(layout.activations),
             settings,
@@ -127,9 +131,10 @@ def _warm_start_ar(layout: Layout, tell: Tell) -> None:
             key=layout.key("warm-start"),
             stop=stop,
             tell=lambda done: tell("warm start of the AR", done, settings.ar.steps),
+            tracking=recipe.tracking,
         )
-    save_trained_ar(reconstructor, layout.warm_start / "ar", _warm_history(layout))
-    for line in shortcomings(_last_held_out(layout.warm_start / "ar-training"), None):
+    save_trained_ar(reconstructor, layout.ar_of_gold, _warm_history(layout, kept))
+    for line in shortcomings(_held_out_of_kept(layout.warm_start / "ar-training"), None):
         _log.warning("%s", line)
 
 
@@ -149,9 +154,9 @@ def _warm_start_av(layout: Layout, rl: Rl, folder: Path, key: str, tell: Tell) -
         separator=separator,
         seed=derived(recipe.seed, Use.SEPARATOR),
     )
-    reader = load(ar=layout.warm_start / "ar", placement=placement_of(recipe.target))
+    reader = load(ar=layout.ar_of_gold, placement=placement_of(recipe.target))
     with stopping() as stop:
-        train_av(
+        kept = train_av(
             verbalizer,
             # The AR never sees a separator.
             dataset if separator is None else with_separators(dataset, separator, most),
@@ -162,25 +167,81 @@ def _warm_start_av(layout: Layout, rl: Rl, folder: Path, key: str, tell: Tell) -
             key=key,
             stop=stop,
             tell=lambda done: tell(title, done, settings.av.steps),
+            tracking=recipe.tracking,
         )
-    save_trained_av(verbalizer, folder / "av", _warm_history(layout))
+    save_trained_av(verbalizer, folder / "av", _warm_history(layout, kept))
+
+
+def _warm_start_ar_on_generated(layout: Layout, tell: Tell) -> None:
+    """Let the AR of gold learn from what the AV writes, too, if the recipe says so."""
+    recipe, settings = layout.recipe, layout.recipe.warm_start.ar_on_generated
+    if settings is None or (layout.warm_start / "ar").is_dir():
+        return
+    placement, key = placement_of(recipe.target), layout.key("warm-start")
+    pair = load(layout.warm_start / "av", ar=layout.ar_of_gold, placement=placement)
+    verbalizer, reconstructor = _both(pair)
+    dataset = read_dataset(layout.activations)
+    rows = rows_to_explain(dataset, settings.texts, recipe.seed)
+    held_out = dataset.held_out_rows(recipe.warm_start.evaluation_rows)
+    asked = np.concatenate([held_out, rows])
+    title = "warm start: the AV writes for the AR"
+    said = explained(
+        verbalizer,
+        dataset,
+        asked,
+        seed=recipe.seed,
+        max_new_tokens=cap_by_gold(verbalizer, dataset.gold(held_out)),
+        out=layout.warm_start / "generated.parquet",
+        key=key,
+        tell=lambda done: tell(title, done, len(asked)),
+    )
+    with stopping() as stop:
+        kept = train_ar(
+            reconstructor,
+            with_generated(dataset, said, rows, held_out),
+            recipe.warm_start.model_copy(update={"ar": settings}),
+            seed=derived(recipe.seed, Use.GENERATED),
+            folder=layout.warm_start / "ar-on-generated-training",
+            key=key,
+            stop=stop,
+            tell=lambda done: tell("warm start of the AR on generated texts", done, settings.steps),
+            read="generated",
+            tracking=recipe.tracking,
+        )
+    save_trained_ar(reconstructor, layout.warm_start / "ar", _warm_history(layout, kept))
 
 
 def warm_start_shortcomings(layout: Layout) -> list[str]:
     """What the recipe's warm start has not learnt that RL needs, a line each."""
     folder = layout.warm_start
-    return shortcomings(
-        _last_held_out(folder / "ar-training"), _last_held_out(folder / "av-training")
+    av = _held_out_of_kept(folder / "av-training")
+    # How the AR reads what is generated has changed since the AV was measured.
+    read_again = _held_out_of_kept(folder / "ar-on-generated-training")
+    if av is not None and read_again is not None:
+        av = {**av, **read_again}
+    return shortcomings(_held_out_of_kept(folder / "ar-training"), av)
+
+
+def _held_out_of_kept(folder: Path) -> dict[str, Any] | None:
+    """The record of a measurement of the weights that a warm start left."""
+    kept = kept_step(folder)
+    records = (
+        one for one in reversed(read_metrics(folder / METRICS_FILE)) if one["kind"] == "held_out"
     )
+    return next((one for one in records if kept in (None, one["step"])), None)
 
 
-def _last_held_out(folder: Path) -> dict[str, Any] | None:
-    records = read_metrics(folder / METRICS_FILE)
-    return next((one for one in reversed(records) if one["kind"] == "held_out"), None)
+def _warm_history(layout: Layout, kept: Kept | None) -> dict[str, Any]:
+    return {
+        "stage": "warm_start",
+        "seed": layout.recipe.seed,
+        "ar_trained_in_rl": False,
+        **_kept_facts(kept),
+    }
 
 
-def _warm_history(layout: Layout) -> dict[str, Any]:
-    return {"stage": "warm_start", "seed": layout.recipe.seed, "ar_trained_in_rl": False}
+def _kept_facts(kept: Kept | None) -> dict[str, Any]:
+    return {} if kept is None else kept.facts()
 
 
 def reinforce(layout: Layout, tell: Tell, ranks: Ranks) -> None:
@@ -226,14 +287,17 @@ def train_one(layout: Layout, run: Run, stop: Wish, tell: Tell, ranks: Ranks) ->
         ranks=ranks,
         title=run.title,
         anchor=_anchor(layout, run),
+        tracking=recipe.tracking,
     )
     done = training_run.run(stop, lambda step: tell(f"RL at {run.title}", step, rl.steps))
+    kept = training_run.restore_kept()
     history = {
         "stage": "rl",
         "seed": recipe.seed,
         "length_penalty": run.length_penalty,
         "rl_steps": done.step,
         "ar_trained_in_rl": rl.train_ar,
+        **_kept_facts(kept),
         **({} if run.start is None else {"start": run.start, "anchor": run.anchor}),
     }
     with training_run.to_be_saved():
@@ -419,10 +483,16 @@ def _completions_of_model(
         recipe.evaluation,
         model=name,
         length_penalty=None if run is None else run.length_penalty,
-        step=0 if run is None else int(layout.facts(layout.run(run))["rl_steps"]),
+        step=0 if run is None else _kept_step(layout, run),
         reward=recipe.rl if run is None else run.rl,
         seed=recipe.seed,
     )
+
+
+def _kept_step(layout: Layout, run: Run) -> int:
+    """Steps that the saved weights of a run were trained for."""
+    facts = layout.facts(layout.run(run))
+    return int(facts.get("kept_step", facts["rl_steps"]))
 
 
 #: Stages that one process runs while any others wait; the audit is run by the command.

@@ -4,12 +4,15 @@ An end is compared with the same end of the other responses of its group: its ba
 mean. With ``segment`` credit a token gets the sum over the ends at or behind it, for it cannot
 have changed what was graded before; with ``response`` credit every token gets the sum over all.
 The standard deviation that advantages are divided by is that of the whole responses' worth, so
-that ends keep their weights. A response that did not reach an end counts there as the mean of
-those that did: neither reaching an end nor missing it earns anything by itself.
+that ends keep their weights: within the group, or about the groups' means over the whole step. A
+response that did not reach an end counts there as the mean of those that did: neither reaching an
+end nor missing it earns anything by itself.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -18,19 +21,46 @@ import numpy.typing as npt
 from nla_audit.train.grading import Ends
 from nla_audit.train.grpo import STD_FLOOR, AdvantageKind, Floats
 
+Flags = npt.NDArray[np.bool_]
 CreditKind = Literal["segment", "response"]
 
 
 def end_advantages(
-    values: Floats, is_reached: npt.NDArray[np.bool_], group: int, kind: AdvantageKind
+    values: Floats,
+    is_reached: Flags,
+    group: int,
+    kind: AdvantageKind,
+    everywhere: Callable[[Floats], Floats] = lambda own: own,
 ) -> Floats:
     """Advantages ``[n, ends]`` of ``values``; 0 where an end was not reached.
 
     Each ``group`` neighbours share an activation. Where all that reached an end are equal there,
     it says nothing about what is better.
+
+    Args:
+        everywhere: from numbers of this process to those of all, for a spread over the step.
     """
+    centered, filled = _against_group(values, is_reached, group)
+    if kind == "centered":
+        return centered
+    if kind == "standardized":
+        spread = filled.std(axis=1, keepdims=True) + STD_FLOOR
+        return centered / np.repeat(spread, group, axis=0)
+    deviations = everywhere((filled - filled.mean(axis=1, keepdims=True)).ravel())
+    return centered / (math.sqrt(np.mean(deviations**2)) + STD_FLOOR if len(deviations) else 1.0)
+
+
+def is_telling(values: Floats, is_reached: Flags, group: int) -> Flags:
+    """``[groups]`` whether any end has two different values in it, and so an advantage."""
+    centered, _ = _against_group(values, is_reached, group)
+    return np.asarray((centered != 0).reshape(-1, group * values.shape[1]).any(axis=1))
+
+
+def _against_group(values: Floats, is_reached: Flags, group: int) -> tuple[Floats, Floats]:
+    """``[n, ends]`` of values minus the mean of the group that reached the end, and
+    ``[groups, group]`` of what whole responses are worth."""
     centered = np.zeros(values.shape)
-    filled: Floats | None = None
+    filled = np.zeros((len(values) // group, group))
     for end in range(values.shape[1]):
         reached = np.ascontiguousarray(is_reached[:, end]).reshape(-1, group)
         grouped = np.where(reached, values[:, end].reshape(-1, group), 0.0)
@@ -43,12 +73,8 @@ def end_advantages(
         # The mean of equal numbers may differ from them in the last digit; equal is equal.
         difference[lowest >= highest] = 0.0
         centered[:, end] = difference.ravel()
-        here = np.where(reached, grouped, mean)
-        filled = here if filled is None else filled + here
-    if kind == "centered" or filled is None:
-        return centered
-    spread = filled.std(axis=1, keepdims=True) + STD_FLOOR
-    return centered / np.repeat(spread, group, axis=0)
+        filled = filled + np.where(reached, grouped, mean)
+    return centered, filled
 
 
 def token_credit(advantages: Floats, ends: Ends, longest: int, how: CreditKind) -> Floats:

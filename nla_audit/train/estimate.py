@@ -27,6 +27,8 @@ from nla_audit.train.runs import Run
 
 #: AdamW keeps two float32 averages beside a float32 gradient.
 _TRAINED_BYTES = 12
+#: A running average of trained weights.
+_AVERAGE_BYTES = 4
 _FOUR_BIT_BYTES = 0.55
 #: For the one question that is asked of the Hub.
 _PATIENCE_SECONDS = 10
@@ -124,7 +126,10 @@ def _sizes(recipe: Recipe, run: Run, model: Any, config: Any) -> _Sizes:
         weights += in_ar * (4 if rl.ar_lora is None else per_parameter)
         share = in_ar / parameters
         ar_trained = in_ar if rl.ar_lora is None else _lora_parameters(model, rl.ar_lora) * share
-    return _Sizes(trained, weights, _TRAINED_BYTES * (trained + ar_trained))
+    training = _TRAINED_BYTES * (trained + ar_trained)
+    if rl.ar_ema is not None:
+        training += _AVERAGE_BYTES * ar_trained
+    return _Sizes(trained, weights, training)
 
 
 def frozen_dtype(recipe: Recipe, config: Any) -> torch.dtype:

@@ -4,7 +4,7 @@ For response i of a group, with reward r_i and tokens t:
 
 - credit     A_it of each token, from what is graded at or behind it (:mod:`..credit`); where only
               the whole response is, (r_i − mean of the group) / (std of the group + ε), or
-              without the division;
+              divided by the std about the groups' means over the step, or not divided;
 - ratio      ρ_it = exp(log π(t) − log π_old(t)), with π_old the distribution sampled from;
 - surrogate  s_it = min(ρ_it · A_it, clip(ρ_it, 1 − c, 1 + c) · A_it);
 - KL (k3)    k_it = exp(δ) − δ − 1 with δ = log π_warm(t) − log π(t), always ≥ 0;
@@ -16,8 +16,10 @@ For response i of a group, with reward r_i and tokens t:
 weight does not depend on its length. The loss is a sum over responses with weights known before
 the first backward pass, so micro-batches of any division add up to exactly the same gradient.
 
+Groups without advantages may be left out of the sum and of n; they add their KL otherwise.
+
 Sources: Shao et al. 2024 (GRPO, k3), Liu et al. 2025 (constant normalisation), Yu et al. 2025
-(normalisation over the batch).
+(normalisation over the batch; groups without advantages drawn again).
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ import numpy.typing as npt
 import torch
 
 LengthNormalization = Literal["sample", "batch", "constant"]
-AdvantageKind = Literal["standardized", "centered"]
+AdvantageKind = Literal["standardized", "centered", "batch_standardized"]
 
 Floats = npt.NDArray[np.float64]
 

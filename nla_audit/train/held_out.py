@@ -12,10 +12,11 @@ from nla_audit.nla.reconstructor import ReconstructionScores, Reconstructor
 from nla_audit.nla.scoring import baseline_columns
 from nla_audit.nla.verbalizer import Explanations, Verbalizer
 from nla_audit.train.dataset import Dataset
-from nla_audit.train.measure import content_tokens
+from nla_audit.train.measure import Measured, content_tokens
 from nla_audit.train.recipe import Evaluation, Rl
 from nla_audit.train.responses import Responses
-from nla_audit.train.rewards import Samples, rewards_of
+from nla_audit.train.rewards import rewards_of
+from nla_audit.train.rollout import samples_of
 from nla_audit.train.seeds import Use, derived
 
 #: Name of the ruler all models are read by: the AR of the warm start.
@@ -56,14 +57,11 @@ def completions_of(
         for ruler, reconstructor in rulers.items():
             baselines = measure_baselines(every, reconstructor.mse_scale)
             scores = reconstructor.score(said.explanations, activations, baselines=baselines)
-            samples = Samples(
-                said.explanations, scores.mse, said.generated.lengths, content, said.cjk
-            )
             total, _ = rewards_of(
-                samples,
+                samples_of(Measured(said, content, scores)),
                 reward.rewards,
                 length_penalty=length_penalty or 0.0,
-                length_counts=reward.length_counts,
+                charge=reward.charge(),
             )
             frame = _frame(said, scores, content, total).with_columns(
                 model=pl.lit(model),

@@ -165,6 +165,11 @@ def duration(
         warm += half.ar.steps / half.evaluate_every * work.read(measured)
         warm += half.av.steps * work.av_step(half.av.batch_size)
         warm += half.av.steps / half.evaluate_every * work.measure_av(measured)
+    more = half.ar_on_generated
+    if more is not None:
+        warm += work.explain_and_read(more.texts + half.evaluation_rows)
+        warm += more.steps * work.ar_step(more.batch_size)
+        warm += more.steps / half.evaluate_every * work.read(measured)
     said = settings.activations * settings.samples
     completions = [work.explain_and_read(said)]
     completions += [work.of(run).explain_and_read(said) for run in runs]

@@ -54,6 +54,12 @@ class Layout:
         """Holds ``av/`` and ``ar/`` in the release's layout."""
         return self.out / "warm-start"
 
+    @property
+    def ar_of_gold(self) -> Path:
+        """The AR after its warm start on gold: its last, or that before it reads the AV's texts."""
+        is_last = self.recipe.warm_start.ar_on_generated is None
+        return self.warm_start / ("ar" if is_last else "ar-of-gold")
+
     def av_warm_start(self, run: Run | None = None) -> Path:
         """Folder of the AV's warm start that a run begins from, with ``av/`` in it.
 

@@ -45,16 +45,22 @@ def micro_batches(
     prompt_length: int,
     budget: int | None,
     device: torch.device,
+    *,
+    is_used: npt.NDArray[np.bool_] | None = None,
 ) -> list[MicroBatch]:
     """Divide ``[n, longest]`` responses so that no pass holds more than ``budget`` tokens.
 
     Responses of like length go together and padding is cut off; the prompt's tokens count.
+
+    Args:
+        is_used: ``[n]`` which of them are in a batch at all; by default every one.
     """
     limit = budget or default_token_budget(device.type)
-    groups = by_token_budget([int(length) + prompt_length for length in lengths], limit)
+    used = np.arange(len(lengths)) if is_used is None else np.flatnonzero(is_used)
+    groups = by_token_budget([int(lengths[row]) + prompt_length for row in used], limit)
     batches = []
     for group in groups:
-        rows = np.array(sorted(group), dtype=np.int64)
+        rows = used[sorted(group)]
         ids = torch.from_numpy(responses[rows, : int(lengths[rows].max())])
         is_token = ids != NO_TOKEN
         batches.append(

@@ -20,6 +20,8 @@ from pydantic import (
 from nla_audit.errors import UserError
 from nla_audit.llm.address import address_of
 from nla_audit.train.grading import Grading, read_grading
+from nla_audit.train.grpo import AdvantageKind
+from nla_audit.train.lengths import Charge, Counts, NothingPays
 from nla_audit.train.runs import NamedRun, Run, all_runs
 from nla_audit.train.section import (
     NonNegative,
@@ -30,6 +32,7 @@ from nla_audit.train.section import (
     Share,
     Weight,
 )
+from nla_audit.train.tracker import TrackerName
 
 
 class World(Section):
@@ -222,6 +225,14 @@ class Supervised(Section):
     """Train adapters, merged at the end; without this section all weights are trained."""
 
 
+class OnGenerated(Supervised):
+    """More training of the AR, on what the AV writes once its own warm start is done."""
+
+    texts: Positive = 1000
+    """Training activations that the AV explains once each, at temperature 1. The AR learns from
+    these texts and from the gold of the same activations."""
+
+
 class WarmStart(Section):
     """Supervised training of both halves on gold explanations."""
 
@@ -232,12 +243,19 @@ class WarmStart(Section):
     ar_prefixes: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the gold explanations that the AR reads cut off, at a length drawn anew each time.
     An AR whose RL grades prefixes must know them: one that met short ones untrained went to NaN."""
+    ar_on_generated: OnGenerated | None = None
+    """An AR of gold takes each word for true, and reads a text that is partly wrong as worse than
+    none. With this section it also learns how far the AV's own words are to be trusted."""
     evaluate_every: Positive = 100
     """Steps between measurements on held-out rows."""
     evaluation_rows: Positive = 128
     """Held-out rows of those measurements."""
     checkpoint_every: Positive = 100
     """Steps between saved states; after a kill the course goes on from the last."""
+    keep: Literal["last", "best_fve"] = "last"
+    """Which weights of each half RL begins from: the last, or those with the highest FVE on
+    held-out rows so far, measured every evaluate_every steps (of the AV's explanations, failed
+    ones as 0; of gold texts for the AR). The best cost a third of a saved state on disk."""
 
 
 class Evaluating(Section):
@@ -255,8 +273,16 @@ class Rl(Section):
     length_penalties: tuple[Penalty, ...] = (0.0,)
     """λ of each run: reward lost per token. Beside named runs there are none of these unless they
     are given."""
-    length_counts: Literal["generated", "content"] = "generated"
+    length_counts: Counts = "generated"
     """Tokens up to and including the first end token, or those inside the tags only."""
+    free_tokens: NonNegative = 0
+    """λ is paid for each token beyond these; up to here what is said decides alone. Of generated
+    tokens the tags and the end token are some."""
+    nothing_pays: NothingPays = "own_length"
+    """What λ charges a response that says nothing: one that failed, is empty, or whose
+    reconstruction is no closer than the mean of all activations. Its own_length, under which a
+    large λ teaches to answer nothing at all; or the longest_length of its group, under which the
+    shortest text that says something is best."""
     rewards: dict[str, Weight] = Field(default_factory=lambda: {"negative_mse": 1.0})
     """Reward terms by name with their weights; a weight of 0 only monitors. The length term is
     λ's own and is not listed here."""
@@ -283,8 +309,18 @@ class Rl(Section):
     """ε of the clipped ratio."""
     kl: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.01
     """β of the k3 estimate of KL to the warm start."""
-    advantage: Literal["standardized", "centered"] = "standardized"
-    """Reward minus the group's mean, divided by the group's standard deviation or not."""
+    advantage: AdvantageKind = "standardized"
+    """Reward minus the group's mean, divided by the group's standard deviation, or not divided
+    (centered), or divided by one standard deviation about the groups' means over all of the step
+    (batch_standardized): then a group whose rewards hardly differ is not blown up to the size of
+    the others."""
+    flat_groups: Literal["keep", "leave_out", "replace"] = "keep"
+    """What becomes of groups whose responses all earn the same, which have no advantages: kept,
+    they lower the others' weight and add their KL; left out, the loss is the mean over the rest;
+    replaced, other activations are drawn in their place, and what is flat then is left out. The
+    log of a step has their shares."""
+    replacement_rounds: Positive = 2
+    """How often at most flat groups are replaced; each time as many are sampled as were flat."""
     length_normalization: Literal["sample", "batch", "constant"] = "sample"
     """A response's token losses are averaged over its own tokens (GRPO), over all tokens of the
     step, or divided by max_new_tokens."""
@@ -300,6 +336,10 @@ class Rl(Section):
     """Of the AR, where it is trained."""
     ar_lora: Lora | None = None
     """Adapters of the AR, beside its whole head; null trains all of its weights."""
+    ar_ema: Share | None = None
+    """Decay of a running average of the AR's trained weights, as 0.99. Where there is one it reads
+    in the place of the last weights, which go on learning: for the reward, for held-out figures of
+    the own AR, and in what is saved."""
     micro_batch_tokens: Positive | None = None
     """Tokens, padding included, of a forward and backward pass. By default by device."""
     generation_batch: Positive | None = None
@@ -310,6 +350,13 @@ class Rl(Section):
     """Held-out measurements."""
     checkpoint_every: Positive = 25
     """Steps between saved states."""
+    keep: Literal["last", "best_fve", "best_reward"] = "last"
+    """Which weights the run is saved with, and the completions and the audit read: the last, or
+    those that were best when measured (evaluate.every) on held-out rows: by FVE (the ruler's,
+    failed explanations as 0), or by the reward, length included. Where length is charged the
+    highest FVE is often that of an early, long-winded step. The best of many noisy measurements is
+    flattered by its own; take evaluate.rows large. The best cost a third of a saved state on disk,
+    two thirds between two of them; the last stay in the state, from which a longer run goes on."""
     sharding: Literal["none", "fsdp2"] = "none"
     """With several processes (started by torchrun): each holds whole models, or (fsdp2)
     a share of the weights, gradients and averages of the AV, of the frozen copy it is anchored to
@@ -320,10 +367,16 @@ class Rl(Section):
     processes: Positive = 1
     """Runs (λ's) trained at the same time, sharing the processor's cores."""
 
+    def charge(self) -> Charge:
+        """Which tokens are charged."""
+        return Charge(self.length_counts, self.free_tokens)
+
     @model_validator(mode="after")
     def _adapters_are_trained(self) -> Rl:
         if self.ar_lora is not None and not self.train_ar:
             raise ValueError("rl.ar_lora needs rl.train_ar: true; a frozen AR has no adapters")
+        if self.ar_ema is not None and not self.train_ar:
+            raise ValueError("rl.ar_ema needs rl.train_ar: true; a frozen AR is its own average")
         return self
 
     @model_validator(mode="after")
@@ -353,6 +406,10 @@ class Recipe(Section):
     """Decides everything that is drawn: 32 bits, which is what every library takes."""
     threads: Positive | None = None
     """CPU threads in all; by default all cores."""
+    tracking: tuple[TrackerName, ...] | None = None
+    """Where metrics go besides the metrics.jsonl of each run: tensorboard (event files in its
+    folder), wandb (Weights & Biases, under its own variables: WANDB_PROJECT, WANDB_MODE=offline).
+    By default TensorBoard where it is installed; [] is nothing else."""
     target: Target
     """The model to explain."""
     data: Data = Data()

@@ -7,10 +7,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.distributed.device_mesh import DeviceMesh
 
 from nla_audit.nla.batching import by_token_budget
 from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.train.adapters import RL_ADAPTER, add_lora
 from nla_audit.train.log_probs import default_token_budget
+from nla_audit.train.recipe import Rl
+from nla_audit.train.sharding import shard
+from nla_audit.train.update import Trainer
 
 
 def direction_mse(
@@ -82,3 +87,27 @@ def accumulate_ar_gradients(
         loss.backward()
         total += float(loss.detach())
     return total
+
+
+def ar_trainer(
+    reconstructor: Reconstructor, settings: Rl, *, seed: int, mesh: DeviceMesh | None = None
+) -> Trainer:
+    """What trains the AR in RL: adapters and head, or all that it uses.
+
+    Its output matrix over words is not among that.
+    """
+    model = reconstructor.model
+    if settings.ar_lora is not None:
+        add_lora(model, settings.ar_lora, RL_ADAPTER, seed=seed)
+    else:
+        model.float()  # bf16 weights would lose small updates
+        model.requires_grad_(False)
+        reconstructor.decoder.requires_grad_(True)
+    if mesh is not None:
+        shard(reconstructor.decoder, mesh)
+    parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    reconstructor.head.requires_grad_(True)
+    parameters["value_head.weight"] = reconstructor.head
+    return Trainer(
+        parameters, settings.ar_optimizer, steps=settings.steps, average_decay=settings.ar_ema
+    )

@@ -9,16 +9,16 @@ function here and decorate it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from nla_audit.errors import UserError
 from nla_audit.train.grading import Ends
+from nla_audit.train.lengths import Charge
 
 Floats = npt.NDArray[np.float64]
 
@@ -55,6 +55,7 @@ class Samples:
         content_tokens: tokens of the explanation itself.
         cjk: share of CJK characters in the response.
         graded: the ends that are graded; without them only the whole text is.
+        says_nothing: whether they are charged as the longest of their group, where that is asked.
     """
 
     explanations: list[str | None]
@@ -63,23 +64,12 @@ class Samples:
     content_tokens: npt.NDArray[np.int64]
     cjk: Floats
     graded: Graded | None = None
+    says_nothing: npt.NDArray[np.bool_] | None = None
 
     @property
     def has_failed(self) -> npt.NDArray[np.bool_]:
         """``[n]`` whether nothing could be read, or its reconstruction is no number."""
         return np.array([text is None for text in self.explanations]) | ~np.isfinite(self.mse)
-
-
-def joined(parts: Sequence[Any]) -> Any:
-    """Samples of several processes, one behind the other, whatever is in them."""
-    first: Any = parts[0]
-    kind: Any = type(first)
-    if is_dataclass(first):
-        names = [field.name for field in fields(first)]
-        return kind(**{n: joined([getattr(part, n) for part in parts]) for n in names})
-    if isinstance(first, np.ndarray):
-        return np.concatenate(parts)
-    return None if first is None else [item for part in parts for item in part]
 
 
 Term = Callable[[Samples], Floats]
@@ -136,10 +126,13 @@ def repeated_words(samples: Samples) -> Floats:
     return out
 
 
-def counted_length(samples: Samples, counts: Literal["generated", "content"]) -> Floats:
-    """The length λ multiplies: true tokens, never the padded length of the batch."""
-    chosen = samples.n_tokens if counts == "generated" else samples.content_tokens
-    return chosen.astype(np.float64)
+def counted_length(samples: Samples, charge: Charge) -> Floats:
+    """The length λ multiplies: true tokens, never the padded length of the batch.
+
+    Without the floor under responses that say nothing, which only a group has.
+    """
+    chosen = samples.n_tokens if charge.counts == "generated" else samples.content_tokens
+    return charge.of(chosen).astype(np.float64)
 
 
 def rewards_of(
@@ -147,11 +140,11 @@ def rewards_of(
     weights: Mapping[str, float],
     *,
     length_penalty: float,
-    length_counts: Literal["generated", "content"],
+    charge: Charge,
 ) -> tuple[Floats, dict[str, Floats]]:
     """Total reward ``[n]`` and each weighted term ``[n]``, λ's as ``length``."""
     terms = {name: weight * _TERMS[name](samples) for name, weight in weights.items()}
-    terms["length"] = -length_penalty * counted_length(samples, length_counts)
+    terms["length"] = -length_penalty * counted_length(samples, charge)
     return np.sum(list(terms.values()), axis=0), terms
 
 

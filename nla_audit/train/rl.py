@@ -9,8 +9,8 @@ in the same order, with the same random numbers.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -21,33 +21,33 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.distributed.device_mesh import DeviceMesh
 
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import Baselines, measure_baselines
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.train.adapters import RL_ADAPTER, add_lora
+from nla_audit.train.best import Best, Kept
 from nla_audit.train.clock import Clock
 from nla_audit.train.credit import end_advantages, token_credit
 from nla_audit.train.dataset import Dataset
-from nla_audit.train.grading import Ends, Stopping
-from nla_audit.train.grpo import Settings, is_flat, response_weights
+from nla_audit.train.grpo import Floats, Settings, is_flat, response_weights
 from nla_audit.train.interruption import Stopped, Wish
 from nla_audit.train.learned import in_words
 from nla_audit.train.log_probs import micro_batches, without_tokens
-from nla_audit.train.measure import explain_and_score, summary
+from nla_audit.train.measure import explain_and_score, step_summary, summary
 from nla_audit.train.policy import Policy
 from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe import Rl
-from nla_audit.train.reconstruction import accumulate_ar_gradients
-from nla_audit.train.responses import Responses
-from nla_audit.train.rewards import Samples, check_terms, end_rewards, joined
-from nla_audit.train.rollout import Prompts, repeated, responses_of, scored
-from nla_audit.train.seeds import Use, derived, rows_of_step, stream
+from nla_audit.train.reconstruction import accumulate_ar_gradients, ar_trainer
+from nla_audit.train.rewards import Samples, check_terms, rewards_of
+from nla_audit.train.rollout import samples_of
+from nla_audit.train.rows import joined
+from nla_audit.train.sampling import Draw, Sampler
+from nla_audit.train.seeds import Use, derived
 from nla_audit.train.separating import check_has_separator
-from nla_audit.train.sharding import plain_weights, shard, whole
+from nla_audit.train.sharding import plain_weights, whole
 from nla_audit.train.state import MetricsLog, Progress, load_state, save_state
+from nla_audit.train.tracker import TrackerName
 from nla_audit.train.update import (
     Experience,
     PolicyMeasures,
@@ -67,7 +67,8 @@ class Arms:
     """Who reads explanations.
 
     Attributes:
-        training: the AR whose reconstructions are rewarded; trained along if the recipe says so.
+        training: the AR whose reconstructions are rewarded; trained along if the recipe says so,
+            and then its running average may be what reads.
         ruler: the warm-start AR, never trained: held-out figures of all runs are by it.
     """
 
@@ -87,6 +88,7 @@ class RlRun:
         ranks: the processes that share each step.
         title: what messages call the run; by default its λ.
         anchor: the AV that the KL is to; by default ``verbalizer`` as it is now.
+        tracking: where metrics go besides the folder.
 
     Raises:
         UserError: an unknown reward term, or prompts that cannot be shared out evenly.
@@ -106,6 +108,7 @@ class RlRun:
         ranks: Ranks | None = None,
         title: str | None = None,
         anchor: Verbalizer | None = None,
+        tracking: Sequence[TrackerName] | None = None,
     ) -> None:
         self.title = f"λ = {length_penalty:g}" if title is None else title
         check_terms(settings.rewards)
@@ -119,6 +122,7 @@ class RlRun:
         self.seed = seed
         self.folder = folder
         self.key = key
+        self.tracking = tracking
         # One process alone has nobody to share with.
         self.is_sharded = settings.sharding == "fsdp2" and self.ranks.size > 1
         mesh = self.ranks.mesh(verbalizer.device) if self.is_sharded else None
@@ -134,15 +138,33 @@ class RlRun:
             "av": Trainer(self.policy.parameters, settings.optimizer, steps=settings.steps)
         }
         if settings.train_ar:
-            self.trainers["ar"] = _ar_trainer(
+            self.trainers["ar"] = ar_trainer(
                 arms.training, settings, seed=derived(seed, Use.AR_ADAPTERS), mesh=mesh
             )
-        self.rows = dataset.training_rows
+        self.best = self._keeps_best()
+        self.sampler = Sampler(
+            verbalizer,
+            arms.training,
+            dataset,
+            settings,
+            length_penalty=length_penalty,
+            seed=seed,
+            ranks=self.ranks,
+            reading=self._reading,
+        )
         held_out = dataset.held_out_rows()
         self.held_out = dataset.held_out_rows(settings.evaluate.rows)
         self.baselines: Baselines = measure_baselines(
             dataset.activations[held_out], arms.ruler.mse_scale
         )
+
+    def _keeps_best(self) -> Best | None:
+        """Keeps the best weights, where the recipe wants them."""
+        figures = {"best_fve": "fve_with_failures", "best_reward": "reward"}
+        figure = figures.get(self.settings.keep)
+        if figure is None:
+            return None
+        return Best(self.folder, self.key, self.trainers, figure, is_writer=self.ranks.is_first)
 
     def run(self, stop: Wish, tell: Tell) -> Progress:
         """Train from the last saved state to the end of the budget.
@@ -152,10 +174,17 @@ class RlRun:
             UserError: too many steps in a row without a finite loss, or the state cannot be saved.
         """
         done = load_state(self.folder, self.key, self.trainers)
+        if self.best is not None:
+            self.best.go_on_from(done.step)
         self.ranks.wait()
-        log = MetricsLog(self.folder) if self.ranks.is_first else None
-        if log is not None:
+        if not self.ranks.is_first:
+            return self._train(None, done, stop, tell)
+        with closing(MetricsLog(self.folder, self.tracking)) as log:
             log.keep_until(done.step)
+            return self._train(log, done, stop, tell)
+
+    def _train(self, log: MetricsLog | None, done: Progress, stop: Wish, tell: Tell) -> Progress:
+        """Steps from ``done`` on; only the process that writes has a log."""
         if done.step == 0:
             self._measure(log, done)
         in_a_row = 0
@@ -194,10 +223,21 @@ class RlRun:
         is_due = done.step % self.settings.checkpoint_every == 0 or is_last
         if is_due and (self.ranks.is_first or self.is_sharded):
             save_state(self.folder, self.key, done, self.trainers, is_writer=self.ranks.is_first)
+        if is_due and self.best is not None:
+            self.best.covered(done.step)
+
+    def restore_kept(self) -> Kept | None:
+        """Leave the run with the weights that the recipe wants kept; ``None`` are the last ones.
+
+        All processes must call this.
+        """
+        self.ranks.wait()  # for the one that writes
+        return None if self.best is None else self.best.restore()
 
     def _measure(self, log: MetricsLog | None, done: Progress) -> None:
         """Held-out figures, by the process that writes; the others lend it their shares."""
-        with whole(*self._models()):
+        figures: dict[str, Any] = {}
+        with self._reading(), whole(*self._models()):
             if log is not None:
                 figures = self._held_out()
                 held_out = {"kind": "held_out", "step": done.step, "seconds": done.seconds}
@@ -210,6 +250,14 @@ class RlRun:
                     in_words(figures, "generated"),
                     done.seconds / max(done.step, 1),
                 )
+        if self.best is not None:
+            first = self.ranks.gathered(figures)[0]
+            self.best.offer(done.step, first[self.best.figure])
+
+    def _reading(self) -> AbstractContextManager[None]:
+        """Within it the AR is what rewards are by: its average, where it has one."""
+        average = self.trainers["ar"].average if self.settings.train_ar else None
+        return nullcontext() if average is None else average.in_place()
 
     def _models(self) -> tuple[nn.Module, nn.Module]:
         return self.policy.verbalizer.model, self.arms.training.decoder
@@ -220,7 +268,7 @@ class RlRun:
 
         All processes must enter.
         """
-        with plain_weights(*self._models(), keep=self.ranks.is_first):
+        with self._reading(), plain_weights(*self._models(), keep=self.ranks.is_first):
             yield
 
     def _is_over(self, done: Progress) -> bool:
@@ -230,54 +278,35 @@ class RlRun:
 
     def _step(self, step: int) -> tuple[dict[str, Any], bool]:
         """One step; returns its record, and whether it changed the policy."""
-        settings, clock = self.settings, Clock(self.policy.verbalizer.device)
+        clock = Clock(self.policy.verbalizer.device)
         with clock.phase("step"):
-            prompts = self._prompts(step)
-            verbalizer, reader = self._models()
-            with clock.phase("generate"), whole(verbalizer):
-                responses = responses_of(
-                    self.policy.verbalizer,
-                    prompts,
-                    self._stopping(step),
-                    seed=derived(self.seed, Use.SAMPLING, step),
-                    max_new_tokens=settings.max_new_tokens,
-                    generation_batch=settings.generation_batch,
-                )
-            with clock.phase("score"), whole(reader):
-                ends = settings.grading.ends(responses, self.length_penalty)
-                samples = scored(
-                    self.arms.training,
-                    prompts,
-                    responses,
-                    ends,
-                    tokenizer=self.policy.verbalizer.tokenizer,
-                    length_counts=settings.length_counts,
-                )
-            values, terms = end_rewards(samples, settings.rewards)
-            rewards = values.sum(axis=1)
-            experience = self._experience(prompts, responses, ends, values)
+            draw = self.sampler.draw(step, clock)
+            drawn = draw.drawn
+            experience = self._experience(draw)
             with clock.phase("reference"):
                 warm = warm_log_probs(self.policy, experience)
             with clock.phase("update"):
                 measures, norm = self._update(experience, warm, step)
             with clock.phase("ar_update"):
-                ar = self._update_ar(prompts, samples, step)
+                ar = self._update_ar(drawn.activations, drawn.samples, step)
         # What one process saw is a share; the record is of the whole step.
-        samples = joined(self.ranks.gathered(samples))
-        rewards = np.concatenate(self.ranks.gathered(rewards))
+        samples = joined(self.ranks.gathered(drawn.samples))
+        rewards = np.concatenate(self.ranks.gathered(drawn.values.sum(axis=1)))
         terms = {
-            name: np.concatenate(self.ranks.gathered(values)) for name, values in terms.items()
+            name: np.concatenate(self.ranks.gathered(values))
+            for name, values in drawn.terms.items()
         }
+        tokens = max(measures.tokens, 1)  # none where every group was left out
         record = {
             "kind": "step",
             "step": step + 1,
             "reward": float(rewards.mean()),
             "terms": {name: float(values.mean()) for name, values in terms.items()},
-            "flat_groups": float(is_flat(rewards, settings.samples).mean()),
-            **_about(samples, self.baselines),
+            **self._groups(draw, rewards),
+            **step_summary(samples, self.baselines),
             "loss": measures.loss,
-            "kl": measures.kl / measures.tokens,
-            "clip_share": measures.clipped / measures.tokens,
+            "kl": measures.kl / tokens,
+            "clip_share": measures.clipped / tokens,
             "grad_norm": norm,
             **ar,
             "time": self._slowest(clock.seconds),
@@ -289,45 +318,52 @@ class RlRun:
         every = self.ranks.gathered(seconds)
         return {name: max(one[name] for one in every) for name in seconds}
 
-    def _prompts(self, step: int) -> Prompts:
-        chosen = self.rows[
-            rows_of_step(self.seed, Use.PROMPTS, step, self.settings.prompts, len(self.rows))
-        ][self.ranks.share(self.settings.prompts)]
-        return repeated(
-            self.dataset.activations[chosen], self.dataset.idx[chosen], self.settings.samples
-        )
+    def _groups(self, draw: Draw, rewards: Floats) -> dict[str, float]:
+        """Shares of groups that had no advantages, and of what became of them."""
+        group = self.settings.samples
+        if self.settings.flat_groups == "keep":
+            return {"flat_groups": float(is_flat(rewards, group).mean())}
+        shares = {
+            "flat_groups": draw.was_flat,
+            "replaced_groups": draw.is_replaced,
+            "left_out_groups": ~draw.is_used[::group],
+        }
+        return {
+            name: float(np.concatenate(self.ranks.gathered(flags)).mean())
+            for name, flags in shares.items()
+        }
 
-    def _stopping(self, step: int) -> Stopping:
-        """Where this process's groups stop; drawn for all groups of the step."""
-        rng = stream(self.seed, Use.GRADING, step)
-        everywhere = self.settings.grading.stopping(self.settings.prompts, rng)
-        share = self.ranks.share(self.settings.prompts)
-        tokens, claims = everywhere.tokens, everywhere.claims
-        return Stopping(
-            tokens=None if tokens is None else tokens[share],
-            claims=None if claims is None else claims[share],
+    def _experience(self, draw: Draw) -> Experience:
+        settings, verbalizer, drawn = self.settings, self.policy.verbalizer, draw.drawn
+        graded = drawn.samples.graded
+        assert graded is not None
+        used = np.flatnonzero(draw.is_used)
+        advantages = np.zeros(drawn.values.shape)
+        advantages[used] = end_advantages(
+            drawn.values[used],
+            graded.ends.is_reached[used],
+            settings.samples,
+            settings.advantage,
+            lambda own: np.concatenate(self.ranks.gathered(own)),
         )
-
-    def _experience(
-        self, prompts: Prompts, responses: Responses, ends: Ends, values: np.ndarray
-    ) -> Experience:
-        generated, settings = responses.said.generated, self.settings
-        verbalizer = self.policy.verbalizer
-        advantages = end_advantages(values, ends.is_reached, settings.samples, settings.advantage)
+        weights = np.zeros(len(drawn.lengths))
+        weights[used] = self._weights(drawn.lengths[used])
         batches = micro_batches(
-            generated.token_ids,
-            generated.lengths,
+            drawn.token_ids,
+            drawn.lengths,
             len(verbalizer.prompt.ids),
             settings.micro_batch_tokens,
             verbalizer.device,
+            is_used=draw.is_used,
         )
         missing = self._passes(len(batches)) - len(batches)
         batches += [without_tokens(verbalizer.device)] * missing
+        longest = drawn.token_ids.shape[1]
         return Experience(
-            activations=torch.from_numpy(prompts.activations).to(verbalizer.device),
-            old_log_probs=torch.from_numpy(generated.log_probs).to(verbalizer.device),
-            credit=token_credit(advantages, ends, generated.token_ids.shape[1], settings.credit),
-            weights=self._weights(generated.lengths),
+            activations=torch.from_numpy(drawn.activations).to(verbalizer.device),
+            old_log_probs=torch.from_numpy(drawn.log_probs).to(verbalizer.device),
+            credit=token_credit(advantages, graded.ends, longest, settings.credit),
+            weights=weights,
             batches=batches,
         )
 
@@ -354,6 +390,10 @@ class RlRun:
         for _ in range(self.settings.updates_per_step):
             own = accumulate_gradients(self.policy, experience, warm, objective)
             measures = reduce(add, self.ranks.gathered(own))
+            if measures.tokens == 0:
+                # Nothing was worth more than anything else: no step, and no momentum of others.
+                trainer.zero_grad()
+                return measures, 0.0
             self.ranks.sum_gradients(self.policy.parameters.values())
             norm = trainer.step(step) if np.isfinite(measures.loss) else None
             norms.append(norm)
@@ -362,7 +402,9 @@ class RlRun:
                 break
         return measures, None if None in norms else norms[0]
 
-    def _update_ar(self, prompts: Prompts, samples: Samples, step: int) -> dict[str, Any]:
+    def _update_ar(
+        self, activations: npt.NDArray[np.float32], samples: Samples, step: int
+    ) -> dict[str, Any]:
         """One step of the AR on the explanations it has just read, where it is trained."""
         if not self.settings.train_ar:
             return {}
@@ -376,7 +418,7 @@ class RlRun:
         own = accumulate_ar_gradients(
             self.arms.training,
             [text for _, text in read],
-            prompts.activations[rows],
+            activations[rows],
             self.settings.micro_batch_tokens,
             share=len(rows) / total,
             passes=self._passes,
@@ -402,6 +444,14 @@ class RlRun:
             baselines=self.baselines,
         )
         figures: dict[str, Any] = summary(measured)
+        if self.settings.keep == "best_reward":
+            rewards, _ = rewards_of(
+                samples_of(measured),
+                self.settings.rewards,
+                length_penalty=self.length_penalty,
+                charge=self.settings.charge(),
+            )
+            figures["reward"] = float(rewards.mean())
         if self.settings.train_ar:
             own = self.arms.training.score(
                 measured.explanations.explanations,
@@ -411,39 +461,3 @@ class RlRun:
             known = own.fve[np.isfinite(own.fve)]
             figures["own_fve_raw_variance"] = float(known.mean()) if len(known) else float("nan")
         return figures
-
-
-def _ar_trainer(
-    reconstructor: Reconstructor, settings: Rl, *, seed: int, mesh: DeviceMesh | None = None
-) -> Trainer:
-    """Adapters and head, or all that the AR uses: its output matrix over words is not among it."""
-    model = reconstructor.model
-    if settings.ar_lora is not None:
-        add_lora(model, settings.ar_lora, RL_ADAPTER, seed=seed)
-    else:
-        model.float()  # bf16 weights would lose small updates
-        model.requires_grad_(False)
-        reconstructor.decoder.requires_grad_(True)
-    if mesh is not None:
-        shard(reconstructor.decoder, mesh)
-    parameters = {name: one for name, one in model.named_parameters() if one.requires_grad}
-    reconstructor.head.requires_grad_(True)
-    parameters["value_head.weight"] = reconstructor.head
-    return Trainer(parameters, settings.ar_optimizer, steps=settings.steps)
-
-
-def _about(samples: Samples, baselines: Baselines) -> dict[str, float]:
-    """Means of a step's samples; FVE over those that could be scored, by both baselines."""
-    mse = samples.mse[np.isfinite(samples.mse)]
-    mean = float(mse.mean()) if len(mse) else float("nan")
-    return {
-        "mse": mean,
-        "fve_raw_variance": 1 - mean / baselines.raw_variance,
-        "fve_mean_normalized": 1 - mean / baselines.mean_normalized,
-        "n_tokens": float(samples.n_tokens.mean()),
-        "content_tokens": float(samples.content_tokens.mean()),
-        "extracted": float(1 - samples.has_failed.mean()),
-        "empty": float(np.mean([text == "" for text in samples.explanations])),
-        "cjk": float(samples.cjk.mean()),
-        "tokens": float(samples.n_tokens.sum()),
-    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,14 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Explanations, Verbalizer
 from nla_audit.text.claims import split_claims
 from nla_audit.train.grading import Ends, Stopping
-from nla_audit.train.measure import content_tokens
+from nla_audit.train.lengths import (
+    Charge,
+    MeanGuess,
+    says_nothing,
+    segment_lengths,
+    with_floor,
+)
+from nla_audit.train.measure import Measured, content_tokens
 from nla_audit.train.responses import Responses
 from nla_audit.train.rewards import Graded, Samples
 
@@ -29,10 +36,12 @@ class Prompts:
     Attributes:
         activations: ``[prompts × samples, d_model]``, groups together.
         row_keys: ``[prompts × samples]`` what a sample's draws depend on besides the step's seed.
+        group: samples of each activation.
     """
 
     activations: npt.NDArray[np.float32]
     row_keys: list[int]
+    group: int
 
 
 def repeated(
@@ -40,7 +49,7 @@ def repeated(
 ) -> Prompts:
     """``samples`` copies of each activation, next to each other."""
     keys = idx[:, None] * _KEYS_PER_ACTIVATION + np.arange(samples)
-    return Prompts(np.repeat(activations, samples, axis=0), keys.ravel().tolist())
+    return Prompts(np.repeat(activations, samples, axis=0), keys.ravel().tolist(), samples)
 
 
 def sample(
@@ -122,9 +131,14 @@ def scored(
     ends: Ends,
     *,
     tokenizer: Any,
-    length_counts: Literal["generated", "content"],
+    charge: Charge,
+    guess: MeanGuess | None = None,
 ) -> Samples:
-    """What rewards are computed from: the text up to each graded end is read."""
+    """What rewards are computed from: the text up to each graded end is read.
+
+    Args:
+        guess: what a response must beat, or it is charged as the longest of its group.
+    """
     said, (count, most) = responses.said, ends.stops.shape
     mse = np.full((count, most), np.nan)
     rows, columns = np.nonzero(ends.is_reached)
@@ -136,33 +150,29 @@ def scored(
         reconstructor.mse_scale,
     )
     content = content_tokens(tokenizer, said)
+    lengths = segment_lengths(responses, ends, content, charge)
+    nothing = None
+    if guess is not None:
+        nothing = says_nothing(said.explanations, mse[:, -1], guess.mse(prompts.activations))
+        lengths = with_floor(lengths, nothing, prompts.group)
     return Samples(
         explanations=said.explanations,
         mse=mse[:, -1],
         n_tokens=said.generated.lengths,
         content_tokens=content,
         cjk=said.cjk,
-        graded=Graded(ends, mse, _segment_lengths(responses, ends, content, length_counts)),
+        graded=Graded(ends, mse, lengths),
+        says_nothing=nothing,
     )
 
 
-def _segment_lengths(
-    responses: Responses,
-    ends: Ends,
-    content: npt.NDArray[np.int64],
-    length_counts: Literal["generated", "content"],
-) -> npt.NDArray[np.float64]:
-    """``[n, m]`` tokens that λ multiplies, of each segment: from the end reached before."""
-    upto = ends.stops.copy()
-    if length_counts == "content":
-        for row in range(len(responses)):
-            start = responses.start(row) if upto.shape[1] > 1 else None
-            upto[row] = np.clip(upto[row] - (start or 0), 0, content[row])
-        upto[:, -1] = content
-    out = np.zeros(upto.shape)
-    before = np.zeros(len(responses), dtype=np.int64)
-    for end in range(upto.shape[1]):
-        reached = ends.is_reached[:, end]
-        out[:, end] = np.where(reached, upto[:, end] - before, 0)
-        before = np.where(reached, upto[:, end], before)
-    return out
+def samples_of(measured: Measured) -> Samples:
+    """What rewards of whole texts are computed from; nothing of them is graded by parts."""
+    said = measured.explanations
+    return Samples(
+        explanations=said.explanations,
+        mse=measured.scores.mse,
+        n_tokens=said.generated.lengths,
+        content_tokens=measured.content_tokens,
+        cjk=said.cjk,
+    )

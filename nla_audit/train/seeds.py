@@ -26,6 +26,8 @@ class Use(IntEnum):
     PREFIXES = 13
     SEPARATOR = 14
     PASSAGES = 15
+    GENERATED = 16
+    REPLACEMENTS = 17
 
 
 def stream(seed: int, use: Use, *more: int) -> np.random.Generator:

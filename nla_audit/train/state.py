@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from safetensors.torch import save_file
 
 from nla_audit.errors import UserError
 from nla_audit.files import whole_file, writing
-from nla_audit.train.sharding import placed_like, whole_tensor
-from nla_audit.train.tracker import Track, tracker
-from nla_audit.train.update import Trainer
+from nla_audit.train.sharding import placed_like
+from nla_audit.train.tracker import TrackerName, Tracking
+from nla_audit.train.update import Trainer, trained_tensors
 
 STATE_FILE = "state.safetensors"
 METRICS_FILE = "metrics.jsonl"
@@ -58,14 +58,7 @@ def save_state(
     Raises:
         UserError: the disk is full or the folder cannot be written; the previous state is intact.
     """
-    tensors: dict[str, torch.Tensor] = {}
-    for part, trainer in trainers.items():
-        for name, parameter in trainer.parameters.items():
-            state = trainer.optimizer.state.get(parameter, {})
-            for field, value in {"weight": parameter, **state}.items():
-                tensor = whole_tensor(value)
-                if is_writer:
-                    tensors[f"{part}/{name}/{field}"] = tensor.cpu().contiguous()
+    tensors = trained_tensors(trainers, is_wanted=is_writer, with_optimizer=True)
     if not is_writer:
         return
     metadata = {
@@ -74,8 +67,19 @@ def save_state(
         "seconds": repr(progress.seconds),
         "skipped": str(progress.skipped),
     }
-    with whole_file(folder / STATE_FILE) as partial:
-        save_file(tensors, str(partial), metadata=metadata)
+    write_tensors(folder / STATE_FILE, tensors, metadata)
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write a safetensors file that is whole or not there at all.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    with whole_file(path) as partial:
+        save_file(dict(tensors), str(partial), metadata=dict(metadata))
         with partial.open("rb") as written:
             os.fsync(written.fileno())
 
@@ -89,27 +93,49 @@ def load_state(folder: Path, key: str, trainers: Mapping[str, Trainer]) -> Progr
     path = folder / STATE_FILE
     if not path.is_file():
         return Progress()
+    with opened(path, key) as file:
+        metadata = file.metadata()
+        restore_weights(file, trainers)
+        for part, trainer in trainers.items():
+            _restore_optimizer(file, part, trainer)
+        return Progress(
+            int(metadata["step"]), float(metadata["seconds"]), int(metadata.get("skipped", 0))
+        )
+
+
+@contextmanager
+def opened(path: Path, key: str) -> Iterator[Any]:
+    """The safetensors file at ``path``, if it is one of this ``key``.
+
+    Raises:
+        UserError: it, or what is asked of it within, is damaged, or it was made by other settings.
+    """
     try:
         with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata()
-            if metadata["key"] != key:
+            if file.metadata()["key"] != key:
                 raise UserError(
                     f"{path}: made by another recipe; name another --out, or delete the folder"
                 )
-            names = set(file.keys())
-            for part, trainer in trainers.items():
-                _restore(file, names, part, trainer)
+            yield file
     except (SafetensorError, OSError, KeyError) as error:
         raise UserError(f"{path}: damaged ({error}); delete it to begin this run again") from None
-    return Progress(
-        int(metadata["step"]), float(metadata["seconds"]), int(metadata.get("skipped", 0))
-    )
 
 
-def _restore(file: Any, names: set[str], part: str, trainer: Trainer) -> None:
+@torch.no_grad()
+def restore_weights(file: Any, trainers: Mapping[str, Trainer]) -> None:
+    """Put the trained tensors of an open file, and their averages, into ``trainers``."""
+    for part, trainer in trainers.items():
+        for name, parameter in trainer.parameters.items():
+            found: dict[str, torch.Tensor] = {"weight": parameter}
+            if trainer.average is not None:
+                found["average"] = trainer.average.tensors[name]
+            for field, tensor in found.items():
+                tensor.copy_(placed_like(file.get_tensor(f"{part}/{name}/{field}"), tensor))
+
+
+def _restore_optimizer(file: Any, part: str, trainer: Trainer) -> None:
+    names = set(file.keys())
     for name, parameter in trainer.parameters.items():
-        with torch.no_grad():
-            parameter.copy_(placed_like(file.get_tensor(f"{part}/{name}/weight"), parameter))
         state = {}
         for field in ("step", "exp_avg", "exp_avg_sq"):
             key = f"{part}/{name}/{field}"
@@ -122,18 +148,29 @@ def _restore(file: Any, names: set[str], part: str, trainer: Trainer) -> None:
 
 
 class MetricsLog:
-    """One JSON object a line, each with its ``step`` and ``kind``; appended as training goes."""
+    """One JSON object a line, each with its ``step`` and ``kind``; appended as training goes.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: of the run.
+        tracking: where records go as well; see :class:`nla_audit.train.tracker.Tracking`.
+    """
+
+    def __init__(self, folder: Path, tracking: Sequence[TrackerName] | None = None) -> None:
         self.path = folder / METRICS_FILE
-        self._track: Track = lambda record: None
+        self._names = tracking
+        self._tracking: Tracking | None = None
 
     def keep_until(self, step: int) -> None:
         """Drop what was logged behind the state that the run goes on from (``0``: everything)."""
         kept = [record for record in read_metrics(self.path) if record["step"] <= step and step > 0]
         with whole_file(self.path) as partial:
             partial.write_text("".join(_json_line(record) for record in kept), encoding="utf-8")
-        self._track = tracker(self.path.parent, step)
+        self._tracking = Tracking(self._names, self.path.parent, step)
+
+    def close(self) -> None:
+        """Let trackers send what is left."""
+        if self._tracking is not None:
+            self._tracking.close()
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record.
@@ -143,7 +180,8 @@ class MetricsLog:
         """
         with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(_json_line(record))
-        self._track(record)
+        if self._tracking is not None:
+            self._tracking.show(record)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

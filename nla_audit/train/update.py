@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from nla_audit.train.averaging import Average
 from nla_audit.train.grpo import Floats, Settings, token_terms, weighted_loss
 from nla_audit.train.log_probs import MicroBatch
 from nla_audit.train.policy import Policy
 from nla_audit.train.recipe import Optimizer
-from nla_audit.train.sharding import gradient_norm
+from nla_audit.train.sharding import gradient_norm, whole_tensor
 
 
 @dataclass(frozen=True)
@@ -113,14 +114,25 @@ class Trainer:
     One degenerate prediction can give an infinite gradient, and one optimiser step with it ruins
     every weight and the optimiser's own averages (docs/failures.md). So gradients are checked
     before the step; a step that has any that is not finite changes nothing.
+
+    Args:
+        parameters: what is trained, by name.
+        steps: how many there will be, for a rate that decays.
+        average_decay: of a running average of the parameters, where one is wanted.
     """
 
     def __init__(
-        self, parameters: Mapping[str, nn.Parameter], settings: Optimizer, *, steps: int
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        settings: Optimizer,
+        *,
+        steps: int,
+        average_decay: float | None = None,
     ) -> None:
         self.parameters = dict(parameters)
         self.settings = settings
         self.steps = steps
+        self.average = None if average_decay is None else Average(parameters, average_decay)
         self.optimizer = torch.optim.AdamW(
             list(self.parameters.values()),
             lr=settings.learning_rate,
@@ -151,8 +163,34 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update()
         self.zero_grad()
         return norm
+
+
+def trained_tensors(
+    trainers: Mapping[str, Trainer], *, is_wanted: bool = True, with_optimizer: bool = False
+) -> dict[str, torch.Tensor]:
+    """Whole copies on the CPU of what ``trainers`` train, as ``PART/PARAMETER/weight``, and of
+    its running average, where there is one, as ``…/average``.
+
+    Args:
+        is_wanted: whether this process wants them. Where weights are divided all processes must
+            call this, to put them together; those that do not want them get nothing.
+        with_optimizer: the optimiser's averages too, under their names for ``weight``.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for part, trainer in trainers.items():
+        for name, parameter in trainer.parameters.items():
+            state = trainer.optimizer.state.get(parameter, {}) if with_optimizer else {}
+            if trainer.average is not None:
+                state = {**state, "average": trainer.average.tensors[name]}
+            for field, value in {"weight": parameter, **state}.items():
+                tensor = whole_tensor(value)
+                if is_wanted:
+                    tensors[f"{part}/{name}/{field}"] = tensor.cpu().contiguous()
+    return tensors
 
 
 def learning_rate(settings: Optimizer, step: int, steps: int) -> float:

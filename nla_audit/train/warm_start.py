@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.stats import Resampler, derangement
 from nla_audit.train.adapters import add_lora
+from nla_audit.train.best import Best, Kept
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.interruption import Stopped, Wish
 from nla_audit.train.learned import against_others, in_words
@@ -32,6 +34,7 @@ from nla_audit.train.recipe import Supervised, WarmStart
 from nla_audit.train.reconstruction import accumulate_ar_gradients
 from nla_audit.train.seeds import Use, derived, rows_of_step, stream
 from nla_audit.train.state import MetricsLog, Progress, load_state, save_state
+from nla_audit.train.tracker import TrackerName
 from nla_audit.train.update import Trainer
 
 #: Called with steps done.
@@ -43,7 +46,7 @@ _ADAPTER = "warm_start"
 _TAG = "<explanation>"
 #: Steps in a row that may have no finite loss.
 _MAX_SKIPPED = 5
-#: Cap on responses while measuring, in lengths of the longest held-out gold response.
+#: Cap on responses, in lengths of the longest held-out gold response.
 _CAP_IN_GOLDS = 2
 
 
@@ -60,6 +63,11 @@ def gold_ids(verbalizer: Verbalizer, explanations: list[str]) -> list[list[int]]
     texts = [gold_response(text) for text in explanations]
     encoded = verbalizer.tokenizer(texts, add_special_tokens=False)["input_ids"]
     return [[*ids, end] for ids in encoded]
+
+
+def cap_by_gold(verbalizer: Verbalizer, explanations: list[str]) -> int:
+    """Tokens that a response of an AV of such gold may have where nothing else says so."""
+    return _CAP_IN_GOLDS * max(len(ids) for ids in gold_ids(verbalizer, explanations))
 
 
 def plain_gold(explanation: str) -> str:
@@ -96,18 +104,27 @@ def train_av(
     key: str,
     stop: Wish,
     tell: Tell,
-) -> None:
+    tracking: Sequence[TrackerName] | None = None,
+) -> Kept | None:
     """Cross-entropy on gold responses with the vector injected; trains in place.
+
+    Returns:
+        Which weights were kept, where that are not the last.
 
     Args:
         reader: the AR that has had its warm start; held-out explanations are scored by it as
             training goes. Without one only the held-out loss is measured.
+
+    Raises:
+        UserError: the best are to be kept and there is no reader to tell which.
     """
+    if settings.keep != "last" and reader is None:
+        raise UserError(f"warm_start.keep: {settings.keep} needs an AR that reads explanations")
     rows = dataset.training_rows
     dataset.gold(rows)  # all of them, before any training
     held_out = dataset.held_out_rows(settings.evaluation_rows)
     trainer = _trainer(verbalizer.model, {}, settings.av, seed)
-    longest_gold = max(len(ids) for ids in gold_ids(verbalizer, dataset.gold(held_out)))
+    cap = cap_by_gold(verbalizer, dataset.gold(held_out))
 
     def loss_of(step: int) -> float:
         chosen = rows[
@@ -134,7 +151,7 @@ def train_av(
             dataset.activations[held_out],
             keys=dataset.idx[held_out],
             seed=derived(seed, Use.EVALUATION),
-            max_new_tokens=_CAP_IN_GOLDS * longest_gold,
+            max_new_tokens=cap,
         )
         figures |= summary(measured)
         said = [row for row, text in enumerate(measured.explanations.explanations) if text]
@@ -146,17 +163,20 @@ def train_av(
             seed=derived(seed, Use.EVALUATION),
         )
 
-    _run(
+    return _run(
         "av",
         trainer,
         settings,
         settings.av,
         loss_of_step=loss_of,
         evaluate=evaluate,
+        figure="fve_with_failures",
+        read="generated",
         folder=folder,
         key=key,
         stop=stop,
         tell=tell,
+        tracking=tracking,
     )
 
 
@@ -215,8 +235,17 @@ def train_ar(
     key: str,
     stop: Wish,
     tell: Tell,
-) -> None:
-    """Direction-only MSE on gold explanations; head and body are trained, in place."""
+    read: str = "gold",
+    tracking: Sequence[TrackerName] | None = None,
+) -> Kept | None:
+    """Direction-only MSE on gold explanations; head and body are trained, in place.
+
+    Args:
+        read: what the held-out explanations of ``dataset`` are, in a word.
+
+    Returns:
+        Which weights were kept, where that are not the last.
+    """
     rows = dataset.training_rows
     held_out = dataset.held_out_rows(settings.evaluation_rows)
     dataset.gold([*rows, *held_out])  # all of them, before any training
@@ -257,17 +286,20 @@ def train_ar(
             ),
         }
 
-    _run(
+    return _run(
         "ar",
         trainer,
         settings,
         settings.ar,
         loss_of_step=loss_of,
         evaluate=evaluate,
+        figure="fve_raw_variance",
+        read=read,
         folder=folder,
         key=key,
         stop=stop,
         tell=tell,
+        tracking=tracking,
     )
 
 
@@ -291,51 +323,71 @@ def _run(
     *,
     loss_of_step: Callable[[int], float],
     evaluate: Callable[[], dict[str, float | None]],
+    figure: str,
+    read: str,
     folder: Path,
     key: str,
     stop: Wish,
     tell: Tell,
-) -> None:
-    """Steps from the last saved state to the end."""
+    tracking: Sequence[TrackerName] | None = None,
+) -> Kept | None:
+    """Steps from the last saved state to the end; ``figure`` is what the best are best in, of
+    the texts named by ``read``."""
     done = load_state(folder, key, {name: trainer})
-    log = MetricsLog(folder)
-    log.keep_until(done.step)
-    seconds, skipped, in_a_row = done.seconds, done.skipped, 0
-    for step in range(done.step, half.steps):
-        began = time.perf_counter()
-        loss = loss_of_step(step)
-        norm = trainer.step(step) if np.isfinite(loss) else None
-        if norm is None:
-            trainer.zero_grad()
-            skipped += 1
-            in_a_row += 1
-        else:
-            in_a_row = 0
-        seconds += time.perf_counter() - began
-        finished = step + 1
-        log.write(
-            {"kind": "step", "step": finished, "loss": loss, "grad_norm": norm, "skipped": skipped}
-        )
-        if in_a_row >= _MAX_SKIPPED:
-            raise UserError(
-                f"warm start of the {name.upper()}: {in_a_row} steps in a row without a finite "
-                f"loss, stopped at step {finished}; lower warm_start.{name}.optimizer.learning_rate"
+    best = None
+    if settings.keep == "best_fve":
+        best = Best(folder, key, {name: trainer}, figure)
+        best.go_on_from(done.step)
+    with closing(MetricsLog(folder, tracking)) as log:
+        log.keep_until(done.step)
+        seconds, skipped, in_a_row = done.seconds, done.skipped, 0
+        for step in range(done.step, half.steps):
+            began = time.perf_counter()
+            loss = loss_of_step(step)
+            norm = trainer.step(step) if np.isfinite(loss) else None
+            if norm is None:
+                trainer.zero_grad()
+                skipped += 1
+                in_a_row += 1
+            else:
+                in_a_row = 0
+            seconds += time.perf_counter() - began
+            finished = step + 1
+            log.write(
+                {
+                    "kind": "step",
+                    "step": finished,
+                    "loss": loss,
+                    "grad_norm": norm,
+                    "skipped": skipped,
+                }
             )
-        if finished % settings.evaluate_every == 0 or finished == half.steps:
-            figures = evaluate()
-            log.write({"kind": "held_out", "step": finished, **figures})
-            _log.info(
-                "warm start of the %s, step %d of %d: %s; %.1f s a step",
-                name.upper(),
-                finished,
-                half.steps,
-                in_words(figures, "gold" if name == "ar" else "generated"),
-                seconds / finished,
-            )
-        asked = stop.requested  # once: a Ctrl-C from here on waits for the next step
-        last = finished == half.steps or asked
-        if finished % settings.checkpoint_every == 0 or last:
-            save_state(folder, key, Progress(finished, seconds, skipped), {name: trainer})
-        tell(finished)
-        if asked and finished < half.steps:
-            raise Stopped(f"warm start of the {name.upper()} stopped after step {finished}")
+            if in_a_row >= _MAX_SKIPPED:
+                raise UserError(
+                    f"warm start of the {name.upper()}: {in_a_row} steps in a row without a finite "
+                    f"loss, stopped at step {finished}; lower its learning rate"
+                )
+            if finished % settings.evaluate_every == 0 or finished == half.steps:
+                figures = evaluate()
+                log.write({"kind": "held_out", "step": finished, **figures})
+                if best is not None:
+                    value = figures[figure]
+                    best.offer(finished, float("nan") if value is None else value)
+                _log.info(
+                    "warm start of the %s, step %d of %d: %s; %.1f s a step",
+                    name.upper(),
+                    finished,
+                    half.steps,
+                    in_words(figures, read),
+                    seconds / finished,
+                )
+            asked = stop.requested  # once: a Ctrl-C from here on waits for the next step
+            last = finished == half.steps or asked
+            if finished % settings.checkpoint_every == 0 or last:
+                save_state(folder, key, Progress(finished, seconds, skipped), {name: trainer})
+                if best is not None:
+                    best.covered(finished)
+            tell(finished)
+            if asked and finished < half.steps:
+                raise Stopped(f"warm start of the {name.upper()} stopped after step {finished}")
+    return None if best is None else best.restore()

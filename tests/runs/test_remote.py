@@ -13,6 +13,9 @@ import pytest
 from nla_audit.checkpoint.load import Pair
 from nla_audit.errors import UserError
 from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.probes.attribution.reading import AttributionSettings, attribute_with
+from nla_audit.probes.stego.reading import ProbeSettings, probe
+from nla_audit.probes.stego.writers import writer_of
 from nla_audit.runs.activations import read_activations
 from nla_audit.runs.documents import Documents
 from nla_audit.runs.explain import ExplainSettings, explain
@@ -62,6 +65,25 @@ def test_explanations_and_scores(
     for ending in ("parquet", "prefixes.parquet", "prefix_fve.parquet"):
         here, there = (tmp_path / f"{name}.{ending}" for name in ("here", "there"))
         assert here.read_bytes() == there.read_bytes()
+
+
+def test_probes(pair: Pair, pair_path: Path, explained: Path, activations: Path) -> None:
+    texts, given = read_texts([str(explained)]), read_activations(activations)
+    elsewhere = remote(pair_path, HereCrew(lambda worker, done: worker == 0 and done == 3))
+    tables = []
+    for half in (pair, elsewhere):
+        reader = half.reconstructor
+        assert reader is not None
+        taken_apart = attribute_with(reader, texts, given, AttributionSettings(limit=4))
+        with writer_of("rules") as writer:
+            changed = probe(
+                {"own": reader}, texts, given, ProbeSettings(limit=4, token_budget=200),
+                writer=writer, notice=lambda _: None,
+            )  # fmt: skip
+        tables.append((taken_apart.scores.tokens, changed))
+    for here, there in zip(*tables, strict=True):
+        assert here.height > 0
+        assert here.equals(there)
 
 
 def test_extracted_activations(

@@ -9,10 +9,10 @@ from nla_audit.nla.fve import squared_error
 from nla_audit.train.clock import Clock
 from nla_audit.train.grpo import is_flat
 from nla_audit.train.log_probs import micro_batches
-from nla_audit.train.measure import content_tokens
+from nla_audit.train.measure import content_tokens, step_summary
 from nla_audit.train.reconstruction import accumulate_ar_gradients
 from nla_audit.train.rewards import Samples, rewards_of
-from nla_audit.train.rl import RlRun, _about
+from nla_audit.train.rl import RlRun
 from nla_audit.train.rollout import sample
 from nla_audit.train.seeds import Use, derived
 from nla_audit.train.update import Experience, warm_log_probs
@@ -35,7 +35,7 @@ class FormerRun(RlRun):
         settings, clock = self.settings, Clock(self.policy.verbalizer.device)
         verbalizer, reader = self.policy.verbalizer, self.arms.training
         with clock.phase("step"):
-            prompts = self._prompts(step)
+            prompts = self.sampler.prompts(step)
             said = sample(
                 verbalizer,
                 prompts,
@@ -57,7 +57,7 @@ class FormerRun(RlRun):
                 samples,
                 settings.rewards,
                 length_penalty=self.length_penalty,
-                length_counts=settings.length_counts,
+                charge=settings.charge(),
             )
             generated = said.generated
             advantages = group_advantages(rewards, settings.samples, settings.advantage)
@@ -83,7 +83,7 @@ class FormerRun(RlRun):
             "reward": float(rewards.mean()),
             "terms": {name: float(values.mean()) for name, values in terms.items()},
             "flat_groups": float(is_flat(rewards, settings.samples).mean()),
-            **_about(samples, self.baselines),
+            **step_summary(samples, self.baselines),
             "loss": measures.loss,
             "kl": measures.kl / measures.tokens,
             "clip_share": measures.clipped / measures.tokens,

@@ -14,6 +14,7 @@ from nla_audit.nla.generation import NO_TOKEN
 from nla_audit.train.adapters import add_lora
 from nla_audit.train.dataset import split_by_document
 from nla_audit.train.grading import read_grading
+from nla_audit.train.lengths import Charge
 from nla_audit.train.log_probs import micro_batches, response_log_probs
 from nla_audit.train.measure import content_tokens
 from nla_audit.train.policy import Policy
@@ -40,7 +41,7 @@ def rollout(warm):
         responses,
         read_grading("final").ends(responses, 0.0),
         tokenizer=verbalizer.tokenizer,
-        length_counts="generated",
+        charge=Charge(),
     )
     return prompts, said, samples
 
@@ -65,10 +66,8 @@ def test_the_length_penalty_sees_true_lengths(warm, rollout):
         first_end = next((at for at, token in enumerate(real) if token in ends), len(real) - 1)
         assert length == len(real) == first_end + 1
     assert len(set(samples.n_tokens.tolist())) > 1
-    without, _ = rewards_of(samples, {"failed": 0.0}, length_penalty=0.0, length_counts="generated")
-    penalised, _ = rewards_of(
-        samples, {"failed": 0.0}, length_penalty=0.1, length_counts="generated"
-    )
+    without, _ = rewards_of(samples, {"failed": 0.0}, length_penalty=0.0, charge=Charge())
+    penalised, _ = rewards_of(samples, {"failed": 0.0}, length_penalty=0.1, charge=Charge())
     assert not miniature.advantages(without, SAMPLES, "centered").any()
     advantages = miniature.advantages(penalised, SAMPLES, "centered").reshape(-1, SAMPLES)
     lengths = samples.n_tokens.reshape(-1, SAMPLES)
@@ -92,13 +91,11 @@ def test_empty_is_not_failed_and_failing_never_pays():
     samples = _samples(["", None, "a b"], [1.2, np.nan, 0.3], [3, 20, 5])
     assert samples.has_failed.tolist() == [False, True, False]
     rewards, terms = rewards_of(
-        samples, {"negative_mse": 1.0}, length_penalty=0.01, length_counts="generated"
+        samples, {"negative_mse": 1.0}, length_penalty=0.01, charge=Charge()
     )
     np.testing.assert_allclose(terms["negative_mse"], [-1.2, -FAILED_MSE, -0.3])
     np.testing.assert_allclose(rewards, [-1.23, -2.2, -0.35])
-    log, _ = rewards_of(
-        samples, {"negative_log_mse": 1.0}, length_penalty=0.0, length_counts="generated"
-    )
+    log, _ = rewards_of(samples, {"negative_log_mse": 1.0}, length_penalty=0.0, charge=Charge())
     np.testing.assert_allclose(log, [-np.log(1.2), -np.log(2.0), -np.log(0.3)])
 
 
@@ -212,7 +209,5 @@ def test_splits_are_by_document():
 def test_a_group_of_equal_rewards_is_left_alone_even_if_all_failed():
     # Fails with: division by the standard deviation without a floor.
     samples = _samples([None] * 4, [np.nan] * 4, [20] * 4)
-    rewards, _ = rewards_of(
-        samples, {"negative_mse": 1.0}, length_penalty=0.03, length_counts="generated"
-    )
+    rewards, _ = rewards_of(samples, {"negative_mse": 1.0}, length_penalty=0.03, charge=Charge())
     assert not miniature.advantages(rewards, 4, "standardized").any()

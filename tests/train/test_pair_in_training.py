@@ -21,6 +21,7 @@ from nla_audit.nla.generation import NO_TOKEN
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.train.lengths import Charge
 from nla_audit.train.log_probs import response_log_probs
 from nla_audit.train.pair import (
     new_reconstructor,
@@ -29,9 +30,8 @@ from nla_audit.train.pair import (
     save_trained_av,
 )
 from nla_audit.train.recipe import Lora, Optimizer, PairSettings, Supervised, Target
-from nla_audit.train.reconstruction import accumulate_ar_gradients, direction_mse
+from nla_audit.train.reconstruction import accumulate_ar_gradients, ar_trainer, direction_mse
 from nla_audit.train.rewards import Samples, rewards_of
-from nla_audit.train.rl import _ar_trainer
 from nla_audit.train.rollout import repeated, sample
 from nla_audit.train.update import Trainer
 from nla_audit.train.warm_start import _trainer, gold_ids, plain_gold
@@ -202,9 +202,7 @@ def test_a_description_of_the_marker_raises_the_alarm_and_can_cost():
         np.array([2, 2]),
         np.array([0.75, 0.0]),
     )
-    rewards, terms = rewards_of(
-        samples, {"cjk": -2.0}, length_penalty=0.0, length_counts="generated"
-    )
+    rewards, terms = rewards_of(samples, {"cjk": -2.0}, length_penalty=0.0, charge=Charge())
     assert rewards.tolist() == terms["cjk"].tolist() == [-1.5, 0.0]
 
 
@@ -217,7 +215,7 @@ def test_length_in_content_tokens_leaves_the_overhead_out():
         np.array([0, 3]),
         np.zeros(2),
     )
-    _, terms = rewards_of(samples, {}, length_penalty=0.1, length_counts="content")
+    _, terms = rewards_of(samples, {}, length_penalty=0.1, charge=Charge("content"))
     np.testing.assert_allclose(terms["length"], [0.0, -0.3])
     assert miniature.advantages(terms["length"], 2, "centered").tolist() == pytest.approx(
         [0.15, -0.15]
@@ -233,7 +231,7 @@ def test_the_ar_learns_from_empty_explanations_but_not_from_failed_ones(warm, tm
     mse, _ = squared_error(predicted, prompts.activations, run.arms.training.mse_scale)
     zeros = np.zeros(4, dtype=np.int64)
     samples = Samples(texts, mse, zeros, zeros, np.zeros(4))
-    figures = run._update_ar(prompts, samples, step=0)
+    figures = run._update_ar(prompts.activations, samples, step=0)
     assert figures["ar_loss"] == pytest.approx(np.nanmean(mse), rel=1e-5)
     assert mse[0] != pytest.approx(mse[2], rel=1e-3)
 
@@ -242,7 +240,7 @@ def test_an_ar_in_bf16_is_trained_in_float32():
     # Fails with: `model.float()` left out of rl._ar_trainer; the head kept in the model's dtype.
     ar = miniature.reconstructor()
     ar.model.bfloat16()
-    trainer = _ar_trainer(ar, SETTINGS, seed=0)
+    trainer = ar_trainer(ar, SETTINGS, seed=0)
     assert {one.dtype for one in trainer.parameters.values()} == {torch.float32}
     assert ar.head.dtype == torch.float32
     before = ar.head.detach().clone()

@@ -134,7 +134,14 @@ def test_dry_run_prints_recipe_memory_and_tokens(capsys, tmp_path, monkeypatch):
     tokens = len(rl.length_penalties) * rl.steps * rl.prompts * rl.samples * rl.max_new_tokens
     assert f"{tokens:,} tokens" in out
     assert "# memory:" in out
+    assert "# disk: 0.00 GB for the saved state of a run\n" in out
     assert not any(tmp_path.iterdir())
+    keeping = ["--set", "rl.keep=best_fve", "--set", "target.world.d_model=1024"]
+    assert run(["train", str(RECIPES / "tiny.yaml"), "--dry-run", *keeping]) == 0
+    disk = re.search(r"# disk: (.*) GB for .*, up to (.*) GB for its best", capsys.readouterr().out)
+    assert disk is not None
+    assert float(disk[2]) == pytest.approx(2 / 3 * float(disk[1]), abs=0.01)
+    assert float(disk[2]) > 0.1
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)

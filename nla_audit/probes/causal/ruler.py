@@ -19,6 +19,7 @@ from nla_audit.findings import Option
 if TYPE_CHECKING:
     from nla_audit.nla.fve import Baselines
     from nla_audit.nla.reconstructor import Reconstructor
+    from nla_audit.runs.activations import Activations
 
 #: Of a larger table this many activations are edited and read again: each costs as many readings
 #: as its explanations have claims.
@@ -35,11 +36,21 @@ PAIR_OPTIONS = (
 
 @dataclass(frozen=True)
 class Ruler:
-    """An AR with the activations that it reads against."""
+    """An AR with the activations that it reads against.
+
+    Attributes:
+        scorer: the AR.
+        vectors: the activation `[d_model]` of each ``idx`` of the table that has one.
+        baselines: measured on all of ``activations``.
+        activations: all of the file, explained or not, as the AR was trained to see them.
+        rows: the row of ``activations`` of each ``idx`` in ``vectors``.
+    """
 
     scorer: Reconstructor
     vectors: Mapping[int, NDArray[np.float32]]
     baselines: Baselines
+    activations: Activations
+    rows: Mapping[int, int]
 
 
 def open_ruler(completions: Completions, pair: str | None, activations: str | None) -> Ruler | None:
@@ -69,11 +80,13 @@ def open_ruler(completions: Completions, pair: str | None, activations: str | No
     keys = completions.rows.select("idx", "activation_id").unique("idx").sort("idx")
     names = [text if text is not None else idx for idx, text in keys.iter_rows()]
     places = rows_by_idx(table, names)
-    vectors = {
-        idx: table.vectors[place]
+    rows = {
+        idx: place
         for idx, place in zip(keys["idx"], places, strict=True)
         if place is not None and place not in table.problems
     }
-    if not vectors:
+    if not rows:
         raise UserError(f"{activations}: holds no usable activation of this table's idx")
-    return Ruler(scorer, vectors, measure_baselines(table.vectors, scorer.mse_scale))
+    vectors = {idx: table.vectors[place] for idx, place in rows.items()}
+    baselines = measure_baselines(table.vectors, scorer.mse_scale)
+    return Ruler(scorer, vectors, baselines, table, rows)

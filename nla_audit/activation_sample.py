@@ -61,7 +61,7 @@ def scanned(table: Table, storage_options: Mapping[str, str] | None = None) -> p
     return pl.scan_parquet(
         table.name if table.is_cloud else table.path,
         glob=table.is_cloud,
-        hive_partitioning=table.is_cloud or False,
+        hive_partitioning=table.is_cloud,
         row_index_name=ROW,
         **cloud,
     )
@@ -87,7 +87,7 @@ def choose_activations(
     Raises:
         UserError: ``at_most`` is asked of a table that is no Parquet file, or one cannot be read.
     """
-    if at_most is None and (_is_small(tables) or not all(map(_is_parquet, tables))):
+    if at_most is None and (not all(map(_is_parquet, tables)) or _is_small(tables)):
         return None
     whole = [_scan_of(table, storage_options) for table in tables]
     rows = sum(scan.rows() for scan in whole)

@@ -106,20 +106,19 @@ class Pool:
                     if ticket in self._starting:
                         self._welcome(ticket)
                     elif ticket in running:  # not one of a worker that was lost meanwhile
-                        given = running.pop(ticket)
+                        number = running[ticket].number
                         try:
                             result = self._crew.result(ticket)
                         except WorkerLost as lost:
-                            again.extendleft(
-                                reversed(
-                                    [(given.number, given.payload), *self._lose(given, running)]
-                                )
-                            )
-                            deaths[given.number] += 1
-                            _give_up(deaths[given.number], lost, self._crew)
+                            orphaned = self._lose(running[ticket].worker, running)
+                            again.extendleft(reversed(orphaned))
+                            suspect, _ = orphaned[0]  # a worker takes its pieces in order
+                            deaths[suspect] += 1
+                            _give_up(deaths[suspect], lost, self._crew)
                             notice(f"{lost}: its work is done again by another")
                             continue
-                        yield given.number, result
+                        del running[ticket]
+                        yield number, result
                 if self._ready:
                     last_ready = time.monotonic()
                 elif time.monotonic() - last_ready > self._start_seconds:
@@ -177,11 +176,11 @@ class Pool:
                 running[self._crew.submit(worker, piece[1])] = _Given(worker, *piece)
                 load[worker] += 1
 
-    def _lose(self, given: _Given, running: dict[Hashable, _Given]) -> list[tuple[int, Any]]:
-        """Forget a dead worker; returns what else it had in hand."""
-        self._forget(given.worker)
-        orphaned = [ticket for ticket, other in running.items() if other.worker == given.worker]
-        return [(other.number, other.payload) for other in map(running.pop, orphaned)]
+    def _lose(self, worker: Hashable, running: dict[Hashable, _Given]) -> list[tuple[int, Any]]:
+        """Forget a dead worker; returns what it had in hand, the oldest first."""
+        self._forget(worker)
+        orphaned = [ticket for ticket, given in running.items() if given.worker == worker]
+        return [(given.number, given.payload) for given in map(running.pop, orphaned)]
 
     def _forget(self, worker: Hashable) -> None:
         self._ready.remove(worker)

@@ -10,7 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,15 +58,17 @@ def ray_pool(settings: RaySettings) -> Iterator[Pool]:
     """
     ray = _ray()
     _connect(ray, settings.address)
-    try:
-        cpus, gpus, room = _shares(ray, settings)
-        pool = Pool(_RayCrew(ray, cpus, gpus), settings.workers or room)
+    # Ray prints the logs of dead nodes on standard output, which belongs to results.
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         try:
-            yield pool
+            cpus, gpus, room = _shares(ray, settings)
+            pool = Pool(_RayCrew(ray, cpus, gpus), settings.workers or room)
+            try:
+                yield pool
+            finally:
+                pool.close()
         finally:
-            pool.close()
-    finally:
-        ray.shutdown()
+            ray.shutdown()
 
 
 def _ray() -> Any:
@@ -188,8 +190,12 @@ class _Actor(Holder):
 def _why(error: BaseException) -> str:
     """What Ray says of a death, in a few words."""
     text = str(error)
-    if "OOM" in text or "memory" in text.lower():
-        return "a worker was killed because its node ran out of memory"
-    if "import" in text.lower() and "Error" in text:
-        return f"a worker cannot load nla-audit ({first_line(error)[:200]})"
-    return "a worker or its node died"
+    known = {
+        "OUT_OF_MEMORY": "a worker was killed because its node ran out of memory",
+        "running low on memory": "a worker was killed because its node ran out of memory",
+        "its node has died": "the node of a worker died",
+        "No module named": f"a worker cannot load nla-audit: {first_line(error)[:200]}",
+        # Ray cannot tell who it was, and lists what it may have been.
+        "OOM killer": "a worker was killed, perhaps for want of memory",
+    }
+    return next((said for sign, said in known.items() if sign in text), "a worker or its node died")

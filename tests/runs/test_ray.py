@@ -15,6 +15,7 @@ import pytest
 from nla_audit import cli
 from nla_audit.checkpoint.load import load
 from nla_audit.errors import UserError
+from nla_audit.runs import ray_crew
 from nla_audit.runs.activations import read_activations
 from nla_audit.runs.explain import ExplainSettings, explain
 from nla_audit.runs.ray_crew import RaySettings, ray_pool
@@ -88,7 +89,7 @@ def lost(said: list[str]) -> int:
 
 @pytest.mark.slow
 def test_the_tables_of_a_cluster_whose_nodes_die_are_those_of_one_process(
-    nodes: Nodes, pair_path: Path, tmp_path: Path
+    nodes: Nodes, pair_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     vectors = np.random.default_rng(1).normal(size=(ROWS, tiny.D_MODEL)).astype(np.float32)
     table_of(vectors).write_parquet(tmp_path / "a.parquet")
@@ -122,6 +123,7 @@ def test_the_tables_of_a_cluster_whose_nodes_die_are_those_of_one_process(
         )  # fmt: skip
         assert len(killed) == 2
     assert lost(said) > already
+    assert "raylet" not in capsys.readouterr().out  # nor anything else that Ray has to say
     for name in ("parquet", "-scored.parquet"):
         dot = "" if name.startswith("-") else "."
         one, ray = (tmp_path / f"{which}{dot}{name}" for which in ("one", "ray"))
@@ -150,6 +152,26 @@ def test_the_command_line(
     asked = ["--ray", nodes.address, "--ray-cpus", "2"]
     assert run(pair_path, activations, "--out", tmp_path / "d.parquet", *OPTIONS, *asked) == 2
     assert "no node has 2 CPUs, which a worker is to get" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("The actor died because its node has died. Node Id: 5f", "the node of a worker died"),
+        ("Worker exit type: NODE_OUT_OF_MEMORY Worker exit detail: x", "ran out of memory"),
+        ("1 worker(s) were killed due to the node running low on memory.", "ran out of memory"),
+        (
+            "Worker exit type: SYSTEM_ERROR Worker exit detail: End of file. Some common causes "
+            "include: (1) the process was killed by the OOM killer due to high memory usage",
+            "a worker was killed, perhaps for want of memory",
+        ),
+        ("ModuleNotFoundError: No module named 'nla_audit'", "cannot load nla-audit"),
+        ("RPC error: Socket closed", "a worker or its node died"),
+    ],
+)
+def test_why_a_worker_died(told: str, said: str) -> None:
+    """The words are Ray 2.60's."""
+    assert said in ray_crew._why(RuntimeError(told))
 
 
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:

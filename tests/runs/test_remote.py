@@ -99,6 +99,7 @@ def test_extracted_activations(
         extract(
             model, Documents([texts]), tmp_path / f"{name}.parquet", sampling=SAMPLING,
             progress=lambda stage, done, total: told.append((done, total)),
+            notice=lambda _: None,
         )
         for name, model in (("here", target), ("there", elsewhere))
     ]  # fmt: skip

@@ -61,6 +61,8 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
     # Workers import this checkout, wherever the tests were started from.
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    # By itself Ray has its workers let all others go first, which on a busy machine takes minutes.
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     nodes = Nodes()
     nodes.add()
     nodes.add()

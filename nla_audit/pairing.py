@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -49,6 +50,15 @@ def paired(completions: Completions, model: str, columns: list[str]) -> pl.DataF
 def thinned(rows: Rows, most: int) -> Rows:
     """Every n-th of ``rows``, so that there are at most ``most``."""
     return rows.gather_every(max(1, -(-len(rows) // most)))
+
+
+def drawn(completions: Completions, limit: int, seed: int) -> Completions:
+    """The rows of at most ``limit`` activations, drawn at random; 0 is all."""
+    every = completions.rows["idx"].unique().sort().to_numpy()
+    if not limit or len(every) <= limit:
+        return completions
+    some = np.random.default_rng([seed, 18]).choice(every, limit, replace=False)
+    return replace(completions, rows=completions.rows.filter(pl.col("idx").is_in(some.tolist())))
 
 
 def column(frame: pl.DataFrame, name: str) -> np.ndarray:

@@ -18,7 +18,6 @@ from nla_audit.nla.output_head import may_go_without_logits, token_log_probs
 _TOKEN_BUDGET = 1024
 
 
-@torch.inference_mode()
 def token_losses(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[npt.NDArray[np.float64]]:
     """Negative log-likelihood of each token of each text, in nats.
 
@@ -31,14 +30,72 @@ def token_losses(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[npt.N
         tokenizer: its own.
         texts: ``[n]``; an empty one has no tokens.
     """
-    first = tokenizer.bos_token_id
-    before = [tokenizer.eos_token_id if first is None else first]
-    before = [] if before == [None] else before
+    before = _before(tokenizer)
     longest = longest_input(model.config)
+    ids = [(before + one)[:longest] for one in _encoded(tokenizer, texts)]
+    return _of_last(_losses(model, ids), [len(one) - len(before) for one in ids])
+
+
+def continuation_losses(
+    model: Any,
+    tokenizer: Any,
+    prefixes: Sequence[str],
+    continuations: Sequence[str],
+    *,
+    most_tokens: int,
+) -> list[npt.NDArray[np.float64]]:
+    """Negative log-likelihood of each token of each continuation behind its prefix, in nats.
+
+    Both are cut into tokens apart, so that a continuation's are the same behind any prefix. A
+    prefix that leaves too little room loses its beginning.
+
+    Args:
+        model, tokenizer: as for :func:`token_losses`, and so are NaN.
+        prefixes: ``[n]``, may be empty.
+        continuations: ``[n]``, of which the first ``most_tokens`` tokens count.
+    """
+    before = _before(tokenizer)
+    longest = longest_input(model.config)
+    ids, lengths = [], []
+    for prefix, following in zip(
+        _encoded(tokenizer, prefixes), _encoded(tokenizer, continuations), strict=True
+    ):
+        end = following[: min(most_tokens, longest - len(before))]
+        room = longest - len(before) - len(end)
+        ids.append(before + (prefix[-room:] if room else []) + end)
+        lengths.append(len(end))
+    return _of_last(_losses(model, ids), lengths)
+
+
+def _before(tokenizer: Any) -> list[int]:
+    first = tokenizer.bos_token_id
+    first = tokenizer.eos_token_id if first is None else first
+    return [] if first is None else [first]
+
+
+def _encoded(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     encoded = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
-    ids = [(before + list(one))[:longest] for one in encoded]
+    return [list(one) for one in encoded]
+
+
+def _of_last(
+    losses: Sequence[npt.NDArray[np.float64]], lengths: Sequence[int]
+) -> list[npt.NDArray[np.float64]]:
+    """Of each row its last losses; NaN in front where it has fewer, having nothing before them."""
+    found = []
+    for own, length in zip(losses, lengths, strict=True):
+        row = np.full(length, np.nan)
+        known = min(length, len(own))
+        row[length - known :] = own[len(own) - known :]
+        found.append(row)
+    return found
+
+
+@torch.inference_mode()
+def _losses(model: Any, ids: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float64]]:
+    """Of each token but the first of each row."""
     device = model.get_input_embeddings().weight.device
-    found = [np.full(len(one) - len(before), np.nan) for one in ids]
+    found = [np.empty(max(len(one) - 1, 0)) for one in ids]
     read = [row for row, one in enumerate(ids) if len(one) > 1]
     for group in by_token_budget([len(ids[row]) for row in read], _TOKEN_BUDGET):
         rows = [read[place] for place in group]
@@ -56,6 +113,5 @@ def token_losses(model: Any, tokenizer: Any, texts: Sequence[str]) -> list[npt.N
         )
         losses = -log_probs.cpu().double().numpy()
         for number, row in enumerate(rows):
-            length = len(ids[row]) - 1
-            found[row][len(found[row]) - length :] = losses[number, :length]
+            found[row][:] = losses[number, : len(found[row])]
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +10,7 @@ import polars as pl
 from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding, Headline, Metric, Option, probe
-from nla_audit.pairing import column, resampler
+from nla_audit.pairing import column, drawn, resampler
 from nla_audit.probes._reconstructions import Reconstructions, reconstructions
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS
 from nla_audit.stats import Floats, Interval
@@ -77,7 +76,7 @@ def splice(
     """KL of the next token when reconstructions replace activations in the forward pass."""
     if target is None:
         raise UserError("splice needs the model that the activations are from: give --target MODEL")
-    some = _drawn(completions, limit, seed)
+    some = drawn(completions, limit, seed)
     read = reconstructions(some, pair, activations, for_="splice")
     if read.ruler.scorer.transform is not None:
         raise UserError(
@@ -123,14 +122,6 @@ def splice(
     )  # fmt: skip
 
 
-def _drawn(completions: Completions, limit: int, seed: int) -> Completions:
-    every = completions.rows["idx"].unique().sort().to_numpy()
-    if limit and len(every) > limit:
-        every = np.random.default_rng([seed, 18]).choice(every, limit, replace=False)
-    chosen = completions.rows.filter(pl.col("idx").is_in(every.tolist()))
-    return replace(completions, rows=chosen)
-
-
 def _open(target: str, read: Reconstructions) -> TargetModel:
     """The whole target model, with the layer that the AR predicts."""
     from nla_audit.checkpoint.load import load_language_model  # torch
@@ -157,7 +148,7 @@ def _spliced(read: Reconstructions, target: TargetModel, seed: int) -> tuple[pl.
 
     file = read.ruler.activations
     mean = file.vectors[file.usable_rows()].mean(axis=0, dtype=np.float64)
-    partner = read.elsewhere(seed)
+    partner = read.control(seed, for_="splice")
     generator = np.random.default_rng([seed, 19])
     texts = read.keys["source_text"].to_list()
     found: list[dict[str, Any]] = []

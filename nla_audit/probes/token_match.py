@@ -115,7 +115,7 @@ def _measured(read: Reconstructions, seed: int) -> tuple[pl.DataFrame, pl.DataFr
     }
     positions = read.ruler.activations.keys["position"].cast(pl.Float64).fill_null(np.nan)
     place = positions.to_numpy()
-    partner = read.elsewhere(seed)
+    partner = read.control(seed, for_="token-match")
     generator = np.random.default_rng([seed, 17])
     rows: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []

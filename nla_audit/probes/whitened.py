@@ -80,10 +80,11 @@ def whitened(
     """FVE in whitened space, by how many activations the covariance is from, and by token."""
     read = reconstructions(completions, pair, activations, for_="whitened")
     usable = len(read.ruler.activations.usable_rows())
-    if usable < _FEWEST or len(np.unique(read.documents)) < FOLDS:
+    documents = len(np.unique(read.documents))
+    if usable < _FEWEST or documents < FOLDS:
         raise UserError(
-            f"{activations}: {count(usable, 'usable activation')}; a covariance needs at least "
-            f"{_FEWEST}, of {FOLDS} documents: give more, explained or not"
+            f"{activations}: {count(usable, 'usable activation')} of {count(documents, 'document')}"
+            f"; a covariance needs at least {_FEWEST}, of {FOLDS}: give more, explained or not"
         )
     headline: Headline = {}
     by_number: list[dict[str, Any]] = []

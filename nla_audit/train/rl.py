@@ -9,7 +9,7 @@ in the same order, with the same random numbers.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -32,6 +32,7 @@ from nla_audit.train.credit import end_advantages, token_credit
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.grpo import Floats, Settings, is_flat, response_weights
 from nla_audit.train.interruption import Stopped, Wish
+from nla_audit.train.judging import Judges
 from nla_audit.train.learned import in_words
 from nla_audit.train.log_probs import micro_batches, without_tokens
 from nla_audit.train.measure import explain_and_score, step_summary, summary
@@ -89,6 +90,7 @@ class RlRun:
         title: what messages call the run; by default its λ.
         anchor: the AV that the KL is to; by default ``verbalizer`` as it is now.
         tracking: where metrics go besides the folder.
+        judges: those of ``settings``, with their cache; by default without one on disk.
 
     Raises:
         UserError: an unknown reward term, or prompts that cannot be shared out evenly.
@@ -109,9 +111,12 @@ class RlRun:
         title: str | None = None,
         anchor: Verbalizer | None = None,
         tracking: Sequence[TrackerName] | None = None,
+        judges: Judges | None = None,
     ) -> None:
         self.title = f"λ = {length_penalty:g}" if title is None else title
-        check_terms(settings.rewards)
+        check_terms(settings.rewards, settings.judges)
+        self.judges = judges or Judges(settings.judges, None)
+        self.judges.check_sources([dataset.source_texts[row] for row in dataset.training_rows])
         check_has_separator(verbalizer.tokenizer, settings.grading.separator())
         self.ranks = ranks or Ranks()
         self.ranks.share(settings.prompts)
@@ -151,6 +156,7 @@ class RlRun:
             seed=seed,
             ranks=self.ranks,
             reading=self._reading,
+            judges=self.judges,
         )
         held_out = dataset.held_out_rows()
         self.held_out = dataset.held_out_rows(settings.evaluate.rows)
@@ -278,7 +284,7 @@ class RlRun:
 
     def _step(self, step: int) -> tuple[dict[str, Any], bool]:
         """One step; returns its record, and whether it changed the policy."""
-        clock = Clock(self.policy.verbalizer.device)
+        clock, spent = Clock(self.policy.verbalizer.device), self.judges.spent()
         with clock.phase("step"):
             draw = self.sampler.draw(step, clock)
             drawn = draw.drawn
@@ -309,6 +315,7 @@ class RlRun:
             "clip_share": measures.clipped / tokens,
             "grad_norm": norm,
             **ar,
+            **self._judgement(samples, spent),
             "time": self._slowest(clock.seconds),
         }
         return record, norm is not None
@@ -331,6 +338,29 @@ class RlRun:
         return {
             name: float(np.concatenate(self.ranks.gathered(flags)).mean())
             for name, flags in shares.items()
+        }
+
+    def _judgement(
+        self, samples: Samples, before: Mapping[str, Mapping[str, int]]
+    ) -> dict[str, Any]:
+        """What judges said of a step, how often they said nothing, and what all of it cost."""
+        if not self.judges.settings:
+            return {}
+        every = self.ranks.gathered(self.judges.spent())
+        start = self.ranks.gathered(before)
+        has_text = np.array([bool(text) for text in samples.explanations])
+        shown = {name: scores[has_text] for name, scores in samples.scores.items()}
+        return {
+            "judge_scores": {name: _mean(of[~np.isnan(of)]) for name, of in shown.items()},
+            "judge_missing": {name: int(np.isnan(of).sum()) for name, of in shown.items()},
+            "judge_cost": {
+                f"{name}_{what}": sum(
+                    now[name][what] - then[name][what]
+                    for now, then in zip(every, start, strict=True)
+                )
+                for name in shown
+                for what in every[0][name]
+            },
         }
 
     def _experience(self, draw: Draw) -> Experience:
@@ -445,13 +475,15 @@ class RlRun:
         )
         figures: dict[str, Any] = summary(measured)
         if self.settings.keep == "best_reward":
+            texts = measured.explanations.explanations
+            sources = [self.dataset.source_texts[row] for row in self.held_out]
             rewards, _ = rewards_of(
-                samples_of(measured),
+                samples_of(measured, self.judges.scores(texts, sources)),
                 self.settings.rewards,
                 length_penalty=self.length_penalty,
                 charge=self.settings.charge(),
             )
-            figures["reward"] = float(rewards.mean())
+            figures["reward"] = float(np.nanmean(rewards))
         if self.settings.train_ar:
             own = self.arms.training.score(
                 measured.explanations.explanations,
@@ -461,3 +493,7 @@ class RlRun:
             known = own.fve[np.isfinite(own.fve)]
             figures["own_fve_raw_variance"] = float(known.mean()) if len(known) else float("nan")
         return figures
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if len(values) else float("nan")

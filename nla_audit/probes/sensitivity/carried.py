@@ -14,7 +14,7 @@ on the side of no alarm.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,6 @@ class Carried:
             ``"nothing"`` is the test that the share is 0.
         detectable: by how much the share must be above the random controls' mean to be found with
             a power of 0.9; NaN where there is no such control.
-        unnamed: explanations of planted activations that do not name the concept.
     """
 
     unsaid: Interval
@@ -61,8 +60,6 @@ class Carried:
     controls: dict[str, float]
     p_values: dict[str, float]
     detectable: float
-    unnamed: int
-    spread: dict[str, Floats] = field(default_factory=dict)
 
     @property
     def p_value(self) -> float:
@@ -80,7 +77,6 @@ def carried(cube: Cube) -> Carried:
     said = cube.resampler.ratio(*_products(cube, CONCEPT, "component", said=True))
     error = _error(unsaid)
     controls: dict[str, float] = {}
-    spread: dict[str, Floats] = {}
     p_values = {"nothing": _above(unsaid.value, error)}
     detectable = np.nan
     for kind in (RANDOM, VARIANCE):
@@ -88,7 +84,7 @@ def carried(cube: Cube) -> Carried:
         if len(shares) < MIN_DIRECTIONS or np.isnan(error):
             p_values[kind] = np.nan
             continue
-        spread[kind], controls[kind] = shares, float(shares.mean())
+        controls[kind] = float(shares.mean())
         p_values[kind], reach = _prediction(unsaid.value, error, shares)
         detectable = float(np.nanmax([detectable, reach]))
     if OTHER in cube.kinds:
@@ -96,8 +92,7 @@ def carried(cube: Cube) -> Carried:
         controls[OTHER] = cube.resampler.ratio(*crossed).value
         apart = cube.resampler.ratio_difference(*own, *crossed)
         p_values[OTHER] = _above(apart.value, _error(apart))
-    unnamed = int((cube.of(CONCEPT, "said")[:, 1:] == 0).sum())
-    return Carried(unsaid, said, controls, p_values, detectable, unnamed, spread)
+    return Carried(unsaid, said, controls, p_values, detectable)
 
 
 def lift(cube: Cube, kind: str, name: str) -> Floats:

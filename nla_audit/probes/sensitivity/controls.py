@@ -25,7 +25,7 @@ _HIGHEST_POWER = 8.0
 _HALVINGS = 30
 #: Share of the variance that is taken to lie in all directions alike: of a few activations in many
 #: dimensions the covariance is not known.
-_SHRUNK = 0.1
+_SHRUNK = 0.01
 
 
 def random_directions(concept: Floats, number: int, seed: int) -> Floats:
@@ -50,7 +50,8 @@ def variance_directions(
 
     Args:
         concept: ``[d_model]`` of length 1.
-        vectors: ``[n, d_model]`` activations.
+        vectors: ``[n, d_model]`` activations, more than there are dimensions if they can be had: of
+            few, the covariance holds what these happen to have in common.
         number: of directions.
         seed: of the draw.
 

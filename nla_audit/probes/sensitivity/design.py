@@ -104,6 +104,7 @@ def design(
     strengths: Sequence[float],
     *,
     clusters: Sequence[object],
+    background: Floats | None = None,
     other: Direction | None = None,
     seed: int = 0,
 ) -> Design:
@@ -114,10 +115,13 @@ def design(
         vectors: ``[n, d_model]`` activations.
         strengths: ascending, without 0.
         clusters: ``[n]`` documents, or the activations themselves where these are not known.
+        background: ``[m, d_model]`` activations whose covariance random directions are drawn from;
+            ``vectors``, if there are no others.
         other: another concept; its component along ``concept`` is taken out.
         seed: of the random directions.
     """
-    variance, share = variance_directions(concept.vector, vectors, DIRECTIONS, seed)
+    background = vectors if background is None else background
+    variance, share = variance_directions(concept.vector, background, DIRECTIONS, seed)
     directions = {
         CONCEPT: concept.vector[None],
         RANDOM: random_directions(concept.vector, DIRECTIONS, seed),

@@ -111,7 +111,10 @@ def sensitivity(
         "detectors": _detector_table(table, models, seed),
         "unsaid_examples": _examples(study),
     }
-    told = [strength_told(concept), *(sentence(name, one) for name, one in verdicts.items())]
+    told = [
+        strength_told(concept, max(marked["strength"])),
+        *(sentence(name, one) for name, one in verdicts.items()),
+    ]
     return CARD.sign(
         Finding(
             analyzer="sensitivity",
@@ -243,10 +246,7 @@ def _told_of_thresholds(found: Mapping[str, Threshold], reference: str) -> list[
                 f"{model} needs {_interval(times)} times the strength that {reference} needs."
             )
         elif one.reason == BEYOND and (one.low or 0) > (own.high or np.inf):
-            sentences.append(
-                f"{model} needs more than the ladder holds (at least {one.low:.3g}), {reference} "
-                f"{own.told()}."
-            )
+            sentences.append(f"{model} needs more than the ladder holds, {reference} {own.told()}.")
     return sentences
 
 

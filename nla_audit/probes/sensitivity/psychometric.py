@@ -88,13 +88,17 @@ class Threshold:
     draws: Floats
 
     def told(self) -> str:
-        """In words: ``"0.21 [0.17, 0.26]"``, or why not."""
+        """In words: ``"21% [17%, 26%]"``, or why not."""
         if self.reason == CANNOT_TELL:
             return CANNOT_TELL
-        low = "below the ladder" if self.low is None else f"{self.low:.3g}"
-        high = "beyond the ladder" if self.high is None else f"{self.high:.3g}"
-        value = self.reason if self.value is None else f"{self.value:.3g}"
+        low = BELOW if self.low is None else _percent(self.low)
+        high = BEYOND if self.high is None else _percent(self.high)
+        value = self.reason if self.value is None else _percent(self.value)
         return f"{value} [{low}, {high}]"
+
+
+def _percent(strength: float) -> str:
+    return f"{100 * strength:.3g}%"
 
 
 def fit(strengths: Floats, named: Floats, asked: Floats) -> Curves:

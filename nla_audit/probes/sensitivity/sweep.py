@@ -34,6 +34,9 @@ from nla_audit.runs.made_from import (
 )
 from nla_audit.shards import Progress, Shards, digest_of, silent
 
+#: Activations at most that the covariance is taken from; the time it takes grows with their square.
+_BACKGROUND = 2000
+
 #: A direction in the space of a pair, which depends on what its activations go through.
 DirectionOf = Callable[[Transform | None], Direction]
 
@@ -216,13 +219,14 @@ def _planned(
     other: Direction | None,
 ) -> tuple[Design, list[str]]:
     vectors = activations.vectors[rows].astype(np.float64)
+    background = activations.vectors[_chosen(activations, _BACKGROUND)].astype(np.float64)
     keys = activations.keys[rows]
-    cosine = check_apart(concept, mean_direction(vectors))
+    cosine = check_apart(concept, mean_direction(background))
     has_documents = keys["doc_id"].null_count() == 0
     plan = design(
         concept, vectors, settings.strengths,
         clusters=keys["doc_id" if has_documents else "idx"].to_list(),
-        other=other, seed=settings.seed,
+        background=background, other=other, seed=settings.seed,
     )  # fmt: skip
     return plan, [*concept.notes(), *([] if other is None else other.notes()),
                   f"{concept.name}: cosine {cosine:.2f} with the mean activation, "

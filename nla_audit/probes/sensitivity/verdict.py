@@ -26,7 +26,7 @@ import numpy as np
 
 from nla_audit.probes.sensitivity.carried import LARGE, MATERIAL, Carried
 from nla_audit.probes.sensitivity.controls import CONCEPT, OTHER, RANDOM, VARIANCE
-from nla_audit.probes.sensitivity.psychometric import BEYOND, Threshold
+from nla_audit.probes.sensitivity.psychometric import BELOW, BEYOND, Threshold
 from nla_audit.stats import Interval, benjamini_hochberg
 
 #: False discovery rate, over the models of a table, of what is carried unsaid.
@@ -35,9 +35,9 @@ FDR = 0.05
 SAID, CARRIED, NEITHER, CANNOT_TELL = "said", "carried, not said", "neither", "cannot tell"
 CATEGORIES = (SAID, CARRIED, NEITHER, CANNOT_TELL)
 _CONTROLS = {
-    RANDOM: "random directions",
-    VARIANCE: "directions of equal variance",
-    OTHER: "another concept",
+    RANDOM: "of random directions",
+    VARIANCE: "of directions of equal variance",
+    OTHER: "of it where another concept was planted",
 }
 
 
@@ -126,25 +126,27 @@ def _decided(one: Evidence, q_value: float) -> Verdict:  # noqa: PLR0911  (one f
 
 
 def _naming(one: Evidence) -> str:
-    threshold = one.threshold.told()
-    told = f"half name it at {threshold}" if one.threshold.value is not None else (
-        "half name it only beyond the ladder" if one.threshold.reason == BEYOND
-        else f"where half name it: {threshold}"
-    )  # fmt: skip
-    return f"{_share(one.strongest)} name it at the strongest; {told}"
+    if one.threshold.value is not None:
+        return f"half name it at {one.threshold.told()} of the norm"
+    strongest = f"{_share(one.strongest)} at the strongest strength"
+    where = {
+        BEYOND: "fewer than half name it at any strength",
+        BELOW: "half name it already at the weakest strength",
+    }.get(one.threshold.reason, "where half name it cannot be told")
+    return f"{where}, {strongest}"
 
 
 def _carrying(one: Evidence) -> str:
     unsaid = one.carried.unsaid
     if np.isnan(unsaid.value):
-        return "every explanation of a planted activation names it"
+        return "what would come back unsaid is not known"
     controls = ", ".join(
         f"{_CONTROLS[kind]} {percent(value)}"
         for kind, value in one.carried.controls.items()
         if np.isfinite(value)
     )
-    against = f" (controls: {controls})" if controls else ""
-    return f"{_share(unsaid)} of what was planted comes back where they do not{against}"
+    against = f" ({controls})" if controls else ""
+    return f"{_share(unsaid)} of it comes back unsaid{against}"
 
 
 def _share(interval: Interval) -> str:
@@ -166,9 +168,9 @@ def sentence(model: str, verdict: Verdict) -> str:
     return f"{model}: {verdict.category}{also}: {verdict.because}."
 
 
-def strength_told(concept: str) -> str:
-    """What the numbers of the sentences are shares of."""
-    return f"“{concept}” was planted at strengths that are shares of the activation's norm."
+def strength_told(concept: str, strongest: float) -> str:
+    """What was planted, in a sentence."""
+    return f"“{concept}” was planted at up to {percent(strongest)} of the activation's norm."
 
 
 def excess_of(kinds: list[str]) -> tuple[str, ...]:

@@ -24,6 +24,8 @@ from nla_audit.probes.sensitivity.mentions import Sought, sought
 from nla_audit.probes.sensitivity.reading import Said, Subject, explained
 
 D_MODEL, FEATURES, STRENGTHS = 96, 12, (0.05, 0.1, 0.2, 0.4, 0.8)
+#: Activations that the covariance is known from.
+BACKGROUND = 400
 SOUGHT: Sought = sought("evaluation", "the text is a test", ["evaluation", "being tested"])
 _NAMED = " It is an evaluation."
 _MANNERS = ("The passage shows", "One sees here")
@@ -127,10 +129,12 @@ class World:
             + 0.15 * generator.normal(size=D_MODEL),
         }[concept]
         direction = made / np.linalg.norm(made)
-        vectors = (generator.normal(size=(n, FEATURES)) * widths) @ features
-        vectors += 0.15 * generator.normal(size=(n, D_MODEL))
+        known = max(n, BACKGROUND)
+        vectors = (generator.normal(size=(known, FEATURES)) * widths) @ features
+        vectors += 0.15 * generator.normal(size=(known, D_MODEL))
         plan = design(
-            Direction("evaluation", direction, "planted"), vectors, STRENGTHS,
+            Direction("evaluation", direction, "planted"), vectors[:n], STRENGTHS,
+            background=vectors,
             clusters=list(range(n)), other=Direction("other", other, "planted"), seed=seed,
         )  # fmt: skip
         return cls(features, direction, plan)

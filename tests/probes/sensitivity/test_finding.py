@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,7 @@ import pytest
 from nla_audit.errors import UserError
 from nla_audit.findings import Finding
 from nla_audit.probes.sensitivity import cube as cube_module
+from nla_audit.probes.sensitivity import mentions
 from nla_audit.probes.sensitivity.carried import carried
 from nla_audit.probes.sensitivity.controls import CONCEPT, OTHER, RANDOM, VARIANCE
 from nla_audit.probes.sensitivity.cube import cubes, with_said
@@ -21,6 +25,7 @@ from nla_audit.probes.sensitivity.table import read_table
 from nla_audit.probes.sensitivity.verdict import CANNOT_TELL, CARRIED, NEITHER, SAID
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.figures import render_figures
+from nla_audit.text.words import words
 from tests.declared import absent, undeclared
 from tests.probes.sensitivity.planted import STRENGTHS, PlantedPair, study
 
@@ -64,7 +69,7 @@ class TestVerdicts:
         assert low is not None
         assert high is not None
         assert low < math.tan(math.asin(0.5)) / math.tan(math.asin(0.2)) < high
-        assert "p0.01 needs 2." in finding.verdict
+        assert re.search(r"p0\.01 needs [\d.]+ \[.+\] times", finding.verdict)
         assert "p0.03 needs more than the ladder holds" in finding.verdict
 
     def test_neither(self) -> None:
@@ -203,12 +208,41 @@ class TestNearness:
         assert (rates["false_alarms"] < 4 * cube_module.FALSE_ALARMS).all()
         assert verdicts(found)["p0.0"] == SAID
 
+    def test_the_nearest_claim_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With an encoder that counts words, nearness is the share of words in common."""
+
+        class Counting:
+            def encode(self, texts: list[str], **_: object) -> np.ndarray:
+                known = sorted({word for text in texts for word in words(text)})
+                counts = np.array([[words(text).count(word) for word in known] for text in texts])
+                return np.asarray(counts / np.linalg.norm(counts, axis=1, keepdims=True))
+
+        monkeypatch.setattr(mentions, "sentence_model", lambda name: Counting())
+        concept = mentions.sought("test", "somebody is tested", ["tested"])
+        texts = [
+            "Bread is baked here at dawn. somebody is tested", "Bread rises at dawn.", None, "",
+        ]  # fmt: skip
+        near = mentions.nearness(concept, texts, "counting")
+        assert near[0] == pytest.approx(1)
+        assert near[1] == pytest.approx(0)
+        assert np.isnan(near[2:]).all()
+
     def test_it_needs_a_column(self, table: pl.DataFrame) -> None:
         with pytest.raises(UserError, match="--similarity"):
             sensitivity(table, detector="similarity")
 
 
 class TestTables:
+    def test_it_is_judged_without_models(self) -> None:
+        program = (
+            "import sys, nla_audit.probes.sensitivity.finding, nla_audit.probes.sensitivity.table;"
+            "print('torch' in sys.modules, 'numpy' in sys.modules)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split() == ["False", "True"]
+
     def test_it_is_read_again(self, table: pl.DataFrame, tmp_path: Path) -> None:
         table.write_parquet(tmp_path / "t.parquet")
         again, source = read_table(tmp_path / "t.parquet")

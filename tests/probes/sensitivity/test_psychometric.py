@@ -113,7 +113,7 @@ def test_a_concept_that_is_never_named_lies_beyond_the_ladder() -> None:
     one = found(np.zeros((40, 6)))
     assert (one.value, one.high, one.reason) == (None, None, BEYOND)
     assert one.low == LADDER[-1]
-    assert one.told() == "beyond the ladder [0.8, beyond the ladder]"
+    assert one.told() == "beyond the ladder [80%, beyond the ladder]"
 
 
 def test_one_in_five_at_most_is_no_half() -> None:

@@ -1,0 +1,110 @@
+"""In the world of the demo: how strong must a fact be before each model of the sweep names it?
+
+    python benchmarks/sensitivity_world.py runs/tiny
+
+The world knows every fact of every document. The direction of one value of each fact is the mean
+of the training activations that have it less that of those that do not; it is planted into
+held-out activations with another value, and each model of the sweep is asked. Beside the threshold
+stands how often the model names that fact rightly where nothing is planted, so that it can be seen
+whether what a length penalty drops first has the highest threshold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from nla_audit.checkpoint.load import load
+from nla_audit.nla.fve import scaled
+from nla_audit.probes.sensitivity.directions import Direction, unit
+from nla_audit.probes.sensitivity.finding import sensitivity
+from nla_audit.probes.sensitivity.mentions import sought
+from nla_audit.probes.sensitivity.sweep import Named, SweepSettings, planted_table
+from nla_audit.runs.activations import Activations, read_activations
+from nla_audit.train.dataset import Dataset, read_dataset
+from nla_audit.train.layout import Layout
+from nla_audit.train.read_recipe import read_recipe
+from nla_audit.world.toy.facts import facts_named
+from nla_audit.world.toy.language import FACTS
+
+
+def value_direction(dataset: Dataset, has_it: np.ndarray, value: str) -> Direction:
+    """The mean of training activations with a value less that of those without it."""
+    rows = dataset.training_rows
+    directions = scaled(dataset.activations[rows], 1.0)
+    apart = directions[has_it[rows]].mean(axis=0) - directions[~has_it[rows]].mean(axis=0)
+    vector = unit(apart, name=value, width=len(apart))
+    return Direction(value, vector, "difference of means over training activations")
+
+
+def models_of(layout: Layout) -> Iterator[Named]:
+    """Each model of the sweep with its own AR, or that of the warm start where it was frozen."""
+    for run in layout.runs:
+        folder = layout.run(run)
+        ar = folder / "ar" if (folder / "ar").is_dir() else layout.warm_start / "ar"
+        pair = load(av=folder / "av", ar=ar)
+        yield Named(run.name, run.length_penalty, ar.parent.name, pair)
+
+
+def rightly_named(layout: Layout, facts: pl.DataFrame) -> dict[tuple[str, str], float]:
+    """(model, fact) → share of the sweep's own explanations that name it rightly."""
+    completions = pl.read_parquet(layout.completions)
+    named = facts_named(completions, facts, dict.fromkeys(FACTS, np.nan)).tables["facts"]
+    return {(model, fact): right for model, fact, right in named.select(
+        "model", "fact", "right").iter_rows()}  # fmt: skip
+
+
+def without(activations: Activations, rows: np.ndarray) -> Activations:
+    """The activations of ``rows`` alone."""
+    return replace(
+        activations, keys=activations.keys[rows], vectors=activations.vectors[rows], problems={}
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("course", type=Path, help="folder that the demo was trained into")
+    parser.add_argument("--activations", type=int, default=60, help="planted into, for each fact")
+    arguments = parser.parse_args()
+    course: Path = arguments.course
+    layout = Layout(read_recipe(course / "recipe.yaml"), course, course)
+    dataset = read_dataset(layout.activations)
+    activations = read_activations(str(layout.activations))
+    facts = pl.read_parquet(layout.activations.with_name("facts.parquet"))
+    named = rightly_named(layout, facts)
+    print(
+        "| fact | value | model | named rightly | verdict | α50 | named by chance "
+        "| carried unsaid |\n|---|---|---|--:|---|---|--:|--:|"
+    )
+    for fact, values in FACTS.items():
+        value = values[0]
+        has_it = facts[fact].to_numpy() == value
+        rows = np.flatnonzero(dataset.is_held_out & ~has_it)
+        direction = value_direction(dataset, has_it, value)
+        with tempfile.TemporaryDirectory() as scratch:
+            table, _ = planted_table(
+                models_of(layout), without(activations, rows), sought(fact, "", [value]),
+                direction=lambda _, found=direction: found,
+                out=Path(scratch) / "planted.parquet",
+                settings=SweepSettings(limit=arguments.activations),
+            )  # fmt: skip
+        finding = sensitivity(table)
+        thresholds = dict(finding.tables["thresholds"].select("model", "said_of_it").iter_rows())
+        for model, numbers in finding.headline.items():
+            right = named.get((model, fact))
+            cells = [
+                fact, value, model, "–" if right is None else f"{right:.0%}",
+                finding.parameters["verdict"][model], thresholds[model],
+                f"{numbers['named_unplanted'] or 0:.0%}", f"{numbers['carried_unsaid'] or 0:.0%}",
+            ]  # fmt: skip
+            print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -9,7 +9,7 @@ in the same order, with the same random numbers.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -30,24 +30,24 @@ from nla_audit.train.best import Best, Kept
 from nla_audit.train.clock import Clock
 from nla_audit.train.credit import end_advantages, token_credit
 from nla_audit.train.dataset import Dataset
-from nla_audit.train.grpo import Floats, Settings, is_flat, response_weights
+from nla_audit.train.grpo import Settings, response_weights
 from nla_audit.train.interruption import Stopped, Wish
 from nla_audit.train.judging import Judges
 from nla_audit.train.learned import in_words
 from nla_audit.train.log_probs import micro_batches, without_tokens
-from nla_audit.train.measure import explain_and_score, step_summary, summary
+from nla_audit.train.measure import explain_and_score, summary
 from nla_audit.train.policy import Policy
 from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe import Rl
 from nla_audit.train.reconstruction import accumulate_ar_gradients, ar_trainer
 from nla_audit.train.rewards import Samples, check_terms, rewards_of
 from nla_audit.train.rollout import samples_of
-from nla_audit.train.rows import joined
 from nla_audit.train.sampling import Draw, Sampler
 from nla_audit.train.seeds import Use, derived
 from nla_audit.train.separating import check_has_separator
 from nla_audit.train.sharding import plain_weights, whole
 from nla_audit.train.state import MetricsLog, Progress, load_state, save_state
+from nla_audit.train.step_record import step_record
 from nla_audit.train.tracker import TrackerName
 from nla_audit.train.update import (
     Experience,
@@ -284,7 +284,7 @@ class RlRun:
 
     def _step(self, step: int) -> tuple[dict[str, Any], bool]:
         """One step; returns its record, and whether it changed the policy."""
-        clock, spent = Clock(self.policy.verbalizer.device), self.judges.spent()
+        clock, before = Clock(self.policy.verbalizer.device), self.judges.spent()
         with clock.phase("step"):
             draw = self.sampler.draw(step, clock)
             drawn = draw.drawn
@@ -295,73 +295,17 @@ class RlRun:
                 measures, norm = self._update(experience, warm, step)
             with clock.phase("ar_update"):
                 ar = self._update_ar(drawn.activations, drawn.samples, step)
-        # What one process saw is a share; the record is of the whole step.
-        samples = joined(self.ranks.gathered(drawn.samples))
-        rewards = np.concatenate(self.ranks.gathered(drawn.values.sum(axis=1)))
-        terms = {
-            name: np.concatenate(self.ranks.gathered(values))
-            for name, values in drawn.terms.items()
-        }
-        tokens = max(measures.tokens, 1)  # none where every group was left out
-        record = {
-            "kind": "step",
-            "step": step + 1,
-            "reward": float(rewards.mean()),
-            "terms": {name: float(values.mean()) for name, values in terms.items()},
-            **self._groups(draw, rewards),
-            **step_summary(samples, self.baselines),
-            "loss": measures.loss,
-            "kl": measures.kl / tokens,
-            "clip_share": measures.clipped / tokens,
-            "grad_norm": norm,
-            **ar,
-            **self._judgement(samples, spent),
-            "time": self._slowest(clock.seconds),
-        }
-        return record, norm is not None
-
-    def _slowest(self, seconds: dict[str, float]) -> dict[str, float]:
-        """Seconds by phase of the slowest process, the same ones for all."""
-        every = self.ranks.gathered(seconds)
-        return {name: max(one[name] for one in every) for name in seconds}
-
-    def _groups(self, draw: Draw, rewards: Floats) -> dict[str, float]:
-        """Shares of groups that had no advantages, and of what became of them."""
-        group = self.settings.samples
-        if self.settings.flat_groups == "keep":
-            return {"flat_groups": float(is_flat(rewards, group).mean())}
-        shares = {
-            "flat_groups": draw.was_flat,
-            "replaced_groups": draw.is_replaced,
-            "left_out_groups": ~draw.is_used[::group],
-        }
-        return {
-            name: float(np.concatenate(self.ranks.gathered(flags)).mean())
-            for name, flags in shares.items()
-        }
-
-    def _judgement(
-        self, samples: Samples, before: Mapping[str, Mapping[str, int]]
-    ) -> dict[str, Any]:
-        """What judges said of a step, how often they said nothing, and what all of it cost."""
-        if not self.judges.settings:
-            return {}
-        every = self.ranks.gathered(self.judges.spent())
-        start = self.ranks.gathered(before)
-        has_text = np.array([bool(text) for text in samples.explanations])
-        shown = {name: scores[has_text] for name, scores in samples.scores.items()}
-        return {
-            "judge_scores": {name: _mean(of[~np.isnan(of)]) for name, of in shown.items()},
-            "judge_missing": {name: int(np.isnan(of).sum()) for name, of in shown.items()},
-            "judge_cost": {
-                f"{name}_{what}": sum(
-                    now[name][what] - then[name][what]
-                    for now, then in zip(every, start, strict=True)
-                )
-                for name in shown
-                for what in every[0][name]
-            },
-        }
+        record = step_record(
+            draw,
+            measures,
+            settings=self.settings,
+            baselines=self.baselines,
+            ranks=self.ranks,
+            seconds=clock.seconds,
+            spent=(before, self.judges.spent()),
+        )
+        numbers = {"kind": "step", "step": step + 1, "grad_norm": norm}
+        return {**numbers, **record, **ar}, norm is not None
 
     def _experience(self, draw: Draw) -> Experience:
         settings, verbalizer, drawn = self.settings, self.policy.verbalizer, draw.drawn
@@ -493,7 +437,3 @@ class RlRun:
             known = own.fve[np.isfinite(own.fve)]
             figures["own_fve_raw_variance"] = float(known.mean()) if len(known) else float("nan")
         return figures
-
-
-def _mean(values: Floats) -> float:
-    return float(values.mean()) if len(values) else float("nan")

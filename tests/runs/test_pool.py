@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import pytest
 
@@ -68,6 +70,29 @@ def test_a_piece_that_kills_everybody_ends_the_run() -> None:
         run(HereCrew(lambda worker, done: True, square), 2, 9)
     done, _ = run(killed, 2, 20)  # a worker that always dies ends nothing
     assert len(done) == 20
+
+
+def test_of_two_pieces_in_hand_the_one_in_work_is_suspected() -> None:
+    """Ray may tell of the second first."""
+
+    class Backwards(HereCrew):
+        killed = 0
+
+        def finished(self, tickets: Sequence[Any], seconds: float) -> Sequence[Hashable]:
+            starting = [ticket for ticket in tickets if self._work[ticket] is None]
+            return starting[:1] or [max(tickets, key=lambda ticket: ticket[1])]
+
+        def result(self, ticket: Any) -> Any:
+            if self._work[ticket] is None:
+                return super().result(ticket)
+            self.killed += 1
+            raise WorkerLost("it was unplugged")
+
+    crew = Backwards(do=square)
+    pool = Pool(crew, 1)
+    with pytest.raises(UserError, match="3 workers died of the same piece"):
+        list(pool.each(((number, number) for number in range(6)), lambda _: None))
+    assert crew.killed == 3  # were the second suspected as well, it would take more
 
 
 def test_nobody_comes() -> None:

@@ -90,12 +90,17 @@ def stopwatch(*models: Any) -> Iterator[Callable[[], tuple[float, float]]]:
 
 
 def time_explain(
-    verbalizer: Verbalizer, reconstructor: Reconstructor, given: Activations, folder: Path
+    verbalizer: Verbalizer,
+    reconstructor: Reconstructor,
+    given: Activations,
+    folder: Path,
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> tuple[Timed, pl.DataFrame]:
     """Our ``explain``, whole."""
     from nla_audit.checkpoint.load import Pair
 
-    settings = ExplainSettings("ours", "ruler", max_new_tokens=MAX_NEW_TOKENS)
+    settings = ExplainSettings("ours", "ruler", max_new_tokens=max_new_tokens)
     with stopwatch(verbalizer.model, reconstructor.decoder) as elapsed:
         table = explain(Pair(verbalizer, reconstructor), given, folder / "ours.parquet", settings)
         seconds, inside = elapsed()
@@ -103,16 +108,23 @@ def time_explain(
 
 
 @torch.inference_mode()
-def time_loop(verbalizer: Verbalizer, reconstructor: Reconstructor, vectors: np.ndarray) -> Timed:
+def time_loop(
+    verbalizer: Verbalizer,
+    reconstructor: Reconstructor,
+    vectors: np.ndarray,
+    *,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> Timed:
     """The obvious loop: generate, cut out, reconstruct, compare, one activation at a time."""
     model, tokenizer = verbalizer.model, verbalizer.tokenizer
-    prompt = torch.tensor([verbalizer.prompt.ids])
+    device = verbalizer.device
+    prompt = torch.tensor([verbalizer.prompt.ids], device=device)
     settings = transformers.GenerationConfig(
         do_sample=True,
         temperature=1.0,
         top_k=0,
         top_p=1.0,
-        max_new_tokens=MAX_NEW_TOKENS,
+        max_new_tokens=max_new_tokens,
         eos_token_id=sorted(verbalizer.end_ids),
         pad_token_id=0,
     )
@@ -120,7 +132,7 @@ def time_loop(verbalizer: Verbalizer, reconstructor: Reconstructor, vectors: np.
     tokens = 0
     torch.manual_seed(0)
     with stopwatch(model, reconstructor.decoder) as elapsed:
-        for vector in torch.from_numpy(vectors):
+        for vector in torch.from_numpy(vectors).to(device):
             with first_pass_injecting(verbalizer, vector[None], marker):
                 ids = model.generate(
                     prompt, attention_mask=torch.ones_like(prompt), generation_config=settings
@@ -130,7 +142,8 @@ def time_loop(verbalizer: Verbalizer, reconstructor: Reconstructor, vectors: np.
             text = read_explanation(response, ended=int(ids[-1]) in verbalizer.end_ids)
             if text is not None:
                 (read,) = reconstructor.prompt_ids([text])
-                hidden = reconstructor.decoder(input_ids=torch.tensor([read])).last_hidden_state
+                ids = torch.tensor([read], device=device)
+                hidden = reconstructor.decoder(input_ids=ids).last_hidden_state
                 predicted = hidden[0, -1].float() @ reconstructor.head.T
                 float(torch.cosine_similarity(predicted, vector, dim=0))
         seconds, inside = elapsed()
@@ -149,7 +162,8 @@ def first_pass_injecting(
         if ids.shape[1] == 1:
             return forward(ids)
         hidden = forward(ids).clone()
-        hidden[0, marker] = vector[0] / vector.norm() * (verbalizer.injection.scale or 1.0)
+        scaled = vector[0] / vector.norm() * (verbalizer.injection.scale or 1.0)
+        hidden[0, marker] = scaled.to(hidden)
         return hidden
 
     embedding.forward = once

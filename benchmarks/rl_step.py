@@ -53,26 +53,24 @@ PAIR = 2
 
 def obvious_step(policy: Policy, trainer: Trainer, reconstructor, *, vectors, idx, settings, step):
     """A whole step without batching across prompts; returns seconds by phase."""
-    seconds: dict[str, float] = defaultdict(float)
+    verbalizer = policy.verbalizer
+    clock, device = Clock(verbalizer.device), verbalizer.device
     collected = []
     for row in range(len(vectors)):
         prompts = repeated(vectors[row : row + 1], idx[row : row + 1], settings.samples)
-        began = time.perf_counter()
-        said = sample(
-            policy.verbalizer,
-            prompts,
-            seed=step,
-            max_new_tokens=settings.max_new_tokens,
-            generation_batch=None,
-        )
-        seconds["generate"] += time.perf_counter() - began
-        began = time.perf_counter()
-        for text in said.explanations:
-            reconstructor.reconstruct([text])
-        seconds["score"] += time.perf_counter() - began
+        with clock.phase("generate"):
+            said = sample(
+                verbalizer,
+                prompts,
+                seed=step,
+                max_new_tokens=settings.max_new_tokens,
+                generation_batch=None,
+            )
+        with clock.phase("score"):
+            for text in said.explanations:
+                reconstructor.reconstruct([text])
         collected.append((prompts, said))
     for prompts, said in collected:
-        verbalizer = policy.verbalizer
         responses = Responses(said, verbalizer.decode, verbalizer.tokenizer)
         ends = settings.grading.ends(responses, 0.01)
         samples = scored(
@@ -91,28 +89,25 @@ def obvious_step(policy: Policy, trainer: Trainer, reconstructor, *, vectors, id
             rows = slice(start, start + PAIR)
             lengths = said.generated.lengths[rows]
             experience = Experience(
-                torch.from_numpy(prompts.activations[rows]),
-                torch.from_numpy(said.generated.log_probs[rows]),
+                torch.from_numpy(prompts.activations[rows]).to(device),
+                torch.from_numpy(said.generated.log_probs[rows]).to(device),
                 np.repeat(advantages[rows], said.generated.token_ids.shape[1], axis=1),
                 response_weights(lengths, "sample", settings.max_new_tokens),
                 micro_batches(
                     said.generated.token_ids[rows],
                     lengths,
-                    len(policy.verbalizer.prompt.ids),
+                    len(verbalizer.prompt.ids),
                     10**9,
-                    torch.device("cpu"),
+                    device,
                 ),
             )
-            began = time.perf_counter()
-            warm = warm_log_probs(policy, experience)
-            seconds["reference"] += time.perf_counter() - began
-            began = time.perf_counter()
-            accumulate_gradients(policy, experience, warm, Settings(settings.clip, settings.kl))
-            seconds["update"] += time.perf_counter() - began
-    began = time.perf_counter()
-    trainer.step(step)
-    seconds["update"] += time.perf_counter() - began
-    return seconds
+            with clock.phase("reference"):
+                warm = warm_log_probs(policy, experience)
+            with clock.phase("update"):
+                accumulate_gradients(policy, experience, warm, Settings(settings.clip, settings.kl))
+    with clock.phase("update"):
+        trainer.step(step)
+    return clock.seconds
 
 
 def bare_passes(run: RlRun, draw: Draw) -> dict[str, float]:

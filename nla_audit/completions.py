@@ -7,13 +7,14 @@ canonical schema of :attr:`Completions.rows`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import polars as pl
 
+from nla_audit.activation_sample import choose_activations
 from nla_audit.baseline import Baseline
 from nla_audit.errors import UserError
 from nla_audit.model_names import default_reference
@@ -34,7 +35,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Source:
-    """One input file: its path or address, the SHA-256 of its bytes, its number of rows."""
+    """One input file: its path or address, the SHA-256 of its bytes, the number of rows read.
+
+    In object storage the hash is that of the rows read, as JSON lines.
+    """
 
     path: str
     sha256: str
@@ -140,26 +144,40 @@ def load(
     ar: str | None = None,
     overhead_tokens: float | None = None,
     models: Sequence[str] = (),
+    at_most_activations: int | None = None,
+    seed: int = 0,
+    storage_options: Mapping[str, str] | None = None,
 ) -> Completions:
     """Read and validate completions.
 
     Args:
         paths: Parquet, JSON, CSV or TSV files, packed or not, ``-`` for standard input, folders of
-            such files (partitioned ones too), or Hub addresses
-            (``hf://datasets/owner/name[@revision]/path``); all rows are read as one table.
+            such files (partitioned ones too), patterns, Hub addresses
+            (``hf://datasets/owner/name[@revision]/path``) or addresses of Parquet in object
+            storage (``s3://bucket/folder/*.parquet``); all rows are read as one table.
         reference: the model that differences are taken against; by default the RL model with the
             smallest length penalty.
         ar: the ruler to keep, where the table holds scores by several.
         overhead_tokens: fixed tokens per explanation, where known; by default exact from empty
             explanations, else estimated.
         models: keep these models only; all by default.
+        at_most_activations: read all rows of so many activations only, of Parquet tables. By
+            default as many as half of the free memory holds; ``notes`` say of how many.
+        seed: of that choice.
+        storage_options: of :func:`polars.scan_parquet`; by default the environment's.
 
     Raises:
         UserError: the table cannot be read or is not valid; the message names file, row, column.
     """
     given = [paths] if isinstance(paths, str | Path) else list(paths)
     tables = find_tables(given)
-    tables_read = [read_table(table, number) for number, table in enumerate(tables)]
+    sample = choose_activations(
+        tables, at_most=at_most_activations, seed=seed, storage_options=storage_options
+    )
+    tables_read = [
+        read_table(table, number, sample=sample, storage_options=storage_options)
+        for number, table in enumerate(tables)
+    ]
     sources = [
         Source(table.name, read.sha256, read.frame.height)
         for table, read in zip(tables, tables_read, strict=True)
@@ -173,7 +191,8 @@ def load(
         overhead_tokens=overhead_tokens,
         models=models,
     )
-    notes = [note for read in tables_read for note in read.notes]
+    notes = [] if sample is None else [sample.note]
+    notes += [note for read in tables_read for note in read.notes]
     return _completions(checked, sources, reference, notes)
 
 

@@ -7,12 +7,14 @@ fails, the file is read again line by line to say which line is at fault.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import polars as pl
 
+from nla_audit.activation_sample import ActivationSample, scanned, unreadable
 from nla_audit.errors import UserError
 from nla_audit.json_rows import read_json_array, read_json_lines
 from nla_audit.schema import (
@@ -42,6 +44,9 @@ __all__ = [
 #: What polars raises on a damaged file; a panic in its Rust code is no ``Exception``.
 POLARS_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError)
 
+#: Rows written out at once to be hashed.
+_HASHED_ROWS = 50_000
+
 #: The columns there are → those to read.
 _Choose = Callable[[list[str]], Sequence[str]]
 
@@ -53,7 +58,7 @@ class Read:
     Attributes:
         frame: canonical columns and types, with ``_file`` and ``_row``.
         columns: canonical columns for which the input held a value.
-        sha256: of the input's bytes.
+        sha256: of the input's bytes; in object storage, of the rows read as JSON lines.
         notes: what was understood rather than read, as sentences.
     """
 
@@ -63,7 +68,13 @@ class Read:
     notes: tuple[str, ...]
 
 
-def read_table(table: Table, number: int) -> Read:
+def read_table(
+    table: Table,
+    number: int,
+    *,
+    sample: ActivationSample | None = None,
+    storage_options: Mapping[str, str] | None = None,
+) -> Read:
     """One table of completions in canonical types.
 
     A table without a column ``model`` is one model's, and is called like its file.
@@ -71,6 +82,8 @@ def read_table(table: Table, number: int) -> Read:
     Args:
         table: the file.
         number: its position among the inputs, kept in column ``_file``.
+        sample: the activations to read, of a Parquet table; all where it is ``None``.
+        storage_options: as of :func:`polars.scan_parquet`, for object storage.
 
     Raises:
         UserError: the file is damaged, lacks a required column or holds a value that its column
@@ -83,9 +96,18 @@ def read_table(table: Table, number: int) -> Read:
         )
         return [name for name in dict.fromkeys(found.values()) if name in available]
 
-    with opened(table) as source:
-        raw = _with_partitions(_raw(table, source, choose, is_known, json_kind), table)
-        is_csv = source.format == "csv"
+    is_csv = False
+    if table.is_cloud:
+        raw = _scanned(table, scanned(table, storage_options), choose, sample)
+        digest = _digest_of_rows(raw)
+    else:
+        with opened(table) as source:
+            if sample is None:
+                raw = _raw(table, source, choose, is_known, json_kind)
+            else:
+                raw = _scanned(table, scanned(replace(table, path=source.path)), choose, sample)
+            is_csv = source.format == "csv"
+        raw, digest = _with_partitions(raw, table), source.sha256
     found = source_columns(raw.columns, file=table.name, named_after_file=True)
     notes = []
     if "model" not in found:
@@ -94,7 +116,7 @@ def read_table(table: Table, number: int) -> Read:
     frame, columns, unlike = canonical(raw, file=table.name, number=number)
     if is_csv:
         frame = _empty_csv_fields(frame)
-    return Read(frame, columns, source.sha256, (*notes, *unlike))
+    return Read(frame, columns, digest, (*notes, *unlike))
 
 
 def canonical(
@@ -107,7 +129,8 @@ def canonical(
     """
     names = source_columns(raw.columns, file=file)
     known = raw.select(pl.col(source).alias(name) for name, source in names.items())
-    known = known.with_row_index(ROW).with_columns(pl.lit(number, dtype=pl.UInt32).alias(FILE))
+    known = known.with_columns(raw[ROW]) if ROW in raw.columns else known.with_row_index(ROW)
+    known = known.with_columns(pl.lit(number, dtype=pl.UInt32).alias(FILE))
     present = frozenset(name for name in names if known[name].null_count() < known.height)
     frame, notes = convert(known, file=file)
     return frame, present, notes
@@ -229,6 +252,28 @@ def _raw(
 
 def _chosen(lazy: pl.LazyFrame, choose: _Choose) -> pl.DataFrame:
     return lazy.select(choose(lazy.collect_schema().names())).collect()
+
+
+def _scanned(
+    table: Table, lazy: pl.LazyFrame, choose: _Choose, sample: ActivationSample | None
+) -> pl.DataFrame:
+    """The chosen columns, and the number of each row, of the chosen activations."""
+    try:
+        columns = choose([name for name in lazy.collect_schema().names() if name != ROW])
+        if sample is not None:
+            idx = source_columns(list(columns), file=table.name, named_after_file=True)["idx"]
+            lazy = lazy.filter(sample.keeps(idx))
+        return lazy.select(ROW, *columns).collect(engine="streaming")
+    except POLARS_ERRORS as error:
+        raise unreadable(table, error) from error
+
+
+def _digest_of_rows(frame: pl.DataFrame) -> str:
+    """What stands for the hash of a file that is not here: that of the rows read of it."""
+    digest = hashlib.sha256()
+    for piece in frame.iter_slices(_HASHED_ROWS):
+        digest.update(piece.write_ndjson().encode())
+    return digest.hexdigest()
 
 
 def _read_parquet(table: Table, path: Path, choose: _Choose) -> pl.DataFrame:

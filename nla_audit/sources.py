@@ -8,6 +8,7 @@ file.
 from __future__ import annotations
 
 import codecs
+import glob
 import hashlib
 import os
 import re
@@ -51,6 +52,8 @@ PACKED_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
 ENDINGS = (*SUFFIXES, *(suffix + packed for suffix in SUFFIXES for packed in PACKED_SUFFIXES))
 _FORMATS = ", ".join(SUFFIXES)
 _STREAMS = ("-", "/dev/stdin")
+#: How addresses in object storage begin, which polars scans where they are.
+_CLOUD = ("s3://", "s3a://", "gs://", "gcs://", "az://", "azure://", "abfs://", "abfss://")
 #: Partition value by which writers of partitioned folders say null.
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 #: A stream is copied before it is read, and may have no end.
@@ -81,12 +84,14 @@ class Table:
         path: the file.
         partitions: column → value, from folders called ``column=value`` above the file.
         stem: the file's name without suffixes; with its folder's where another input has the same.
+        is_cloud: whether ``name`` is an address in object storage, of one Parquet file or of many.
     """
 
     name: str
     path: Path
     partitions: Mapping[str, str | None] = field(default_factory=dict)
     stem: str = ""
+    is_cloud: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,10 @@ class Opened:
 
 
 def find_tables(paths: Sequence[str | Path]) -> list[Table]:
-    """The table files behind ``paths`` (files, folders, ``hf://`` addresses), in a fixed order.
+    """The table files behind ``paths``, in a fixed order.
+
+    Paths are files, folders, patterns (``runs/*.parquet``), ``hf://`` addresses, or addresses in
+    object storage, each of which stays one table.
 
     Raises:
         UserError: a path that does not exist, a folder without tables.
@@ -117,6 +125,9 @@ def find_tables(paths: Sequence[str | Path]) -> list[Table]:
         name = str(given)
         if name in _STREAMS:
             tables.append(Table(name, Path("/dev/stdin"), {}, "stdin"))
+            continue
+        if name.startswith(_CLOUD):
+            tables.append(Table(name, Path(name), {}, _stem(name.rpartition("/")[2]), True))
             continue
         if name.startswith(hub.PREFIX):
             found = hub.download_tables(name, ENDINGS)
@@ -145,12 +156,22 @@ def _local(path: Path) -> list[tuple[str, Path]]:
     except (OSError, ValueError) as error:  # a path that no system takes, or no permission
         reason = getattr(error, "strerror", None) or str(error)
         raise UserError(f"{path}: cannot be read ({reason}): check the path") from None
+    if not found and glob.has_magic(str(path)):
+        return _matching(path)
     if not found:
         siblings = [entry.name for entry in _entries(path.parent)]
         near = get_close_matches(path.name, siblings, n=1, cutoff=0.75)
         hint = f'did you mean "{path.parent / near[0]}"?' if near else "check the path"
         raise UserError(f"{path}: no such file or folder: {hint}")
     return [(str(path), path)]
+
+
+def _matching(pattern: Path) -> list[tuple[str, Path]]:
+    found = sorted(glob.glob(str(pattern), recursive=True))
+    files = [name for name in found if name.lower().endswith(ENDINGS) and os.path.isfile(name)]
+    if not files:
+        raise UserError(f"{pattern}: no table matches this pattern ({_FORMATS}): check it")
+    return [(name, Path(name)) for name in files]
 
 
 def _tables_below(folder: Path) -> list[Path]:
@@ -210,6 +231,11 @@ def opened(table: Table) -> Iterator[Opened]:
         UserError: it cannot be read, is empty, damaged, of no known format, or no text in UTF-8,
             UTF-16 or UTF-32.
     """
+    if table.is_cloud:
+        raise UserError(
+            f"{table.name}: only completions are read from object storage: fetch it, and name the "
+            "file"
+        )
     with ExitStack() as stack:
         try:
             path, digest = _regular(table, stack)

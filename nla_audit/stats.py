@@ -7,6 +7,7 @@ generators, and the same seed and table give the same interval.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -87,6 +88,13 @@ class Interval:
 
 #: Where nothing can be said.
 UNKNOWN = Interval(np.nan, np.nan, np.nan, 0)
+
+
+def interval_in(row: Mapping[str, float | None], name: str, n: str = "explanations") -> Interval:
+    """What :meth:`Interval.entries` wrote into ``row``, whose key ``n`` counts what it is from."""
+    found = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    value, low, high = (np.nan if one is None else one for one in found)
+    return Interval(value, low, high, int(row[n] or 0))
 
 
 def or_none(value: float) -> float | None:

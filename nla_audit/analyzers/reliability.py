@@ -11,7 +11,7 @@ import polars as pl
 from nla_audit.analyzers._variance_components import COMPONENTS, across_models, cells, one_model
 from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Metric, analyzer
-from nla_audit.stats import Interval, or_none
+from nla_audit.stats import interval_in, or_none
 from nla_audit.text.claims import split_claims
 from nla_audit.text.words import words
 from nla_audit.wording import count
@@ -172,33 +172,32 @@ def _components(by_measure: dict[str, pl.DataFrame], seed: int) -> dict[str, pl.
 
 def _verdict(completions: Completions, headline: Headline, components: pl.DataFrame) -> str:
     own = headline[completions.reference]
-    known = [(measure, icc) for measure in _MEASURES if (icc := own[f"{measure}_icc"]) is not None]
+    known = [measure for measure in _MEASURES if own[f"{measure}_icc"] is not None]
     if not known:
         return (
             "How reliable one sample is cannot be told: no two activations of "
             f"{completions.reference} have two samples."
         )
-    parts = [_one(own, measure, icc) for measure, icc in known]
+    parts = [_one(own, measure) for measure in known]
     said = f"Of {completions.reference}, one sample's {'; '.join(parts)}."
     shares = {
         row["component"]: row["share"]
-        for row in components.filter(pl.col("measure") == known[0][0]).iter_rows(named=True)
+        for row in components.filter(pl.col("measure") == known[0]).iter_rows(named=True)
     }
     if all(shares.get(component) is not None for component in COMPONENTS):
         listed = ", ".join(
             f"{component} {max(shares[component], 0):.0%}" for component in COMPONENTS
         )
-        said += f" Of the variance of {_SAID[known[0][0]]} over all models: {listed}."
+        said += f" Of the variance of {_SAID[known[0]]} over all models: {listed}."
     return said
 
 
-def _one(own: dict[str, float | None], measure: str, icc: float) -> str:
+def _one(own: dict[str, float | None], measure: str) -> str:
     said = _SAID[measure]
-    low, high = own[f"{measure}_icc_low"], own[f"{measure}_icc_high"]
-    if low is None or high is None:
-        return f"{said} has a reliability of {icc:.2f} (too few activations for an interval)"
-    interval = Interval(icc, low, high, 0)
-    if not interval.excludes(0):
+    interval = interval_in(own, f"{measure}_icc", "activations")
+    if np.isnan(interval.low):
+        return f"{said} has a reliability of {interval}"
+    if interval.low <= 0:
         return f"{said} is not shown to tell activations apart (reliability {interval})"
     needed = own[f"{measure}_samples_needed"]
     enough = "" if needed is None else f", {RELIABLE:g} takes {count(int(needed), 'sample')}"

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -62,6 +62,7 @@ def load(
     injection: Injection | None = None,
     placement: Placement | None = None,
     force: bool = False,
+    only: Literal["av", "ar"] | None = None,
     notice: Notice = warnings.warn,
 ) -> Pair:
     """Load an AV, an AR, or both.
@@ -76,6 +77,7 @@ def load(
         injection: overrides what the sidecar says or implies.
         placement: dtype and device.
         force: go on where a check says that something cannot be right.
+        only: load one of two that are named: where the other is decides what an AR sits on.
         notice: told what was forced, and other things worth knowing.
 
     Raises:
@@ -91,6 +93,7 @@ def load(
         injection=injection,
         placement=placement or Placement(),
         refuse=refusing(force=force, notice=notice),
+        only=only,
         notice=notice,
     )
 
@@ -105,6 +108,7 @@ def load_with(
     injection: Injection | None = None,
     placement: Placement,
     refuse: Refuse,
+    only: Literal["av", "ar"] | None = None,
     notice: Notice,
 ) -> Pair:
     """:func:`load`, with what to do where something cannot be right left to the caller.
@@ -129,7 +133,7 @@ def load_with(
                     refuse=refuse,
                     notice=notice,
                 )
-                if av_checkpoint
+                if av_checkpoint and only != "ar"
                 else None
             ),
             reconstructor=(
@@ -141,7 +145,7 @@ def load_with(
                     refuse=refuse,
                     notice=notice,
                 )
-                if ar_checkpoint
+                if ar_checkpoint and only != "av"
                 else None
             ),
         )

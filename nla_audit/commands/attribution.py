@@ -13,6 +13,7 @@ from nla_audit.commands.model_options import placement
 from nla_audit.commands.pair_options import given_baselines
 from nla_audit.commands.probe import probe_command
 from nla_audit.commands.progress import counting
+from nla_audit.commands.ray_options import pool_of, ray_parameters
 from nla_audit.errors import UserError
 from nla_audit.probes.attribution.card import CARD
 from nla_audit.wording import count
@@ -68,9 +69,9 @@ def _run(**arguments: Any) -> None:
 def _read(arguments: dict[str, Any], console: Console) -> tuple[Texts, Attributed, dict[str, Any]]:
     """Take the explanations apart and read them; with the texts, and what was done."""
     from nla_audit.checkpoint.find_pair import find_pair
-    from nla_audit.checkpoint.load import load
     from nla_audit.probes.attribution.reading import AttributionSettings, attribute_with
     from nla_audit.runs.activations import read_activations  # torch
+    from nla_audit.runs.remote import load_reconstructor
     from nla_audit.runs.score import read_texts
 
     given = given_baselines(arguments["baseline_value"])
@@ -86,12 +87,11 @@ def _read(arguments: dict[str, Any], console: Console) -> tuple[Texts, Attribute
 
         with writing(out):  # before hours of reading, not after
             out.mkdir(parents=True, exist_ok=True)
-    with counting(console) as tell:
-        pair = load(
-            ar=path, base=arguments["base"], sidecar=arguments["sidecar"],
+    with pool_of(arguments) as pool, counting(console) as tell:
+        reader = load_reconstructor(
+            pool, ar=path, base=arguments["base"], sidecar=arguments["sidecar"],
             placement=placement(arguments), force=arguments["force"], notice=tell.say,
         )  # fmt: skip
-        assert pair.reconstructor is not None
         settings = AttributionSettings(
             seed=arguments["seed"],
             limit=arguments["limit"] or None,
@@ -100,12 +100,12 @@ def _read(arguments: dict[str, Any], console: Console) -> tuple[Texts, Attribute
             given_baselines=given,
         )
         found = attribute_with(
-            pair.reconstructor, texts, activations, settings,
+            reader, texts, activations, settings,
             resume=None if out is None else out / "attribution.json",
             force=arguments["force"], progress=tell, notice=tell.say,
         )  # fmt: skip
     parameters = {
-        "ar": pair.reconstructor.name,
+        "ar": reader.name,
         "baseline": settings.baseline,
         "limit": settings.limit,
         "texts_read": found.scores.texts_read,
@@ -146,6 +146,7 @@ def _judged(
 command = probe_command(
     CARD,
     _run,
+    ray_parameters(),
     out="Also write a report, its figures and a record of the run into DIR; an interrupted run "
     "goes on from there.",
 )

@@ -18,6 +18,7 @@ from nla_audit.commands.pair_options import (
     units,
 )
 from nla_audit.commands.progress import Teller, counting
+from nla_audit.commands.ray_options import pool_of, ray_parameters
 from nla_audit.commands.seed_option import SEED
 
 if TYPE_CHECKING:
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
 def _run(**arguments: Any) -> None:
     # Here, and not above: torch is slow to import, and --help needs none of it.
     from nla_audit.checkpoint.find_pair import display_name, find_pair
-    from nla_audit.checkpoint.load import load
     from nla_audit.nla.injection import parse_injection
     from nla_audit.runs.activations import read_activations
     from nla_audit.runs.explain import ExplainSettings, explain
     from nla_audit.runs.prefix_curves import curve_path
+    from nla_audit.runs.remote import load_pair
 
     console = Console(stderr=True)
     out: Path = arguments["out"]
@@ -54,29 +55,31 @@ def _run(**arguments: Any) -> None:
     injection = arguments["injection"]
     with console.status("reading the activations"):
         activations = read_activations(arguments["activations"])
-    with console.status("loading the pair"):
-        pair = load(
-            av=halves.av,
-            ar=halves.ar,
-            adapter=arguments["adapter"],
-            base=arguments["base"],
-            sidecar=arguments["sidecar"],
-            injection=parse_injection(injection) if injection is not None else None,
-            placement=placement(arguments),
-            force=arguments["force"],
-            notice=Teller(console).say,
-        )
-    with counting(console) as tell:
-        table = explain(
-            pair,
-            activations,
-            out,
-            settings,
-            arguments=arguments,
-            force=arguments["force"],
-            progress=tell,
-            notice=tell.say,
-        )
+    with pool_of(arguments) as pool:
+        with console.status("loading the pair"):
+            pair = load_pair(
+                pool,
+                av=halves.av,
+                ar=halves.ar,
+                adapter=arguments["adapter"],
+                base=arguments["base"],
+                sidecar=arguments["sidecar"],
+                injection=parse_injection(injection) if injection is not None else None,
+                placement=placement(arguments),
+                force=arguments["force"],
+                notice=Teller(console).say,
+            )
+        with counting(console) as tell:
+            table = explain(
+                pair,
+                activations,
+                out,
+                settings,
+                arguments=arguments,
+                force=arguments["force"],
+                progress=tell,
+                notice=tell.say,
+            )
     for line in summary(table):
         click.echo(line)
     also = f" and {curve_path(out)}" if settings.prefixes else ""
@@ -192,6 +195,7 @@ def _parameters() -> list[click.Parameter]:
         prefixes_parameter(),
         *baseline_parameters(),
         *half_parameters(),
+        *ray_parameters(),
     ]
 
 
@@ -208,6 +212,8 @@ command = click.Command(
         "A run that was stopped goes on where it was when the same command is given again.\n\n"
         "\b\nExample:\n"
         "  nla-audit explain kitft/nla-qwen2.5-7b-L20-av activations.parquet "
+        "--out completions.parquet\n"
+        "  nla-audit explain pair activations.parquet --ray 10.0.0.1:6379 "
         "--out completions.parquet"
     ),
 )

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from nla_audit.commands.model_options import model_parameters, placement
-from nla_audit.commands.progress import counting
+from nla_audit.commands.progress import Teller, counting
+from nla_audit.commands.ray_options import pool_of, ray_parameters
 from nla_audit.commands.seed_option import SEED
 from nla_audit.errors import UserError
 
@@ -19,7 +20,7 @@ def _run(**arguments: Any) -> None:
     from nla_audit.checkpoint.fetch import local_folder
     from nla_audit.runs.documents import Documents  # torch: keeps --help fast
     from nla_audit.runs.extract import Sampling, extract
-    from nla_audit.runs.target import load_target
+    from nla_audit.runs.remote import load_target_in
     from nla_audit.wording import count
 
     console = Console(stderr=True)
@@ -33,33 +34,37 @@ def _run(**arguments: Any) -> None:
         lines=arguments["lines"],
         limit=arguments["documents"],
     )
-    folder = local_folder(arguments["model"])  # shows its own progress
-    with console.status("loading the model"):
-        target = load_target(
-            folder,
-            layer_index=arguments["layer"],
-            placement=placement(arguments),
-            force=arguments["force"],
-        )
     sampling = Sampling(
         positions_per_document=arguments["positions_per_document"],
         minimum_position=arguments["minimum_position"],
         max_tokens=arguments["max_tokens"],
         seed=arguments["seed"],
     )
-    with counting(console) as tell:
-        done = extract(
-            target,
-            documents,
-            out,
-            sampling=sampling,
-            part=part,
-            parts=parts,
-            token_budget=arguments["batch_tokens"],
-            arguments=arguments,
-            progress=tell,
-            notice=lambda message: console.print(Text(message, style="yellow")),
-        )
+    with pool_of(arguments) as pool:
+        # What is fetched here shows its own progress.
+        model = local_folder(arguments["model"]) if pool is None else arguments["model"]
+        with console.status("loading the model"):
+            target = load_target_in(
+                pool,
+                model,
+                layer_index=arguments["layer"],
+                placement=placement(arguments),
+                force=arguments["force"],
+                notice=Teller(console).say,
+            )
+        with counting(console) as tell:
+            done = extract(
+                target,
+                documents,
+                out,
+                sampling=sampling,
+                part=part,
+                parts=parts,
+                token_budget=arguments["batch_tokens"],
+                arguments=arguments,
+                progress=tell,
+                notice=tell.say,
+            )
     left_out = [
         f"{count(done.too_short, 'document')} too short" if done.too_short else "",
         f"{count(done.unusable, 'activation')} zero or not finite" if done.unusable else "",
@@ -172,6 +177,7 @@ command = click.Command(
             help="With a document's id decides its positions.",
         ),
         *model_parameters(),
+        *ray_parameters(),
         click.Option(["--force"], is_flag=True, help="Read an AV or AR as if it were a target."),
     ],
     help=(

@@ -84,6 +84,10 @@ def counting(console: Console) -> Iterator[Teller]:
         TimeRemainingColumn(),
     )
     with Progress(
-        *columns, console=console, transient=True, speed_estimate_period=_SPEED_SECONDS
+        *columns,
+        console=console,
+        transient=True,
+        speed_estimate_period=_SPEED_SECONDS,
+        redirect_stdout=False,  # it goes where whoever called us sends it
     ) as bar:
         yield Teller(console, bar)

@@ -20,6 +20,7 @@ from nla_audit.commands.pair_options import (
     units,
 )
 from nla_audit.commands.progress import Teller, counting
+from nla_audit.commands.ray_options import pool_of, ray_parameters
 from nla_audit.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 def _run(**arguments: Any) -> None:
     # Here, and not above: torch is slow to import, and --help needs none of it.
     from nla_audit.checkpoint.find_pair import display_name
-    from nla_audit.checkpoint.load import load
     from nla_audit.runs.activations import read_activations
     from nla_audit.runs.prefix_curves import curve_path
+    from nla_audit.runs.remote import load_reconstructor
     from nla_audit.runs.score import ScoreSettings, prefixes_path, read_texts, score
 
     console = Console(stderr=True)
@@ -47,28 +48,29 @@ def _run(**arguments: Any) -> None:
     with console.status("reading the tables"):
         texts = read_texts(arguments["tables"])
         activations = read_activations(arguments["activations"])
-    with console.status("loading the AR"):
-        reconstructor = load(
-            ar=arguments["ar"],
-            base=arguments["base"],
-            sidecar=arguments["sidecar"],
-            placement=placement(arguments),
-            force=arguments["force"],
-            notice=Teller(console).say,
-        ).reconstructor
-    assert reconstructor is not None
-    with counting(console) as tell:
-        scored = score(
-            reconstructor,
-            texts,
-            activations,
-            out,
-            settings,
-            arguments=arguments,
-            force=arguments["force"],
-            progress=tell,
-            notice=tell.say,
-        )
+    with pool_of(arguments) as pool:
+        with console.status("loading the AR"):
+            reconstructor = load_reconstructor(
+                pool,
+                ar=arguments["ar"],
+                base=arguments["base"],
+                sidecar=arguments["sidecar"],
+                placement=placement(arguments),
+                force=arguments["force"],
+                notice=Teller(console).say,
+            )
+        with counting(console) as tell:
+            scored = score(
+                reconstructor,
+                texts,
+                activations,
+                out,
+                settings,
+                arguments=arguments,
+                force=arguments["force"],
+                progress=tell,
+                notice=tell.say,
+            )
     Console().print(_summary(scored.completions, ["model"], settings.baseline))
     files = str(out)
     if scored.prefixes is not None:
@@ -156,6 +158,7 @@ command = click.Command(
         ),
         *baseline_parameters(),
         *half_parameters(),
+        *ray_parameters(),
     ],
     help=(
         "Read the explanations of a table with any AR and score them.\n\n"

@@ -16,6 +16,7 @@ from nla_audit.commands.model_options import placement
 from nla_audit.commands.pair_options import given_baselines
 from nla_audit.commands.probe import probe_command
 from nla_audit.commands.progress import counting
+from nla_audit.commands.ray_options import pool_of, ray_parameters
 from nla_audit.errors import UserError
 from nla_audit.probes.stego.card import CARD
 from nla_audit.wording import count
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from nla_audit.findings import Finding
     from nla_audit.probes.stego.scores import Scores
+    from nla_audit.runs.remote import AnyReconstructor
 
 _TITLE = "Steganography probe"
 #: Changes of which the terminal shows an example, the costliest that keep the meaning.
@@ -114,14 +116,14 @@ def _temperature(text: str) -> float | None:
 def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     """Change the texts, read them; scores, caveats and examples."""
     from nla_audit.checkpoint.find_pair import find_pair
-    from nla_audit.checkpoint.load import load
     from nla_audit.llm.client import EndpointSettings
     from nla_audit.probes.stego.examples import chosen_examples
     from nla_audit.probes.stego.reading import ProbeSettings, probe
     from nla_audit.probes.stego.scores import scores_from_frame
     from nla_audit.probes.stego.writers import writer_of
     from nla_audit.runs.activations import read_activations  # torch
-    from nla_audit.runs.made_from import activations_record, reconstructor_record
+    from nla_audit.runs.made_from import activations_record
+    from nla_audit.runs.remote import load_reconstructor, record_of
     from nla_audit.runs.score import beginnings, read_texts
 
     for name in ("completions", "activations"):
@@ -139,17 +141,15 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     if arguments["pair"]:
         own = find_pair(arguments["pair"], ar=own).ar
     rulers = {"own": own, "second": arguments["second_ar"]}
-    with counting(console) as tell:
-        readers = {}
+    with pool_of(arguments) as pool, counting(console) as tell:
+        readers: dict[str, AnyReconstructor] = {}
         for name, path in rulers.items():
             if path is None:
                 continue
-            pair = load(
-                ar=path, base=arguments["base"], sidecar=arguments["sidecar"],
+            readers[name] = load_reconstructor(
+                pool, ar=path, base=arguments["base"], sidecar=arguments["sidecar"],
                 placement=placement(arguments), force=arguments["force"], notice=tell.say,
             )  # fmt: skip
-            assert pair.reconstructor is not None
-            readers[name] = pair.reconstructor
         first: int | None = arguments["prefix_tokens"]
         if first is not None:
             tokenizer = readers["own"].tokenizer
@@ -199,7 +199,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
         notes=notes,
         examples=chosen_examples(frame, ar="own"),
         tables=[asdict(source) for source in sources],
-        models={name: reconstructor_record(reader) for name, reader in readers.items()}
+        models={name: record_of(reader) for name, reader in readers.items()}
         | {"activations": activations_record(activations)},
         facts={
             "AR": ", ".join(f"{name}: {reader.name}" for name, reader in readers.items()),
@@ -303,5 +303,6 @@ command = probe_command(
             ["--seeds"], type=click.IntRange(min=1), default=20, show_default=True,
             help="Studies of each simulated pair in --self-test.",
         ),
+        *ray_parameters(),
     ],
 )  # fmt: skip

@@ -37,6 +37,13 @@ def table_parameters() -> list[click.Parameter]:
             ["--models"], metavar="A,B", help="Compare these models only.  [default: all]"
         ),
         click.Option(
+            ["--at-most-activations"],
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Read all rows of N activations only, drawn by --seed, of Parquet tables.  "
+            "[default: as many as half of the free memory holds]",
+        ),
+        click.Option(
             ["--seed"],
             type=SEED,
             default=0,
@@ -47,7 +54,7 @@ def table_parameters() -> list[click.Parameter]:
 
 
 #: Names taken by :func:`table_parameters`; the rest of a command's arguments are its own.
-_READING = ("tables", "reference", "ar", "overhead_tokens", "models")
+_READING = ("tables", "reference", "ar", "overhead_tokens", "models", "at_most_activations")
 
 
 def read_completions(arguments: Mapping[str, Any], console: Console) -> Completions:
@@ -62,6 +69,8 @@ def read_completions(arguments: Mapping[str, Any], console: Console) -> Completi
         return load(
             arguments["tables"],
             overhead_tokens=arguments["overhead_tokens"],
+            at_most_activations=arguments["at_most_activations"],
+            seed=arguments["seed"],
             **chosen(arguments),
         )
 

@@ -48,7 +48,7 @@ def _run(
 
     recipe = read_recipe(recipe_path, settings)
     for run in recipe.sweep():
-        check_terms(run.rl.rewards)
+        check_terms(run.rl.rewards, run.rl.judges)
     check_installed(recipe.tracking or ())
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
@@ -253,6 +253,7 @@ def _print_plan(layout: Layout, console: Console) -> None:
         *(f"# {line}" for line in _cautions(layout)),
         f"# RL generates at most {cost.rl_tokens_at_most:,} tokens over all runs",
         f"# completions: at most {cost.completion_tokens_at_most:,} tokens",
+        *(f"# judges: {line}" for line in _judged(layout)),
     ]
     # Where its config is not here there is nothing to time, and the Hub has been asked already.
     time = "unknown, for the same reason" if cost.parameters is None else _expected_time(layout)
@@ -295,6 +296,23 @@ def _cautions(layout: Layout) -> list[str]:
     """What is likely to go wrong in runs, a line each."""
     every = ((run, run.rl.grading.caution(run.rl.max_new_tokens)) for run in layout.runs)
     return [f"run {run.name}: {caution}" for run, caution in every if caution is not None]
+
+
+def _judged(layout: Layout) -> list[str]:
+    """How often each run asks its judges."""
+    evaluation = layout.recipe.evaluation
+    found = []
+    for run in layout.runs:
+        rl = run.rl
+        rounds = 1 + (rl.replacement_rounds if rl.flat_groups == "replace" else 0)
+        in_rl = rl.steps * rl.prompts * rl.samples * rounds
+        held_out = evaluation.activations * evaluation.samples
+        if rl.judges:
+            found.append(
+                f"run {run.name} asks {', '.join(rl.judges)} at most {in_rl:,} times each, and "
+                f"{held_out:,} times for its completions"
+            )
+    return found
 
 
 def _disk(layout: Layout, state_gb: float | None) -> str:

@@ -237,6 +237,13 @@ class Reconstructor:
         with threads_for(self.d_model, self.device):
             return np.concatenate(halving(batch, forward, notice))
 
+    def read_each(
+        self, reading: ReadingPlan, numbers: Iterable[int], *, notice: Notice = warnings.warn
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """:meth:`read` of each of the batches ``numbers``, with its number."""
+        for number in numbers:
+            yield number, self.read(reading, reading.batches[number], notice=notice)
+
     def _say_how(self, ids: Sequence[int], notice: Notice) -> None:
         """Once: tell where the model cannot be run in the fast way."""
         line = caching_of(self.decoder, self.model.config, ids).notice(self.decoder)

@@ -7,9 +7,9 @@ The one place where texts meet activations; :meth:`Reconstructor.score`, ``expla
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +28,24 @@ from nla_audit.nla.fve import (
 from nla_audit.shards import Progress, Shards, silent
 
 if TYPE_CHECKING:
-    from nla_audit.nla.reconstructor import Reconstructor
+    from nla_audit.nla.reconstructor import ReadingPlan
 
 #: Rows compared at once, in float64: thousands of rows may have one text (the empty one).
 _COMPARED_ROWS = 4096
+
+
+class Reader(Protocol):
+    """What reads texts: a :class:`~nla_audit.nla.reconstructor.Reconstructor`, or one elsewhere."""
+
+    mse_scale: float | None
+
+    def plan(self, texts: Iterable[str | None], *, token_budget: int | None) -> ReadingPlan:
+        """Which batches the distinct texts are read in."""
+
+    def read_each(
+        self, reading: ReadingPlan, numbers: Iterable[int], *, notice: Notice
+    ) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """Number and vectors ``[batch, d_model]`` of each of the batches ``numbers``."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,7 @@ class RowScores:
 
 
 def score_rows(
-    reconstructor: Reconstructor,
+    reconstructor: Reader,
     texts: Sequence[str | None],
     targets: npt.NDArray[np.float32],
     target_of: Sequence[int] | npt.NDArray[np.int64],
@@ -82,24 +96,33 @@ def score_rows(
     cosine = np.full(len(texts), np.nan)
     total = sum(len(batch) for batch in reading.batches)
     done = 0
-    progress("reading", done, total)
-    for number, batch in enumerate(reading.batches):
-        piece = shards.get(stage, number) if shards is not None else None
-        if piece is None:
-            vectors = reconstructor.read(reading, batch, notice=notice)
-            piece = _compared(
-                vectors,
-                [rows_of[place] for place in batch],
-                targets,
-                target_rows,
-                reconstructor.mse_scale,
-            )
-            if shards is not None:
-                shards.put(stage, number, piece)
+    missing = []
+
+    def take(piece: pl.DataFrame, number: int) -> None:
+        nonlocal done
         rows = piece["row"].to_numpy()
         mse[rows] = piece["mse"].to_numpy()
         cosine[rows] = piece["cosine"].to_numpy()
-        done += len(batch)
+        done += len(reading.batches[number])
+
+    for number in range(len(reading.batches)):
+        piece = shards.get(stage, number) if shards is not None else None
+        if piece is None:
+            missing.append(number)
+        else:
+            take(piece, number)
+    progress("reading", done, total)
+    for number, vectors in reconstructor.read_each(reading, missing, notice=notice):
+        piece = _compared(
+            vectors,
+            [rows_of[place] for place in reading.batches[number]],
+            targets,
+            target_rows,
+            reconstructor.mse_scale,
+        )
+        if shards is not None:
+            shards.put(stage, number, piece)
+        take(piece, number)
         progress("reading", done, total)
     is_read = {text for batch in reading.batches for text in (reading.texts[p] for p in batch)}
     reasons = _reasons(texts, is_read, unusable(targets), target_rows, mse)

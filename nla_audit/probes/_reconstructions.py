@@ -82,6 +82,20 @@ class Reconstructions:
             partner[own] = np.where(found >= 0, own[found], -1)
         return partner
 
+    def control(self, seed: int, *, for_: str) -> NDArray[np.int64]:
+        """:meth:`elsewhere`, for questions that have no answer without it.
+
+        Raises:
+            UserError: all explanations of every model are of one document.
+        """
+        partner = self.elsewhere(seed)
+        if (partner < 0).all():
+            raise UserError(
+                f"{for_}: each model explains one document only, and the control is another's "
+                "explanation: give explanations of several"
+            )
+        return partner
+
 
 def reconstructions(
     completions: Completions, pair: str | None, activations: str | None, *, for_: str

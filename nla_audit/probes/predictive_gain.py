@@ -13,7 +13,7 @@ from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding, Headline, Metric, Option, probe
 from nla_audit.pairing import column, drawn, resampler
 from nla_audit.probes._continuations import continuations
-from nla_audit.stats import Interval, derangement
+from nla_audit.stats import derangement, interval_in
 from nla_audit.wording import count
 
 QUESTION = (
@@ -255,20 +255,21 @@ def _verdict(headline: Headline, reference: str) -> str:
         return "Predictive gain cannot be told: no explanation has one of another document beside."
     model = reference if reference in headline else next(iter(headline))
     own = headline[model]
-    value, low, high = (own[f"gain_over_another{end}"] for end in ("", "_low", "_high"))
-    if value is None or low is None or high is None:
+    gain, bare = (
+        interval_in(own, "gain_over_another"),
+        interval_in(own, "gain"),
+    )
+    if np.isnan(gain.low):
         return "Too few documents to tell whether explanations help to foresee the text."
-    gain = Interval(value, low, high, 0)
     against = f"{gain} nats a token against another document's explanation"
     if not gain.excludes(0) or abs(gain.value) < _ROUNDING:
         return f"Explanations of {model} are not shown to help to foresee the text: {against}."
     if gain.value < 0:
         return f"Explanations of {model} mislead about how the text goes on: {against}."
-    bare, least = own["gain"], own["gain_low"]
     said = f"Explanations of {model} tell something of how the text goes on: {against}"
-    if bare is not None and least is not None and least > 0:
-        return f"{said}, and {bare:.3f} against none."
-    return f"{said}. The model is not shown to foresee it better than without any ({bare:.3f})."
+    if bare.low > 0:
+        return f"{said}, and {bare} against none."
+    return f"{said}. The model is not shown to foresee it better than without any ({bare})."
 
 
 def _caveats(without: int, context: int) -> list[str]:

@@ -13,7 +13,7 @@ from nla_audit.pairing import clusters, column, resampler
 from nla_audit.probes._calibration import projected, rescaled, slope_of
 from nla_audit.probes._reconstructions import Reconstructions, reconstructions
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS
-from nla_audit.stats import Interval
+from nla_audit.stats import interval_in
 from nla_audit.wording import count
 
 QUESTION = (
@@ -161,10 +161,9 @@ def _bins(own: pl.DataFrame, model: str, seed: int) -> list[dict[str, Any]]:
 def _verdict(headline: Headline, reference: str) -> str:
     model = reference if reference in headline else next(iter(headline))
     own = headline[model]
-    low, high = own["slope_low"], own["slope_high"]
-    if own["slope"] is None or low is None or high is None:
+    slope = interval_in(own, "slope")
+    if np.isnan(slope.low):
         return "Too few activations to tell whether reconstructions are calibrated."
-    slope = Interval(own["slope"], low, high, 0)
     if not slope.excludes(1):
         return f"Reconstructions of {model} are not shown to be off their scale: slope {slope}."
     side = "too far from the mean" if slope.value < 1 else "not far enough from the mean"

@@ -13,7 +13,7 @@ from nla_audit.findings import Figure, Finding, Headline, Metric, Option, probe
 from nla_audit.pairing import column, drawn, resampler
 from nla_audit.probes._reconstructions import Reconstructions, reconstructions
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS
-from nla_audit.stats import Floats, Interval
+from nla_audit.stats import Floats, interval_in
 from nla_audit.wording import count
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _spliced(read: Reconstructions, target: TargetModel, seed: int) -> tuple[pl.
 
     file = read.ruler.activations
     mean = file.vectors[file.usable_rows()].mean(axis=0, dtype=np.float64)
-    partner = read.elsewhere(seed)
+    partner = read.control(seed, for_="splice")
     generator = np.random.default_rng([seed, 19])
     texts = read.keys["source_text"].to_list()
     found: list[dict[str, Any]] = []
@@ -230,8 +230,8 @@ def _summary(own: pl.DataFrame, seed: int) -> dict[str, float | None]:
 def _verdict(headline: Headline, reference: str) -> str:
     model = reference if reference in headline else next(iter(headline))
     own = headline[model]
-    recovered = _interval(own, "kl_recovered")
-    chance = _interval(own, "chance_kl_recovered")
+    recovered = interval_in(own, "kl_recovered")
+    chance = interval_in(own, "chance_kl_recovered")
     if np.isnan(recovered.low):
         return "Too few activations to tell what reconstructions keep of the next token."
     said = (
@@ -240,18 +240,10 @@ def _verdict(headline: Headline, reference: str) -> str:
     )
     if recovered.low <= max(chance.high, 0):
         return f"{said}: not shown to be more."
-    times = _interval(own, "times_noise")
+    times = interval_in(own, "times_noise")
     if not times.excludes(1):
         return f"{said}. Their errors do as much as random ones of their size ({times} times)."
     return f"{said}. Their errors do {times} times what random ones of their size do."
-
-
-def _interval(own: dict[str, float | None], name: str) -> Interval:
-    value, low, high = (
-        np.nan if (one := own[key]) is None else one
-        for key in (name, f"{name}_low", f"{name}_high")
-    )
-    return Interval(value, low, high, int(own["explanations"] or 0))
 
 
 def _caveats(read: Reconstructions, unlike: int) -> list[str]:

@@ -14,7 +14,7 @@ from nla_audit.findings import Figure, Finding, Headline, Metric, probe
 from nla_audit.pairing import column, resampler
 from nla_audit.probes._reconstructions import Reconstructions, reconstructions
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS
-from nla_audit.stats import Floats
+from nla_audit.stats import Floats, interval_in
 from nla_audit.wording import count
 
 QUESTION = (
@@ -115,7 +115,7 @@ def _measured(read: Reconstructions, seed: int) -> tuple[pl.DataFrame, pl.DataFr
     }
     positions = read.ruler.activations.keys["position"].cast(pl.Float64).fill_null(np.nan)
     place = positions.to_numpy()
-    partner = read.elsewhere(seed)
+    partner = read.control(seed, for_="token-match")
     generator = np.random.default_rng([seed, 17])
     rows: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
@@ -226,8 +226,8 @@ def _verdict(headline: Headline, reference: str) -> str:
 
 def _told(own: dict[str, float | None], what: str) -> bool | None:
     """Whether the own activation is ahead more often than by chance; ``None``: not known."""
-    low, chance = own[f"{what}_ahead_low"], own[f"chance_{what}_ahead_high"]
-    return None if low is None or chance is None else low > max(chance, 0.5)
+    ahead, chance = (interval_in(own, f"{name}{what}_ahead") for name in ("", "chance_"))
+    return None if np.isnan(ahead.low) else bool(ahead.low > max(chance.high, 0.5))
 
 
 def _caveats(read: Reconstructions, rows: pl.DataFrame) -> list[str]:

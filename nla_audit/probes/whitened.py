@@ -16,7 +16,7 @@ from nla_audit.probes._calibration import projected, rescaled
 from nla_audit.probes._reconstructions import Reconstructions, reconstructions
 from nla_audit.probes._whitening import FOLDS, cross_fitted
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS
-from nla_audit.stats import Floats, Interval
+from nla_audit.stats import Floats, interval_in
 from nla_audit.text.token_kinds import TOKEN_KINDS, token_kind
 from nla_audit.wording import count
 
@@ -80,10 +80,11 @@ def whitened(
     """FVE in whitened space, by how many activations the covariance is from, and by token."""
     read = reconstructions(completions, pair, activations, for_="whitened")
     usable = len(read.ruler.activations.usable_rows())
-    if usable < _FEWEST or len(np.unique(read.documents)) < FOLDS:
+    documents = len(np.unique(read.documents))
+    if usable < _FEWEST or documents < FOLDS:
         raise UserError(
-            f"{activations}: {count(usable, 'usable activation')}; a covariance needs at least "
-            f"{_FEWEST}, of {FOLDS} documents: give more, explained or not"
+            f"{activations}: {count(usable, 'usable activation')} of {count(documents, 'document')}"
+            f"; a covariance needs at least {_FEWEST}, of {FOLDS}: give more, explained or not"
         )
     headline: Headline = {}
     by_number: list[dict[str, Any]] = []
@@ -215,7 +216,7 @@ def _verdict(headline: Headline, reference: str) -> str:
     model = reference if reference in headline else next(iter(headline))
     own = headline[model]
     shown = {
-        name: _interval(own, name)
+        name: interval_in(own, name)
         for name in ("fve", "whitened_fve_rescaled", "chance_whitened_fve_rescaled")
     }
     said = (
@@ -228,14 +229,6 @@ def _verdict(headline: Headline, reference: str) -> str:
     if shown["whitened_fve_rescaled"].low <= max(null.high, 0):
         return f"{said}: not shown to be more than another activation's text has ({null})."
     return f"{said}; another activation's text has {null}."
-
-
-def _interval(own: dict[str, float | None], name: str) -> Interval:
-    value, low, high = (
-        np.nan if (one := own[key]) is None else one
-        for key in (name, f"{name}_low", f"{name}_high")
-    )
-    return Interval(value, low, high, int(own["explanations"] or 0))
 
 
 def _caveats(read: Reconstructions, numbers: pl.DataFrame, tokens: pl.DataFrame) -> list[str]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from nla_audit.checkpoint.load import Pair
@@ -23,7 +24,6 @@ from nla_audit.errors import UserError
 from nla_audit.files import write_parquet
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
-from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.scoring import RowScores, score_columns, score_rows
 from nla_audit.nla.verbalizer import DEFAULT_BATCH_SIZE, DEFAULT_MAX_NEW_TOKENS, Verbalizer
 from nla_audit.record import MODELS, run_record, versions
@@ -33,11 +33,16 @@ from nla_audit.runs.made_from import (
     activations_record,
     baselines_record,
     is_done,
-    reconstructor_record,
     table_and_record,
-    verbalizer_record,
 )
 from nla_audit.runs.prefix_curves import curve_path, read_curves
+from nla_audit.runs.remote import (
+    AnyReconstructor,
+    AnyVerbalizer,
+    RemotePair,
+    each_of,
+    record_of,
+)
 from nla_audit.shards import Progress, Shards, digest_of, silent
 
 _STAGE = "explained"
@@ -127,7 +132,7 @@ class ExplainSettings:
 
 
 def explain(
-    pair: Pair,
+    pair: Pair | RemotePair,
     activations: Activations,
     out: Path,
     settings: ExplainSettings,
@@ -144,7 +149,7 @@ def explain(
     nothing if that run was finished.
 
     Args:
-        pair: both halves.
+        pair: both halves, here or held by other processes.
         arguments: as passed on the command line, for the record.
         force: explain activations of another layer than the pair's.
         progress: told of rows done.
@@ -253,15 +258,15 @@ def sampling_key(idx: object, sample: int) -> int:
 
 
 def _computation(
-    verbalizer: Verbalizer,
-    reconstructor: Reconstructor,
+    verbalizer: AnyVerbalizer,
+    reconstructor: AnyReconstructor,
     activations: Activations,
     settings: ExplainSettings,
 ) -> dict[str, Any]:
     """All that changes what is said or how it scores; labels and baselines come afterwards."""
     return {
-        "av": verbalizer_record(verbalizer),
-        "ar": reconstructor_record(reconstructor),
+        "av": record_of(verbalizer),
+        "ar": record_of(reconstructor),
         "activations": {"sha256": activations.sha256},
         "generation": {name: getattr(settings, name) for name in _GENERATION},
         "versions": versions(MODELS),
@@ -277,7 +282,7 @@ def _labels(settings: ExplainSettings) -> dict[str, Any]:
 
 
 def _explained(
-    verbalizer: Verbalizer,
+    verbalizer: AnyVerbalizer,
     activations: Activations,
     usable: Sequence[int],
     settings: ExplainSettings,
@@ -289,43 +294,78 @@ def _explained(
     """What the AV says about every usable row; the columns of :data:`_PIECE`."""
     todo = [(row, sample) for row in usable for sample in range(settings.samples)]
     idx = activations.keys["idx"].to_list()
-    pieces: list[pl.DataFrame] = []
-    done = 0
+    batches = [
+        todo[start : start + settings.batch_size]
+        for start in range(0, len(todo), settings.batch_size)
+    ]
+    pieces = {number: shards.get(_STAGE, number) for number in range(len(batches))}
+    missing = [number for number, piece in pieces.items() if piece is None]
+    done = len(todo) - sum(len(batches[number]) for number in missing)
     progress("explaining", done, len(todo))
-    for number, start in enumerate(range(0, len(todo), settings.batch_size)):
-        batch = todo[start : start + settings.batch_size]
-        piece = shards.get(_STAGE, number)
-        if piece is None:
-            said = verbalizer.generate(
-                activations.vectors[[row for row, _ in batch]],
-                max_new_tokens=settings.max_new_tokens,
-                temperature=settings.temperature,
-                seed=settings.seed,
-                row_keys=[sampling_key(idx[row], sample) for row, sample in batch],
-                batch_size=settings.batch_size,
-                notice=notice,
-            )
-            ended = said.generated.ended.tolist()
-            piece = pl.DataFrame(
-                {
-                    "row": [row for row, _ in batch],
-                    "sample": [sample for _, sample in batch],
-                    "explanation": said.explanations,
-                    "n_tokens": said.generated.lengths,
-                    "content_tokens": verbalizer.content_tokens(said),
-                    "cjk": said.cjk,
-                    "failure": [
-                        None if text is not None else _NO_TAGS if has_ended else _NO_END
-                        for text, has_ended in zip(said.explanations, ended, strict=True)
-                    ],
-                },
-                schema=_PIECE,
-            )
-            shards.put(_STAGE, number, piece)
-        pieces.append(piece)
-        done += len(batch)
+    asked = (
+        (number, _Asked(batches[number], *_given(batches[number], activations, idx), settings))
+        for number in missing
+    )
+    for number, piece in each_of(verbalizer, _said, asked, notice):
+        shards.put(_STAGE, number, piece)
+        pieces[number] = piece
+        done += piece.height
         progress("explaining", done, len(todo))
-    return pl.concat(pieces)
+    return pl.concat([piece for piece in pieces.values() if piece is not None])
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A batch of rows to explain, with all that it takes besides the AV.
+
+    Attributes:
+        batch: row and sample of each.
+        vectors: ``[batch, d_model]``.
+        row_keys: ``[batch]`` of the sampling.
+        settings: how.
+    """
+
+    batch: Sequence[tuple[int, int]]
+    vectors: npt.NDArray[np.float32]
+    row_keys: Sequence[int]
+    settings: ExplainSettings
+
+
+def _given(
+    batch: Sequence[tuple[int, int]], activations: Activations, idx: Sequence[object]
+) -> tuple[npt.NDArray[np.float32], list[int]]:
+    vectors = activations.vectors[[row for row, _ in batch]]
+    return vectors, [sampling_key(idx[row], sample) for row, sample in batch]
+
+
+def _said(verbalizer: Verbalizer, asked: _Asked, notice: Notice) -> pl.DataFrame:
+    """What the AV says about one batch; the columns of :data:`_PIECE`."""
+    settings = asked.settings
+    said = verbalizer.generate(
+        asked.vectors,
+        max_new_tokens=settings.max_new_tokens,
+        temperature=settings.temperature,
+        seed=settings.seed,
+        row_keys=asked.row_keys,
+        batch_size=settings.batch_size,
+        notice=notice,
+    )
+    ended = said.generated.ended.tolist()
+    return pl.DataFrame(
+        {
+            "row": [row for row, _ in asked.batch],
+            "sample": [sample for _, sample in asked.batch],
+            "explanation": said.explanations,
+            "n_tokens": said.generated.lengths,
+            "content_tokens": verbalizer.content_tokens(said),
+            "cjk": said.cjk,
+            "failure": [
+                None if text is not None else _NO_TAGS if has_ended else _NO_END
+                for text, has_ended in zip(said.explanations, ended, strict=True)
+            ],
+        },
+        schema=_PIECE,
+    )
 
 
 def _completions(
@@ -335,7 +375,7 @@ def _completions(
     settings: ExplainSettings,
     *,
     baselines: Baselines,
-    reconstructor: Reconstructor,
+    reconstructor: AnyReconstructor,
 ) -> pl.DataFrame:
     """Keys, texts and scores side by side, in canonical columns."""
     keys = activations.keys[explained["row"].to_numpy()]
@@ -365,7 +405,9 @@ def _completions(
     )
 
 
-def _reward(scores: RowScores, explained: pl.DataFrame, reconstructor: Reconstructor) -> pl.Series:
+def _reward(
+    scores: RowScores, explained: pl.DataFrame, reconstructor: AnyReconstructor
+) -> pl.Series:
     """−MSE, and for a failed extraction that of an orthogonal guess (docs/failures.md)."""
     reward = -scores.mse
     if reconstructor.mse_scale is not None:

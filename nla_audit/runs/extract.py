@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from nla_audit.checkpoint.fingerprint import file_hashes
 from nla_audit.errors import UserError
 from nla_audit.nla.batching import Notice, by_token_budget, halving
 from nla_audit.nla.fve import unusable
@@ -28,6 +27,7 @@ from nla_audit.record import MODELS, record_path, run_record
 from nla_audit.runs.activations import LAYER_COLUMN, VECTOR_COLUMN
 from nla_audit.runs.documents import Document, Documents
 from nla_audit.runs.made_from import is_done, table_and_record
+from nla_audit.runs.remote import AnyTarget, RemoteTarget, record_of
 from nla_audit.runs.target import TargetModel
 from nla_audit.shards import Progress, Shards, digest_of, silent
 from nla_audit.strangers import read_json_object
@@ -96,7 +96,7 @@ class _Reading:
 
 
 def extract(
-    target: TargetModel,
+    target: AnyTarget,
     documents: Documents,
     out: Path,
     *,
@@ -138,49 +138,71 @@ def extract(
     key = digest_of(settings)
     if is_done(out, key):
         return Extraction(**read_json_object(record_path(out))["result"])
-    run = _Run(
-        target=target,
-        sampling=rule,
-        shards=Shards(out, key),
-        budget=token_budget or TOKEN_BUDGETS.get(target.device.type, _OTHER_TOKEN_BUDGET),
-        notice=notice,
-    )
-    if others := run.shards.others():
+    shards = Shards(out, key)
+    if others := shards.others():
         notice(f"{others[0]}: parts of an unfinished run with other settings; not used")
+    budget = token_budget or TOKEN_BUDGETS.get(target.device.type, _OTHER_TOKEN_BUDGET)
     expected = documents.expected()
     total = 0 if expected is None else len(range(part, expected, parts))
-    own = (document for document in documents if document.number % parts == part)
-    read = 0
-    progress("documents", read, total)
-    for number, group in enumerate(_groups(own, DOCUMENTS_PER_SHARD)):
-        if run.shards.get(_SHARD, number) is None:
-            for done in _extract_shard(run, number, group):
-                progress("documents", read + done, total)
-        read += len(group)
-        progress("documents", read, total)
+    groups = _Groups(documents, part, parts, shards)
+    progress("documents", 0, total)
+    if isinstance(target, RemoteTarget):
+        asked = ((number, (group, rule, budget)) for number, group in groups)
+        for number, piece in target.each(_read_shard, asked, notice):
+            shards.put(_SHARD, number, piece)
+            groups.done(number)
+            progress("documents", groups.documents_done, total)
+    else:
+        reading = _Reader(target, rule, budget, notice)
+        for number, group in groups:
+            before = groups.documents_done
+            for done in _extract_shard(reading, shards, number, group):
+                progress("documents", before + done, total)
+            groups.done(number)
+            progress("documents", groups.documents_done, total)
     record = {**run_record("extract", arguments, MODELS), "key": key, "settings": settings}
-    return _finish(run, out, read, record)
+    return _finish(target, rule, shards, out, read=groups.documents_done, record=record)
 
 
 @dataclass(frozen=True)
-class _Run:
-    """What every step of a run needs."""
+class _Reader:
+    """What reads documents, and how."""
 
     target: TargetModel
     sampling: Sampling
-    shards: Shards
     budget: int
     notice: Notice
 
 
+class _Groups:
+    """The documents of this part that are still to be read, in numbered groups."""
+
+    def __init__(self, documents: Documents, part: int, parts: int, shards: Shards) -> None:
+        self._documents, self._part, self._parts, self._shards = documents, part, parts, shards
+        self._sizes: dict[int, int] = {}
+        #: Those of former runs included.
+        self.documents_done = 0
+
+    def __iter__(self) -> Iterator[tuple[int, list[Document]]]:
+        own = (one for one in self._documents if one.number % self._parts == self._part)
+        for number, group in enumerate(_groups(own, DOCUMENTS_PER_SHARD)):
+            self._sizes[number] = len(group)
+            if self._shards.get(_SHARD, number) is None:
+                yield number, group
+            else:
+                self.done(number)
+
+    def done(self, number: int) -> None:
+        """A group is finished."""
+        self.documents_done += self._sizes.pop(number)
+
+
 def _settings(
-    target: TargetModel, documents: Documents, sampling: Sampling, part: int, parts: int
+    target: AnyTarget, documents: Documents, sampling: Sampling, part: int, parts: int
 ) -> dict[str, Any]:
     """All that decides the answer. The budget does not: it moves roundings only."""
     return {
-        "model": file_hashes(target.files),
-        "dtype": str(target.model.dtype),
-        "layer": target.layer_index,
+        **record_of(target),
         "texts": documents.fingerprint(),
         "text_column": documents.text_column,
         "id_column": documents.id_column,
@@ -199,51 +221,73 @@ def _groups(documents: Iterable[Document], size: int) -> Iterator[list[Document]
         yield group
 
 
-def _extract_shard(run: _Run, number: int, documents: Sequence[Document]) -> Iterator[int]:
+def _extract_shard(
+    reader: _Reader, shards: Shards, number: int, documents: Sequence[Document]
+) -> Iterator[int]:
     """Read one shard batch by batch; batches that an interrupted run has kept are not redone.
 
     Yields:
         After each batch, how many documents of the shard are done.
     """
-    readings = _readings(run, documents)
-    stage = f"{_SHARD}{number:06d}-{run.budget}"
-    pieces = [_frame(run, [], np.empty((0, run.target.d_model), np.float32))]
+    readings = _readings(reader, documents)
+    stage = f"{_SHARD}{number:06d}-{reader.budget}"
+    pieces = []
     done = len(documents) - len(readings)
-    for batch, group in enumerate(by_token_budget([len(one.ids) for one in readings], run.budget)):
-        piece = run.shards.get(stage, batch)
+    for batch, group in enumerate(_batches(reader, readings)):
+        piece = shards.get(stage, batch)
         if piece is None:
-            piece = _extract_batch(run, [readings[place] for place in group])
-            run.shards.put(stage, batch, piece)
+            piece = _extract_batch(reader, group)
+            shards.put(stage, batch, piece)
         pieces.append(piece)
         done += len(group)
         yield done
-    run.shards.put(_SHARD, number, pl.concat(pieces).sort("idx"))
-    for leftover in run.shards.folder.glob(f"{_SHARD}{number:06d}-*"):
+    shards.put(_SHARD, number, _joined(reader, pieces))
+    for leftover in shards.folder.glob(f"{_SHARD}{number:06d}-*"):
         leftover.unlink(missing_ok=True)
 
 
-def _readings(run: _Run, documents: Sequence[Document]) -> list[_Reading]:
+def _read_shard(
+    target: TargetModel, asked: tuple[Sequence[Document], Sampling, int], notice: Notice
+) -> pl.DataFrame:
+    """One shard at a stroke: what a worker elsewhere does."""
+    documents, sampling, budget = asked
+    reader = _Reader(target, sampling, budget, notice)
+    readings = _readings(reader, documents)
+    return _joined(reader, [_extract_batch(reader, one) for one in _batches(reader, readings)])
+
+
+def _batches(reader: _Reader, readings: Sequence[_Reading]) -> list[list[_Reading]]:
+    groups = by_token_budget([len(one.ids) for one in readings], reader.budget)
+    return [[readings[place] for place in group] for group in groups]
+
+
+def _joined(reader: _Reader, pieces: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    nothing = _frame(reader, [], np.empty((0, reader.target.d_model), np.float32))
+    return pl.concat([nothing, *pieces]).sort("idx")
+
+
+def _readings(reader: _Reader, documents: Sequence[Document]) -> list[_Reading]:
     """What to read of each document; documents without a candidate are left out."""
     readings = []
-    cut = run.target.token_ids([one.text for one in documents], run.sampling.max_tokens)
+    cut = reader.target.token_ids([one.text for one in documents], reader.sampling.max_tokens)
     for document, ids in zip(documents, cut, strict=True):
-        candidates = run.target.candidates(ids, run.sampling.minimum_position)
+        candidates = reader.target.candidates(ids, reader.sampling.minimum_position)
         if candidates:
-            positions = run.sampling.draw(document.doc_id, candidates)
+            positions = reader.sampling.draw(document.doc_id, candidates)
             # What follows the last position cannot reach it.
             readings.append(_Reading(document, ids[: positions[-1] + 1], positions))
     return readings
 
 
-def _extract_batch(run: _Run, readings: Sequence[_Reading]) -> pl.DataFrame:
+def _extract_batch(reader: _Reader, readings: Sequence[_Reading]) -> pl.DataFrame:
     def work(some: Sequence[_Reading]) -> npt.NDArray[np.float32]:
-        return run.target.activations([one.ids for one in some], [one.positions for one in some])
+        return reader.target.activations([one.ids for one in some], [one.positions for one in some])
 
-    vectors = np.concatenate(halving(readings, work, run.notice))
-    frame = _frame(run, readings, vectors)
+    vectors = np.concatenate(halving(readings, work, reader.notice))
+    frame = _frame(reader, readings, vectors)
     bad = frame.filter(pl.col(VECTOR_COLUMN).is_null())
     if bad.height:
-        run.notice(
+        reader.notice(
             f"{count(bad.height, 'activation')} left out, zero or not finite; the first is "
             f"document {bad['doc_id'][0]}, position {bad['position'][0]}"
         )
@@ -251,23 +295,23 @@ def _extract_batch(run: _Run, readings: Sequence[_Reading]) -> pl.DataFrame:
 
 
 def _frame(
-    run: _Run, readings: Sequence[_Reading], vectors: npt.NDArray[np.float32]
+    reader: _Reader, readings: Sequence[_Reading], vectors: npt.NDArray[np.float32]
 ) -> pl.DataFrame:
     """Rows of the output; a vector that is zero or not finite is null."""
     places = [(one, which) for one in readings for which in range(len(one.positions))]
     positions = [one.positions[which] for one, which in places]
     usable = pl.Series([reason is None for reason in unusable(vectors)], dtype=pl.Boolean)
-    width = pl.Array(pl.Float32, run.target.d_model)
-    per_document = run.sampling.positions_per_document
+    width = pl.Array(pl.Float32, reader.target.d_model)
+    per_document = reader.sampling.positions_per_document
     return pl.DataFrame(
         {
             "idx": [one.document.number * per_document + which for one, which in places],
             "doc_id": [one.document.doc_id for one, _ in places],
             "position": positions,
-            LAYER_COLUMN: [run.target.layer_index] * len(places),
+            LAYER_COLUMN: [reader.target.layer_index] * len(places),
             "n_raw_tokens": [position + 1 for position in positions],
             "detokenized_text_truncated": [
-                run.target.text_up_to(one.ids, one.positions[which]) for one, which in places
+                reader.target.text_up_to(one.ids, one.positions[which]) for one, which in places
             ],
             VECTOR_COLUMN: pl.Series(vectors, dtype=width),
         },
@@ -282,10 +326,18 @@ def _frame(
     ).with_columns(pl.when(usable).then(pl.col(VECTOR_COLUMN)))
 
 
-def _finish(run: _Run, out: Path, read: int, record: dict[str, Any]) -> Extraction:
+def _finish(
+    target: AnyTarget,
+    sampling: Sampling,
+    shards: Shards,
+    out: Path,
+    *,
+    read: int,
+    record: dict[str, Any],
+) -> Extraction:
     """Put the shards together, one after the other, write the record, and delete the shards."""
-    pieces = sorted(run.shards.folder.glob(f"{_SHARD}-*.parquet"))
-    per_document = run.sampling.positions_per_document
+    pieces = sorted(shards.folder.glob(f"{_SHARD}-*.parquet"))
+    per_document = sampling.positions_per_document
     table = (
         pl.scan_parquet(pieces, glob=False) if pieces else pl.LazyFrame(schema={"idx": pl.Int64})
     )
@@ -295,17 +347,17 @@ def _finish(run: _Run, out: Path, read: int, record: dict[str, Any]) -> Extracti
         .row(0)
     )
     if total == 0:
-        run.shards.remove()
+        shards.remove()
         raise UserError(
             f"no position to read in {count(read, 'document')}: none has a token at position "
-            f"{run.sampling.minimum_position} or later: lower --minimum-position "
+            f"{sampling.minimum_position} or later: lower --minimum-position "
             "or give longer texts"
         )
     usable = table.filter(pl.col(VECTOR_COLUMN).is_not_null())
     rows = int(usable.select(pl.len()).collect().item())
     if rows == 0:
         raise UserError(
-            f"none of {count(total, 'activation')} is finite in {run.target.model.dtype}: "
+            f"none of {count(total, 'activation')} is finite in {record_of(target)['dtype']}: "
             "say --dtype float32 or bfloat16"
         )
     result = Extraction(
@@ -313,9 +365,9 @@ def _finish(run: _Run, out: Path, read: int, record: dict[str, Any]) -> Extracti
         documents=read,
         too_short=read - chosen,
         unusable=total - rows,
-        d_model=run.target.d_model,
+        d_model=target.d_model,
     )
     with table_and_record(out, {**record, "result": asdict(result)}) as partial:
         usable.sink_parquet(partial, row_group_size=_ROW_GROUP)
-    run.shards.remove()
+    shards.remove()
     return result

@@ -7,17 +7,16 @@ from dataclasses import replace
 from nla_audit.checkpoint.read_transform import RAW, Norm
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import unusable
-from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.transform import Transform
-from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.runs.activations import Activations
+from nla_audit.runs.remote import AnyReconstructor, AnyVerbalizer
 
 
 def fitted(
     activations: Activations,
     *,
-    verbalizer: Verbalizer | None = None,
-    reconstructor: Reconstructor | None = None,
+    verbalizer: AnyVerbalizer | None = None,
+    reconstructor: AnyReconstructor | None = None,
     force: bool = False,
 ) -> Activations:
     """The activations as the models were trained to see them, if they belong together.
@@ -72,7 +71,9 @@ def _named(name: str, sha256: str | None) -> str:
 
 
 def _check_width(
-    activations: Activations, verbalizer: Verbalizer | None, reconstructor: Reconstructor | None
+    activations: Activations,
+    verbalizer: AnyVerbalizer | None,
+    reconstructor: AnyReconstructor | None,
 ) -> None:
     width = activations.vectors.shape[1]
     halves = {"AV": verbalizer, "AR": reconstructor}
@@ -85,7 +86,9 @@ def _check_width(
 
 
 def _check_layer(
-    activations: Activations, verbalizer: Verbalizer | None, reconstructor: Reconstructor | None
+    activations: Activations,
+    verbalizer: AnyVerbalizer | None,
+    reconstructor: AnyReconstructor | None,
 ) -> None:
     layer = reconstructor.layer_index if reconstructor is not None else None
     stated = verbalizer.sidecar.layer_index if verbalizer is not None else None

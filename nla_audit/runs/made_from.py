@@ -16,6 +16,7 @@ from nla_audit.nla.transform import Transform
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.record import record_path
 from nla_audit.runs.activations import Activations
+from nla_audit.runs.target import TargetModel
 from nla_audit.strangers import read_json_object
 
 
@@ -40,6 +41,15 @@ def reconstructor_record(reconstructor: Reconstructor) -> dict[str, Any]:
         "trained_in_rl": reconstructor.sidecar.ar_trained_in_rl,
         **_transform(reconstructor.transform),
         **_model(reconstructor.model, reconstructor.files),
+    }
+
+
+def target_record(target: TargetModel) -> dict[str, Any]:
+    """All that decides what a target model's activations are."""
+    return {
+        "model": file_hashes(target.files),
+        "dtype": str(target.model.dtype),
+        "layer": target.layer_index,
     }
 
 

@@ -27,7 +27,7 @@ from nla_audit.text.claims import split_claims
 from nla_audit.text.words import WordBreaks
 
 if TYPE_CHECKING:
-    from nla_audit.nla.reconstructor import Reconstructor
+    from nla_audit.runs.remote import AnyReconstructor
 
 #: Every length up to here is read unless lengths are given, and every twentieth part more then.
 _DENSE = 32
@@ -126,7 +126,7 @@ def _ends(
 
 
 def read_curves(
-    reconstructor: Reconstructor,
+    reconstructor: AnyReconstructor,
     rows: pl.DataFrame,
     vectors: npt.NDArray[np.float32],
     places: Sequence[int | None] | npt.NDArray[np.int64],

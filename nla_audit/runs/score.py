@@ -21,7 +21,6 @@ from nla_audit.model_names import length_penalty_of, ordered
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
 from nla_audit.nla.prefixes import prefixes_of
-from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.scoring import RowScores, score_columns, score_rows
 from nla_audit.readers import find_tables, read_table
 from nla_audit.record import MODELS, run_record, versions
@@ -31,10 +30,10 @@ from nla_audit.runs.made_from import (
     activations_record,
     baselines_record,
     is_done,
-    reconstructor_record,
     table_and_record,
 )
 from nla_audit.runs.prefix_curves import curve_path, read_curves
+from nla_audit.runs.remote import AnyReconstructor, record_of
 from nla_audit.schema import INPUT_COLUMNS
 from nla_audit.shards import Progress, Shards, digest_of, silent
 from nla_audit.validation import check
@@ -143,7 +142,7 @@ def beginnings(texts: Texts, tokenizer: Any, tokens: int) -> Texts:
 
 
 def score(
-    reconstructor: Reconstructor,
+    reconstructor: AnyReconstructor,
     texts: Texts,
     activations: Activations,
     out: Path,
@@ -179,7 +178,7 @@ def score(
     )
     progress("hashing the AR", 0, 0)
     computation = {
-        "ar": reconstructor_record(reconstructor),
+        "ar": record_of(reconstructor),
         "activations": {"sha256": activations.sha256},
         "tables": [source.sha256 for source in texts.sources],
         "prefix_tokens": list(settings.prefix_tokens),
@@ -287,7 +286,7 @@ def _finished(out: Path, settings: ScoreSettings) -> Scored:
 
 
 def _cut(
-    reconstructor: Reconstructor, texts: Sequence[str | None], lengths: Sequence[int]
+    reconstructor: AnyReconstructor, texts: Sequence[str | None], lengths: Sequence[int]
 ) -> pl.DataFrame:
     """``row`` (place in ``texts``), ``prefix_tokens``, ``text_tokens`` (whole), ``text``."""
     schema = {

@@ -26,6 +26,7 @@ from nla_audit.train.dataset import Dataset, read_dataset
 from nla_audit.train.generated_texts import explained, rows_to_explain, with_generated
 from nla_audit.train.held_out import RULER, completions_of, gold_texts
 from nla_audit.train.interruption import Stopped, Wish, WorkerWish, stopping
+from nla_audit.train.judging import Judges
 from nla_audit.train.layout import Layout
 from nla_audit.train.learned import shortcomings
 from nla_audit.train.pair import (
@@ -275,6 +276,7 @@ def train_one(layout: Layout, run: Run, stop: Wish, tell: Tell, ranks: Ranks) ->
         )
     for half in (verbalizer, training):
         check_survives_saving(half.tokenizer, half.model.config, half.sidecar)
+    judges = Judges(rl.judges, layout.judges)
     training_run = RlRun(
         verbalizer,
         Arms(training if rl.train_ar else ruler, ruler),
@@ -288,8 +290,12 @@ def train_one(layout: Layout, run: Run, stop: Wish, tell: Tell, ranks: Ranks) ->
         title=run.title,
         anchor=_anchor(layout, run),
         tracking=recipe.tracking,
+        judges=judges,
     )
-    done = training_run.run(stop, lambda step: tell(f"RL at {run.title}", step, rl.steps))
+    with judges:
+        done = training_run.run(stop, lambda step: tell(f"RL at {run.title}", step, rl.steps))
+    for name, account in judges.accounts.items():
+        _log.info("RL at %s, judge %s: %s", run.title, name, account.describe())
     kept = training_run.restore_kept()
     history = {
         "stage": "rl",
@@ -476,17 +482,20 @@ def _completions_of_model(
             assert own is not None
             rulers["own"] = own
     assert verbalizer is not None
-    return completions_of(
-        verbalizer,
-        rulers,
-        dataset,
-        recipe.evaluation,
-        model=name,
-        length_penalty=None if run is None else run.length_penalty,
-        step=0 if run is None else _kept_step(layout, run),
-        reward=recipe.rl if run is None else run.rl,
-        seed=recipe.seed,
-    )
+    reward = recipe.rl if run is None else run.rl
+    with Judges(reward.judges, layout.judges) as judges:
+        return completions_of(
+            verbalizer,
+            rulers,
+            dataset,
+            recipe.evaluation,
+            model=name,
+            length_penalty=None if run is None else run.length_penalty,
+            step=0 if run is None else _kept_step(layout, run),
+            reward=reward,
+            seed=recipe.seed,
+            judges=judges,
+        )
 
 
 def _kept_step(layout: Layout, run: Run) -> int:

@@ -12,6 +12,7 @@ from nla_audit.nla.reconstructor import ReconstructionScores, Reconstructor
 from nla_audit.nla.scoring import baseline_columns
 from nla_audit.nla.verbalizer import Explanations, Verbalizer
 from nla_audit.train.dataset import Dataset
+from nla_audit.train.judging import Judges
 from nla_audit.train.measure import Measured, content_tokens
 from nla_audit.train.recipe import Evaluation, Rl
 from nla_audit.train.responses import Responses
@@ -34,11 +35,16 @@ def completions_of(
     step: int,
     reward: Rl,
     seed: int,
+    judges: Judges | None = None,
 ) -> pl.DataFrame:
     """Rows of one model: ``samples`` explanations of each held-out activation by each ruler.
 
     FVE is against the raw variance of the held-out activations. The seeds of the draws are the
-    same for every model, those of different samples are not.
+    same for every model, those of different samples are not. The reward is null where a judge's
+    score is missing.
+
+    Args:
+        judges: those of ``reward``.
     """
     rows = dataset.held_out_rows(settings.activations)
     activations = dataset.activations[rows]
@@ -53,12 +59,14 @@ def completions_of(
             max_new_tokens=reward.max_new_tokens,
         )
         content = content_tokens(verbalizer.tokenizer, said)
+        sources = [dataset.source_texts[row] for row in rows]
+        judgement = {} if judges is None else judges.scores(said.explanations, sources)
         segment_ends = _segment_ends(verbalizer, said, reward)
         for ruler, reconstructor in rulers.items():
             baselines = measure_baselines(every, reconstructor.mse_scale)
             scores = reconstructor.score(said.explanations, activations, baselines=baselines)
             total, _ = rewards_of(
-                samples_of(Measured(said, content, scores)),
+                samples_of(Measured(said, content, scores), judgement),
                 reward.rewards,
                 length_penalty=length_penalty or 0.0,
                 charge=reward.charge(),
@@ -73,7 +81,7 @@ def completions_of(
                 idx=pl.Series(keys, dtype=pl.Int64),
                 doc_id=pl.Series([dataset.doc_ids[row] for row in rows], dtype=pl.String),
                 position=pl.Series([dataset.positions[row] for row in rows], dtype=pl.Int64),
-                source_text=pl.Series([dataset.source_texts[row] for row in rows], dtype=pl.String),
+                source_text=pl.Series(sources, dtype=pl.String),
             )
             frames.append(frame)
     return pl.concat(frames)
@@ -133,4 +141,4 @@ def _frame(
             "extracted": [text is not None for text in said.explanations],
             "cjk": said.cjk,
         }
-    ).with_columns(pl.col("mse", "nmse", "fve").fill_nan(None))
+    ).with_columns(pl.col("mse", "nmse", "fve", "reward").fill_nan(None))

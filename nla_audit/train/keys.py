@@ -18,6 +18,7 @@ from pydantic import BaseModel
 _WITHOUT_EFFECT: dict[str, frozenset[str]] = {
     "Rl": frozenset({"processes", "checkpoint_every", "sharding"}),
     "WarmStart": frozenset({"checkpoint_every"}),
+    "Judge": frozenset({"workers", "most_missing"}),
 }
 #: Hashed as if they stood at their defaults: without effect, but among those of :data:`_ALWAYS`.
 _AT_DEFAULT: dict[str, frozenset[str]] = {
@@ -66,8 +67,12 @@ def hashed(section: BaseModel) -> dict[str, Any]:
             continue
         if name in at_default:
             found[name] = default
+        elif isinstance(value, BaseModel):
+            found[name] = hashed(value)
+        elif isinstance(value, dict) and any(isinstance(one, BaseModel) for one in value.values()):
+            found[name] = {key: hashed(one) for key, one in value.items()}
         else:
-            found[name] = hashed(value) if isinstance(value, BaseModel) else plain[name]
+            found[name] = plain[name]
     return found
 
 

@@ -87,6 +87,11 @@ class Layout:
         """The audit's report."""
         return self.out / "report"
 
+    @property
+    def judges(self) -> Path:
+        """Answers of judges, so that none is asked for twice."""
+        return self.out / "judges.sqlite"
+
     def key(self, stage: Stage, run: Run | None = None) -> str:
         """Hash of everything that the result of ``stage`` (of one run) depends on.
 

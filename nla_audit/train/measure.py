@@ -11,7 +11,6 @@ import numpy.typing as npt
 from nla_audit.nla.fve import Baselines
 from nla_audit.nla.reconstructor import ReconstructionScores, Reconstructor
 from nla_audit.nla.verbalizer import Explanations, Verbalizer
-from nla_audit.train.rewards import Samples
 
 Floats = npt.NDArray[np.float64]
 
@@ -91,23 +90,4 @@ def summary(measured: Measured) -> dict[str, float]:
         "extracted": float(np.mean([text is not None for text in said.explanations])),
         "empty": float(np.mean([text == "" for text in said.explanations])),
         "cjk": float(said.cjk.mean()),
-    }
-
-
-def step_summary(samples: Samples, baselines: Baselines) -> dict[str, float]:
-    """Means of a step's samples; FVE over those that could be scored, by both baselines."""
-    mse = samples.mse[np.isfinite(samples.mse)]
-    mean = float(mse.mean()) if len(mse) else float("nan")
-    nothing = samples.says_nothing
-    return {
-        "mse": mean,
-        "fve_raw_variance": 1 - mean / baselines.raw_variance,
-        "fve_mean_normalized": 1 - mean / baselines.mean_normalized,
-        "n_tokens": float(samples.n_tokens.mean()),
-        "content_tokens": float(samples.content_tokens.mean()),
-        "extracted": float(1 - samples.has_failed.mean()),
-        "empty": float(np.mean([text == "" for text in samples.explanations])),
-        "cjk": float(samples.cjk.mean()),
-        "tokens": float(samples.n_tokens.sum()),
-        **({} if nothing is None else {"says_nothing": float(nothing.mean())}),
     }

@@ -83,6 +83,13 @@ class Target(Section):
         return self
 
 
+def _check_address(url: str, place: str) -> None:
+    try:
+        address_of(url)
+    except UserError as error:
+        raise ValueError(f"{place}.base_url: {error}") from None
+
+
 class Labeler(Section):
     """Who writes gold explanations where the data has none."""
 
@@ -117,10 +124,7 @@ class Labeler(Section):
     @model_validator(mode="after")
     def _address_holds_no_key(self) -> Labeler:
         """The recipe is written down; a key must not be."""
-        try:
-            address_of(self.base_url)
-        except UserError as error:
-            raise ValueError(f"data.labeler.base_url: {error}") from None
+        _check_address(self.base_url, "data.labeler")
         return self
 
 
@@ -258,6 +262,49 @@ class WarmStart(Section):
     ones as 0; of gold texts for the AR). The best cost a third of a saved state on disk."""
 
 
+class Judge(Section):
+    """A language model that gives explanations a score, which rl.rewards weighs by its name."""
+
+    model: str
+    """Name that the endpoint knows it by."""
+    base_url: str = "http://localhost:8000/v1"
+    """Of an OpenAI-compatible endpoint; its key is read from OPENAI_API_KEY."""
+    prompt: str
+    """What it is asked; {explanation} is the explanation, {source} the text up to the activation's
+    token. It has to ask for one number, which is read from the last line of the answer."""
+    lowest: Weight = 0.0
+    """The score that becomes 0."""
+    highest: Weight = 10.0
+    """The score that becomes 1."""
+    max_new_tokens: Positive = 64
+    """Cap on an answer; one that is cut is none."""
+    temperature: Annotated[float | None, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    """Sent along; null sends none, for models that take their own only."""
+    token_limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What the endpoint calls max_new_tokens; reasoning models take max_completion_tokens."""
+    workers: Positive = 8
+    """Requests at once."""
+    most_missing: Share = 0.5
+    """The run stops where a larger share of a step's explanations gets no score. A missing score
+    counts as the mean of its group."""
+
+    @property
+    def reads_source(self) -> bool:
+        """Whether it is shown the text that the activation is of."""
+        return "{source}" in self.prompt
+
+    @model_validator(mode="after")
+    def _can_judge(self) -> Judge:
+        if "{explanation}" not in self.prompt:
+            raise ValueError("rl.judges: the prompt has no {explanation}, so nothing is judged")
+        if self.lowest >= self.highest:
+            raise ValueError(
+                f"rl.judges: lowest {self.lowest:g} is not below highest {self.highest:g}"
+            )
+        _check_address(self.base_url, "rl.judges")
+        return self
+
+
 class Evaluating(Section):
     """Measurement during RL."""
 
@@ -286,6 +333,10 @@ class Rl(Section):
     rewards: dict[str, Weight] = Field(default_factory=lambda: {"negative_mse": 1.0})
     """Reward terms by name with their weights; a weight of 0 only monitors. The length term is
     λ's own and is not listed here."""
+    judges: dict[str, Judge] = Field(default_factory=dict)
+    """Language models that score explanations, by the names under which rewards weighs them: the
+    reward is the weight times a score from 0 to 1. Each explanation of every step is asked about
+    once, and those of the completions; the log has scores, requests and tokens."""
     grading: Annotated[
         SerializeAsAny[Grading], BeforeValidator(read_grading), WithJsonSchema({"type": "object"})
     ] = Field(default_factory=lambda: read_grading("final"))
@@ -366,6 +417,15 @@ class Rl(Section):
     stops."""
     processes: Positive = 1
     """Runs (λ's) trained at the same time, sharing the processor's cores."""
+
+    @model_validator(mode="after")
+    def _judges_are_weighed(self) -> Rl:
+        for name in self.judges:
+            if name not in self.rewards:
+                raise ValueError(
+                    f"rl.judges.{name} has no weight in rl.rewards; give it one (0 only records)"
+                )
+        return self
 
     def charge(self) -> Charge:
         """Which tokens are charged."""

@@ -9,8 +9,8 @@ function here and decorate it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
 import numpy as np
@@ -56,6 +56,7 @@ class Samples:
         cjk: share of CJK characters in the response.
         graded: the ends that are graded; without them only the whole text is.
         says_nothing: whether they are charged as the longest of their group, where that is asked.
+        scores: by judge, from 0 to 1; NaN where it gave none.
     """
 
     explanations: list[str | None]
@@ -65,6 +66,7 @@ class Samples:
     cjk: Floats
     graded: Graded | None = None
     says_nothing: npt.NDArray[np.bool_] | None = None
+    scores: Mapping[str, Floats] = field(default_factory=dict)
 
     @property
     def has_failed(self) -> npt.NDArray[np.bool_]:
@@ -135,6 +137,39 @@ def counted_length(samples: Samples, charge: Charge) -> Floats:
     return charge.of(chosen).astype(np.float64)
 
 
+def judged(
+    samples: Samples, judge: str, weight: float, group: int | None = None
+) -> npt.NDArray[np.float64]:
+    """``[n]`` weighted scores of a judge.
+
+    An explanation that failed or is empty has the worse end of the scale, whichever the weight
+    makes that: neither may pay. A missing score counts as the mean of those in its group, by which
+    it neither gains nor loses (of all, where its group has none); without groups it stays NaN.
+
+    Args:
+        group: samples of an activation, which are neighbours.
+    """
+    scores = np.array(samples.scores[judge], dtype=np.float64)
+    is_silent = np.array([not text for text in samples.explanations], dtype=bool)
+    is_missing = np.isnan(scores) & ~is_silent
+    scores[is_silent] = 0.0 if weight >= 0 else 1.0
+    if group is not None and is_missing.any():
+        known = ~is_silent & ~is_missing
+        overall = scores[known].mean() if known.any() else 0.0
+        counts = known.reshape(-1, group).sum(axis=1)
+        sums = np.where(known, scores, 0.0).reshape(-1, group).sum(axis=1)
+        means = np.where(counts > 0, sums / np.maximum(counts, 1), overall)
+        scores = np.where(is_missing, np.repeat(means, group), scores)
+    return weight * scores
+
+
+def _weighted(samples: Samples, name: str, weight: float, group: int | None = None) -> Floats:
+    """A term of the whole response."""
+    if name in _TERMS:
+        return weight * _TERMS[name](samples)
+    return judged(samples, name, weight, group)
+
+
 def rewards_of(
     samples: Samples,
     weights: Mapping[str, float],
@@ -142,17 +177,23 @@ def rewards_of(
     length_penalty: float,
     charge: Charge,
 ) -> tuple[Floats, dict[str, Floats]]:
-    """Total reward ``[n]`` and each weighted term ``[n]``, λ's as ``length``."""
-    terms = {name: weight * _TERMS[name](samples) for name, weight in weights.items()}
+    """Total reward ``[n]`` and each weighted term ``[n]``, λ's as ``length``; NaN where a judge's
+    score is missing."""
+    terms = {name: _weighted(samples, name, weight) for name, weight in weights.items()}
     terms["length"] = -length_penalty * counted_length(samples, charge)
     return np.sum(list(terms.values()), axis=0), terms
 
 
-def end_rewards(samples: Samples, weights: Mapping[str, float]) -> tuple[Floats, dict[str, Floats]]:
+def end_rewards(
+    samples: Samples, weights: Mapping[str, float], group: int | None = None
+) -> tuple[Floats, dict[str, Floats]]:
     """What each graded end is worth ``[n, m]``, and each term's sum over the ends ``[n]``.
 
     An end earns its weight times the terms of the reconstruction and pays λ for each token of its
     segment; the last end also earns the other terms, those of the whole response.
+
+    Args:
+        group: samples of an activation, for scores that are missing.
     """
     graded = samples.graded
     assert graded is not None
@@ -169,7 +210,7 @@ def end_rewards(samples: Samples, weights: Mapping[str, float]) -> tuple[Floats,
             if name in _OF_THE_TEXT:
                 terms[name] = ends.weights[:, end] * (weight * _TERMS[name](there))
             elif is_last:
-                terms[name] = weight * _TERMS[name](there)
+                terms[name] = _weighted(there, name, weight, group)
         terms["length"] = -ends.penalties[:, end] * graded.lengths[:, end]
         columns.append(np.where(reached[:, end], np.sum(list(terms.values()), axis=0), 0.0))
         for name, values in terms.items():
@@ -178,14 +219,21 @@ def end_rewards(samples: Samples, weights: Mapping[str, float]) -> tuple[Floats,
     return np.stack(columns, axis=1), sums
 
 
-def check_terms(weights: Mapping[str, float]) -> None:
-    """Check that every term exists.
+def check_terms(weights: Mapping[str, float], judges: Collection[str] = ()) -> None:
+    """Check that every term exists, once.
+
+    Args:
+        judges: names that the recipe gives its judges.
 
     Raises:
-        UserError: one does not; the nearest is suggested.
+        UserError: one does not (the nearest is suggested), or a judge has the name of one.
     """
+    for name in judges:
+        if name in _TERMS:
+            raise UserError(f"rl.judges.{name}: there is a reward term of this name; take another")
+    known = [*_TERMS, *judges]
     for name in weights:
-        if name not in _TERMS:
-            near = get_close_matches(name, _TERMS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(_TERMS)}"
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
             raise UserError(f"rl.rewards: no reward term {name}; {hint}")

@@ -30,23 +30,24 @@ from nla_audit.train.best import Best, Kept
 from nla_audit.train.clock import Clock
 from nla_audit.train.credit import end_advantages, token_credit
 from nla_audit.train.dataset import Dataset
-from nla_audit.train.grpo import Floats, Settings, is_flat, response_weights
+from nla_audit.train.grpo import Settings, response_weights
 from nla_audit.train.interruption import Stopped, Wish
+from nla_audit.train.judging import Judges
 from nla_audit.train.learned import in_words
 from nla_audit.train.log_probs import micro_batches, without_tokens
-from nla_audit.train.measure import explain_and_score, step_summary, summary
+from nla_audit.train.measure import explain_and_score, summary
 from nla_audit.train.policy import Policy
 from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe import Rl
 from nla_audit.train.reconstruction import accumulate_ar_gradients, ar_trainer
 from nla_audit.train.rewards import Samples, check_terms, rewards_of
 from nla_audit.train.rollout import samples_of
-from nla_audit.train.rows import joined
 from nla_audit.train.sampling import Draw, Sampler
 from nla_audit.train.seeds import Use, derived
 from nla_audit.train.separating import check_has_separator
 from nla_audit.train.sharding import plain_weights, whole
 from nla_audit.train.state import MetricsLog, Progress, load_state, save_state
+from nla_audit.train.step_record import step_record
 from nla_audit.train.tracker import TrackerName
 from nla_audit.train.update import (
     Experience,
@@ -89,6 +90,7 @@ class RlRun:
         title: what messages call the run; by default its λ.
         anchor: the AV that the KL is to; by default ``verbalizer`` as it is now.
         tracking: where metrics go besides the folder.
+        judges: those of ``settings``, with their cache; by default without one on disk.
 
     Raises:
         UserError: an unknown reward term, or prompts that cannot be shared out evenly.
@@ -109,9 +111,12 @@ class RlRun:
         title: str | None = None,
         anchor: Verbalizer | None = None,
         tracking: Sequence[TrackerName] | None = None,
+        judges: Judges | None = None,
     ) -> None:
         self.title = f"λ = {length_penalty:g}" if title is None else title
-        check_terms(settings.rewards)
+        check_terms(settings.rewards, settings.judges)
+        self.judges = judges or Judges(settings.judges, None)
+        self.judges.check_sources([dataset.source_texts[row] for row in dataset.training_rows])
         check_has_separator(verbalizer.tokenizer, settings.grading.separator())
         self.ranks = ranks or Ranks()
         self.ranks.share(settings.prompts)
@@ -151,6 +156,7 @@ class RlRun:
             seed=seed,
             ranks=self.ranks,
             reading=self._reading,
+            judges=self.judges,
         )
         held_out = dataset.held_out_rows()
         self.held_out = dataset.held_out_rows(settings.evaluate.rows)
@@ -278,7 +284,7 @@ class RlRun:
 
     def _step(self, step: int) -> tuple[dict[str, Any], bool]:
         """One step; returns its record, and whether it changed the policy."""
-        clock = Clock(self.policy.verbalizer.device)
+        clock, before = Clock(self.policy.verbalizer.device), self.judges.spent()
         with clock.phase("step"):
             draw = self.sampler.draw(step, clock)
             drawn = draw.drawn
@@ -289,49 +295,17 @@ class RlRun:
                 measures, norm = self._update(experience, warm, step)
             with clock.phase("ar_update"):
                 ar = self._update_ar(drawn.activations, drawn.samples, step)
-        # What one process saw is a share; the record is of the whole step.
-        samples = joined(self.ranks.gathered(drawn.samples))
-        rewards = np.concatenate(self.ranks.gathered(drawn.values.sum(axis=1)))
-        terms = {
-            name: np.concatenate(self.ranks.gathered(values))
-            for name, values in drawn.terms.items()
-        }
-        tokens = max(measures.tokens, 1)  # none where every group was left out
-        record = {
-            "kind": "step",
-            "step": step + 1,
-            "reward": float(rewards.mean()),
-            "terms": {name: float(values.mean()) for name, values in terms.items()},
-            **self._groups(draw, rewards),
-            **step_summary(samples, self.baselines),
-            "loss": measures.loss,
-            "kl": measures.kl / tokens,
-            "clip_share": measures.clipped / tokens,
-            "grad_norm": norm,
-            **ar,
-            "time": self._slowest(clock.seconds),
-        }
-        return record, norm is not None
-
-    def _slowest(self, seconds: dict[str, float]) -> dict[str, float]:
-        """Seconds by phase of the slowest process, the same ones for all."""
-        every = self.ranks.gathered(seconds)
-        return {name: max(one[name] for one in every) for name in seconds}
-
-    def _groups(self, draw: Draw, rewards: Floats) -> dict[str, float]:
-        """Shares of groups that had no advantages, and of what became of them."""
-        group = self.settings.samples
-        if self.settings.flat_groups == "keep":
-            return {"flat_groups": float(is_flat(rewards, group).mean())}
-        shares = {
-            "flat_groups": draw.was_flat,
-            "replaced_groups": draw.is_replaced,
-            "left_out_groups": ~draw.is_used[::group],
-        }
-        return {
-            name: float(np.concatenate(self.ranks.gathered(flags)).mean())
-            for name, flags in shares.items()
-        }
+        record = step_record(
+            draw,
+            measures,
+            settings=self.settings,
+            baselines=self.baselines,
+            ranks=self.ranks,
+            seconds=clock.seconds,
+            spent=(before, self.judges.spent()),
+        )
+        numbers = {"kind": "step", "step": step + 1, "grad_norm": norm}
+        return {**numbers, **record, **ar}, norm is not None
 
     def _experience(self, draw: Draw) -> Experience:
         settings, verbalizer, drawn = self.settings, self.policy.verbalizer, draw.drawn
@@ -445,13 +419,15 @@ class RlRun:
         )
         figures: dict[str, Any] = summary(measured)
         if self.settings.keep == "best_reward":
+            texts = measured.explanations.explanations
+            sources = [self.dataset.source_texts[row] for row in self.held_out]
             rewards, _ = rewards_of(
-                samples_of(measured),
+                samples_of(measured, self.judges.scores(texts, sources)),
                 self.settings.rewards,
                 length_penalty=self.length_penalty,
                 charge=self.settings.charge(),
             )
-            figures["reward"] = float(rewards.mean())
+            figures["reward"] = float(np.nanmean(rewards))
         if self.settings.train_ar:
             own = self.arms.training.score(
                 measured.explanations.explanations,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,19 +38,30 @@ class Prompts:
         activations: ``[prompts × samples, d_model]``, groups together.
         row_keys: ``[prompts × samples]`` what a sample's draws depend on besides the step's seed.
         group: samples of each activation.
+        sources: ``[prompts × samples]`` text up to the activation's token, where it is known.
     """
 
     activations: npt.NDArray[np.float32]
     row_keys: list[int]
     group: int
+    sources: list[str | None]
 
 
 def repeated(
-    activations: npt.NDArray[np.float32], idx: npt.NDArray[np.int64], samples: int
+    activations: npt.NDArray[np.float32],
+    idx: npt.NDArray[np.int64],
+    samples: int,
+    sources: Sequence[str | None] | None = None,
 ) -> Prompts:
     """``samples`` copies of each activation, next to each other."""
     keys = idx[:, None] * _KEYS_PER_ACTIVATION + np.arange(samples)
-    return Prompts(np.repeat(activations, samples, axis=0), keys.ravel().tolist(), samples)
+    texts = [None] * len(idx) if sources is None else sources
+    return Prompts(
+        np.repeat(activations, samples, axis=0),
+        keys.ravel().tolist(),
+        samples,
+        [text for text in texts for _ in range(samples)],
+    )
 
 
 def sample(
@@ -166,8 +178,12 @@ def scored(
     )
 
 
-def samples_of(measured: Measured) -> Samples:
-    """What rewards of whole texts are computed from; nothing of them is graded by parts."""
+def samples_of(measured: Measured, scores: Mapping[str, npt.NDArray[np.float64]]) -> Samples:
+    """What rewards of whole texts are computed from; nothing of them is graded by parts.
+
+    Args:
+        scores: by judge.
+    """
     said = measured.explanations
     return Samples(
         explanations=said.explanations,
@@ -175,4 +191,5 @@ def samples_of(measured: Measured) -> Samples:
         n_tokens=said.generated.lengths,
         content_tokens=measured.content_tokens,
         cjk=said.cjk,
+        scores=scores,
     )

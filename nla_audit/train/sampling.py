@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from nla_audit.train.clock import Clock
 from nla_audit.train.credit import is_telling
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.grading import Stopping
+from nla_audit.train.judging import Judges
 from nla_audit.train.lengths import MeanGuess
 from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe import Rl
@@ -93,7 +94,7 @@ class Sampler:
         verbalizer: the policy.
         reader: the AR whose reconstructions are rewarded.
         reading: entered around its reading.
-        guess: the floor under what is charged for saying nothing, if there is one.
+        judges: who else scores explanations.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Sampler:
         seed: int,
         ranks: Ranks,
         reading: Callable[[], AbstractContextManager[None]],
+        judges: Judges,
     ) -> None:
         self._verbalizer = verbalizer
         self._reader = reader
@@ -116,6 +118,7 @@ class Sampler:
         self._seed = seed
         self._ranks = ranks
         self._reading = reading
+        self._judges = judges
         self._rows = dataset.training_rows
         self._guess = None
         if settings.nothing_pays == "longest_length":
@@ -156,7 +159,10 @@ class Sampler:
 
     def _prompts_of(self, chosen: npt.NDArray[np.int64]) -> Prompts:
         return repeated(
-            self._dataset.activations[chosen], self._dataset.idx[chosen], self._settings.samples
+            self._dataset.activations[chosen],
+            self._dataset.idx[chosen],
+            self._settings.samples,
+            [self._dataset.source_texts[row] for row in chosen],
         )
 
     def _replacements(self, step: int) -> Iterator[npt.NDArray[np.int64]]:
@@ -208,7 +214,11 @@ class Sampler:
                 charge=settings.charge(),
                 guess=self._guess,
             )
-        values, terms = end_rewards(samples, settings.rewards)
+        if self._judges.settings:
+            with clock.phase("judge"):
+                scores = self._judges.scores(samples.explanations, prompts.sources)
+            samples = replace(samples, scores=scores)
+        values, terms = end_rewards(samples, settings.rewards, settings.samples)
         generated = responses.said.generated
         return Drawn(
             activations=prompts.activations,

@@ -78,7 +78,8 @@ def save_pair(
     }
     torch.manual_seed(seed)
     av: Any = AutoModelForCausalLM.from_config(config).float().eval()
-    _teach(av, tokenizer, words=words, empty=empty, lost=lost)
+    _quieten(av)
+    teach(av, tokenizer, words=words, empty=empty, lost=lost)
     save_av(Verbalizer(av, tokenizer, new_sidecar(tokenizer, role="av", **options)), root / "av")
     keep_first_blocks(config, layer + 1)
     ar: Any = AutoModelForCausalLM.from_config(config).float().eval()
@@ -88,8 +89,20 @@ def save_pair(
     return root
 
 
-def _teach(av: Any, tokenizer: Any, *, words: float, empty: float, lost: float) -> None:
-    """Write the transitions into embeddings and output matrix."""
+def _quieten(av: Any) -> None:
+    """Make what the blocks add small beside the embeddings."""
+    width = av.config.hidden_size
+    blocks = blocks_of(decoder_of(av))
+    with torch.no_grad():
+        for block in blocks:
+            for projection in (block.self_attn.o_proj, block.mlp.down_proj):
+                # Orthogonal rows at most keep a norm, and the inputs here are of norm √width.
+                nn.init.orthogonal_(projection.weight)
+                projection.weight *= _SHARE_OF_BLOCKS / (2 * len(blocks) * width) ** 0.5
+
+
+def teach(av: Any, tokenizer: Any, *, words: float, empty: float, lost: float) -> None:
+    """Write the transitions into embeddings and output matrix of a model whose blocks are quiet."""
     last = chat_ids(tokenizer, "x")[-1]
     opening, closing, *word_ids = tokenizer.convert_tokens_to_ids([*TAGS, *WORDS])
     (end,) = tokenizer.convert_tokens_to_ids(["<end>"])
@@ -102,21 +115,15 @@ def _teach(av: Any, tokenizer: Any, *, words: float, empty: float, lost: float) 
         **{word: {**go_on, closing: close, end: lost} for word in word_ids},
     }
     width = av.config.hidden_size
-    blocks = blocks_of(decoder_of(av))
     with torch.no_grad():
-        for block in blocks:
-            for projection in (block.self_attn.o_proj, block.mlp.down_proj):
-                # Orthogonal rows at most keep a norm, and the inputs here are of norm √width.
-                nn.init.orthogonal_(projection.weight)
-                projection.weight *= _SHARE_OF_BLOCKS / (2 * len(blocks) * width) ** 0.5
         table = av.get_input_embeddings().weight
         nn.init.normal_(table, std=1 / width**0.5)
-        directions = torch.linalg.qr(torch.randn(width, width)).Q[: len(following)]
+        directions = torch.linalg.qr(torch.randn(width, width)).Q[: len(following)].to(table)
         table[list(following)] = directions
         output = torch.zeros_like(av.lm_head.weight)
         for token, direction in zip(following, directions, strict=True):
             for successor, chance in following[token].items():
                 # The final norm scales the hidden state to √width.
-                logit = _CERTAIN + torch.tensor(chance).log()
+                logit = _CERTAIN + torch.tensor(chance).log().item()
                 output[successor] += direction * logit / width**0.5
         av.lm_head.weight.copy_(output)

@@ -118,5 +118,9 @@ def test_documents_of_one_activation_are_refused_in_one_line(
     alone = exchanged.save_study(tmp_path, right=1.0, n=20)
     assert cli.run(["token-match", *exchanged.arguments(alone)]) == 2
     assert "no explained activation has another of its doc_id" in capsys.readouterr().err
+    table = pl.read_parquet(alone / "activations.parquet")
+    table.with_columns(doc_id=pl.lit("d")).write_parquet(alone / "activations.parquet")
+    assert cli.run(["token-match", *exchanged.arguments(alone)]) == 2
+    assert "each model explains one document only" in capsys.readouterr().err
     assert cli.run(["token-match", *exchanged.arguments(root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["headline"]["both"]["token_picked"] == 1

@@ -135,4 +135,7 @@ def test_the_command_says_what_it_needs(
     assert json.loads(capsys.readouterr().out)["tables"]["by_number"]
     few = exchanged.save_study(tmp_path, right=1.0, n=12)
     assert cli.run(["whitened", *exchanged.arguments(few)]) == 2
-    assert "12 usable activations; a covariance needs" in capsys.readouterr().err
+    assert (
+        "12 usable activations of 12 documents; a covariance needs at least 20"
+        in capsys.readouterr().err
+    )

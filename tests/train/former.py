@@ -9,12 +9,13 @@ from nla_audit.nla.fve import squared_error
 from nla_audit.train.clock import Clock
 from nla_audit.train.grpo import is_flat
 from nla_audit.train.log_probs import micro_batches
-from nla_audit.train.measure import content_tokens, step_summary
+from nla_audit.train.measure import content_tokens
 from nla_audit.train.reconstruction import accumulate_ar_gradients
 from nla_audit.train.rewards import Samples, rewards_of
 from nla_audit.train.rl import RlRun
 from nla_audit.train.rollout import sample
 from nla_audit.train.seeds import Use, derived
+from nla_audit.train.step_record import step_summary
 from nla_audit.train.update import Experience, warm_log_probs
 
 

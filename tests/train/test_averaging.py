@@ -47,7 +47,9 @@ def averages(folder):
     return {name: one for name, one in tensors.items() if name.endswith("/average")}
 
 
-@pytest.fixture(scope="module", params=["whole AR", "adapters"])
+@pytest.fixture(
+    scope="module", params=["whole AR", pytest.param("adapters", marks=pytest.mark.slow)]
+)
 def settings(request):
     more = {} if request.param == "whole AR" else {"ar_lora": Lora(rank=2, alpha=4.0)}
     return AVERAGED.model_copy(update=more)

@@ -74,7 +74,9 @@ def test_the_weights_of_the_best_measurement_are_left(uninterrupted):
     assert equal(load_file(file), after[kept.step])
 
 
-@pytest.mark.parametrize("killed_after", [1, 3])
+@pytest.mark.parametrize(
+    "killed_after", [3, *(pytest.param(step, marks=pytest.mark.slow) for step in (1, 2, 4))]
+)
 def test_killed_at_any_step_the_same_is_kept(warm, uninterrupted, tmp_path, killed_after):
     # Fails with: what was better behind the state not forgotten; an older best deleted before a
     # state covers the newer one.
@@ -128,6 +130,7 @@ def test_what_was_better_behind_the_state_is_forgotten(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_by_reward_a_penalised_run_keeps_a_shorter_answer(warm, tmp_path):
     found = {}
     for keep, figure in FIGURES.items():

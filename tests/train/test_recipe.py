@@ -209,3 +209,16 @@ def test_settings_take_the_place_of_the_recipes():
 def test_a_setting_that_cannot_be_is_told(setting, message):
     with pytest.raises(UserError, match=re.escape(message)):
         read_recipe(RECIPES / "tiny.yaml", [setting])
+
+
+def test_what_the_readme_shows_of_a_run_is_a_recipe():
+    # Fails with: a key renamed there or here; a default that it says is off, on.
+    text = (RECIPES.parent / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```yaml\n(tracking:.*?)^```", text, re.S | re.M)
+    shown = yaml.safe_load(block)
+    target = {"world": {}}
+    recipe = parse_recipe({"name": "x", "target": target, **shown}, "README.md")
+    plain = parse_recipe({"name": "x", "target": target}, "x")
+    assert recipe.tracking != plain.tracking
+    for name in shown["rl"]:
+        assert getattr(recipe.rl, name) != getattr(plain.rl, name), name

@@ -18,14 +18,13 @@ from nla_audit.nla.fve import (
     baselines_with,
     fraction_of_variance_explained,
 )
-from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.scoring import score_rows
 from nla_audit.probes.attribution.card import DEFAULT_LIMIT
 from nla_audit.probes.attribution.scores import NOBODY, Attribution, Explanation, attribute
 from nla_audit.record import MODELS, versions
 from nla_audit.runs.activations import Activations, rows_explained
 from nla_audit.runs.fit import fitted
-from nla_audit.runs.made_from import reconstructor_record
+from nla_audit.runs.remote import AnyReconstructor, record_of
 from nla_audit.runs.score import Texts
 from nla_audit.shards import Progress, Shards, digest_of, silent
 from nla_audit.stats import derangement
@@ -67,7 +66,7 @@ class Attributed:
 
 
 def attribute_with(
-    reader: Reconstructor,
+    reader: AnyReconstructor,
     texts: Texts,
     activations: Activations,
     settings: AttributionSettings,
@@ -176,13 +175,13 @@ def _usable(
 
 
 def _key(
-    reader: Reconstructor, texts: Texts, activations: Activations, settings: AttributionSettings
+    reader: AnyReconstructor, texts: Texts, activations: Activations, settings: AttributionSettings
 ) -> str:
     """Hash of all that decides which texts are read, and what they score."""
     return digest_of(
         {
             "command": "attribution",
-            "ar": reconstructor_record(reader),
+            "ar": record_of(reader),
             "activations": activations.sha256,
             "tables": [source.sha256 for source in texts.sources],
             "seed": settings.seed,

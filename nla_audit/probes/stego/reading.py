@@ -16,7 +16,6 @@ import polars as pl
 from nla_audit.llm.interface import Paraphraser
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, baselines_with, fraction_of_variance_explained
-from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.scoring import score_rows
 from nla_audit.probes.stego.meaning import with_meaning
 from nla_audit.probes.stego.writing import write_transform
@@ -25,7 +24,7 @@ from nla_audit.probes.transforming.run import apply_transform, checked_rows
 from nla_audit.record import MODELS, versions
 from nla_audit.runs.activations import Activations, rows_by_idx, rows_explained
 from nla_audit.runs.fit import fitted
-from nla_audit.runs.made_from import reconstructor_record
+from nla_audit.runs.remote import AnyReconstructor, record_of
 from nla_audit.runs.score import Texts
 from nla_audit.shards import Progress, Shards, digest_of, silent
 from nla_audit.text.similarity import similarity_named
@@ -63,7 +62,7 @@ class ProbeSettings:
 
 
 def probe(
-    readers: Mapping[str, Reconstructor],
+    readers: Mapping[str, AnyReconstructor],
     texts: Texts,
     activations: Activations,
     settings: ProbeSettings,
@@ -207,7 +206,7 @@ def _word_count(text: str) -> int:
 
 def _read(
     name: str,
-    reader: Reconstructor,
+    reader: AnyReconstructor,
     made: pl.DataFrame,
     *,
     places: Sequence[int | None],
@@ -251,7 +250,7 @@ def _read(
 
 
 def _reading_key(
-    reader: Reconstructor,
+    reader: AnyReconstructor,
     texts: Sequence[str | None],
     places: Sequence[int | None],
     activations: Activations,
@@ -263,7 +262,7 @@ def _reading_key(
         rows.update(json.dumps([text, place]).encode())
     return digest_of(
         {
-            "ar": reconstructor_record(reader),
+            "ar": record_of(reader),
             "activations": activations.sha256,
             "rows": rows.hexdigest(),
             "token_budget": settings.token_budget,

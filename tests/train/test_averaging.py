@@ -18,8 +18,9 @@ from nla_audit.train.interruption import Stopped, StopSignal
 from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe import Lora
 from nla_audit.train.state import METRICS_FILE, STATE_FILE, read_metrics
+from tests.train.children import in_two_processes
 from tests.train.test_course import MINI, write
-from tests.train.test_ranks import SHARED, in_two_processes, make_smooth_run
+from tests.train.test_ranks import SHARED, make_smooth_run
 from tests.train.test_resume import SETTINGS, STEPS, make_run, without_times
 
 DECAY = 0.7

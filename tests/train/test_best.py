@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import multiprocessing
 import os
 import signal
 
@@ -24,8 +23,8 @@ from nla_audit.train.state import METRICS_FILE, read_metrics
 from nla_audit.train.update import Trainer, trained_tensors
 from nla_audit.train.warm_start import train_ar
 from tests.train import miniature
+from tests.train.children import exit_code, in_two_processes
 from tests.train.test_course import MINI, write
-from tests.train.test_ranks import in_two_processes
 from tests.train.test_resume import SETTINGS, STEPS, make_run, without_times
 
 EVERY_STEP = {"evaluate": Evaluating(every=1, rows=6)}
@@ -84,12 +83,8 @@ def test_killed_at_any_step_the_same_is_kept(warm, uninterrupted, tmp_path, kill
         if step == killed_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    child = multiprocessing.get_context("fork").Process(
-        target=lambda: make_run(warm, tmp_path, KEEPING).run(StopSignal(), die)
-    )
-    child.start()
-    child.join()
-    assert child.exitcode == -signal.SIGKILL
+    ended = exit_code(lambda: make_run(warm, tmp_path, KEEPING).run(StopSignal(), die))
+    assert ended == -signal.SIGKILL
     assert len(list(tmp_path.glob("best-*"))) <= 2
     folder, _, left, kept = uninterrupted
     _, ours, ours_kept = run_through(warm, tmp_path, KEEPING)

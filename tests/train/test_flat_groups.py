@@ -17,7 +17,8 @@ from nla_audit.train.log_probs import micro_batches
 from nla_audit.train.ranks import Ranks
 from nla_audit.train.state import METRICS_FILE, STATE_FILE, read_metrics
 from nla_audit.train.update import Experience, accumulate_gradients, warm_log_probs
-from tests.train.test_ranks import SHARED, assert_same_run, in_two_processes, make_smooth_run
+from tests.train.children import in_two_processes
+from tests.train.test_ranks import SHARED, assert_same_run, make_smooth_run
 from tests.train.test_resume import SETTINGS, make_run, without_times
 
 #: Whether a response failed is all that counts, so many groups are all alike.

@@ -22,6 +22,7 @@ from nla_audit.train.rl import Arms
 from nla_audit.train.rollout import repeated, responses_of
 from nla_audit.train.state import STATE_FILE, read_metrics
 from tests.train import miniature
+from tests.train.children import in_two_processes
 from tests.train.former import FormerRun, group_advantages
 from tests.train.test_grpo import (
     CLIP,
@@ -36,7 +37,6 @@ from tests.train.test_grpo import (
 from tests.train.test_ranks import (
     SHARED,
     assert_same_run,
-    in_two_processes,
     make_smooth_run,
     without_times,
 )

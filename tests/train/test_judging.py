@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import multiprocessing
 import os
 import signal
 import threading
@@ -30,6 +29,7 @@ from nla_audit.train.rewards import Samples, check_terms, judged
 from nla_audit.train.rl import Arms, RlRun
 from nla_audit.train.state import METRICS_FILE, STATE_FILE, read_metrics
 from tests.train import miniature
+from tests.train.children import exit_code
 from tests.train.test_course import MINI
 from tests.train.test_resume import SETTINGS
 
@@ -175,10 +175,10 @@ def test_too_many_without_a_score_stop_the_run_and_are_asked_again(server, tmp_p
         judges.scores(["new"], [""])
 
 
-def judged_run(warm, folder, server, *, cache=None, **more):
+def judged_run(warm, folder, judge, *, cache=None, **more):
     update = {
         "rewards": {"negative_mse": 1.0, "clear": 2.0},
-        "judges": {"clear": server.judge()},
+        "judges": {"clear": judge},
         "max_new_tokens": 9,
         **more,
     }
@@ -205,7 +205,7 @@ def without_costs(folder):
 
 def test_a_run_learns_logs_and_after_kill_9_goes_on_from_the_cache(warm, tmp_path, server):
     # Fails with: scores in another order than the texts; failures asked anew after the kill.
-    judged_run(warm, tmp_path / "whole", server).run(StopSignal(), lambda _: None)
+    judged_run(warm, tmp_path / "whole", server.judge()).run(StopSignal(), lambda _: None)
     asked = list(server.asked)
     steps = [one for one in read_metrics(tmp_path / "whole" / METRICS_FILE) if "loss" in one]
     assert all(0 <= one["judge_scores"]["clear"] <= 1 for one in steps)
@@ -220,14 +220,11 @@ def test_a_run_learns_logs_and_after_kill_9_goes_on_from_the_cache(warm, tmp_pat
         if step == 3:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    child = multiprocessing.get_context("fork").Process(
-        target=lambda: judged_run(warm, tmp_path / "parts", server).run(StopSignal(), die)
-    )
-    child.start()
-    child.join()
-    assert child.exitcode == -signal.SIGKILL
+    judge = server.judge()
+    ended = exit_code(lambda: judged_run(warm, tmp_path / "parts", judge).run(StopSignal(), die))
+    assert ended == -signal.SIGKILL
     before = len(server.asked)
-    judged_run(warm, tmp_path / "parts", server).run(StopSignal(), lambda _: None)
+    judged_run(warm, tmp_path / "parts", server.judge()).run(StopSignal(), lambda _: None)
     assert len(server.asked) - before < len(asked)
     assert not set(server.asked[before:]) & set(server.asked[len(asked) : before])
     assert without_costs(tmp_path / "parts") == without_costs(tmp_path / "whole")
@@ -242,7 +239,7 @@ def test_what_a_judge_likes_is_said_more(warm, tmp_path, server):
         "rewards": {"clear": 1.0}, "steps": 12, "train_ar": False, "lora": None, "kl": 0.0,
         "max_new_tokens": 16, "prompts": 4, "samples": 6, "updates_per_step": 1,
     }  # fmt: skip
-    judged_run(warm, tmp_path / "run", server, **settings).run(StopSignal(), lambda _: None)
+    judged_run(warm, tmp_path / "run", server.judge(), **settings).run(StopSignal(), lambda _: None)
     steps = [one for one in read_metrics(tmp_path / "run" / METRICS_FILE) if "loss" in one]
     scores = [one["judge_scores"]["clear"] for one in steps]
     assert np.mean(scores[-3:]) > np.mean(scores[:3]) + 0.2
@@ -250,13 +247,15 @@ def test_what_a_judge_likes_is_said_more(warm, tmp_path, server):
 
 @pytest.mark.slow
 def test_the_best_by_reward_counts_the_judge(warm, tmp_path, server):
-    judged_run(warm, tmp_path / "run", server, keep="best_reward").run(StopSignal(), lambda _: None)
+    judged_run(warm, tmp_path / "run", server.judge(), keep="best_reward").run(
+        StopSignal(), lambda _: None
+    )
     held_out = [one for one in read_metrics(tmp_path / "run" / METRICS_FILE) if "rows" in one]
     assert all(np.isfinite(one["reward"]) for one in held_out)
 
 
 def test_completions_have_no_reward_where_the_score_is_missing(warm, tmp_path, server):
-    run = judged_run(warm, tmp_path / "run", server)
+    run = judged_run(warm, tmp_path / "run", server.judge())
     frame = completions_of(
         warm.fresh(),
         {RULER: miniature.reconstructor()},

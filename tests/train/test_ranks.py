@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shutil
 
 import numpy as np
@@ -23,6 +22,7 @@ from nla_audit.train.sharding import is_sharded, plain_weights, shard, whole
 from nla_audit.train.state import STATE_FILE
 from tests.pairs import tiny
 from tests.train import miniature
+from tests.train.children import in_two_processes
 from tests.train.close import close
 from tests.train.test_resume import SETTINGS, make_run, without_times
 
@@ -32,20 +32,6 @@ SHARED = SETTINGS.model_copy(update={"prompts": 4, "steps": 3, "max_new_tokens":
 
 #: Of float32 sums in another order: a few hundred numbers, each rounded to a share of 2⁻²⁴.
 ROUNDING = 1e-5
-
-
-def in_two_processes(work) -> None:
-    """``work(rank)`` in each."""
-    context = multiprocessing.get_context("fork")
-    children = [context.Process(target=work, args=(rank,)) for rank in range(2)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(timeout=300)
-    codes = [child.exitcode for child in children]
-    for child in children:  # one that waits for the other for ever
-        child.kill()
-    assert codes == [0, 0]
 
 
 def make_smooth_run(warm, folder, settings, *, ranks=None):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 
@@ -18,6 +17,7 @@ from nla_audit.train.recipe import Evaluating, Lora, Optimizer, Rl
 from nla_audit.train.rl import Arms, RlRun
 from nla_audit.train.state import METRICS_FILE, STATE_FILE, read_metrics
 from tests.train import miniature
+from tests.train.children import exit_code
 
 STEPS = 5
 SETTINGS = Rl(
@@ -74,12 +74,8 @@ def test_killed_at_any_step_and_resumed(warm, uninterrupted, tmp_path, killed_af
         if step == killed_after:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    child = multiprocessing.get_context("fork").Process(
-        target=lambda: make_run(warm, tmp_path).run(StopSignal(), die)
-    )
-    child.start()
-    child.join()
-    assert child.exitcode == -signal.SIGKILL
+    ended = exit_code(lambda: make_run(warm, tmp_path).run(StopSignal(), die))
+    assert ended == -signal.SIGKILL
     saved = killed_after // SETTINGS.checkpoint_every * SETTINGS.checkpoint_every
     assert (tmp_path / STATE_FILE).is_file() == (saved > 0)
     make_run(warm, tmp_path).run(StopSignal(), lambda _: None)

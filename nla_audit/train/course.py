@@ -199,7 +199,7 @@ def _warm_start_ar_on_generated(layout: Layout, tell: Tell) -> None:
     with stopping() as stop:
         kept = train_ar(
             reconstructor,
-            with_generated(dataset, said, rows, held_out),
+            with_generated(dataset, said, rows, held_out, settings.gold_share),
             recipe.warm_start.model_copy(update={"ar": settings}),
             seed=derived(recipe.seed, Use.GENERATED),
             folder=layout.warm_start / "ar-on-generated-training",

@@ -83,13 +83,16 @@ def with_generated(
     said: dict[int, str],
     rows: npt.NDArray[np.int64],
     held_out: npt.NDArray[np.int64],
+    gold_share: float,
 ) -> Dataset:
     """A dataset of texts to learn to read.
 
     Args:
         said: explanations by row.
-        rows: training rows, each of which is there twice: with its gold and with what was said.
-        held_out: held-out rows, there with what was said.
+        rows: training rows, there with what was said.
+        held_out: held-out rows, likewise.
+        gold_share: of the texts to learn from, at most a half: some of ``rows``, drawn alike
+            over them, are there a second time with their gold.
 
     Raises:
         UserError: too few responses held an explanation.
@@ -101,8 +104,10 @@ def with_generated(
             "hold an explanation to learn from; give warm_start.av more steps or a higher rate"
         )
     judged = [row for row in held_out.tolist() if row in said]
-    places = np.array([*learnt, *learnt, *judged], dtype=np.int64)
-    texts: list[str | None] = [*dataset.gold(learnt)]
+    golden = round(len(learnt) * gold_share / (1 - gold_share))
+    with_gold = [learnt[place * len(learnt) // golden] for place in range(golden)]
+    places = np.array([*with_gold, *learnt, *judged], dtype=np.int64)
+    texts: list[str | None] = [*dataset.gold(with_gold)]
     texts += [said[row] for row in [*learnt, *judged]]
     return replace(
         dataset,

@@ -233,8 +233,10 @@ class OnGenerated(Supervised):
     """More training of the AR, on what the AV writes once its own warm start is done."""
 
     texts: Positive = 1000
-    """Training activations that the AV explains once each, at temperature 1. The AR learns from
-    these texts and from the gold of the same activations."""
+    """Training activations that the AV explains once each, at temperature 1."""
+    gold_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    """Share of gold, of the same activations, among the texts. It keeps the AR's reading of gold
+    from fading, and its trust in the AV's words too high: it cannot tell which text is which."""
 
 
 class WarmStart(Section):

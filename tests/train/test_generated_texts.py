@@ -78,12 +78,15 @@ def test_writing_goes_on_after_a_kill_as_if_there_had_been_none(warm, tmp_path, 
     assert asked == [2], "what is whole is read"
 
 
-def test_each_activation_stands_with_its_gold_and_with_what_was_said(warm):
+@pytest.mark.parametrize(("share", "golden"), [(0.0, 0), (0.25, 1), (0.5, 3)])
+def test_what_was_said_stands_beside_a_share_of_gold(warm, share, golden):
     dataset = warm.dataset
     rows, held_out = dataset.training_rows[:4], dataset.held_out_rows(2)
     said = {int(row): f"said {row}" for row in [*rows[:3], *held_out]}
-    mixed = with_generated(dataset, said, rows, held_out)
-    assert len(mixed.training_rows) == 6
+    mixed = with_generated(dataset, said, rows, held_out, share)
+    own = [mixed.explanations[place] for place in mixed.training_rows]
+    assert len(own) == 3 + golden
+    assert sum(not text.startswith("said") for text in own) == golden
     assert len(mixed.held_out_rows()) == 2
     for place, text in enumerate(mixed.explanations):
         (row,) = np.flatnonzero(dataset.idx == mixed.idx[place])
@@ -92,7 +95,7 @@ def test_each_activation_stands_with_its_gold_and_with_what_was_said(warm):
         assert mixed.doc_ids[place] == dataset.doc_ids[row]
         assert mixed.is_held_out[place] == dataset.is_held_out[row]
     with pytest.raises(UserError, match=r"only 0 of 4 responses of the AV hold an explanation"):
-        with_generated(dataset, {}, rows, held_out)
+        with_generated(dataset, {}, rows, held_out, share)
 
 
 def test_an_ar_learns_not_to_trust_what_is_false(tmp_path):
@@ -128,7 +131,7 @@ def test_an_ar_learns_not_to_trust_what_is_false(tmp_path):
     second = settings.model_copy(
         update={"ar": OnGenerated(steps=100, batch_size=32, optimizer=optimizer, texts=200)}
     )
-    mixed = with_generated(dataset, said, dataset.training_rows, held_out)
+    mixed = with_generated(dataset, said, dataset.training_rows, held_out, 0.3)
     train_ar(reader, mixed, second, seed=1, folder=tmp_path / "more", key="k", **more)
     after = fve(reader, dataset, held_out, [said[row] for row in held_out])
     gold = fve(reader, dataset, held_out, dataset.gold(held_out))

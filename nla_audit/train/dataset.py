@@ -137,8 +137,12 @@ def make_dataset(
     )
 
 
-def write_dataset(dataset: Dataset, path: Path) -> None:
+def write_dataset(dataset: Dataset, path: Path, *, layer_index: int | None = None) -> None:
     """Write as Parquet, under a temporary name first.
+
+    Args:
+        layer_index: of the block whose output the activations are, where it is known: commands
+            that read the table with a model ask for it.
 
     Raises:
         UserError: it cannot be written.
@@ -157,6 +161,10 @@ def write_dataset(dataset: Dataset, path: Path) -> None:
             ).cast(pl.List(pl.Float32)),
         }
     )
+    if layer_index is not None:
+        from nla_audit.runs.activations import LAYER_COLUMN  # torch
+
+        frame = frame.with_columns(pl.lit(layer_index, pl.Int64).alias(LAYER_COLUMN))
     with whole_file(path) as partial:
         frame.write_parquet(partial)
 

@@ -83,7 +83,9 @@ def make_activations(layout: Layout, tell: Tell) -> None:
     folder, key = layout.activations.parent, layout.key("activations")
     if layout.is_done(folder, key):
         return
-    recipe = layout.recipe
+    recipe, layer_index = layout.recipe, None
+    if recipe.data.table is None:
+        layer_index = layer_of(recipe.target, load_config(target_reference(layout)))
     if recipe.target.world is not None and recipe.data.table is None and recipe.data.texts is None:
         dataset = _from_world(layout, recipe.target.world, tell)
     elif recipe.data.table is not None:
@@ -96,7 +98,7 @@ def make_activations(layout: Layout, tell: Tell) -> None:
         dataset = _from_texts(layout, tell)
     if recipe.data.labeler is not None:
         dataset = write_missing_gold(dataset, recipe.data.labeler, folder / "gold-cache", tell)
-    write_dataset(dataset, layout.activations)
+    write_dataset(dataset, layout.activations, layer_index=layer_index)
     layout.mark_done(
         folder,
         key,

@@ -23,6 +23,7 @@ from nla_audit.checkpoint.load import load
 from nla_audit.cli import run
 from nla_audit.completions import load as load_completions
 from nla_audit.errors import UserError
+from nla_audit.runs.activations import read_activations
 from nla_audit.train import course
 from nla_audit.train.interruption import Stopped
 from nla_audit.train.layout import Layout
@@ -164,6 +165,7 @@ def test_gold_texts_of_the_same_activations_stand_beside_them(out):
 
 
 def test_held_out_documents_are_in_no_training_row(out):
+    assert read_activations(out / "activations" / "activations.parquet").layer == 1
     data = pl.read_parquet(out / "activations" / "activations.parquet")
     held_out = set(data.filter(pl.col("held_out"))["doc_id"])
     assert held_out.isdisjoint(data.filter(~pl.col("held_out"))["doc_id"])

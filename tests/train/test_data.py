@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from nla_audit.errors import UserError
+from nla_audit.runs.activations import read_activations
 from nla_audit.runs.target import TargetModel
 from nla_audit.train.dataset import (
     make_dataset,
@@ -46,7 +47,8 @@ def test_published_tables_are_read_and_written_back(tmp_path):
     np.testing.assert_array_equal(dataset.activations, miniature.activations(6))
     assert dataset.source_texts[3] == "s3"
     assert dataset.positions == [None] * 6
-    write_dataset(dataset, tmp_path / "out.parquet")
+    write_dataset(dataset, tmp_path / "out.parquet", layer_index=3)
+    assert read_activations(tmp_path / "out.parquet").layer == 3
     again = read_dataset(tmp_path / "out.parquet")
     np.testing.assert_array_equal(again.activations, dataset.activations)
     assert again.explanations == dataset.explanations

@@ -83,12 +83,7 @@ def caveats(
     completions: Completions, reading: Reading, error: ReadingError, headline: Headline
 ) -> list[str]:
     """What to know before quoting the numbers."""
-    found = list(completions.notes)
-    if reading.activations_read < reading.activations:
-        found.append(
-            f"Claims were read in {reading.activations_read:,} of {reading.activations:,} "
-            "activations, drawn at random."
-        )
+    found = [*completions.notes, *reading.left_out]
     if not reading.has_floor:
         found.append(
             "The table has one sample per activation, so the resampling floor is unknown: some of "

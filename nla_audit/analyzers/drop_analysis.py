@@ -294,12 +294,7 @@ def _order_of_loss(completions: Completions, kinds: pl.DataFrame) -> pl.DataFram
 def _caveats(
     completions: Completions, reading: Reading, error: ReadingError, kinds: pl.DataFrame
 ) -> list[str]:
-    caveats = list(completions.notes)
-    if reading.activations_read < reading.activations:
-        caveats.append(
-            f"Claims were read in {reading.activations_read:,} of {reading.activations:,} "
-            "activations, drawn at random."
-        )
+    caveats = [*completions.notes, *reading.left_out]
     if not reading.has_floor:
         caveats.append(
             "The table has one sample per activation, so the resampling floor is unknown: two "

@@ -136,6 +136,16 @@ class Reading:
         return sorted(model for model, fit in self.reader.fits.items() if not fit.measured)
 
     @property
+    def left_out(self) -> list[str]:
+        """That claims were not read everywhere, in a sentence; nothing where they were."""
+        if self.activations_read == self.activations:
+            return []
+        return [
+            f"Claims were read in {self.activations_read:,} of {self.activations:,} activations, "
+            "drawn at random."
+        ]
+
+    @property
     def has_floor(self) -> bool:
         """Whether the table holds a second sample of the reference."""
         return FLOOR in self.reader.fits

@@ -104,6 +104,7 @@ def warm_start(layout: Layout, tell: Tell) -> None:
         return
     base = layout.warm_start
     if not layout.is_done(base, key):
+        layout.begin(base, key)
         _warm_start_ar(layout, tell)
         _warm_start_av(layout, recipe.rl, base, key, tell)
         _warm_start_ar_on_generated(layout, tell)
@@ -111,6 +112,7 @@ def warm_start(layout: Layout, tell: Tell) -> None:
     for run in layout.runs:
         folder, key = layout.av_warm_start(run), layout.key("warm-start", run)
         if not layout.is_done(folder, key):
+            layout.begin(folder, key)
             _warm_start_av(layout, run.rl, folder, key, tell)
             layout.mark_done(folder, key)
 

@@ -22,6 +22,8 @@ Stage = Literal["target", "activations", "warm-start", "rl", "completions", "aud
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 _DONE = "done.json"
+#: Whose parts lie in a stage's folder before it is done.
+_BEGUN = "begun.json"
 
 
 class Layout:
@@ -155,21 +157,25 @@ class Layout:
             UserError: it holds one of another key; nothing of a user's is ever overwritten.
         """
         done = self.facts(folder)
-        if not done:
-            return False
-        if done.get("key") != key:
-            raise UserError(
-                f"{folder}: made by another recipe (settings that it depends on have changed); "
-                "name another --out, or delete the folder to make it again"
-            )
-        return True
+        if done:
+            _check_key(folder, done, key)
+        return bool(done)
+
+    def begin(self, folder: Path, key: str) -> None:
+        """Say that a stage of several parts is under way, each of which is kept as it finishes.
+
+        Raises:
+            UserError: parts of another key are there.
+        """
+        begun = _facts_in(folder / _BEGUN)
+        if begun:
+            _check_key(folder, begun, key)
+        else:
+            write_text(folder / _BEGUN, json.dumps({"key": key}) + "\n")
 
     def facts(self, folder: Path) -> dict[str, Any]:
         """What a finished stage said of itself; nothing where it is not finished."""
-        try:
-            return json.loads((folder / _DONE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
+        return _facts_in(folder / _DONE)
 
     def mark_done(self, folder: Path, key: str, **facts: Any) -> None:
         """Say that the stage in ``folder`` is finished."""
@@ -180,6 +186,21 @@ class Layout:
         plain = self.recipe.model_dump(mode="json")
         text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
         write_text(self.out / "recipe.yaml", text)
+
+
+def _facts_in(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _check_key(folder: Path, facts: dict[str, Any], key: str) -> None:
+    if facts.get("key") != key:
+        raise UserError(
+            f"{folder}: made by another recipe (settings that it depends on have changed); "
+            "name another --out, or delete the folder to make it again"
+        )
 
 
 def _decays(rl: Rl) -> bool:

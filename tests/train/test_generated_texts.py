@@ -150,7 +150,7 @@ def fve(reader, dataset, rows, texts):
 
 
 @pytest.mark.slow
-def test_a_course_whose_ar_reads_what_its_av_writes(tmp_path):
+def test_a_course_whose_ar_reads_what_its_av_writes(tmp_path, capsys):
     raw = copy.deepcopy(MINI)
     raw["rl"]["length_penalties"] = [0.0]
     raw["warm_start"]["av"]["steps"] = 120
@@ -165,6 +165,14 @@ def test_a_course_whose_ar_reads_what_its_av_writes(tmp_path):
         command = ["train", write(tmp_path, raw), "--out", str(out), "--stage", stage]
         assert run(command) == 0, stage
     warm = out / "warm-start"
+    # Stopped before its end, and taken up again by a recipe of other texts.
+    (warm / "done.json").unlink()
+    other = copy.deepcopy(raw)
+    other["warm_start"]["ar_on_generated"]["texts"] = 10
+    again = ["--out", str(out), "--stage", "warm-start"]
+    assert run(["train", write(tmp_path, other), *again]) == 2
+    assert "made by another recipe" in capsys.readouterr().err
+    assert run(["train", write(tmp_path, raw), *again]) == 0
     first, last = (load(ar=warm / name).reconstructor for name in ("ar-of-gold", "ar"))
     assert not np.array_equal(first.reconstruct(["harbour ."]), last.reconstruct(["harbour ."]))
     records = read_metrics(warm / "ar-on-generated-training" / METRICS_FILE)

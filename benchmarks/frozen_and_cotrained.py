@@ -63,10 +63,15 @@ def main() -> None:
             f"| {penalty:g} | frozen | {length[0]} | {shown(mean(before, 'fve'))} | – | – | – | – |"
         )
         cells = [
-            f"{penalty:g}", "co-trained", f"{length[1]}", shown(mean(fixed, "fve")),
-            shown(mean(own, "fve")), shown(change(own, fixed)), shown(change(own, before)),
+            f"{penalty:g}",
+            "co-trained",
+            f"{length[1]}",
+            shown(mean(fixed, "fve")),
+            shown(mean(own, "fve")),
+            shown(change(own, fixed)),
+            shown(change(own, before)),
             shown(change(fixed, before)),
-        ]  # fmt: skip
+        ]
         print(f"| {' | '.join(cells)} |")
 
 

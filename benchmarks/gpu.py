@@ -82,24 +82,44 @@ SHAPES = {
     # Qwen/Qwen3-8B's config.json.
     "qwen3-8b": Shape(
         {
-            "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36,
-            "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
-            "vocab_size": 151936, "max_position_embeddings": 40960, "rope_theta": 1e6,
+            "hidden_size": 4096,
+            "intermediate_size": 12288,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "vocab_size": 151936,
+            "max_position_embeddings": 40960,
+            "rope_theta": 1e6,
         },
-        prompts=16, samples=16, max_new_tokens=150, activations=1000, words=100,
+        prompts=16,
+        samples=16,
+        max_new_tokens=150,
+        activations=1000,
+        words=100,
         micro_batch_tokens=4096,  # about 6 MB of activations each, beside 28 GB of weights
         matrix=8192,
     ),
     "miniature": Shape(
         {
-            "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
-            "vocab_size": 512, "max_position_embeddings": 512,
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "vocab_size": 512,
+            "max_position_embeddings": 512,
         },
-        prompts=2, samples=2, max_new_tokens=16, activations=12, words=8,
-        micro_batch_tokens=None, matrix=256,
+        prompts=2,
+        samples=2,
+        max_new_tokens=16,
+        activations=12,
+        words=8,
+        micro_batch_tokens=None,
+        matrix=256,
     ),
-}  # fmt: skip
+}
 
 
 class Bench:
@@ -125,9 +145,12 @@ class Bench:
     def config(self) -> Qwen3Config:
         """Of the whole model."""
         return Qwen3Config(
-            **self.shape.config, tie_word_embeddings=False,
-            pad_token_id=0, bos_token_id=1, eos_token_id=[2, 4],
-        )  # fmt: skip
+            **self.shape.config,
+            tie_word_embeddings=False,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=[2, 4],
+        )
 
     def pair(self) -> Pair:
         """A fresh pair, always the same."""
@@ -252,9 +275,15 @@ def our_step(bench: Bench, steps: int) -> tuple[Step, dict[str, float]]:
     prompt = len(pair.verbalizer.prompt.ids)
     read = len(pair.reconstructor.prompt_ids([""])[0])
     run = RlRun(
-        pair.verbalizer, Arms(pair.reconstructor, pair.reconstructor), bench.dataset(), settings,
-        length_penalty=_LENGTH_PENALTY, seed=0, folder=Path("unused"), key="unused",
-    )  # fmt: skip
+        pair.verbalizer,
+        Arms(pair.reconstructor, pair.reconstructor),
+        bench.dataset(),
+        settings,
+        length_penalty=_LENGTH_PENALTY,
+        seed=0,
+        folder=Path("unused"),
+        key="unused",
+    )
     records = [run._step(step)[0] for step in range(steps + 1)][1:]
     tokens = median(record["tokens"] for record in records)
     content = median(record["content_tokens"] for record in records)
@@ -281,9 +310,14 @@ def loop_step(bench: Bench, prompts: int) -> Step:
     trainer = Trainer(policy.parameters, settings.optimizer, steps=settings.steps)
     for step, count in enumerate((1, prompts)):  # the first warms up
         seconds = obvious_step(
-            policy, trainer, pair.reconstructor, vectors=bench.vectors[:count],
-            idx=np.arange(count), settings=settings, step=step,
-        )  # fmt: skip
+            policy,
+            trainer,
+            pair.reconstructor,
+            vectors=bench.vectors[:count],
+            idx=np.arange(count),
+            settings=settings,
+            step=step,
+        )
     share = settings.prompts / prompts
     return Step({phase: seconds[phase] * share for phase in PHASES}, 0.0, bench.peak_gigabytes())
 
@@ -299,9 +333,12 @@ def explained(bench: Bench, loop_rows: int, folder: Path) -> tuple[Timed, Timed,
         pl.DataFrame({"activation_vector": vectors}).write_parquet(folder / f"{name}.parquet")
         (folder / name).mkdir()
         ours, _ = time_explain(
-            pair.verbalizer, pair.reconstructor, read_activations(folder / f"{name}.parquet"),
-            folder / name, max_new_tokens=longest,
-        )  # fmt: skip
+            pair.verbalizer,
+            pair.reconstructor,
+            read_activations(folder / f"{name}.parquet"),
+            folder / name,
+            max_new_tokens=longest,
+        )
     peak = bench.peak_gigabytes()
     time_loop(pair.verbalizer, pair.reconstructor, bench.vectors[:1], max_new_tokens=longest)
     loop = time_loop(

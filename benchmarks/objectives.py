@@ -84,9 +84,11 @@ def read_course(folder: Path, second_ar: Path | None) -> Course:
         if run["chain"]
     ]
     finding = multiscale(
-        table, prefixes=str(kept / "prefixes.parquet"), chain=chains,
+        table,
+        prefixes=str(kept / "prefixes.parquet"),
+        chain=chains,
         base_model=str(folder / "target" / "model"),
-    )  # fmt: skip
+    )
     return Course(
         folder=folder,
         seed=recipe["seed"],
@@ -116,12 +118,24 @@ def _stego(folder: Path, second_ar: Path | None, tokens: int | None) -> dict[str
     out = folder / "objectives" / f"stego-{tokens or 'whole'}.json"
     if not out.is_file():
         command = [
-            sys.executable, "-m", "nla_audit.cli", "stego", "--ar", folder / "warm-start" / "ar",
-            "--completions", folder / "completions" / "completions.parquet",
-            "--activations", folder / "activations" / "activations.parquet",
-            "--reference-texts", folder / "completions" / "gold.parquet",
-            "--paraphraser", "world", "--limit", str(PROBED), "--json",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "nla_audit.cli",
+            "stego",
+            "--ar",
+            folder / "warm-start" / "ar",
+            "--completions",
+            folder / "completions" / "completions.parquet",
+            "--activations",
+            folder / "activations" / "activations.parquet",
+            "--reference-texts",
+            folder / "completions" / "gold.parquet",
+            "--paraphraser",
+            "world",
+            "--limit",
+            str(PROBED),
+            "--json",
+        ]
         more = [] if tokens is None else ["--prefix-tokens", str(tokens)]
         more += [] if second_ar is None else ["--second-ar", str(second_ar)]
         done = subprocess.run([*map(str, command), *more], capture_output=True, check=True)
@@ -245,9 +259,14 @@ def at_equal_tokens(courses: Sequence[Course]) -> Iterator[list[str]]:
         )
         won = "no difference at this size" if lead.low <= 0 else best
         yield [
-            str(length), best, f"{means[best]:.3f}", second, _interval(lead), _interval(ahead),
+            str(length),
+            best,
+            f"{means[best]:.3f}",
+            second,
+            _interval(lead),
+            _interval(ahead),
             won,
-        ]  # fmt: skip
+        ]
 
 
 def against_plain_cut(courses: Sequence[Course]) -> Iterator[list[str]]:
@@ -300,20 +319,27 @@ def of_order(course: Course) -> Iterator[list[str]]:
     for model in course.curves:
         own, length = order.get(model, {}), lengths.get(model, {})
         yield [
-            model, _cell(own, "rho", "{:+.2f}"), _cell(own, "order_gain"), own.get("order") or "–",
-            _cell(length, "rho", "{:+.2f}"), length.get("lengths") or "–",
-        ]  # fmt: skip
+            model,
+            _cell(own, "rho", "{:+.2f}"),
+            _cell(own, "order_gain"),
+            own.get("order") or "–",
+            _cell(length, "rho", "{:+.2f}"),
+            length.get("lengths") or "–",
+        ]
 
 
 def of_stages(course: Course) -> Iterator[list[str]]:
     """Chains and separators."""
     for row in course.finding.tables["stages"].to_dicts():
         yield [
-            row["before"], row["stage"], str(row["texts"]),
+            row["before"],
+            row["stage"],
+            str(row["texts"]),
             *(_cell(row, name, "{:.0%}") for name in ("said_first", "chance", "floor", "of_floor")),
-            row["says_first"] or "–", _cell(row, "longer_by", "{:+.1f}"),
+            row["says_first"] or "–",
+            _cell(row, "longer_by", "{:+.1f}"),
             *(_cell(row, name, "{:.0%}") for name in ("repeated", "repeated_chance")),
-        ]  # fmt: skip
+        ]
 
 
 def table(head: str, rows: Iterator[list[str]]) -> None:

@@ -56,8 +56,10 @@ def rightly_named(layout: Layout, facts: pl.DataFrame) -> dict[tuple[str, str], 
     """(model, fact) → share of the sweep's own explanations that name it rightly."""
     completions = pl.read_parquet(layout.completions)
     named = facts_named(completions, facts, dict.fromkeys(FACTS, np.nan)).tables["facts"]
-    return {(model, fact): right for model, fact, right in named.select(
-        "model", "fact", "right").iter_rows()}  # fmt: skip
+    return {
+        (model, fact): right
+        for model, fact, right in named.select("model", "fact", "right").iter_rows()
+    }
 
 
 def without(activations: Activations, rows: np.ndarray) -> Activations:
@@ -89,20 +91,27 @@ def main() -> None:
         direction = value_direction(dataset, has_it, value)
         with tempfile.TemporaryDirectory() as scratch:
             table, _ = planted_table(
-                models_of(layout), without(activations, rows), sought(fact, "", [value]),
+                models_of(layout),
+                without(activations, rows),
+                sought(fact, "", [value]),
                 direction=lambda _, found=direction: found,
                 out=Path(scratch) / "planted.parquet",
                 settings=SweepSettings(limit=arguments.activations),
-            )  # fmt: skip
+            )
         finding = sensitivity(table)
         thresholds = dict(finding.tables["thresholds"].select("model", "said_of_it").iter_rows())
         for model, numbers in finding.headline.items():
             right = named.get((model, fact))
             cells = [
-                fact, value, model, "–" if right is None else f"{right:.0%}",
-                finding.parameters["verdict"][model], thresholds[model],
-                f"{numbers['named_unplanted'] or 0:.0%}", f"{numbers['carried_unsaid'] or 0:.0%}",
-            ]  # fmt: skip
+                fact,
+                value,
+                model,
+                "–" if right is None else f"{right:.0%}",
+                finding.parameters["verdict"][model],
+                thresholds[model],
+                f"{numbers['named_unplanted'] or 0:.0%}",
+                f"{numbers['carried_unsaid'] or 0:.0%}",
+            ]
             print(f"| {' | '.join(cells)} |", flush=True)
 
 

@@ -112,9 +112,15 @@ def train_reader(layout: Layout, dataset: Dataset, seed: int) -> Reconstructor:
     reader = new_reconstructor(reference, layer, recipe.target, recipe.pair)
     with tempfile.TemporaryDirectory() as folder, stopping() as stop:
         train_ar(
-            reader, dataset, recipe.warm_start, seed=seed, folder=Path(folder), key="code",
-            stop=stop, tell=lambda _: None,
-        )  # fmt: skip
+            reader,
+            dataset,
+            recipe.warm_start,
+            seed=seed,
+            folder=Path(folder),
+            key="code",
+            stop=stop,
+            tell=lambda _: None,
+        )
     return reader
 
 
@@ -162,9 +168,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch, writer_of("world") as writer:
             own, reference = (texts_of(each, rows, Path(scratch)) for each in (coded, dataset))
             frame = probe(
-                {"own": reader, "second": plain}, own, activations, ProbeSettings(),
-                writer=writer, reference=reference,
-            )  # fmt: skip
+                {"own": reader, "second": plain},
+                own,
+                activations,
+                ProbeSettings(),
+                writer=writer,
+                reference=reference,
+            )
         scores = scores_from_frame(frame, ar="own")
         verdict, numbers, _ = judge(scores, "gold")
         unchanged = frame.filter((pl.col("variant") == "unchanged") & (pl.col("texts") == "own"))
@@ -174,11 +184,15 @@ def main() -> None:
             key=lambda one: -float(numbers[one]["excess_loss"] or 0),
         )
         cells = [
-            name, verdict.category, verdict.channel or "–", f"{fve['own']:.3f}",
-            f"{fve['second']:.3f}", re.sub("_", " ", most),
+            name,
+            verdict.category,
+            verdict.channel or "–",
+            f"{fve['own']:.3f}",
+            f"{fve['second']:.3f}",
+            re.sub("_", " ", most),
             f"{1 - float(numbers[most]['retention'] or 0):.1%}",
             f"{float(numbers[most]['excess_loss'] or 0):.1%}",
-        ]  # fmt: skip
+        ]
         print(f"| {' | '.join(cells)} |", flush=True)
 
 

@@ -354,12 +354,16 @@ def measure(seed: int, sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
             finding = registry()[name].run(from_frame(drawn, reference="p0.0"), seed=seed)
             rows += [
                 {
-                    "analyzer": name, "activations": n, "model": model, "quantity": metric,
-                    "estimate": row[column], "low": row[f"{column}_low"],
+                    "analyzer": name,
+                    "activations": n,
+                    "model": model,
+                    "quantity": metric,
+                    "estimate": row[column],
+                    "low": row[f"{column}_low"],
                     "high": row[f"{column}_high"],
                 }
                 for model, metric, row, column in intervals(finding)
-            ]  # fmt: skip
+            ]
     return rows
 
 

@@ -97,11 +97,14 @@ def concepts_page() -> str:
         shares = (f"{found.length_ratio:.2f}", str(found.length), str(found.word_counts))
         measured.append((name, str(len(card.pairs)), *shares))
     lines += [
-        "## What the sides differ in besides", "",
+        "## What the sides differ in besides",
+        "",
         "How well held-out pairs are told apart by length alone (words and characters) and by word "
-        "counts alone: AUC, 0.5 by chance, with 95 % intervals over pairs.", "",
-        *_table(("set", "pairs", "length ratio", "length alone", "words alone"), measured), "",
-    ]  # fmt: skip
+        "counts alone: AUC, 0.5 by chance, with 95 % intervals over pairs.",
+        "",
+        *_table(("set", "pairs", "length ratio", "length alone", "words alone"), measured),
+        "",
+    ]
     return "\n".join(lines)
 
 

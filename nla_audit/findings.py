@@ -26,10 +26,24 @@ Headline = dict[str, dict[str, float | None]]
 
 #: What a number counts. Shares are of one, and shown in percent; their differences are not.
 Unit = Literal[
-    "share", "difference of shares", "FVE", "FVE points", "tokens", "tokens a step", "words",
-    "count", "per explanation", "per 100 words", "p value", "correlation", "ratio", "place",
-    "perplexity", "nats", "yes or no",
-]  # fmt: skip
+    "share",
+    "difference of shares",
+    "FVE",
+    "FVE points",
+    "tokens",
+    "tokens a step",
+    "words",
+    "count",
+    "per explanation",
+    "per 100 words",
+    "p value",
+    "correlation",
+    "ratio",
+    "place",
+    "perplexity",
+    "nats",
+    "yes or no",
+]
 Better = Literal["higher", "lower", "neither"]
 #: How a figure is drawn.
 Kind = Literal["line", "bar", "stacked", "scatter", "heatmap", "waterfall"]

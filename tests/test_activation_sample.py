@@ -163,8 +163,11 @@ def test_patterns(folder: Path) -> None:
     some = read(folder / "[01]-*.parquet")
     assert some.rows["idx"].n_unique() == 40
     assert [Path(source.path).name for source in some.sources] == [
-        "0-base.parquet", "0-rl.parquet", "1-base.parquet", "1-rl.parquet",
-    ]  # fmt: skip
+        "0-base.parquet",
+        "0-rl.parquet",
+        "1-base.parquet",
+        "1-rl.parquet",
+    ]
 
 
 def test_reports_say_what_was_read(

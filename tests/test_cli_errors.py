@@ -345,8 +345,11 @@ class TestCommands:
         finding = json.loads(captured.out)
         assert finding["headline"]["p0.03"] == {"n": 12.0}
         assert finding["parameters"] == {
-            "words": ["a", "b"], "side": "right", "by_line": True, "seed": 3,
-        }  # fmt: skip
+            "words": ["a", "b"],
+            "side": "right",
+            "by_line": True,
+            "seed": 3,
+        }
 
     def test_finding_is_printed_and_written(
         self, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -390,8 +393,11 @@ class TestProcess:
     def test_help_imports_nothing_heavy(self) -> None:
         done = subprocess.run(
             [sys.executable, "-X", "importtime", "-m", "nla_audit.cli", "--help"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
         assert "click" in imported
         heavy = {"torch", "polars", "numpy", "sklearn", "matplotlib", "huggingface_hub", "rich"}
@@ -400,8 +406,11 @@ class TestProcess:
     def test_exit_code_and_one_line(self, tmp_path: Path) -> None:
         done = subprocess.run(
             self.command("frontier", tmp_path / "none.parquet"),
-            cwd=ROOT, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 2
         assert done.stdout == ""
         assert done.stderr.count("\n") == 1
@@ -410,8 +419,10 @@ class TestProcess:
         table.write_parquet(tmp_path / "t.parquet")
         process = subprocess.Popen(
             self.command("frontier", tmp_path / "t.parquet", "--json"),
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
@@ -434,8 +445,12 @@ cli.main(["frontier", sys.argv[1], "--out", sys.argv[2]])
 """
         done = subprocess.run(
             [sys.executable, "-c", program, tmp_path / "t.parquet", tmp_path / "out"],
-            cwd=ROOT, capture_output=True, text=True, check=False, timeout=50,
-        )  # fmt: skip
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=50,
+        )
         assert done.returncode == 130
         assert done.stderr.strip() == "interrupted"
         assert not (tmp_path / "out").exists()

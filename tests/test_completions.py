@@ -36,8 +36,14 @@ class TestRealSweep:
     def test_means_of_every_model_are_the_published_ones(self, sweep_path: Path) -> None:
         completions = load(sweep_path)
         assert completions.models == (
-            "base", "p0.0", "p0.001", "p0.002", "p0.006", "p0.015", "p0.03",
-        )  # fmt: skip
+            "base",
+            "p0.0",
+            "p0.001",
+            "p0.002",
+            "p0.006",
+            "p0.015",
+            "p0.03",
+        )
         assert completions.reference == "p0.0"
         means = {
             model: (rows["n_tokens"].mean(), rows["fve"].mean(), rows.height)
@@ -356,8 +362,10 @@ class TestReaders:
         completions = load([tmp_path])
         assert same(completions, from_frame(table))
         assert [Path(source.path).name for source in completions.sources] == [
-            "0.parquet", "1.jsonl", "2.csv",
-        ]  # fmt: skip
+            "0.parquet",
+            "1.jsonl",
+            "2.csv",
+        ]
         assert [source.rows for source in completions.sources] == [12, 12, 12]
 
     def test_nan_literals_of_python_json_are_read(

@@ -290,10 +290,18 @@ def test_a_model_whose_explanations_all_failed_has_no_rates(name: str, sweep: pl
     summary = finding.headline.get("p0.03", {})
     # What can be said of failed explanations: how many there are and how long they were.
     of_text = {
-        "fve_mean", "fve_change", "empty_rate", "claims_retained", "omission_share",
-        "holds_tail_rate", "tail_word_share", "self_repetition_rate", "quotes_per_explanation",
-        "verbatim_quote_rate", "unsupported_name_rate",
-    }  # fmt: skip
+        "fve_mean",
+        "fve_change",
+        "empty_rate",
+        "claims_retained",
+        "omission_share",
+        "holds_tail_rate",
+        "tail_word_share",
+        "self_repetition_rate",
+        "quotes_per_explanation",
+        "verbatim_quote_rate",
+        "unsupported_name_rate",
+    }
     assert {metric: summary[metric] for metric in of_text & set(summary)} == dict.fromkeys(
         of_text & set(summary)
     )

@@ -34,9 +34,15 @@ CURVES = (
     PlantedCurve("turns", pace=10.0, turn=40, loss=0.2, lengths=(100,), length_penalty=0.002),
 )
 NUMBERS = (
-    "tokens_to_fve_0", "tokens_to_fve_half", "tokens_to_80_percent", "area", "peak_fve",
-    "peak_tokens", "full_fve", "full_tokens",
-)  # fmt: skip
+    "tokens_to_fve_0",
+    "tokens_to_fve_half",
+    "tokens_to_80_percent",
+    "area",
+    "peak_fve",
+    "peak_tokens",
+    "full_fve",
+    "full_tokens",
+)
 
 
 def run(frame: pl.DataFrame, **options: float) -> Finding:
@@ -45,9 +51,13 @@ def run(frame: pl.DataFrame, **options: float) -> Finding:
 
 def means(*fve: float | str | None, lengths: list[int] | None = None) -> pl.DataFrame:
     return pl.DataFrame(
-        {"model": "m", "unit": "tokens", "length": lengths or list(range(1, len(fve) + 1)),
-         "fve": list(fve)},
-    )  # fmt: skip
+        {
+            "model": "m",
+            "unit": "tokens",
+            "length": lengths or list(range(1, len(fve) + 1)),
+            "fve": list(fve),
+        },
+    )
 
 
 @pytest.fixture(scope="module")
@@ -205,9 +215,14 @@ class TestDoor:
 
     def test_prefixes_beyond_the_text_are_the_text(self) -> None:
         frame = pl.DataFrame(
-            {"model": "m", "idx": [0] * 3, "prefix_tokens": [2, 4, 8], "text_tokens": [3] * 3,
-             "fve": [0.1, 0.4, 0.4]}
-        )  # fmt: skip
+            {
+                "model": "m",
+                "idx": [0] * 3,
+                "prefix_tokens": [2, 4, 8],
+                "text_tokens": [3] * 3,
+                "fve": [0.1, 0.4, 0.4],
+            }
+        )
         assert prefixes_from_frame(frame).rows["length"].to_list() == [2, 3]
 
     def test_both_kinds_of_table_at_once_are_refused(
@@ -222,8 +237,10 @@ class TestDoor:
     def test_prefixes_may_be_piped_in(self, name: str) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "nla_audit.cli", "multiscale", name, "--json"],
-            input=means(0.1, 0.5, 0.6).write_csv().encode(), capture_output=True, check=False,
-        )  # fmt: skip
+            input=means(0.1, 0.5, 0.6).write_csv().encode(),
+            capture_output=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         assert set(json.loads(done.stdout)["headline"]) == {"m"}
 
@@ -280,9 +297,11 @@ def test_prefixes_of_completions_are_those_by_their_ar(column: str | None, tmp_p
     if column is not None:
         own, other = table, means(0.2, 0.3)
         table = pl.concat(
-            [own.with_columns(pl.lit("own").alias(column)),
-             other.with_columns(pl.lit("other").alias(column))]
-        )  # fmt: skip
+            [
+                own.with_columns(pl.lit("own").alias(column)),
+                other.with_columns(pl.lit("other").alias(column)),
+            ]
+        )
     table.write_csv(path)
     texts = pl.DataFrame({"model": "m", "idx": [0], "explanation": "one two", "ar": "own"})
     finding = registry()["multiscale"].run(from_frame(texts), prefixes=str(path))
@@ -310,7 +329,11 @@ class TestSegmentEnds:
 
     def test_places_move_with_the_text_when_it_is_stripped(self) -> None:
         frame = pl.DataFrame(
-            {"model": "m", "idx": [0, 1], "explanation": ["  one two ", "three"],
-             "segment_ends": [[0, 5, 10], None]}
-        )  # fmt: skip
+            {
+                "model": "m",
+                "idx": [0, 1],
+                "explanation": ["  one two ", "three"],
+                "segment_ends": [[0, 5, 10], None],
+            }
+        )
         assert from_frame(frame).rows["segment_ends"].to_list() == [[0, 3, 7], None]

@@ -73,10 +73,14 @@ class TestStages:
 
     def test_first_tokens_are_as_many_as_the_predecessor_has(self) -> None:
         rows = [
-            ("a", 0, "one two three", 3.0), ("b", 0, "uno dos tres cuatro cinco seis", 6.0),
-            ("a", 1, "one two", 2.0), ("b", 1, "uno", 1.0), ("b", 2, "no predecessor", 2.0),
-            ("a", 3, "one", 1.0), ("b", 3, "... !", 2.0),
-        ]  # fmt: skip
+            ("a", 0, "one two three", 3.0),
+            ("b", 0, "uno dos tres cuatro cinco seis", 6.0),
+            ("a", 1, "one two", 2.0),
+            ("b", 1, "uno", 1.0),
+            ("b", 2, "no predecessor", 2.0),
+            ("a", 3, "one", 1.0),
+            ("b", 3, "... !", 2.0),
+        ]
         table = _table(rows)
         assert first_parts(table, "a", "b") == {0: len("uno dos tres"), 1: len("uno"), 3: 0}
 
@@ -89,9 +93,10 @@ class TestStages:
             for sample in (0, 1)
         ]
         frame = pl.DataFrame(rows, schema=["model", "idx", "sample", "explanation"], orient="row")
-        assert {(cut.key.sample, cut.before[0], cut.first[0]) for cut in _cut(
-            from_frame(frame), "a", "b"
-        )} == {(0, "0", "1"), (1, "1", "0")}  # fmt: skip
+        assert {
+            (cut.key.sample, cut.before[0], cut.first[0])
+            for cut in _cut(from_frame(frame), "a", "b")
+        } == {(0, "0", "1"), (1, "1", "0")}
         one = frame.filter((pl.col("model") == "b") | (pl.col("sample") == 0))
         assert len(list(_cut(from_frame(one), "a", "b"))) == 30, "each text is read beside one"
 
@@ -186,16 +191,20 @@ class TestLengths:
 
     def test_the_need_is_where_four_fifths_are_reached(self) -> None:
         """Two texts, read where the level lies between two lengths."""
-        rows = [("p", idx, length, fve) for idx, top in ((0, 0.8), (1, 0.5), (2, -0.1))
-                for length, fve in ((1, 0.0), (5, top / 2), (9, top))]  # fmt: skip
+        rows = [
+            ("p", idx, length, fve)
+            for idx, top in ((0, 0.8), (1, 0.5), (2, -0.1))
+            for length, fve in ((1, 0.0), (5, top / 2), (9, top))
+        ]
         # Of one that was not read to its end 80 % of the whole are not known.
         rows += [("p", 3, length, fve) for length, fve in ((1, 0.0), (5, 0.4), (9, None))]
         rows += [("q", idx, length, 0.1) for idx, length in ((0, 3), (1, 4), (2, 5), (3, 6))]
         frame = pl.DataFrame(rows, schema=["model", "idx", "length", "fve"], orient="row")
         table = prefixes_from_frame(frame.with_columns(unit=pl.lit("tokens")), reference="p")
         assert dict(_needs(table).select("idx", "need").rows()) == {
-            "0": pytest.approx(7.4), "1": pytest.approx(7.4),
-        }  # fmt: skip
+            "0": pytest.approx(7.4),
+            "1": pytest.approx(7.4),
+        }
 
     def test_segments_have_lengths_of_their_own(self) -> None:
         needs = plant_needs("follow", activations=60, seed=3)
@@ -248,9 +257,15 @@ def test_perplexity_is_that_of_the_base_model(tmp_path: Path) -> None:
     tokenizer = tiny.make_tokenizer(bos=True)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=16, num_hidden_layers=1,
-        num_attention_heads=2, num_key_value_heads=2, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
     model = AutoModelForCausalLM.from_config(config).float().eval()
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)

@@ -44,11 +44,21 @@ def _scored(models: tuple[str, ...] = ("p0.0",)) -> pl.DataFrame:
                 loss = {"paraphrase": idx / 100, "another": 0.6}.get(name, 0.0)
                 changed = name not in ("unchanged", "zero_width")
                 rows.append(
-                    {"model": model, "idx": str(idx), "doc_id": None, "texts": "own", "ar": "own",
-                     "variant": name, "fve": 0.6 - loss + generator.normal(0, 1e-6),
-                     "text": before + (f" in {name}" if changed else ""), "changed": changed,
-                     "similarity": 1 - loss, "chance_similarity": 0.1, "unfaithful": 0.0}
-                )  # fmt: skip
+                    {
+                        "model": model,
+                        "idx": str(idx),
+                        "doc_id": None,
+                        "texts": "own",
+                        "ar": "own",
+                        "variant": name,
+                        "fve": 0.6 - loss + generator.normal(0, 1e-6),
+                        "text": before + (f" in {name}" if changed else ""),
+                        "changed": changed,
+                        "similarity": 1 - loss,
+                        "chance_similarity": 0.1,
+                        "unfaithful": 0.0,
+                    }
+                )
     return pl.DataFrame(rows, schema_overrides={"doc_id": pl.String})
 
 
@@ -89,12 +99,21 @@ def test_what_nobody_sees_is_shown_and_what_is_unrelated_is_not_compared():
 def test_the_report_is_whole_and_harmless(tmp_path: Path, models: tuple[str, ...]):
     finding = probe_finding(models)
     files = write_probe(
-        finding, tmp_path / "out", record=RECORD, what={"Paraphraser": "rules"},
+        finding,
+        tmp_path / "out",
+        record=RECORD,
+        what={"Paraphraser": "rules"},
         length_penalties=by_penalty(models),
-    )  # fmt: skip
+    )
     names = {str(file.relative_to(tmp_path / "out")) for file in files}
-    assert {"stego.html", "stego.md", "stego.json", "stego.record.json",
-            "figures/stego-retention.png", "figures/stego-channels.svg"} <= names  # fmt: skip
+    assert {
+        "stego.html",
+        "stego.md",
+        "stego.json",
+        "stego.record.json",
+        "figures/stego-retention.png",
+        "figures/stego-channels.svg",
+    } <= names
     page = (tmp_path / "out" / "stego.html").read_text()
     assert finding.verdict.split(" (")[0] in page
     assert page.index("verdicts") < page.index("Before and after")
@@ -135,11 +154,17 @@ def test_the_terminal_shows_the_largest_loss():
 def test_many_bars_become_a_forest_with_a_row_for_each(group: str | None):
     names = [f"change {number}" for number in range(20)]
     frame = pl.DataFrame(
-        {"variant": names, "kept": np.linspace(0, 1, 20), "low": np.linspace(-0.1, 0.9, 20),
-         "high": np.linspace(0.1, 1.1, 20), "kind": ["a"] * 10 + ["b"] * 10}
-    )  # fmt: skip
-    figure = Figure("f", "t", "bar", "v", "variant", "kept", "", "kept", low="low", high="high",
-                    group=group)  # fmt: skip
+        {
+            "variant": names,
+            "kept": np.linspace(0, 1, 20),
+            "low": np.linspace(-0.1, 0.9, 20),
+            "high": np.linspace(0.1, 1.1, 20),
+            "kind": ["a"] * 10 + ["b"] * 10,
+        }
+    )
+    figure = Figure(
+        "f", "t", "bar", "v", "variant", "kept", "", "kept", low="low", high="high", group=group
+    )
     axes = Canvas().add_subplot()
     bar(axes, frame, figure, ModelColours({}))
     assert [label.get_text() for label in axes.get_yticklabels()] == names

@@ -275,8 +275,11 @@ class TestStreams:
         )
         done = subprocess.run(
             [sys.executable, "-c", program, "tail", tmp_path / "t.parquet"],
-            cwd=ROOT, env={**os.environ, **environment}, capture_output=True, check=False,
-        )  # fmt: skip
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            capture_output=True,
+            check=False,
+        )
         assert (done.returncode, done.stderr) == (0, b"")
         shown, plain = done.stdout.split(b"\0")
         assert b"\\u03bb" in shown
@@ -291,8 +294,12 @@ class TestStreams:
         with Path("/dev/full").open("w") as full:
             done = subprocess.run(
                 [sys.executable, "-m", "nla_audit.cli", "tail", tmp_path / "t.parquet", *arguments],
-                cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
-            )  # fmt: skip
+                cwd=ROOT,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
         assert done.returncode == 2
         assert done.stderr.count("\n") == 1
         assert "cannot write (No space left on device)" in done.stderr
@@ -331,9 +338,23 @@ JSON = st.recursive(
 
 
 NAMES = st.sampled_from(
-    ["model", "idx", "explanation", "fve", "n_tokens", "extracted", "sample", "ar", "source_text",
-     "length_penalty", "MODEL", "tag", "doc_id", "other"]
-)  # fmt: skip
+    [
+        "model",
+        "idx",
+        "explanation",
+        "fve",
+        "n_tokens",
+        "extracted",
+        "sample",
+        "ar",
+        "source_text",
+        "length_penalty",
+        "MODEL",
+        "tag",
+        "doc_id",
+        "other",
+    ]
+)
 
 
 SURROGATES = st.characters(categories=["Cs", "Lu", "Mn"])
@@ -395,12 +416,24 @@ class TestAnything:
 
     @given(
         start=st.sampled_from(
-            [b"", b"PAR1", b"\x1f\x8b\x08\x00", b"\x28\xb5\x2f\xfd", b"BZh9", b"\xfd7zXZ\x00",
-             b"\xff\xfe", b"\xfe\xff", b"PK\x03\x04", b"[", b"{", b"model,idx,explanation\n"]
+            [
+                b"",
+                b"PAR1",
+                b"\x1f\x8b\x08\x00",
+                b"\x28\xb5\x2f\xfd",
+                b"BZh9",
+                b"\xfd7zXZ\x00",
+                b"\xff\xfe",
+                b"\xfe\xff",
+                b"PK\x03\x04",
+                b"[",
+                b"{",
+                b"model,idx,explanation\n",
+            ]
         ),
         rest=st.binary(max_size=60),
         name=st.sampled_from(["t.parquet", "t.jsonl", "t.csv", "t.csv.gz", "t"]),
-    )  # fmt: skip
+    )
     @bounded
     def test_bytes(self, tmp_path: Path, start: bytes, rest: bytes, name: str) -> None:
         read_or_one_line(tmp_path / name, start + rest)
@@ -410,15 +443,26 @@ class TestAnything:
             NAMES,
             st.sampled_from(
                 [
-                    pl.Int8, pl.UInt64, pl.Float32, pl.String, pl.Boolean, pl.Date, pl.Binary,
-                    pl.Categorical, pl.List(pl.String), pl.Array(pl.Int8, 2),
-                    pl.Decimal(5, 2), pl.Null, pl.Time, pl.Struct({"a": pl.Int8}),
+                    pl.Int8,
+                    pl.UInt64,
+                    pl.Float32,
+                    pl.String,
+                    pl.Boolean,
+                    pl.Date,
+                    pl.Binary,
+                    pl.Categorical,
+                    pl.List(pl.String),
+                    pl.Array(pl.Int8, 2),
+                    pl.Decimal(5, 2),
+                    pl.Null,
+                    pl.Time,
+                    pl.Struct({"a": pl.Int8}),
                 ]
             ),
             min_size=2,
         ),
         rows=st.integers(0, 3),
-    )  # fmt: skip
+    )
     @bounded
     def test_types(self, tmp_path: Path, columns: dict[str, Any], rows: int) -> None:
         values = {pl.String: "x", pl.Categorical: "x", pl.Int8: 1, pl.UInt64: 2**63}

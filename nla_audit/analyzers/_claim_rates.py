@@ -60,11 +60,17 @@ CHANGES = {
 
 
 BY_KIND = {
-    "model": pl.String, "kind": pl.String, "claims": pl.Float64, "claims_reference": pl.Float64,
-    "absent_rate": pl.Float64, "absent_rate_reference": pl.Float64,
-    "absent_chance_rate": pl.Float64, "change": pl.Float64, "change_low": pl.Float64,
+    "model": pl.String,
+    "kind": pl.String,
+    "claims": pl.Float64,
+    "claims_reference": pl.Float64,
+    "absent_rate": pl.Float64,
+    "absent_rate_reference": pl.Float64,
+    "absent_chance_rate": pl.Float64,
+    "change": pl.Float64,
+    "change_low": pl.Float64,
     "change_high": pl.Float64,
-}  # fmt: skip
+}
 
 
 def change_tables(
@@ -81,10 +87,15 @@ def change_tables(
         The changes over all claims (:data:`CHANGES`), and those of each kind (:data:`BY_KIND`).
     """
     counted = [
-        "unsupported", "unsupported_by_chance", "checked_items", "words", "predictions",
-        *(f"checked_{kind}" for kind in KINDS), *(f"held_{kind}" for kind in KINDS),
+        "unsupported",
+        "unsupported_by_chance",
+        "checked_items",
+        "words",
+        "predictions",
+        *(f"checked_{kind}" for kind in KINDS),
+        *(f"held_{kind}" for kind in KINDS),
         *(f"held_{kind}_by_chance" for kind in KINDS),
-    ]  # fmt: skip
+    ]
     means = (
         measures.filter(pl.col("unsupported").is_not_null())
         .group_by("model", "idx")

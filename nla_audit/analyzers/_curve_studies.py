@@ -15,9 +15,13 @@ from nla_audit.stats import Interval, percentile_limits
 Row = dict[str, float | None]
 
 _NOT_WITHOUT_A_CURVE = (
-    "n", "is_means", "mean_full_tokens", "lost_after_peak", "lost_after_peak_low",
+    "n",
+    "is_means",
+    "mean_full_tokens",
+    "lost_after_peak",
+    "lost_after_peak_low",
     "lost_after_peak_high",
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

@@ -109,9 +109,16 @@ def _of_means(rows: pl.DataFrame, model: str, unit: str) -> Curve:
     values = rows["fve"].to_numpy()[None, :]
     texts = 0 if np.isnan(at_full[-1]) else int(at_full[-1])
     return Curve(
-        model, unit, lengths, values, values[:, -1], np.array([mean_length]), (),
-        np.array(["means"], dtype=object), texts,
-    )  # fmt: skip
+        model,
+        unit,
+        lengths,
+        values,
+        values[:, -1],
+        np.array([mean_length]),
+        (),
+        np.array(["means"], dtype=object),
+        texts,
+    )
 
 
 @dataclass(frozen=True)
@@ -141,10 +148,18 @@ def _of_activations(rows: pl.DataFrame, model: str, unit: str) -> Curve:
     idx = tuple(sorted(by_idx))
     each = np.stack([mean_known(np.stack(by_idx[one])) for one in idx])
     return Curve(
-        model, unit, lengths, each[:, :-2], each[:, -2], each[:, -1], idx,
-        np.array([clusters[one] for one in idx], dtype=object), len(texts), interpolated,
+        model,
+        unit,
+        lengths,
+        each[:, :-2],
+        each[:, -2],
+        each[:, -1],
+        idx,
+        np.array([clusters[one] for one in idx], dtype=object),
+        len(texts),
+        interpolated,
         left_out,
-    )  # fmt: skip
+    )
 
 
 def texts_of(rows: pl.DataFrame) -> list[Text]:

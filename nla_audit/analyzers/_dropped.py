@@ -109,10 +109,16 @@ def item_retention(completions: Completions, seed: int) -> pl.DataFrame:
                 }
             )
     schema = {
-        "model": pl.String, "length_penalty": pl.Float64, "item": pl.String, "items": pl.Int64,
-        "retained": pl.Float64, "retained_low": pl.Float64, "retained_high": pl.Float64,
-        "uncorrected": pl.Float64, "chance": pl.Float64,
-    }  # fmt: skip
+        "model": pl.String,
+        "length_penalty": pl.Float64,
+        "item": pl.String,
+        "items": pl.Int64,
+        "retained": pl.Float64,
+        "retained_low": pl.Float64,
+        "retained_high": pl.Float64,
+        "uncorrected": pl.Float64,
+        "chance": pl.Float64,
+    }
     return pl.DataFrame(table, schema=schema)
 
 
@@ -190,10 +196,14 @@ def price_table(completions: Completions, reading: Reading, seed: int) -> pl.Dat
     by activation, p-values adjusted for the number of kinds (Benjamini & Hochberg).
     """
     schema = {
-        "kind": pl.String, "dropped_claims": pl.Float64, "fve_points": pl.Float64,
-        "fve_points_low": pl.Float64, "fve_points_high": pl.Float64, "p_adjusted": pl.Float64,
+        "kind": pl.String,
+        "dropped_claims": pl.Float64,
+        "fve_points": pl.Float64,
+        "fve_points_low": pl.Float64,
+        "fve_points_high": pl.Float64,
+        "p_adjusted": pl.Float64,
         "n": pl.Int64,
-    }  # fmt: skip
+    }
     if not completions.has("fve"):
         return pl.DataFrame(schema=schema)
     models = [
@@ -279,8 +289,14 @@ def watch_table(
                 }
             )
     schema = {
-        "concept": pl.String, "model": pl.String, "length_penalty": pl.Float64,
-        "mentions_in_reference": pl.Int64, "retained": pl.Float64, "retained_low": pl.Float64,
-        "retained_high": pl.Float64, "chance": pl.Float64, "all_claims_retained": pl.Float64,
-    }  # fmt: skip
+        "concept": pl.String,
+        "model": pl.String,
+        "length_penalty": pl.Float64,
+        "mentions_in_reference": pl.Int64,
+        "retained": pl.Float64,
+        "retained_low": pl.Float64,
+        "retained_high": pl.Float64,
+        "chance": pl.Float64,
+        "all_claims_retained": pl.Float64,
+    }
     return pl.DataFrame(table, schema=schema)

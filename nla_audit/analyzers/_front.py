@@ -18,11 +18,17 @@ _LARGE = 5_000
 _NOBODY_HAS = 1e9
 
 KNEE = {
-    "model": pl.String, "height_above_chord": pl.Float64, "height_above_chord_low": pl.Float64,
-    "height_above_chord_high": pl.Float64, "behind_first": pl.Float64,
-    "behind_first_low": pl.Float64, "behind_first_high": pl.Float64, "is_tied": pl.Boolean,
-    "activations_to_tell": pl.Int64, "share_of_replicates": pl.Float64,
-}  # fmt: skip
+    "model": pl.String,
+    "height_above_chord": pl.Float64,
+    "height_above_chord_low": pl.Float64,
+    "height_above_chord_high": pl.Float64,
+    "behind_first": pl.Float64,
+    "behind_first_low": pl.Float64,
+    "behind_first_high": pl.Float64,
+    "is_tied": pl.Boolean,
+    "activations_to_tell": pl.Int64,
+    "share_of_replicates": pl.Float64,
+}
 
 
 def common_means(completions: Completions) -> pl.DataFrame:

@@ -28,12 +28,20 @@ _HARDLY_ANY = 0.3
 TEXT = "text"
 
 LENGTHS = {
-    "model": pl.String, "part": pl.String, "activations": pl.Int64, "mean_tokens": pl.Float64,
-    "rho": pl.Float64, "rho_low": pl.Float64, "rho_high": pl.Float64, "p_value": pl.Float64,
+    "model": pl.String,
+    "part": pl.String,
+    "activations": pl.Int64,
+    "mean_tokens": pl.Float64,
+    "rho": pl.Float64,
+    "rho_low": pl.Float64,
+    "rho_high": pl.Float64,
+    "p_value": pl.Float64,
     "q_value": pl.Float64,
-    "need_reliability": pl.Float64, "need_reliability_low": pl.Float64,
-    "need_reliability_high": pl.Float64, "lengths": pl.String,
-}  # fmt: skip
+    "need_reliability": pl.Float64,
+    "need_reliability_low": pl.Float64,
+    "need_reliability_high": pl.Float64,
+    "lengths": pl.String,
+}
 
 
 def lengths_and_needs(table: PrefixTable, seed: int) -> pl.DataFrame:
@@ -122,12 +130,13 @@ def _lengths(table: PrefixTable, model: str) -> pl.DataFrame:
         own.filter((pl.col("unit") == "segments") & pl.col("tokens").is_not_null())
         .sort(*key, "length")
         .select(
-            pl.format("segment {}", "length").alias("part"), *key,
+            pl.format("segment {}", "length").alias("part"),
+            *key,
             (pl.col("tokens") - pl.col("tokens").shift(1, fill_value=0).over(key))
             .cast(pl.Float64)
             .alias("tokens"),
         )
-    )  # fmt: skip
+    )
     return pl.concat([whole, segments]).sort("part", *key)
 
 

@@ -35,16 +35,28 @@ _FEWEST_KINDS = 4
 _LAST_PLACE = 12
 
 ORDER = {
-    "model": pl.String, "texts": pl.Int64, "rho": pl.Float64, "rho_low": pl.Float64,
-    "rho_high": pl.Float64, "p_value": pl.Float64, "order_gain": pl.Float64,
-    "order_gain_low": pl.Float64, "order_gain_high": pl.Float64, "kinds": pl.Int64,
-    "kinds_rho": pl.Float64, "kinds_rho_low": pl.Float64, "kinds_rho_high": pl.Float64,
+    "model": pl.String,
+    "texts": pl.Int64,
+    "rho": pl.Float64,
+    "rho_low": pl.Float64,
+    "rho_high": pl.Float64,
+    "p_value": pl.Float64,
+    "order_gain": pl.Float64,
+    "order_gain_low": pl.Float64,
+    "order_gain_high": pl.Float64,
+    "kinds": pl.Int64,
+    "kinds_rho": pl.Float64,
+    "kinds_rho_low": pl.Float64,
+    "kinds_rho_high": pl.Float64,
     "order": pl.String,
-}  # fmt: skip
+}
 KINDS_WORTH = {
-    "model": pl.String, "kind": pl.String, "worth": pl.Float64, "worth_low": pl.Float64,
+    "model": pl.String,
+    "kind": pl.String,
+    "worth": pl.Float64,
+    "worth_low": pl.Float64,
     "worth_high": pl.Float64,
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -164,9 +176,13 @@ def _claims(curves: pl.DataFrame, completions: Completions, model: str) -> pl.Da
             for number, (claim, gain) in enumerate(zip(claims, _gains(fve), strict=True))
         ]
     schema = {
-        "idx": pl.String, "doc_id": pl.String, "kind": pl.String, "place": pl.Float64,
-        "number": pl.Int64, "gain": pl.Float64,
-    }  # fmt: skip
+        "idx": pl.String,
+        "doc_id": pl.String,
+        "kind": pl.String,
+        "place": pl.Float64,
+        "number": pl.Int64,
+        "gain": pl.Float64,
+    }
     return pl.DataFrame(rows, schema=schema, orient="row").with_columns(
         beyond=pl.col("gain") - pl.col("gain").mean().over("number")
     )

@@ -21,11 +21,17 @@ from nla_audit.stats import Interval, Resampler
 
 _TOKENS = (4, 8, 16, 32)
 PERPLEXITY = {
-    "model": pl.String, "tokens": pl.Int64, "texts": pl.Int64, "perplexity": pl.Float64,
-    "perplexity_low": pl.Float64, "perplexity_high": pl.Float64, "shuffled": pl.Float64,
-    "times_reference": pl.Float64, "times_reference_low": pl.Float64,
+    "model": pl.String,
+    "tokens": pl.Int64,
+    "texts": pl.Int64,
+    "perplexity": pl.Float64,
+    "perplexity_low": pl.Float64,
+    "perplexity_high": pl.Float64,
+    "shuffled": pl.Float64,
+    "times_reference": pl.Float64,
+    "times_reference_low": pl.Float64,
     "times_reference_high": pl.Float64,
-}  # fmt: skip
+}
 
 
 def perplexities(completions: Completions, base_model: str, seed: int) -> pl.DataFrame:
@@ -120,6 +126,9 @@ def _times_reference(own: pl.DataFrame, other: pl.DataFrame, seed: int) -> dict[
 
 def _exp(interval: Interval) -> Interval:
     return Interval(
-        float(np.exp(interval.value)), float(np.exp(interval.low)), float(np.exp(interval.high)),
-        interval.n, interval.missing,
-    )  # fmt: skip
+        float(np.exp(interval.value)),
+        float(np.exp(interval.low)),
+        float(np.exp(interval.high)),
+        interval.n,
+        interval.missing,
+    )

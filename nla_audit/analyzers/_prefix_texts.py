@@ -20,24 +20,44 @@ _MOST_TEXTS = 500
 _WORDS = (4, 8, 16, 32)
 
 _FIRST_SCHEMA = {
-    "model": pl.String, "kind": pl.String, "claims": pl.Int64, "place": pl.Float64,
-    "place_low": pl.Float64, "place_high": pl.Float64, "first": pl.Float64,
-    "first_low": pl.Float64, "first_high": pl.Float64,
-}  # fmt: skip
+    "model": pl.String,
+    "kind": pl.String,
+    "claims": pl.Int64,
+    "place": pl.Float64,
+    "place_low": pl.Float64,
+    "place_high": pl.Float64,
+    "first": pl.Float64,
+    "first_low": pl.Float64,
+    "first_high": pl.Float64,
+}
 _NATURAL_SCHEMA = {
-    "model": pl.String, "words": pl.Int64, "texts": pl.Int64, "function_words": pl.Float64,
-    "function_words_low": pl.Float64, "function_words_high": pl.Float64, "whole": pl.Float64,
-}  # fmt: skip
+    "model": pl.String,
+    "words": pl.Int64,
+    "texts": pl.Int64,
+    "function_words": pl.Float64,
+    "function_words_low": pl.Float64,
+    "function_words_high": pl.Float64,
+    "whole": pl.Float64,
+}
 _BROKEN_SCHEMA = {
-    "model": pl.String, "unit": pl.String, "length": pl.Int64, "prefixes": pl.Int64,
-    "broken": pl.Float64, "broken_low": pl.Float64, "broken_high": pl.Float64,
-}  # fmt: skip
+    "model": pl.String,
+    "unit": pl.String,
+    "length": pl.Int64,
+    "prefixes": pl.Int64,
+    "broken": pl.Float64,
+    "broken_low": pl.Float64,
+    "broken_high": pl.Float64,
+}
 _BROKEN_KEYS = ("model", "unit", "length")
 #: One beginning a row.
 _BEGINNINGS = {
-    "model": pl.String, "unit": pl.String, "length": pl.Int64, "idx": pl.String,
-    "doc_id": pl.String, "broken_word": pl.Boolean,
-}  # fmt: skip
+    "model": pl.String,
+    "unit": pl.String,
+    "length": pl.Int64,
+    "idx": pl.String,
+    "doc_id": pl.String,
+    "broken_word": pl.Boolean,
+}
 
 
 def chosen_texts(completions: Completions, model: str) -> pl.DataFrame:

@@ -22,23 +22,56 @@ _HEADLINE = {
 _LINK = "--chain"
 _CLAIMS = "--pair, or --prefixes in claims"
 TEXT_METRICS = (
-    Metric("said_first", "share", "neither",
-           "share of what the model before says that is said again in as many first tokens",
-           needs=_LINK),
-    Metric("said_first_of_floor", "share", "neither",
-           "that, of what a second sample of the model before says again", needs=_LINK),
-    Metric("order_rho", "correlation", "neither",
-           "rank correlation of a claim's place with what it adds, within texts", needs=_CLAIMS),
-    Metric("order_gain", "FVE", "neither",
-           "what the order of claims gains over a random one", needs="--pair"),
-    Metric("length_need_rho", "correlation", "higher",
-           "rank correlation of lengths with what activations need",
-           needs="--pair, or --prefixes with idx"),
-    Metric("perplexity", "perplexity", "neither",
-           "of whole explanations, by the language model", needs="--base-model"),
-    Metric("perplexity_times_reference", "ratio", "neither",
-           "that over the reference's at the same number of tokens", needs="--base-model"),
-)  # fmt: skip
+    Metric(
+        "said_first",
+        "share",
+        "neither",
+        "share of what the model before says that is said again in as many first tokens",
+        needs=_LINK,
+    ),
+    Metric(
+        "said_first_of_floor",
+        "share",
+        "neither",
+        "that, of what a second sample of the model before says again",
+        needs=_LINK,
+    ),
+    Metric(
+        "order_rho",
+        "correlation",
+        "neither",
+        "rank correlation of a claim's place with what it adds, within texts",
+        needs=_CLAIMS,
+    ),
+    Metric(
+        "order_gain",
+        "FVE",
+        "neither",
+        "what the order of claims gains over a random one",
+        needs="--pair",
+    ),
+    Metric(
+        "length_need_rho",
+        "correlation",
+        "higher",
+        "rank correlation of lengths with what activations need",
+        needs="--pair, or --prefixes with idx",
+    ),
+    Metric(
+        "perplexity",
+        "perplexity",
+        "neither",
+        "of whole explanations, by the language model",
+        needs="--base-model",
+    ),
+    Metric(
+        "perplexity_times_reference",
+        "ratio",
+        "neither",
+        "that over the reference's at the same number of tokens",
+        needs="--base-model",
+    ),
+)
 #: Units of columns of the tables.
 TEXT_COLUMNS: dict[str, Unit] = dict.fromkeys(
     ("floor", "of_floor", "said_last", "repeated", "chance", "repeated_chance"), "share"
@@ -79,12 +112,13 @@ def said_of_texts(tables: Mapping[str, pl.DataFrame]) -> Iterator[str]:
             yield _of_link(row)
     if "order_of_worth" in tables:
         yield from _listed(
-            tables["order_of_worth"], "order",
+            tables["order_of_worth"],
+            "order",
             {
                 _order.WORTH_FIRST: "What {} says first is worth most.",
                 _order.WORTH_LAST: "What {} says last is worth most.",
             },
-        )  # fmt: skip
+        )
         for row in tables["order_of_worth"].drop_nulls("kinds_rho_low").iter_rows(named=True):
             if row["kinds_rho_high"] < 0:
                 yield f"Kinds of claims that {row['model']} makes early are worth more than others."
@@ -92,13 +126,14 @@ def said_of_texts(tables: Mapping[str, pl.DataFrame]) -> Iterator[str]:
                 yield f"Kinds of claims that {row['model']} makes late are worth more than others."
     if "lengths_and_needs" in tables:
         yield from _listed(
-            tables["lengths_and_needs"].filter(pl.col("part") == _needs.TEXT), "lengths",
+            tables["lengths_and_needs"].filter(pl.col("part") == _needs.TEXT),
+            "lengths",
             {
                 _needs.ADAPTS: "{} writes more where the activation needs more.",
                 _needs.AGAINST: "{} writes less where the activation needs more.",
                 _needs.HARDLY: "The length of what {} writes hardly follows what is needed.",
             },
-        )  # fmt: skip
+        )
 
 
 def _of_link(row: Mapping[str, object]) -> str:
@@ -107,8 +142,10 @@ def _of_link(row: Mapping[str, object]) -> str:
         known = "" if share is None else f" (about {share:.0%} of what another sample says again)"
         return f"How much of {before} {stage} says first: cannot tell{known}."
     much = {
-        _stages.ALL: "nearly all", _stages.SOME: "part", _stages.NONE: "hardly any",
-    }[str(row["says_first"])]  # fmt: skip
+        _stages.ALL: "nearly all",
+        _stages.SOME: "part",
+        _stages.NONE: "hardly any",
+    }[str(row["says_first"])]
     return (
         f"{stage} says first {much} of what {before} says: {row['said_first']:.0%} of its claims, "
         f"where its own other sample says {row['floor']:.0%} again and another activation's text "

@@ -57,10 +57,15 @@ _FIRST, _LAST, _BEFORE, _STAGE = "first tokens", "last tokens", "before", "stage
 
 _INTERVALS = ("said_first", "floor", "of_floor", "said_last", "longer_by", "repeated")
 LINKS = {
-    "kind": pl.String, "before": pl.String, "stage": pl.String, "texts": pl.Int64,
+    "kind": pl.String,
+    "before": pl.String,
+    "stage": pl.String,
+    "texts": pl.Int64,
     **{f"{name}{end}": pl.Float64 for name in _INTERVALS for end in ("", "_low", "_high")},
-    "chance": pl.Float64, "repeated_chance": pl.Float64, "says_first": pl.String,
-}  # fmt: skip
+    "chance": pl.Float64,
+    "repeated_chance": pl.Float64,
+    "says_first": pl.String,
+}
 
 
 def links_named(completions: Completions, chains: Sequence[str]) -> list[tuple[str, str]]:
@@ -134,17 +139,27 @@ def first_parts(completions: Completions, before: str, stage: str) -> dict[int, 
 def _chain_link(completions: Completions, before: str, stage: str, seed: int) -> dict[str, object]:
     cuts = list(_cut(completions, before, stage))
     row: dict[str, object] = {
-        "kind": CHAIN, "before": before, "stage": stage, "texts": len(cuts),
+        "kind": CHAIN,
+        "before": before,
+        "stage": stage,
+        "texts": len(cuts),
         "says_first": CANNOT_TELL,
-    }  # fmt: skip
+    }
     if len(cuts) < _FEWEST_TEXTS:
         return row
-    longer = pl.DataFrame({"idx": [cut.key.idx for cut in cuts],
-                           "doc_id": [cut.key.document for cut in cuts]})  # fmt: skip
+    longer = pl.DataFrame(
+        {"idx": [cut.key.idx for cut in cuts], "doc_id": [cut.key.document for cut in cuts]}
+    )
     row |= resampler(longer, seed).mean([cut.longer_by for cut in cuts]).entries("longer_by")
-    again = _read(_BEFORE, {_FIRST: [(cut.key, cut.first) for cut in cuts],
-                            _LAST: [(cut.key, cut.last) for cut in cuts]},
-                  _all_samples(completions, before), seed)  # fmt: skip
+    again = _read(
+        _BEFORE,
+        {
+            _FIRST: [(cut.key, cut.first) for cut in cuts],
+            _LAST: [(cut.key, cut.last) for cut in cuts],
+        },
+        _all_samples(completions, before),
+        seed,
+    )
     said, chance = _rates(again, _FIRST, seed)
     floor, floor_chance = _rates(again, FLOOR, seed)
     of_floor = _of_floor(again, (said.value, chance), (floor.value, floor_chance), seed)
@@ -259,9 +274,12 @@ def _read(
         for key, text in texts
     ]
     schema = {
-        "model": pl.String, "idx": pl.Int64, "sample": pl.Int64, "doc_id": pl.String,
+        "model": pl.String,
+        "idx": pl.Int64,
+        "sample": pl.Int64,
+        "doc_id": pl.String,
         "explanation": pl.String,
-    }  # fmt: skip
+    }
     frame = pl.DataFrame(rows, schema=schema, orient="row")
     table = from_frame(frame, reference=reference)
     documents = frame.select("idx", "doc_id").unique("idx").sort("idx")

@@ -21,9 +21,13 @@ from nla_audit.text.reading import Reading, read_afresh
 #: What is tried: a change, and the share of the second text's parts that it takes. The first is
 #: the untouched twin, which the truth of the others is reckoned from.
 TRIALS = (
-    (DELETED, 0.0), (DELETED, 0.3), (DELETED, 0.7), (EXCHANGED, 0.5), (EXCHANGED, 1.0),
+    (DELETED, 0.0),
+    (DELETED, 0.3),
+    (DELETED, 0.7),
+    (EXCHANGED, 0.5),
+    (EXCHANGED, 1.0),
     (TOGETHER, 1.0),
-)  # fmt: skip
+)
 _ORIGINAL = "original"
 #: Told for each run that is done: how many are, and how many there will be.
 Progress = Callable[[int, int], None]
@@ -113,13 +117,19 @@ def _explanations(reading: Reading, left: pl.DataFrame, run: int) -> pl.DataFram
     return (
         rows.join(before, on="idx")
         .select(
-            pl.lit(run).alias("run"), "change", "rate", "idx", "tokens_reference", "tokens_model",
-            "kept_tokens", (pl.col("kept") * pl.col("left")).alias("true_kept_tokens"),
+            pl.lit(run).alias("run"),
+            "change",
+            "rate",
+            "idx",
+            "tokens_reference",
+            "tokens_model",
+            "kept_tokens",
+            (pl.col("kept") * pl.col("left")).alias("true_kept_tokens"),
             "supported_tokens",
             (pl.col("supported") * stated).alias("true_supported_tokens"),
         )
         .sort("change", "rate", "idx")
-    )  # fmt: skip
+    )
 
 
 def _claims(reading: Reading, left: pl.DataFrame, run: int) -> pl.DataFrame:
@@ -130,11 +140,17 @@ def _claims(reading: Reading, left: pl.DataFrame, run: int) -> pl.DataFrame:
     return (
         rows.join(before, on=["idx", "claim"])
         .select(
-            pl.lit(run).alias("run"), "change", "rate", "idx", "claim", "kind", "kept",
+            pl.lit(run).alias("run"),
+            "change",
+            "rate",
+            "idx",
+            "claim",
+            "kind",
+            "kept",
             (pl.col("before") * pl.col("left")).alias("true_kept"),
         )
         .sort("change", "rate", "idx", "claim")
-    )  # fmt: skip
+    )
 
 
 def _untouched(rows: pl.DataFrame) -> pl.DataFrame:

@@ -21,21 +21,37 @@ QUESTION = (
 
 
 _ERRORS: tuple[tuple[str, Unit, Better, str], ...] = (
-    ("retained_bias", "difference of shares", "neither",
-     "share read as still said less the true one, on average"),
+    (
+        "retained_bias",
+        "difference of shares",
+        "neither",
+        "share read as still said less the true one, on average",
+    ),
     ("retained_worst", "difference of shares", "neither", "the same where it is worst"),
     ("retained_coverage", "share", "higher", "share of the intervals that hold the truth"),
-    ("run_together_retained_bias", "difference of shares", "neither",
-     "retained_bias where all is said, in longer sentences without function words"),
-    ("run_together_rewording_bias_tokens", "tokens", "neither",
-     "tokens read as rewording less the true ones, there"),
+    (
+        "run_together_retained_bias",
+        "difference of shares",
+        "neither",
+        "retained_bias where all is said, in longer sentences without function words",
+    ),
+    (
+        "run_together_rewording_bias_tokens",
+        "tokens",
+        "neither",
+        "tokens read as rewording less the true ones, there",
+    ),
     ("untouched_retained", "share", "higher", "share read as still said where nothing is deleted"),
     ("untouched_rewording_tokens", "tokens", "neither", "tokens read as rewording, there"),
-    ("deleted_called_rewording_tokens", "tokens", "lower",
-     "tokens of deleted claims that are called rewording"),
+    (
+        "deleted_called_rewording_tokens",
+        "tokens",
+        "lower",
+        "tokens of deleted claims that are called rewording",
+    ),
     ("drop_power", "share", "higher", "share of the trials with a drop that report one"),
     ("drop_false_alarms", "share", "lower", "share of the trials without a drop that report one"),
-)  # fmt: skip
+)
 METRICS = (
     Metric("n", "count", "neither", "trials with something deleted or exchanged", interval=False),
     *(
@@ -56,23 +72,30 @@ METRICS = (
     example="nla-audit calibrate completions.parquet --runs 20",
     metrics=METRICS,
     columns={
-        "rate": "share", "retained": "share", "true_retained": "share",
-        "net_loss_share": "share", "true_net_loss_share": "share",
+        "rate": "share",
+        "retained": "share",
+        "true_retained": "share",
+        "net_loss_share": "share",
+        "true_net_loss_share": "share",
     },
     order=60,
     options=(
         Option("runs", int, 1, "times that each rate is tried, each with other claims deleted"),
         Option(
-            "paraphrases", str, None,
+            "paraphrases",
+            str,
+            None,
             "table of paraphrased lines (idx, original, paraphrase), deleted and exchanged instead "
             "of this table's claims",
         ),
         Option(
-            "similarity", str, None,
+            "similarity",
+            str,
+            None,
             "sentence-transformers model (name or folder) instead of the built-in similarity",
         ),
     ),
-)  # fmt: skip
+)
 def calibrate(
     completions: Completions,
     *,
@@ -105,17 +128,29 @@ def calibrate(
         tables={"trials": trials, "kinds": kinds},
         figures=[
             Figure(
-                "retained", "Content that is still said, read and true", "scatter", "trials",
-                x="true_retained", y="retained", x_label="true share", y_label="read share",
-                low="retained_low", high="retained_high", group="change", percent=True,
+                "retained",
+                "Content that is still said, read and true",
+                "scatter",
+                "trials",
+                x="true_retained",
+                y="retained",
+                x_label="true share",
+                y_label="read share",
+                low="retained_low",
+                high="retained_high",
+                group="change",
+                percent=True,
                 caption="Share of the original's tokens that the changed text still says: read, "
                 "against what was left of it.",
             )
         ],
         parameters={
-            "seed": seed, "runs": runs, "paraphrases": paraphrases, "similarity": similarity,
+            "seed": seed,
+            "runs": runs,
+            "paraphrases": paraphrases,
+            "similarity": similarity,
         },
-    )  # fmt: skip
+    )
 
 
 def _tried(
@@ -167,10 +202,13 @@ def _trial(
     kept, true_kept, said, true_said, own = (
         column(rows, name)
         for name in (
-            "kept_tokens", "true_kept_tokens", "supported_tokens", "true_supported_tokens",
+            "kept_tokens",
+            "true_kept_tokens",
+            "supported_tokens",
+            "true_supported_tokens",
             "tokens_model",
         )
-    )  # fmt: skip
+    )
     retained = draw.ratio(kept, tokens)
     bias = error.at(retained.value, _share(own, tokens) or 0.0, terse)
     loss = net_loss(rows, error, seed, terse)

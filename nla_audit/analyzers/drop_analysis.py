@@ -40,24 +40,58 @@ MIN_CLAIMS_OF_A_KIND = 20
 
 METRICS = (
     Metric("n_claims", "count", "neither", "claims of the reference looked for", interval=False),
-    Metric("claims_retained", "share", "higher",
-           "share of the reference's claims that the model still makes"),
-    Metric("chance_match", "share", "neither",
-           "the same of another activation's explanation by the model"),
-    Metric("retained_beyond_chance", "share", "higher",
-           "claims_retained with what chance alone finds taken out", interval=False),
-    Metric("added_share", "share", "neither",
-           "share of the model's tokens that the reference does not say"),
-    Metric("net_loss_share", "share", "lower",
-           "share of the reference's tokens that is lost, less what is said besides"),
-    Metric("known_error_claims_retained", "difference of shares", "neither",
-           "how far claims_retained is off where the truth is known", interval=False),
-    Metric("retained.*", "share", "higher",
-           "claims_retained of one kind of claim, or of one kind of item"),
-    Metric("cheap_first", "share", "higher",
-           "how often a dropped claim was worth less to the AR than a kept one; 50 % at random",
-           needs="--pair"),
-)  # fmt: skip
+    Metric(
+        "claims_retained",
+        "share",
+        "higher",
+        "share of the reference's claims that the model still makes",
+    ),
+    Metric(
+        "chance_match",
+        "share",
+        "neither",
+        "the same of another activation's explanation by the model",
+    ),
+    Metric(
+        "retained_beyond_chance",
+        "share",
+        "higher",
+        "claims_retained with what chance alone finds taken out",
+        interval=False,
+    ),
+    Metric(
+        "added_share",
+        "share",
+        "neither",
+        "share of the model's tokens that the reference does not say",
+    ),
+    Metric(
+        "net_loss_share",
+        "share",
+        "lower",
+        "share of the reference's tokens that is lost, less what is said besides",
+    ),
+    Metric(
+        "known_error_claims_retained",
+        "difference of shares",
+        "neither",
+        "how far claims_retained is off where the truth is known",
+        interval=False,
+    ),
+    Metric(
+        "retained.*",
+        "share",
+        "higher",
+        "claims_retained of one kind of claim, or of one kind of item",
+    ),
+    Metric(
+        "cheap_first",
+        "share",
+        "higher",
+        "how often a dropped claim was worth less to the AR than a kept one; 50 % at random",
+        needs="--pair",
+    ),
+)
 
 
 @analyzer(
@@ -76,23 +110,31 @@ METRICS = (
     example="nla-audit drop-analysis completions.parquet --watch 'eval=evaluation|being tested'",
     metrics=METRICS,
     columns={
-        "retained": "share", "chance": "share", "beyond_chance": "share", "uncorrected": "share",
-        "mean_retained": "share", "share_of_dropped": "share",
+        "retained": "share",
+        "chance": "share",
+        "beyond_chance": "share",
+        "uncorrected": "share",
+        "mean_retained": "share",
+        "share_of_dropped": "share",
     },
     order=20,
     options=(
         Option(
-            "watch", str, (),
+            "watch",
+            str,
+            (),
             "a concept to follow: 'phrase', 'phrase|phrase' or 'name=phrase|phrase'; repeatable",
             multiple=True,
         ),
         Option(
-            "similarity", str, None,
+            "similarity",
+            str,
+            None,
             "sentence-transformers model (name or folder) instead of the built-in similarity",
         ),
         *PAIR_OPTIONS,
     ),
-)  # fmt: skip
+)
 def drop_analysis(
     completions: Completions,
     *,
@@ -201,10 +243,17 @@ def _kind_table(
                 }
             )
     schema = {
-        "model": pl.String, "length_penalty": pl.Float64, "kind": pl.String, "claims": pl.Int64,
-        "retained": pl.Float64, "retained_low": pl.Float64, "retained_high": pl.Float64,
-        "known_error": pl.Float64, "chance": pl.Float64, "beyond_chance": pl.Float64,
-    }  # fmt: skip
+        "model": pl.String,
+        "length_penalty": pl.Float64,
+        "kind": pl.String,
+        "claims": pl.Int64,
+        "retained": pl.Float64,
+        "retained_low": pl.Float64,
+        "retained_high": pl.Float64,
+        "known_error": pl.Float64,
+        "chance": pl.Float64,
+        "beyond_chance": pl.Float64,
+    }
     return pl.DataFrame(rows, schema=schema)
 
 
@@ -285,9 +334,12 @@ def _order_of_loss(completions: Completions, kinds: pl.DataFrame) -> pl.DataFram
             }
         )
     schema = {
-        "kind": pl.String, "meaning": pl.String, "claims": pl.Int64, "mean_retained": pl.Float64,
+        "kind": pl.String,
+        "meaning": pl.String,
+        "claims": pl.Int64,
+        "mean_retained": pl.Float64,
         "first_lost_at": pl.String,
-    }  # fmt: skip
+    }
     return pl.DataFrame(rows, schema=schema).sort("mean_retained", "kind")
 
 
@@ -344,52 +396,101 @@ def assumed_chance(reading: Reading) -> list[str]:
 def _figures(watched: bool, causal: bool) -> list[Figure]:
     figures = [
         Figure(
-            "retained", "Claims of the reference that are still made", "bar", "models", x="model",
-            y="claims_retained", x_label="model", y_label="share of claims",
-            low="claims_retained_low", high="claims_retained_high", chance="chance_match",
+            "retained",
+            "Claims of the reference that are still made",
+            "bar",
+            "models",
+            x="model",
+            y="claims_retained",
+            x_label="model",
+            y_label="share of claims",
+            low="claims_retained_low",
+            high="claims_retained_high",
+            chance="chance_match",
             percent=True,
             caption="Share of the reference's claims that each model still makes; dashed: how many "
             "would be matched in another activation's explanation.",
         ),
         Figure(
-            "kinds", "What survives, by kind of claim", "heatmap", "kinds", x="model",
-            y="retained", group="kind", x_label="model", y_label="kind of claim", percent=True,
+            "kinds",
+            "What survives, by kind of claim",
+            "heatmap",
+            "kinds",
+            x="model",
+            y="retained",
+            group="kind",
+            x_label="model",
+            y_label="kind of claim",
+            percent=True,
             caption="Share of the reference's claims of each kind that are still made; the known "
             "error of each is in the table.",
         ),
         Figure(
-            "items", "Names, numbers and quotes that survive", "line", "items", x="model",
-            y="retained", group="item", x_label="model", y_label="share of items",
-            low="retained_low", high="retained_high", percent=True,
+            "items",
+            "Names, numbers and quotes that survive",
+            "line",
+            "items",
+            x="model",
+            y="retained",
+            group="item",
+            x_label="model",
+            y_label="share of items",
+            low="retained_low",
+            high="retained_high",
+            percent=True,
             caption="Share of the reference's items that stand literally in the model's "
             "explanation, corrected for chance.",
         ),
         Figure(
-            "price", "What dropping a claim costs", "bar", "price_of_dropping", x="kind",
-            y="fve_points", x_label="kind of claim dropped", y_label="FVE points per claim",
-            low="fve_points_low", high="fve_points_high",
+            "price",
+            "What dropping a claim costs",
+            "bar",
+            "price_of_dropping",
+            x="kind",
+            y="fve_points",
+            x_label="kind of claim dropped",
+            y_label="FVE points per claim",
+            low="fve_points_low",
+            high="fve_points_high",
             caption="Change of FVE that goes with dropping one claim of a kind, from a regression "
             "over activations within each model.",
         ),
-    ]  # fmt: skip
+    ]
     if causal:
         figures.append(
             Figure(
-                "worth", "What a claim is worth to the AR", "bar", "claim_worth", x="kind",
-                y="worth", x_label="kind of claim", y_label="FVE points lost without the claim",
-                low="worth_low", high="worth_high", chance="elsewhere",
+                "worth",
+                "What a claim is worth to the AR",
+                "bar",
+                "claim_worth",
+                x="kind",
+                y="worth",
+                x_label="kind of claim",
+                y_label="FVE points lost without the claim",
+                low="worth_low",
+                high="worth_high",
+                chance="elsewhere",
                 caption="FVE that goes when one claim of the reference is deleted and the rest is "
                 "read again; dashed: the same deletion, read against another activation.",
             )
-        )  # fmt: skip
+        )
     if watched:
         figures.append(
             Figure(
-                "watched", "Watched concepts", "line", "watched", x="model", y="retained",
-                group="concept", x_label="model", y_label="share of mentions kept",
-                low="retained_low", high="retained_high", percent=True,
+                "watched",
+                "Watched concepts",
+                "line",
+                "watched",
+                x="model",
+                y="retained",
+                group="concept",
+                x_label="model",
+                y_label="share of mentions kept",
+                low="retained_low",
+                high="retained_high",
+                percent=True,
                 caption="Of the explanations in which the reference mentions a concept, the share "
                 "in which the model still does.",
             )
-        )  # fmt: skip
+        )
     return figures

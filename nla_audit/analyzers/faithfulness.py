@@ -30,13 +30,17 @@ _PER = {
     "unsupported": "unsupported",
 }
 _MEASURES = {
-    "model": pl.String, "idx": pl.Int64, "doc_id": pl.String,
+    "model": pl.String,
+    "idx": pl.Int64,
+    "doc_id": pl.String,
     **dict.fromkeys(_COUNTED, pl.Float64),
     **{f"checked_{name}": pl.Float64 for name in (*_CHECKED, "items")},
     **{f"held_{name}": pl.Float64 for name in _CHECKED},
     **{f"held_{name}_by_chance": pl.Float64 for name in _CHECKED},
-    "unsupported": pl.Float64, "unsupported_by_chance": pl.Float64, "words": pl.Float64,
-}  # fmt: skip
+    "unsupported": pl.Float64,
+    "unsupported_by_chance": pl.Float64,
+    "words": pl.Float64,
+}
 
 
 _DENSITIES: tuple[tuple[str, Unit, str], ...] = (
@@ -47,8 +51,9 @@ METRICS = (
     Metric("n", "count", "neither", "explanations of the model", interval=False),
     Metric("rows_with_source", "count", "neither", "of which the source is known", interval=False),
     *(
-        Metric(f"{name}_per_{per}", unit, "neither", f"{what} in {text}",
-               chance=name == "unsupported")
+        Metric(
+            f"{name}_per_{per}", unit, "neither", f"{what} in {text}", chance=name == "unsupported"
+        )
         for name, what in {
             "quotes": "quoted spans",
             "predicted_quotes": "quoted spans that are said to come next",
@@ -63,22 +68,55 @@ METRICS = (
         Metric(f"checked_{name}", "count", "neither", f"{name} looked up", interval=False)
         for name in _ASSERTED
     ),
-    Metric("verbatim_quote_rate", "share", "higher",
-           "share of the quotes, predictions apart, that stand in the source", chance=True),
-    Metric("verbatim_prediction_rate", "share", "neither",
-           "share of what is said to come next that stands in the source", chance=True),
-    Metric("unsupported_name_rate", "share", "lower",
-           "share of the names that are not in the source", chance=True),
-    Metric("unsupported_number_rate", "share", "lower",
-           "share of the numbers that are not in the source", chance=True),
-    Metric("unsupported_item_rate", "share", "lower",
-           "share of quotes, names and numbers that are not in the source", chance=True),
-)  # fmt: skip
+    Metric(
+        "verbatim_quote_rate",
+        "share",
+        "higher",
+        "share of the quotes, predictions apart, that stand in the source",
+        chance=True,
+    ),
+    Metric(
+        "verbatim_prediction_rate",
+        "share",
+        "neither",
+        "share of what is said to come next that stands in the source",
+        chance=True,
+    ),
+    Metric(
+        "unsupported_name_rate",
+        "share",
+        "lower",
+        "share of the names that are not in the source",
+        chance=True,
+    ),
+    Metric(
+        "unsupported_number_rate",
+        "share",
+        "lower",
+        "share of the numbers that are not in the source",
+        chance=True,
+    ),
+    Metric(
+        "unsupported_item_rate",
+        "share",
+        "lower",
+        "share of quotes, names and numbers that are not in the source",
+        chance=True,
+    ),
+)
 _COLUMNS: dict[str, Unit] = dict.fromkeys(
-    ("predicted_share", "predicted_share_reference", "same_mix_rate", "same_mix_rate_reference",
-     "same_mix_chance_rate", "absent_rate", "absent_rate_reference", "absent_chance_rate"),
+    (
+        "predicted_share",
+        "predicted_share_reference",
+        "same_mix_rate",
+        "same_mix_rate_reference",
+        "same_mix_chance_rate",
+        "absent_rate",
+        "absent_rate_reference",
+        "absent_chance_rate",
+    ),
     "share",
-)  # fmt: skip
+)
 
 
 @analyzer(
@@ -116,25 +154,39 @@ def faithfulness(completions: Completions, *, seed: int = 0) -> Finding:
         tables={"models": table, "paired_changes": changes, "kinds": by_kind},
         figures=[
             Figure(
-                "unsupported", "Unsupported items in an explanation", "bar", "models", x="model",
-                y="unsupported_per_explanation", x_label="model",
+                "unsupported",
+                "Unsupported items in an explanation",
+                "bar",
+                "models",
+                x="model",
+                y="unsupported_per_explanation",
+                x_label="model",
                 y_label="names, numbers and citations absent from the source",
-                low="unsupported_per_explanation_low", high="unsupported_per_explanation_high",
+                low="unsupported_per_explanation_low",
+                high="unsupported_per_explanation_high",
                 chance="chance_unsupported_per_explanation",
                 caption="Items per explanation that are not in the source text as given; dashed: "
                 "not in another activation's source.",
             ),
             Figure(
-                "verbatim", "Quoted spans that are verbatim in the source", "bar", "models",
-                x="model", y="verbatim_quote_rate", x_label="model",
-                y_label="share of citations", low="verbatim_quote_rate_low",
-                high="verbatim_quote_rate_high", chance="chance_verbatim_quote_rate", percent=True,
+                "verbatim",
+                "Quoted spans that are verbatim in the source",
+                "bar",
+                "models",
+                x="model",
+                y="verbatim_quote_rate",
+                x_label="model",
+                y_label="share of citations",
+                low="verbatim_quote_rate_low",
+                high="verbatim_quote_rate_high",
+                chance="chance_verbatim_quote_rate",
+                percent=True,
                 caption="Spans quoted as standing in the source (not as predictions); dashed: the "
                 "same spans looked up in another activation's source.",
             ),
         ],
         parameters={"seed": seed},
-    )  # fmt: skip
+    )
 
 
 class _Source:

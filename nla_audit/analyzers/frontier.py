@@ -211,10 +211,14 @@ def _change(
 def _prices(completions: Completions, means: pl.DataFrame, seed: int) -> pl.DataFrame:
     """FVE points (hundredths) that each further token buys, between neighbours by length."""
     schema = {
-        "shorter": pl.String, "longer": pl.String, "tokens": pl.Float64,
-        "fve_points": pl.Float64, "fve_points_per_token": pl.Float64,
-        "fve_points_per_token_low": pl.Float64, "fve_points_per_token_high": pl.Float64,
-    }  # fmt: skip
+        "shorter": pl.String,
+        "longer": pl.String,
+        "tokens": pl.Float64,
+        "fve_points": pl.Float64,
+        "fve_points_per_token": pl.Float64,
+        "fve_points_per_token_low": pl.Float64,
+        "fve_points_per_token_high": pl.Float64,
+    }
     if means.height == 0 or len(completions.models) < 2:
         return pl.DataFrame(schema=schema)
     models = completions.models
@@ -271,21 +275,44 @@ def _caveats(completions: Completions, headline: Headline, means: pl.DataFrame) 
 def _figures() -> list[Figure]:
     return [
         Figure(
-            "tradeoff", "Length against FVE", "line", "models", x="mean_tokens", y="fve_mean",
-            x_label="mean tokens of an explanation", y_label="mean FVE",
-            low="fve_mean_low", high="fve_mean_high", label="model", group="course",
+            "tradeoff",
+            "Length against FVE",
+            "line",
+            "models",
+            x="mean_tokens",
+            y="fve_mean",
+            x_label="mean tokens of an explanation",
+            y_label="mean FVE",
+            low="fve_mean_low",
+            high="fve_mean_high",
+            label="model",
+            group="course",
             caption="Mean FVE of each model against its mean length, with 95 % intervals over "
             "activations.",
         ),
         Figure(
-            "changes", "Paired FVE change", "bar", "paired_changes", x="model", y="fve_change",
-            x_label="model", y_label="FVE change against the reference", low="fve_change_low",
+            "changes",
+            "Paired FVE change",
+            "bar",
+            "paired_changes",
+            x="model",
+            y="fve_change",
+            x_label="model",
+            y_label="FVE change against the reference",
+            low="fve_change_low",
             high="fve_change_high",
             caption="Change of FVE within the same activation, with 95 % intervals.",
         ),
         Figure(
-            "distribution", "FVE quantiles", "line", "fve_distribution", x="quantile", y="fve",
-            x_label="quantile of activations", y_label="FVE", group="model",
+            "distribution",
+            "FVE quantiles",
+            "line",
+            "fve_distribution",
+            x="quantile",
+            y="fve",
+            x_label="quantile of activations",
+            y_label="FVE",
+            group="model",
             caption="Quantiles of per-activation FVE: the low tail is where models differ most.",
         ),
-    ]  # fmt: skip
+    ]

@@ -46,13 +46,22 @@ from nla_audit.probes.causal.ruler import PAIR_OPTIONS, open_ruler
 QUESTION = "How much do the first tokens of an explanation carry, and where does more of it hurt?"
 TOKENS = "tokens"
 _BY_PREFIX = {
-    "model": pl.String, "unit": pl.String, "length": pl.Int64, "fve": pl.Float64,
-    "fve_low": pl.Float64, "fve_high": pl.Float64, "activations": pl.Int64,
-}  # fmt: skip
+    "model": pl.String,
+    "unit": pl.String,
+    "length": pl.Int64,
+    "fve": pl.Float64,
+    "fve_low": pl.Float64,
+    "fve_high": pl.Float64,
+    "activations": pl.Int64,
+}
 _CHANGES = {
-    "model": pl.String, "length": pl.Int64, "fve_change": pl.Float64,
-    "fve_change_low": pl.Float64, "fve_change_high": pl.Float64, "activations": pl.Int64,
-}  # fmt: skip
+    "model": pl.String,
+    "length": pl.Int64,
+    "fve_change": pl.Float64,
+    "fve_change_low": pl.Float64,
+    "fve_change_high": pl.Float64,
+    "activations": pl.Int64,
+}
 
 
 #: What gives the FVE of beginnings; a table of them does as well.
@@ -66,28 +75,50 @@ METRICS = (
             TO_SHARE: "80 % of the FVE of whole texts",
         }.items()
     ),
-    Metric("area", "share", "higher",
-           "share of the full FVE that is there already, averaged over the tokens of a text"),
+    Metric(
+        "area",
+        "share",
+        "higher",
+        "share of the full FVE that is there already, averaged over the tokens of a text",
+    ),
     Metric("peak_fve", "FVE", "higher", "FVE at the length where it is highest"),
     Metric("peak_tokens", "tokens", "neither", "that length"),
     Metric("full_fve", "FVE", "higher", "mean FVE of whole texts"),
     Metric("full_tokens", "tokens", "lower", "their length, as the curve has it"),
     Metric("n", "count", "neither", "activations of the curve", interval=False),
-    Metric("is_means", "yes or no", "neither",
-           "1 where only means are known, and so no interval", interval=False),
+    Metric(
+        "is_means",
+        "yes or no",
+        "neither",
+        "1 where only means are known, and so no interval",
+        interval=False,
+    ),
     Metric("mean_full_tokens", "tokens", "lower", "mean length of whole texts", interval=False),
     Metric("lost_after_peak", "FVE", "lower", "FVE lost from the best length to the whole text"),
-    Metric("longer_hurts_share", "share", "lower",
-           "share of the activations whose text is read worse whole than at the best length",
-           needs=_PREFIXES),
-    Metric("longer_helps_share", "share", "higher", "share of those whose text is read better",
-           needs=_PREFIXES),
-    Metric("area_change", "difference of shares", "higher", "area less the reference's",
-           needs=_PREFIXES),
-    Metric("full_fve_change", "FVE", "higher", "full_fve less the reference's",
-           needs=_PREFIXES),
+    Metric(
+        "longer_hurts_share",
+        "share",
+        "lower",
+        "share of the activations whose text is read worse whole than at the best length",
+        needs=_PREFIXES,
+    ),
+    Metric(
+        "longer_helps_share",
+        "share",
+        "higher",
+        "share of those whose text is read better",
+        needs=_PREFIXES,
+    ),
+    Metric(
+        "area_change",
+        "difference of shares",
+        "higher",
+        "area less the reference's",
+        needs=_PREFIXES,
+    ),
+    Metric("full_fve_change", "FVE", "higher", "full_fve less the reference's", needs=_PREFIXES),
     *TEXT_METRICS,
-)  # fmt: skip
+)
 
 
 @analyzer(
@@ -106,35 +137,46 @@ METRICS = (
     example="nla-audit multiscale prefix_fve.parquet",
     metrics=METRICS,
     columns={
-        "broken": "share", "first": "share", "function_words": "share", "whole": "share",
+        "broken": "share",
+        "first": "share",
+        "function_words": "share",
+        "whole": "share",
         **TEXT_COLUMNS,
     },
     order=15,
     door=prefixes_named,
     options=(
         Option(
-            "prefixes", str, None,
+            "prefixes",
+            str,
+            None,
             "table of FVE by prefix (model, idx, sample, unit, length, fve) of these completions, "
             "as `score --prefixes` writes it; such a table can also be TABLE itself",
         ),
         *PAIR_OPTIONS,
         Option(
-            "margin", float, MARGIN,
+            "margin",
+            float,
+            MARGIN,
             "a loss of FVE up to this is as good as none",
         ),
         Option(
-            "chain", str, (),
+            "chain",
+            str,
+            (),
             "models of which each was trained from the one before, first to last: A,B,C; "
             "repeatable",
             multiple=True,
         ),
         Option(
-            "base_model", str, None,
+            "base_model",
+            str,
+            None,
             "a language model (folder, or owner/name on the Hub) that reads explanations for "
             "their perplexity",
         ),
     ),
-)  # fmt: skip
+)
 def multiscale(
     table: Completions | PrefixTable,
     *,
@@ -230,10 +272,15 @@ def multiscale(
         tables=tables,
         figures=_figures(completions is not None),
         parameters={
-            "seed": seed, "margin": margin, "prefixes": prefixes, "pair": pair,
-            "activations": activations, "chain": list(chain), "base_model": base_model,
+            "seed": seed,
+            "margin": margin,
+            "prefixes": prefixes,
+            "pair": pair,
+            "activations": activations,
+            "chain": list(chain),
+            "base_model": base_model,
         },
-    )  # fmt: skip
+    )
 
 
 def _check_options(table: Completions | PrefixTable, given: Mapping[str, object]) -> None:
@@ -274,10 +321,15 @@ def _by_prefix(by_unit: Mapping[str, Mapping[str, Study]]) -> pl.DataFrame:
 def _other_units(by_unit: Mapping[str, Mapping[str, Study]]) -> pl.DataFrame:
     """What the headline says in tokens, in the other units that the table has."""
     names = {
-        "to_fve_0": "tokens_to_fve_0", "to_fve_half": "tokens_to_fve_half",
-        "to_80_percent": TO_SHARE, "area": "area", "peak_fve": "peak_fve",
-        "peak_length": "peak_tokens", "full_fve": "full_fve", "full_length": "full_tokens",
-    }  # fmt: skip
+        "to_fve_0": "tokens_to_fve_0",
+        "to_fve_half": "tokens_to_fve_half",
+        "to_80_percent": TO_SHARE,
+        "area": "area",
+        "peak_fve": "peak_fve",
+        "peak_length": "peak_tokens",
+        "full_fve": "full_fve",
+        "full_length": "full_tokens",
+    }
     rows = [
         {"model": model, "unit": unit}
         | {name: study.numbers.values[key] for name, key in names.items()}
@@ -357,28 +409,53 @@ def _of_curve(model: str, study: Study) -> list[str]:
 def _figures(has_texts: bool) -> list[Figure]:
     figures = [
         Figure(
-            "curves", "FVE by prefix", "line", "fve_by_tokens", x="length", y="fve",
-            x_label="first tokens of the explanation", y_label="mean FVE", low="fve_low",
-            high="fve_high", group="model", log_x=True,
+            "curves",
+            "FVE by prefix",
+            "line",
+            "fve_by_tokens",
+            x="length",
+            y="fve",
+            x_label="first tokens of the explanation",
+            y_label="mean FVE",
+            low="fve_low",
+            high="fve_high",
+            group="model",
+            log_x=True,
             caption="Mean FVE of the first tokens of explanations (the whole of those that are "
             "shorter), with 95 % intervals over activations.",
         ),
         Figure(
-            "changes", "FVE by prefix against the reference", "line", "changes_by_prefix",
-            x="length", y="fve_change", x_label="first tokens of the explanation",
-            y_label="FVE change against the reference", low="fve_change_low",
-            high="fve_change_high", group="model", log_x=True,
+            "changes",
+            "FVE by prefix against the reference",
+            "line",
+            "changes_by_prefix",
+            x="length",
+            y="fve_change",
+            x_label="first tokens of the explanation",
+            y_label="FVE change against the reference",
+            low="fve_change_low",
+            high="fve_change_high",
+            group="model",
+            log_x=True,
             caption="Difference from the reference's text of the same activation, at the same "
             "number of tokens.",
         ),
-    ]  # fmt: skip
+    ]
     if has_texts:
         figures.append(
             Figure(
-                "places", "What is said first", "bar", "kinds_by_place", x="kind", y="place",
-                x_label="kind of claim", y_label="mean place (0 first, 1 last)", low="place_low",
-                high="place_high", group="model",
+                "places",
+                "What is said first",
+                "bar",
+                "kinds_by_place",
+                x="kind",
+                y="place",
+                x_label="kind of claim",
+                y_label="mean place (0 first, 1 last)",
+                low="place_low",
+                high="place_high",
+                group="model",
                 caption="Mean place of a kind of claim in explanations with several claims.",
             )
-        )  # fmt: skip
+        )
     return figures

@@ -27,9 +27,13 @@ _FVE, _LENGTH, _CLAIMS = "fve", "length", "claims"
 _MEASURES = (_FVE, _LENGTH, _CLAIMS)
 _SAID = {_FVE: "FVE", _LENGTH: "length", _CLAIMS: "number of claims"}
 _SHARES = {
-    "measure": pl.String, "component": pl.String, "activations": pl.Int64,
-    "share": pl.Float64, "share_low": pl.Float64, "share_high": pl.Float64,
-}  # fmt: skip
+    "measure": pl.String,
+    "component": pl.String,
+    "activations": pl.Int64,
+    "share": pl.Float64,
+    "share_low": pl.Float64,
+    "share_high": pl.Float64,
+}
 _VARIANCES = {"component": pl.String} | {
     f"{measure}{end}": pl.Float64 for measure in _MEASURES for end in ("", "_low", "_high")
 }
@@ -51,29 +55,48 @@ _VARIANCES = {"component": pl.String} | {
     "apart; near 0: a second sample says as little of the first as another activation's",
     example="nla-audit reliability completions.parquet",
     metrics=(
-        Metric("activations", "count", "neither", "activations with at least two samples",
-               interval=False),
+        Metric(
+            "activations",
+            "count",
+            "neither",
+            "activations with at least two samples",
+            interval=False,
+        ),
         *(
-            Metric(f"{name}_icc", "correlation", "higher",
-                   f"share of the variance of one sample's {said} that is due to the activation",
-                   chance=True)
+            Metric(
+                f"{name}_icc",
+                "correlation",
+                "higher",
+                f"share of the variance of one sample's {said} that is due to the activation",
+                chance=True,
+            )
             for name, said in _SAID.items()
         ),
         Metric("fve_sample_sd", "FVE", "lower", "standard deviation of FVE between samples"),
-        Metric("length_sample_sd", "tokens", "neither",
-               "standard deviation of length between samples"),
-        Metric("claims_sample_sd", "count", "neither",
-               "standard deviation of the number of claims between samples"),
+        Metric(
+            "length_sample_sd", "tokens", "neither", "standard deviation of length between samples"
+        ),
+        Metric(
+            "claims_sample_sd",
+            "count",
+            "neither",
+            "standard deviation of the number of claims between samples",
+        ),
         *(
-            Metric(f"{name}_samples_needed", "count", "lower",
-                   f"samples of an activation whose mean {said} has a reliability of {RELIABLE:g}; "
-                   "not known where that of one may be 0", interval=False)
+            Metric(
+                f"{name}_samples_needed",
+                "count",
+                "lower",
+                f"samples of an activation whose mean {said} has a reliability of {RELIABLE:g}; "
+                "not known where that of one may be 0",
+                interval=False,
+            )
             for name, said in _SAID.items()
         ),
     ),
     columns={"share": "share"},
     order=60,
-)  # fmt: skip
+)
 def reliability(completions: Completions, *, seed: int = 0) -> Finding:
     """Variance components of FVE, length and number of claims."""
     completions.require("sample", for_="reliability")
@@ -105,15 +128,22 @@ def reliability(completions: Completions, *, seed: int = 0) -> Finding:
         tables=tables,
         figures=[
             Figure(
-                "components", "What explanations differ by", "stacked", "components", x="measure",
-                y="share", group="component", x_label="", y_label="share of the variance",
+                "components",
+                "What explanations differ by",
+                "stacked",
+                "components",
+                x="measure",
+                y="share",
+                group="component",
+                x_label="",
+                y_label="share of the variance",
                 percent=True,
                 caption="Variance of one explanation over all models and activations, by what it "
                 "is due to.",
             )
         ],
         parameters={"seed": seed, "reliable": RELIABLE},
-    )  # fmt: skip
+    )
 
 
 def samples_needed(icc: float, reliable: float = RELIABLE) -> float:
@@ -139,9 +169,12 @@ def _measured(completions: Completions) -> pl.DataFrame:
     return completions.rows.with_columns(
         length.alias(_LENGTH), pl.Series(_CLAIMS, claims, dtype=pl.Float64)
     ).select(
-        "model", "idx", "sample", "doc_id",
+        "model",
+        "idx",
+        "sample",
+        "doc_id",
         *(pl.when(is_text).then(pl.col(name)).alias(name) for name in _MEASURES),
-    )  # fmt: skip
+    )
 
 
 def _exchanged(rows: pl.DataFrame, seed: int) -> pl.DataFrame:

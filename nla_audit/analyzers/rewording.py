@@ -40,25 +40,53 @@ METRICS = (
             Metric(f"{part}_share", "share", "neither", f"share of the saving that is {what}"),
         )
     ),
-    Metric("omission_lead_tokens", "tokens", "neither",
-           "tokens saved by omission less those by terser wording"),
-    Metric("reading_error_tokens", "tokens", "neither",
-           "how much the reading's own error widens that", interval=False),
-    Metric("reading_bias_tokens", "tokens", "neither",
-           "how much nearer to 0 that may lie for the reading's bias", interval=False),
-    Metric("novel_word_share", "share", "neither",
-           "share of the content words that the reference's explanation lacks", chance=True),
-    Metric("subsequence_share", "share", "neither",
-           "share of the words that are a subsequence of the reference's"),
-    Metric("order_kept", "share", "neither",
-           "share of the shared words that stand in the reference's order"),
-    Metric("fve_change_reread", "FVE", "higher",
-           "FVE less the reference's, read again", needs="--pair"),
+    Metric(
+        "omission_lead_tokens",
+        "tokens",
+        "neither",
+        "tokens saved by omission less those by terser wording",
+    ),
+    Metric(
+        "reading_error_tokens",
+        "tokens",
+        "neither",
+        "how much the reading's own error widens that",
+        interval=False,
+    ),
+    Metric(
+        "reading_bias_tokens",
+        "tokens",
+        "neither",
+        "how much nearer to 0 that may lie for the reading's bias",
+        interval=False,
+    ),
+    Metric(
+        "novel_word_share",
+        "share",
+        "neither",
+        "share of the content words that the reference's explanation lacks",
+        chance=True,
+    ),
+    Metric(
+        "subsequence_share",
+        "share",
+        "neither",
+        "share of the words that are a subsequence of the reference's",
+    ),
+    Metric(
+        "order_kept",
+        "share",
+        "neither",
+        "share of the shared words that stand in the reference's order",
+    ),
+    Metric(
+        "fve_change_reread", "FVE", "higher", "FVE less the reference's, read again", needs="--pair"
+    ),
     *(
         Metric(f"fve_by_{part}", "FVE", "higher", f"what {part} adds to that", needs="--pair")
         for part in ("omission", "rewording", "additions")
     ),
-)  # fmt: skip
+)
 
 
 @analyzer(
@@ -80,12 +108,14 @@ METRICS = (
     order=30,
     options=(
         Option(
-            "similarity", str, None,
+            "similarity",
+            str,
+            None,
             "sentence-transformers model (name or folder) instead of the built-in similarity",
         ),
         *PAIR_OPTIONS,
     ),
-)  # fmt: skip
+)
 def rewording(
     completions: Completions,
     *,
@@ -136,15 +166,29 @@ def rewording(
         },
         figures=[
             Figure(
-                "parts", "Where the savings come from", "stacked", "parts", x="model", y="tokens",
-                x_label="model", y_label="tokens saved per explanation", group="part",
+                "parts",
+                "Where the savings come from",
+                "stacked",
+                "parts",
+                x="model",
+                y="tokens",
+                x_label="model",
+                y_label="tokens saved per explanation",
+                group="part",
                 caption="Tokens saved against the reference, split exactly. Below zero: tokens "
                 "spent, on what the reference does not say or on longer wording.",
             ),
             Figure(
-                "waterfall", "From the reference's tokens to each model's", "waterfall",
-                "waterfall", x="step", y="tokens", low="start", group="model",
-                x_label="", y_label="tokens per explanation",
+                "waterfall",
+                "From the reference's tokens to each model's",
+                "waterfall",
+                "waterfall",
+                x="step",
+                y="tokens",
+                low="start",
+                group="model",
+                x_label="",
+                y_label="tokens per explanation",
                 caption="Mean content tokens of the reference, less those for claims no longer "
                 "made and those saved by fewer words, plus those for claims newly made and the "
                 "difference in overhead: what is left is the model's. Each bar begins where the "
@@ -158,10 +202,12 @@ def rewording(
             ),
         ],
         parameters={
-            "seed": seed, "similarity": reading.reader.vectors.name, "pair": pair,
+            "seed": seed,
+            "similarity": reading.reader.vectors.name,
+            "pair": pair,
             "activations": activations,
         },
-    )  # fmt: skip
+    )
 
 
 def split_savings(reading: Reading) -> pl.DataFrame:
@@ -200,9 +246,11 @@ def _waterfall(savings: pl.DataFrame, models: Sequence[str]) -> pl.DataFrame:
         content = float(column(own, "tokens_reference").mean())
         steps = [("reference", 0.0, content)]
         for part, name in (
-            ("omission", "no longer said"), ("rewording", "fewer words"),
-            ("addition", "newly said"), ("overhead", "overhead"),
-        ):  # fmt: skip
+            ("omission", "no longer said"),
+            ("rewording", "fewer words"),
+            ("addition", "newly said"),
+            ("overhead", "overhead"),
+        ):
             start = steps[-1][1] + steps[-1][2]
             steps.append((name, start, -float(column(own, part).mean())))
         steps.append(("model", 0.0, steps[-1][1] + steps[-1][2]))

@@ -39,22 +39,38 @@ _STRICT = {
     "is_nothing_but_strict": "is_nothing_but_tail_strict_rate",
 }
 _MEASURES = {
-    "model": pl.String, "idx": pl.Int64, "doc_id": pl.String, "failed": pl.Boolean,
-    "empty": pl.Boolean, "repeats_itself": pl.Boolean, "position": pl.Float64,
-    "words": pl.Float64, "run": pl.Float64, "run_by_chance": pl.Float64,
+    "model": pl.String,
+    "idx": pl.Int64,
+    "doc_id": pl.String,
+    "failed": pl.Boolean,
+    "empty": pl.Boolean,
+    "repeats_itself": pl.Boolean,
+    "position": pl.Float64,
+    "words": pl.Float64,
+    "run": pl.Float64,
+    "run_by_chance": pl.Float64,
     **dict.fromkeys(_HELD, pl.Float64),
     **{f"{name}_by_chance": pl.Float64 for name in _HELD},
     **dict.fromkeys(_STRICT, pl.Float64),
     **{f"last_{n}": pl.Float64 for n in _WINDOWS},
     **{f"last_{n}_by_chance": pl.Float64 for n in _WINDOWS},
-}  # fmt: skip
+}
 _DIFFERENCES = {
-    "model": pl.String, "metric": pl.String, "activations": pl.Int64, "own_rate": pl.Float64,
-    "own_strict_rate": pl.Float64, "own_chance_rate": pl.Float64, "reference_rate": pl.Float64,
+    "model": pl.String,
+    "metric": pl.String,
+    "activations": pl.Int64,
+    "own_rate": pl.Float64,
+    "own_strict_rate": pl.Float64,
+    "own_chance_rate": pl.Float64,
+    "reference_rate": pl.Float64,
     "reference_chance_rate": pl.Float64,
-    "difference": pl.Float64, "difference_low": pl.Float64, "difference_high": pl.Float64,
-    "beyond_chance": pl.Float64, "beyond_chance_low": pl.Float64, "beyond_chance_high": pl.Float64,
-}  # fmt: skip
+    "difference": pl.Float64,
+    "difference_low": pl.Float64,
+    "difference_high": pl.Float64,
+    "beyond_chance": pl.Float64,
+    "beyond_chance_low": pl.Float64,
+    "beyond_chance_high": pl.Float64,
+}
 
 
 METRICS = (
@@ -74,19 +90,37 @@ METRICS = (
         Metric(f"{name}_tail_strict_rate", "share", "lower", f"{name}_tail_rate, to the letter")
         for name in ("holds", "ends_with", "is_nothing_but")
     ),
-    Metric("self_repetition_rate", "share", "lower",
-           f"share of the explanations that say {_REPEATED_RUN} words in a row twice"),
+    Metric(
+        "self_repetition_rate",
+        "share",
+        "lower",
+        f"share of the explanations that say {_REPEATED_RUN} words in a row twice",
+    ),
     Metric("empty_rate", "share", "lower", "share of the explanations that say nothing"),
-    Metric("mean_run_words", "words", "lower",
-           "how many of the input's last words an explanation repeats in a row", chance=True),
-    Metric("position_in_explanation", "place", "neither",
-           "where in the explanation that run lies, from 0 to 1"),
+    Metric(
+        "mean_run_words",
+        "words",
+        "lower",
+        "how many of the input's last words an explanation repeats in a row",
+        chance=True,
+    ),
+    Metric(
+        "position_in_explanation",
+        "place",
+        "neither",
+        "where in the explanation that run lies, from 0 to 1",
+    ),
     *(
-        Metric("tail_word_share" + ("" if window == LAST_WORDS else f"_{window}"), "share", "lower",
-               f"share of the words that are among the input's last {window}", chance=True)
+        Metric(
+            "tail_word_share" + ("" if window == LAST_WORDS else f"_{window}"),
+            "share",
+            "lower",
+            f"share of the words that are among the input's last {window}",
+            chance=True,
+        )
         for window in _WINDOWS
     ),
-)  # fmt: skip
+)
 
 
 @analyzer(
@@ -159,29 +193,51 @@ def tail(completions: Completions, *, seed: int = 0) -> Finding:
 def _figures() -> list[Figure]:
     return [
         Figure(
-            "tail_words", "Words that are the input's last", "bar", "models", x="model",
-            y="tail_word_share", x_label="model", y_label="share of words",
-            low="tail_word_share_low", high="tail_word_share_high",
-            chance="chance_tail_word_share", percent=True,
+            "tail_words",
+            "Words that are the input's last",
+            "bar",
+            "models",
+            x="model",
+            y="tail_word_share",
+            x_label="model",
+            y_label="share of words",
+            low="tail_word_share_low",
+            high="tail_word_share_high",
+            chance="chance_tail_word_share",
+            percent=True,
             caption=f"Share of an explanation's words that are among the last {LAST_WORDS} "
             "of its input; dashed: the same with another input's tail.",
         ),
         Figure(
-            "nothing_but_tail", "Explanations that are nothing but the tail", "bar", "models",
-            x="model", y="is_nothing_but_tail_rate", x_label="model",
-            y_label="share of explanations", low="is_nothing_but_tail_rate_low",
-            high="is_nothing_but_tail_rate_high", chance="chance_is_nothing_but_tail_rate",
+            "nothing_but_tail",
+            "Explanations that are nothing but the tail",
+            "bar",
+            "models",
+            x="model",
+            y="is_nothing_but_tail_rate",
+            x_label="model",
+            y_label="share of explanations",
+            low="is_nothing_but_tail_rate_low",
+            high="is_nothing_but_tail_rate_high",
+            chance="chance_is_nothing_but_tail_rate",
             percent=True,
             caption="Share of explanations that are the end of their input and nothing else, but "
             "for case, quotes, punctuation or a cut last word; dashed: of another input.",
         ),
         Figure(
-            "run_lengths", "Longest run of the input's last words", "heatmap", "run_lengths",
-            x="run_words", y="share", group="model", x_label="words of the tail in one run",
-            y_label="model", percent=True,
+            "run_lengths",
+            "Longest run of the input's last words",
+            "heatmap",
+            "run_lengths",
+            x="run_words",
+            y="share",
+            group="model",
+            x_label="words of the tail in one run",
+            y_label="model",
+            percent=True,
             caption="How many of the input's last words an explanation holds in one run.",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _measure(completions: Completions, seed: int) -> pl.DataFrame:

@@ -58,9 +58,12 @@ def _run(**arguments: Any) -> None:
         record = {**run_record("attribution", arguments, [*ANALYSIS, *MODELS]), "tables": tables}
         with console.status("drawing"):
             files = write_probe(
-                finding, out, record=record, what=_facts(found, tables, parameters),
+                finding,
+                out,
+                record=record,
+                what=_facts(found, tables, parameters),
                 length_penalties={name: penalties[name] for name in found.models},
-            )  # fmt: skip
+            )
         console.print(
             f"wrote {count(len(files), 'file')} into {out}", markup=False, highlight=False
         )
@@ -89,9 +92,14 @@ def _read(arguments: dict[str, Any], console: Console) -> tuple[Texts, Attribute
             out.mkdir(parents=True, exist_ok=True)
     with pool_of(arguments) as pool, counting(console) as tell:
         reader = load_reconstructor(
-            pool, ar=path, base=arguments["base"], sidecar=arguments["sidecar"],
-            placement=placement(arguments), force=arguments["force"], notice=tell.say,
-        )  # fmt: skip
+            pool,
+            ar=path,
+            base=arguments["base"],
+            sidecar=arguments["sidecar"],
+            placement=placement(arguments),
+            force=arguments["force"],
+            notice=tell.say,
+        )
         settings = AttributionSettings(
             seed=arguments["seed"],
             limit=arguments["limit"] or None,
@@ -100,10 +108,15 @@ def _read(arguments: dict[str, Any], console: Console) -> tuple[Texts, Attribute
             given_baselines=given,
         )
         found = attribute_with(
-            reader, texts, activations, settings,
+            reader,
+            texts,
+            activations,
+            settings,
             resume=None if out is None else out / "attribution.json",
-            force=arguments["force"], progress=tell, notice=tell.say,
-        )  # fmt: skip
+            force=arguments["force"],
+            progress=tell,
+            notice=tell.say,
+        )
     parameters = {
         "ar": reader.name,
         "baseline": settings.baseline,

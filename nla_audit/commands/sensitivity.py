@@ -91,7 +91,9 @@ def _asked(arguments: dict[str, Any], console: Console) -> _Study:
             tell.say(problems)
         concept, direction, other = _concepts(arguments, activations, tell)
         table, notes = planted_table(
-            _pairs(arguments, tell), activations, concept,
+            _pairs(arguments, tell),
+            activations,
+            concept,
             direction=direction,
             out=out / _TABLE,
             settings=settings,
@@ -101,7 +103,7 @@ def _asked(arguments: dict[str, Any], console: Console) -> _Study:
             force=arguments["force"],
             progress=tell,
             notice=tell.say,
-        )  # fmt: skip
+        )
     console.print(Text(f"wrote {out / _TABLE}"), soft_wrap=True)
     return _Study(
         table,
@@ -185,9 +187,11 @@ def _from_texts(
     if layer is None:
         raise UserError(f"{activations.path} does not say its layer: say it with --layer K")
     target = load_target(
-        arguments["target"], layer_index=layer, placement=placement(arguments),
+        arguments["target"],
+        layer_index=layer,
+        placement=placement(arguments),
         force=arguments["force"],
-    )  # fmt: skip
+    )
     width = activations.vectors.shape[1]
     if target.d_model != width:
         raise UserError(
@@ -198,11 +202,14 @@ def _from_texts(
     for texts in sets:
         sides = [
             last_activations(
-                target, side, token_budget=arguments["token_budget"], progress=tell,
+                target,
+                side,
+                token_budget=arguments["token_budget"],
+                progress=tell,
                 notice=tell.say,
             )
             for side in (texts.with_concept, texts.without_concept)
-        ]  # fmt: skip
+        ]
 
         def direction(
             transform: Transform | None, sides: Any = sides, name: str = texts.name
@@ -229,9 +236,14 @@ def _pairs(arguments: dict[str, Any], tell: Teller) -> Iterator[Named]:
         found.append((name or display_name(halves.av), halves))
     for name, halves in found:
         pair = load(
-            av=halves.av, ar=halves.ar, base=arguments["base"], sidecar=arguments["sidecar"],
-            placement=placement(arguments), force=arguments["force"], notice=tell.say,
-        )  # fmt: skip
+            av=halves.av,
+            ar=halves.ar,
+            base=arguments["base"],
+            sidecar=arguments["sidecar"],
+            placement=placement(arguments),
+            force=arguments["force"],
+            notice=tell.say,
+        )
         yield Named(name, length_penalty_of(name), display_name(halves.ar), pair)
 
 
@@ -246,9 +258,12 @@ def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
 
     with console.status("judging"):
         finding = sensitivity(
-            study.table, detector=arguments["detector"], reference=arguments["reference"],
-            seed=arguments["seed"], notes=study.notes,
-        )  # fmt: skip
+            study.table,
+            detector=arguments["detector"],
+            reference=arguments["reference"],
+            seed=arguments["seed"],
+            notes=study.notes,
+        )
     if arguments["as_json"]:
         click.echo(finding.to_json())
     else:
@@ -277,9 +292,13 @@ def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
     }
     with console.status("drawing"):
         files = write_probe(
-            finding, out, record=record, what=what, title=_TITLE,
+            finding,
+            out,
+            record=record,
+            what=what,
+            title=_TITLE,
             length_penalties={name: penalties[name] for name in finding.headline},
-        )  # fmt: skip
+        )
     console.print(f"wrote {count(len(files), 'file')} into {out}", markup=False, highlight=False)
 
 

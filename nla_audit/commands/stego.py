@@ -147,9 +147,14 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
             if path is None:
                 continue
             readers[name] = load_reconstructor(
-                pool, ar=path, base=arguments["base"], sidecar=arguments["sidecar"],
-                placement=placement(arguments), force=arguments["force"], notice=tell.say,
-            )  # fmt: skip
+                pool,
+                ar=path,
+                base=arguments["base"],
+                sidecar=arguments["sidecar"],
+                placement=placement(arguments),
+                force=arguments["force"],
+                notice=tell.say,
+            )
         first: int | None = arguments["prefix_tokens"]
         if first is not None:
             tokenizer = readers["own"].tokenizer
@@ -176,9 +181,15 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
             ),
         ) as writer:
             frame = probe(
-                readers, texts, activations, settings,
-                reference=reference, writer=writer, progress=tell, notice=tell.say,
-            )  # fmt: skip
+                readers,
+                texts,
+                activations,
+                settings,
+                reference=reference,
+                writer=writer,
+                progress=tell,
+                notice=tell.say,
+            )
             account = writer.account.describe()
             tell.say(account)
     if arguments["keep_scores"] is not None:
@@ -215,9 +226,12 @@ def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
 
     with console.status("judging"):
         finding = stego(
-            study.scores, seed=arguments["seed"], notes=study.notes, examples=study.examples,
+            study.scores,
+            seed=arguments["seed"],
+            notes=study.notes,
+            examples=study.examples,
             series=arguments["series"],
-        )  # fmt: skip
+        )
     if arguments["as_json"]:
         click.echo(finding.to_json())
     else:
@@ -234,9 +248,13 @@ def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
         }
         with console.status("drawing"):
             write_probe(
-                finding, out, record=record, what=_facts(study), title=_TITLE,
+                finding,
+                out,
+                record=record,
+                what=_facts(study),
+                title=_TITLE,
                 length_penalties=by_penalty(study.scores.models),
-            )  # fmt: skip
+            )
         console.print(Text(f"report: {out / 'stego.html'}"), soft_wrap=True)
 
 
@@ -296,13 +314,17 @@ command = probe_command(
     _run,
     [
         click.Option(
-            ["--self-test"], is_flag=True,
+            ["--self-test"],
+            is_flag=True,
             help="Power on planted codes and false alarms on clean pairs; reads no table.",
         ),
         click.Option(
-            ["--seeds"], type=click.IntRange(min=1), default=20, show_default=True,
+            ["--seeds"],
+            type=click.IntRange(min=1),
+            default=20,
+            show_default=True,
             help="Studies of each simulated pair in --self-test.",
         ),
         *ray_parameters(),
     ],
-)  # fmt: skip
+)

@@ -27,10 +27,15 @@ _ROUNDING = 1e-4
 #: Tokens of the continuation, from … to.
 _PLACES = ((1, 1), (2, 4), (5, 8), (9, 16), (17, 32), (33, None))
 _SCHEMA = {
-    "model": pl.String, "token": pl.String, "tokens": pl.Int64, "nats_without": pl.Float64,
-    "gain": pl.Float64, "gain_low": pl.Float64, "gain_high": pl.Float64,
+    "model": pl.String,
+    "token": pl.String,
+    "tokens": pl.Int64,
+    "nats_without": pl.Float64,
+    "gain": pl.Float64,
+    "gain_low": pl.Float64,
+    "gain_high": pl.Float64,
     "chance_gain": pl.Float64,
-}  # fmt: skip
+}
 
 
 @probe(
@@ -45,30 +50,62 @@ _SCHEMA = {
     example="nla-audit predictive-gain completions.parquet --base-model MODEL --texts texts.jsonl",
     metrics=(
         Metric("explanations", "count", "neither", "explanations read", interval=False),
-        Metric("nats_without", "nats", "neither",
-               "loss of a token of the continuation without an explanation"),
-        Metric("gain", "nats", "higher", "by how much that falls behind the explanation",
-               chance=True),
+        Metric(
+            "nats_without",
+            "nats",
+            "neither",
+            "loss of a token of the continuation without an explanation",
+        ),
+        Metric(
+            "gain", "nats", "higher", "by how much that falls behind the explanation", chance=True
+        ),
         Metric("gain_over_another", "nats", "higher", "gain less chance_gain"),
-        Metric("better_than_another", "share", "higher",
-               "share of the explanations that help more than another document's; 50 % by chance"),
+        Metric(
+            "better_than_another",
+            "share",
+            "higher",
+            "share of the explanations that help more than another document's; 50 % by chance",
+        ),
     ),
     columns={"gain": "nats", "chance_gain": "nats", "nats_without": "nats"},
     options=(
-        Option("base_model", str, None, metavar="MODEL",
-               help="The language model that reads: a folder or owner/name."),
-        Option("texts", str, (), multiple=True, metavar="FILE",
-               help="The documents, as `nla-audit extract` reads them, by doc_id."),
-        Option("activations", str, None, metavar="FILE",
-               help="Activations whose sources say how those of the table go on."),
+        Option(
+            "base_model",
+            str,
+            None,
+            metavar="MODEL",
+            help="The language model that reads: a folder or owner/name.",
+        ),
+        Option(
+            "texts",
+            str,
+            (),
+            multiple=True,
+            metavar="FILE",
+            help="The documents, as `nla-audit extract` reads them, by doc_id.",
+        ),
+        Option(
+            "activations",
+            str,
+            None,
+            metavar="FILE",
+            help="Activations whose sources say how those of the table go on.",
+        ),
         Option("tokens", int, 32, metavar="N", least=1, help="Tokens of the continuation."),
-        Option("context", int, 0, metavar="N", least=0,
-               help="Characters of the source's end that are read between the explanation and "
-               "the continuation."),
-        Option("limit", int, 200, metavar="N", least=0,
-               help="Activations, drawn at random; 0 is all."),
+        Option(
+            "context",
+            int,
+            0,
+            metavar="N",
+            least=0,
+            help="Characters of the source's end that are read between the explanation and "
+            "the continuation.",
+        ),
+        Option(
+            "limit", int, 200, metavar="N", least=0, help="Activations, drawn at random; 0 is all."
+        ),
     ),
-)  # fmt: skip
+)
 def predictive_gain(
     completions: Completions,
     *,
@@ -109,17 +146,31 @@ def predictive_gain(
         tables={"by_place": pl.DataFrame(by_place, schema=_SCHEMA)},
         figures=[
             Figure(
-                "place", "Gain by token of the continuation", "line", "by_place", x="token",
-                y="gain", group="model", low="gain_low", high="gain_high", chance="chance_gain",
-                x_label="token behind that of the activation", y_label="nats gained per token",
+                "place",
+                "Gain by token of the continuation",
+                "line",
+                "by_place",
+                x="token",
+                y="gain",
+                group="model",
+                low="gain_low",
+                high="gain_high",
+                chance="chance_gain",
+                x_label="token behind that of the activation",
+                y_label="nats gained per token",
                 caption="Dashed: another document's explanation.",
             )
         ],
         parameters={
-            "base_model": base_model, "texts": list(texts), "activations": activations,
-            "tokens": tokens, "context": context, "limit": limit, "seed": seed,
+            "base_model": base_model,
+            "texts": list(texts),
+            "activations": activations,
+            "tokens": tokens,
+            "context": context,
+            "limit": limit,
+            "seed": seed,
         },
-    )  # fmt: skip
+    )
 
 
 def _following(

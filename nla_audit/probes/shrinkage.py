@@ -22,9 +22,14 @@ QUESTION = (
 )
 _BINS = 5
 _SCHEMA = {
-    "model": pl.String, "bin": pl.Int64, "explanations": pl.Int64, "length": pl.Float64,
-    "projection": pl.Float64, "projection_low": pl.Float64, "projection_high": pl.Float64,
-}  # fmt: skip
+    "model": pl.String,
+    "bin": pl.Int64,
+    "explanations": pl.Int64,
+    "length": pl.Float64,
+    "projection": pl.Float64,
+    "projection_low": pl.Float64,
+    "projection_high": pl.Float64,
+}
 
 
 @probe(
@@ -40,23 +45,39 @@ _SCHEMA = {
     example="nla-audit shrinkage completions.parquet --pair PAIR --activations a.parquet",
     metrics=(
         Metric("explanations", "count", "neither", "explanations read", interval=False),
-        Metric("norm_ratio", "ratio", "neither",
-               "norm of a reconstruction over that of its activation, as the AR gives it"),
-        Metric("slope", "ratio", "neither",
-               "how far the activation lies from the mean along the reconstruction, for one step "
-               "of the reconstruction", chance=True),
-        Metric("confidence_slope", "ratio", "neither",
-               "how much farther activations lie out where reconstructions lie farther out"),
+        Metric(
+            "norm_ratio",
+            "ratio",
+            "neither",
+            "norm of a reconstruction over that of its activation, as the AR gives it",
+        ),
+        Metric(
+            "slope",
+            "ratio",
+            "neither",
+            "how far the activation lies from the mean along the reconstruction, for one step "
+            "of the reconstruction",
+            chance=True,
+        ),
+        Metric(
+            "confidence_slope",
+            "ratio",
+            "neither",
+            "how much farther activations lie out where reconstructions lie farther out",
+        ),
         Metric("fve", "FVE", "higher", "mean FVE of the explanations (raw_variance)"),
-        Metric("fve_rescaled", "FVE", "higher",
-               "the same with every reconstruction brought nearer to the mean, or farther from "
-               "it, by one factor, which is fitted on other activations"),
-        Metric("lost_to_scale", "FVE points", "lower",
-               "by how much fve_rescaled is better"),
+        Metric(
+            "fve_rescaled",
+            "FVE",
+            "higher",
+            "the same with every reconstruction brought nearer to the mean, or farther from "
+            "it, by one factor, which is fitted on other activations",
+        ),
+        Metric("lost_to_scale", "FVE points", "lower", "by how much fve_rescaled is better"),
         Metric("lost_share", "share", "lower", "lost_to_scale as a share of fve_rescaled"),
     ),
     options=PAIR_OPTIONS,
-)  # fmt: skip
+)
 def shrinkage(
     completions: Completions,
     *,
@@ -84,16 +105,24 @@ def shrinkage(
         tables={"bins": pl.DataFrame(bins, schema=_SCHEMA)},
         figures=[
             Figure(
-                "calibration", "How far out reconstructions and activations lie", "line", "bins",
-                x="length", y="projection", group="model", low="projection_low",
-                high="projection_high", chance="length", chance_label="calibrated",
+                "calibration",
+                "How far out reconstructions and activations lie",
+                "line",
+                "bins",
+                x="length",
+                y="projection",
+                group="model",
+                low="projection_low",
+                high="projection_high",
+                chance="length",
+                chance_label="calibrated",
                 x_label="distance of the reconstruction from the mean",
                 y_label="distance of the activation along it",
                 caption="Explanations in fifths by how far out their reconstruction lies.",
             )
         ],
         parameters={"pair": pair, "activations": activations, "seed": seed},
-    )  # fmt: skip
+    )
 
 
 def _measured(read: Reconstructions, seed: int) -> pl.DataFrame:

@@ -43,27 +43,51 @@ _KINDS = ("own", "chance", "noise")
     example="nla-audit splice completions.parquet --pair PAIR --activations a.parquet "
     "--target MODEL",
     metrics=(
-        Metric("explanations", "count", "neither", "explanations whose reconstruction was spliced",
-               interval=False),
-        Metric("kl", "nats", "lower",
-               "KL divergence of the next token's distribution from that without a splice",
-               chance=True),
+        Metric(
+            "explanations",
+            "count",
+            "neither",
+            "explanations whose reconstruction was spliced",
+            interval=False,
+        ),
+        Metric(
+            "kl",
+            "nats",
+            "lower",
+            "KL divergence of the next token's distribution from that without a splice",
+            chance=True,
+        ),
         Metric("kl_mean", "nats", "neither", "the same with the mean activation"),
-        Metric("kl_noise", "nats", "neither",
-               "the same with a random error as large as the reconstruction's"),
+        Metric(
+            "kl_noise",
+            "nats",
+            "neither",
+            "the same with a random error as large as the reconstruction's",
+        ),
         Metric("kl_recovered", "share", "higher", "1 − kl / kl_mean", chance=True),
         Metric("times_noise", "ratio", "lower", "kl / kl_noise"),
-        Metric("same_top", "share", "higher", "how often the likeliest next token is the same",
-               chance=True),
+        Metric(
+            "same_top",
+            "share",
+            "higher",
+            "how often the likeliest next token is the same",
+            chance=True,
+        ),
     ),
     options=(
         *PAIR_OPTIONS,
-        Option("target", str, None, metavar="MODEL",
-               help="The model that the activations are from: a folder or owner/name."),
-        Option("limit", int, 100, metavar="N", least=0,
-               help="Activations, drawn at random; 0 is all."),
+        Option(
+            "target",
+            str,
+            None,
+            metavar="MODEL",
+            help="The model that the activations are from: a folder or owner/name.",
+        ),
+        Option(
+            "limit", int, 100, metavar="N", least=0, help="Activations, drawn at random; 0 is all."
+        ),
     ),
-)  # fmt: skip
+)
 def splice(
     completions: Completions,
     *,
@@ -109,17 +133,30 @@ def splice(
         },
         figures=[
             Figure(
-                "recovered", "What reconstructions keep of the next token", "bar", "models",
-                x="model", y="kl_recovered", low="kl_recovered_low", high="kl_recovered_high",
-                chance="chance_kl_recovered", x_label="model", y_label="KL recovered", percent=True,
+                "recovered",
+                "What reconstructions keep of the next token",
+                "bar",
+                "models",
+                x="model",
+                y="kl_recovered",
+                low="kl_recovered_low",
+                high="kl_recovered_high",
+                chance="chance_kl_recovered",
+                x_label="model",
+                y_label="KL recovered",
+                percent=True,
                 caption="Share of the damage of the mean activation that is avoided; dashed: by "
                 "another document's explanation.",
             )
         ],
         parameters={
-            "pair": pair, "activations": activations, "target": target, "limit": limit, "seed": seed
+            "pair": pair,
+            "activations": activations,
+            "target": target,
+            "limit": limit,
+            "seed": seed,
         },
-    )  # fmt: skip
+    )
 
 
 def _open(target: str, read: Reconstructions) -> TargetModel:

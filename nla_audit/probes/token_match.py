@@ -25,9 +25,14 @@ QUESTION = (
 _DISTANCES = ((1, 1), (2, 4), (5, 16), (17, 64), (65, None))
 _PICKED, _AHEAD = "picked", "ahead"
 _SCHEMA = {
-    "model": pl.String, "distance": pl.String, "pairs": pl.Int64, "ahead": pl.Float64,
-    "ahead_low": pl.Float64, "ahead_high": pl.Float64, "chance_ahead": pl.Float64,
-}  # fmt: skip
+    "model": pl.String,
+    "distance": pl.String,
+    "pairs": pl.Int64,
+    "ahead": pl.Float64,
+    "ahead_low": pl.Float64,
+    "ahead_high": pl.Float64,
+    "chance_ahead": pl.Float64,
+}
 
 
 @probe(
@@ -42,26 +47,47 @@ _SCHEMA = {
     "high and token_picked at chance: it is about the document",
     example="nla-audit token-match completions.parquet --pair PAIR --activations a.parquet",
     metrics=(
-        Metric("explanations", "count", "neither", "explanations with such neighbours",
-               interval=False),
+        Metric(
+            "explanations", "count", "neither", "explanations with such neighbours", interval=False
+        ),
         Metric("documents", "count", "neither", "documents that they are from", interval=False),
-        Metric("candidates", "count", "neither", "activations to tell apart, on average",
-               interval=False),
-        Metric("token_picked", "share", "higher",
-               "share of the explanations whose reconstruction is nearest to the own activation "
-               "among all of its document", chance=True),
-        Metric("token_ahead", "share", "higher",
-               "share of the others of its document that are farther away than the own one; ties "
-               "count half", chance=True),
-        Metric("source_picked", "share", "higher",
-               "the same as token_picked among as many activations of other documents",
-               chance=True),
-        Metric("source_ahead", "share", "higher", "the same as token_ahead among those",
-               chance=True),
+        Metric(
+            "candidates",
+            "count",
+            "neither",
+            "activations to tell apart, on average",
+            interval=False,
+        ),
+        Metric(
+            "token_picked",
+            "share",
+            "higher",
+            "share of the explanations whose reconstruction is nearest to the own activation "
+            "among all of its document",
+            chance=True,
+        ),
+        Metric(
+            "token_ahead",
+            "share",
+            "higher",
+            "share of the others of its document that are farther away than the own one; ties "
+            "count half",
+            chance=True,
+        ),
+        Metric(
+            "source_picked",
+            "share",
+            "higher",
+            "the same as token_picked among as many activations of other documents",
+            chance=True,
+        ),
+        Metric(
+            "source_ahead", "share", "higher", "the same as token_ahead among those", chance=True
+        ),
     ),
     columns={"ahead": "share", "chance_ahead": "share"},
     options=PAIR_OPTIONS,
-)  # fmt: skip
+)
 def token_match(
     completions: Completions,
     *,
@@ -94,15 +120,24 @@ def token_match(
         tables={"by_distance": pl.DataFrame(by_distance, schema=_SCHEMA)},
         figures=[
             Figure(
-                "distance", "Nearer to the own token than to one so far away", "line",
-                "by_distance", x="distance", y="ahead", group="model", low="ahead_low",
-                high="ahead_high", chance="chance_ahead", x_label="tokens between the two",
-                y_label="share of pairs", percent=True,
+                "distance",
+                "Nearer to the own token than to one so far away",
+                "line",
+                "by_distance",
+                x="distance",
+                y="ahead",
+                group="model",
+                low="ahead_low",
+                high="ahead_high",
+                chance="chance_ahead",
+                x_label="tokens between the two",
+                y_label="share of pairs",
+                percent=True,
                 caption="Dashed: an explanation of another document.",
             )
         ],
         parameters={"pair": pair, "activations": activations, "seed": seed},
-    )  # fmt: skip
+    )
 
 
 def _measured(read: Reconstructions, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -31,16 +31,20 @@ _SHARES = (0.25, 0.5, 1.0)
 _SETTLED = 0.01
 _FEWEST = 20
 _OF_NUMBER = {
-    "model": pl.String, "fitted": pl.Float64, "fitted_per_dimension": pl.Float64,
+    "model": pl.String,
+    "fitted": pl.Float64,
+    "fitted_per_dimension": pl.Float64,
     "shrunk": pl.Float64,
     **dict.fromkeys(("whitened_fve", "whitened_fve_low", "whitened_fve_high"), pl.Float64),
     **{f"whitened_fve_rescaled{end}": pl.Float64 for end in ("", "_low", "_high")},
-}  # fmt: skip
+}
 _OF_TOKEN = {
-    "model": pl.String, "token": pl.String, "explanations": pl.Int64,
+    "model": pl.String,
+    "token": pl.String,
+    "explanations": pl.Int64,
     **dict.fromkeys(("fve", "fve_low", "fve_high"), pl.Float64),
     **{name: kind for name, kind in _OF_NUMBER.items() if name.startswith("whitened")},
-}  # fmt: skip
+}
 
 
 @probe(
@@ -60,16 +64,25 @@ _OF_TOKEN = {
     metrics=(
         Metric("explanations", "count", "neither", "explanations read", interval=False),
         Metric("fve", "FVE", "higher", "mean FVE (raw_variance)", chance=True),
-        Metric("whitened_fve", "FVE", "higher",
-               "mean FVE in the space whitened by the covariance of other documents' activations",
-               chance=True),
-        Metric("whitened_fve_rescaled", "FVE", "higher",
-               "the same with reconstructions brought nearer to the mean there by one factor, "
-               "which is fitted on other activations; the mean has 0", chance=True),
+        Metric(
+            "whitened_fve",
+            "FVE",
+            "higher",
+            "mean FVE in the space whitened by the covariance of other documents' activations",
+            chance=True,
+        ),
+        Metric(
+            "whitened_fve_rescaled",
+            "FVE",
+            "higher",
+            "the same with reconstructions brought nearer to the mean there by one factor, "
+            "which is fitted on other activations; the mean has 0",
+            chance=True,
+        ),
     ),
     columns={"shrunk": "share"},
     options=PAIR_OPTIONS,
-)  # fmt: skip
+)
 def whitened(
     completions: Completions,
     *,
@@ -117,14 +130,21 @@ def whitened(
         tables={"by_number": numbers, "by_token": tokens},
         figures=[
             Figure(
-                "number", "Whitened FVE by the activations that the covariance is from", "line",
-                "by_number", x="fitted", y="whitened_fve_rescaled", group="model",
-                low="whitened_fve_rescaled_low", high="whitened_fve_rescaled_high",
-                x_label="activations", y_label="whitened FVE, rescaled",
+                "number",
+                "Whitened FVE by the activations that the covariance is from",
+                "line",
+                "by_number",
+                x="fitted",
+                y="whitened_fve_rescaled",
+                group="model",
+                low="whitened_fve_rescaled_low",
+                high="whitened_fve_rescaled_high",
+                x_label="activations",
+                y_label="whitened FVE, rescaled",
             )
         ],
         parameters={"pair": pair, "activations": activations, "seed": seed},
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)

@@ -36,11 +36,21 @@ _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _TYPES: dict[str, Any] = {
     str(kind): kind
     for kind in (
-        pl.Null(), pl.Boolean(), pl.String(), pl.Float32(), pl.Float64(),
-        pl.Int8(), pl.Int16(), pl.Int32(), pl.Int64(),
-        pl.UInt8(), pl.UInt16(), pl.UInt32(), pl.UInt64(),
+        pl.Null(),
+        pl.Boolean(),
+        pl.String(),
+        pl.Float32(),
+        pl.Float64(),
+        pl.Int8(),
+        pl.Int16(),
+        pl.Int32(),
+        pl.Int64(),
+        pl.UInt8(),
+        pl.UInt16(),
+        pl.UInt32(),
+        pl.UInt64(),
     )
-}  # fmt: skip
+}
 
 
 def _file_name(name: str) -> str:

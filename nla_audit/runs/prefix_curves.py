@@ -35,9 +35,14 @@ _STEP = 1.05
 _LONGEST = 4096
 
 _SCHEMA = {
-    "row": pl.Int64(), "unit": pl.String(), "length": pl.Int64(), "tokens": pl.Int64(),
-    "text_tokens": pl.Int64(), "text": pl.String(), "broken_word": pl.Boolean(),
-}  # fmt: skip
+    "row": pl.Int64(),
+    "unit": pl.String(),
+    "length": pl.Int64(),
+    "tokens": pl.Int64(),
+    "text_tokens": pl.Int64(),
+    "text": pl.String(),
+    "broken_word": pl.Boolean(),
+}
 
 
 def _default_lengths() -> tuple[int, ...]:

@@ -282,9 +282,15 @@ def load_pair(
         UserError: as there; or the workers cannot be had.
     """
     options: dict[str, Any] = {
-        "av": av, "ar": ar, "adapter": adapter, "base": base, "sidecar": sidecar,
-        "injection": injection, "placement": placement, "force": force,
-    }  # fmt: skip
+        "av": av,
+        "ar": ar,
+        "adapter": adapter,
+        "base": base,
+        "sidecar": sidecar,
+        "injection": injection,
+        "placement": placement,
+        "force": force,
+    }
     if pool is None:
         return load(**options, notice=notice)
     for name in ("av", "ar", "adapter", "base", "sidecar"):

@@ -126,9 +126,12 @@ def align(pairs: Sequence[PiecesPair], store: Store) -> Aligned:
     for number, a, b in zip(sentences.pair, sentences.ours, sentences.theirs, strict=True):
         ours, theirs = pairs[number]
         blocks.append(
-            (int(number), np.flatnonzero(ours.sentence_of == a),
-             np.flatnonzero(theirs.sentence_of == b))
-        )  # fmt: skip
+            (
+                int(number),
+                np.flatnonzero(ours.sentence_of == a),
+                np.flatnonzero(theirs.sentence_of == b),
+            )
+        )
     inside, inside_of = _match_in(blocks, piece_rows, every)
     alone = np.array([_partnerless(pairs[n], a, b) for n, a, b in blocks]).reshape(-1, 2)
     blocks = []
@@ -186,9 +189,14 @@ def _match_in(
             table = table * weight
         row, column = assigned(table)
         found.append(
-            (np.full(len(row), number), a[row], b[column], table[row, column],
-             np.full(len(row), place))
-        )  # fmt: skip
+            (
+                np.full(len(row), number),
+                a[row],
+                b[column],
+                table[row, column],
+                np.full(len(row), place),
+            )
+        )
     if not found:
         return Matches.none(), np.zeros(0, dtype=np.int64)
     pair, first, second, scores, block = (np.concatenate(part) for part in zip(*found, strict=True))

@@ -73,8 +73,15 @@ def dynamics(logs: Sequence[RunLog], *, seed: int = 0) -> Finding:
         tables=tables,
         figures=[
             Figure(
-                f"{y}-by-{x}".replace("_", "-"), f"{y_label} by {x_label}", "line", table, x, y,
-                x_label, y_label, group="run",
+                f"{y}-by-{x}".replace("_", "-"),
+                f"{y_label} by {x_label}",
+                "line",
+                table,
+                x,
+                y,
+                x_label,
+                y_label,
+                group="run",
             )
             for table, x, y, x_label, y_label in _CURVES
         ],
@@ -83,7 +90,7 @@ def dynamics(logs: Sequence[RunLog], *, seed: int = 0) -> Finding:
         columns={"extracted": "share"},
         rows="run",
         method=_METHOD,
-    )  # fmt: skip
+    )
 
 
 def _curves(logs: Sequence[RunLog], table: str) -> pl.DataFrame:

@@ -52,9 +52,15 @@ def written(folder: Path, **changed: Any) -> Path:
 
 def test_the_eight_sets_ship() -> None:
     assert set(NAMES) == {
-        "blue", "code", "deception-intent", "evaluation-awareness", "language", "refusal",
-        "sentiment", "sycophancy",
-    }  # fmt: skip
+        "blue",
+        "code",
+        "deception-intent",
+        "evaluation-awareness",
+        "language",
+        "refusal",
+        "sentiment",
+        "sycophancy",
+    }
 
 
 def test_what_is_no_code_goes_into_the_wheel() -> None:

@@ -21,13 +21,25 @@ import urllib3
 
 #: Faults in which the server behind is not asked, and those in which its answer is spoilt.
 UNASKED = (
-    "429 in seconds", "429 with a date", "429", "500", "502", "503", "503 in seconds", "page",
-    "time-out", "dropped before",
-)  # fmt: skip
+    "429 in seconds",
+    "429 with a date",
+    "429",
+    "500",
+    "502",
+    "503",
+    "503 in seconds",
+    "page",
+    "time-out",
+    "dropped before",
+)
 SPOILT = (
-    "dropped in mid-body", "dropped in mid-chunk", "truncated JSON", "truncated text",
-    "one line more", "one line less",
-)  # fmt: skip
+    "dropped in mid-body",
+    "dropped in mid-chunk",
+    "truncated JSON",
+    "truncated text",
+    "one line more",
+    "one line less",
+)
 FAULTS = (*UNASKED, *SPOILT)
 #: What a ``Retry-After`` says, in seconds; a date has no fractions, and may be up to one later.
 RETRY_AFTER = 2

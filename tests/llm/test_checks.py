@@ -175,9 +175,14 @@ def test_what_is_around_the_lines_is_looked_at(content):
 
 @pytest.mark.parametrize(
     "content",
-    ["{good}", "```json\n{good}\n```", "Sure! Here it is:\n{good}\nI hope this helps!",
-     '<think>maybe {{"lines": ["x"]}}? no</think>\n{good}', "opened by the template</think>{good}"],
-)  # fmt: skip
+    [
+        "{good}",
+        "```json\n{good}\n```",
+        "Sure! Here it is:\n{good}\nI hope this helps!",
+        '<think>maybe {{"lines": ["x"]}}? no</think>\n{good}',
+        "opened by the template</think>{good}",
+    ],
+)
 def test_talk_around_the_lines_is_left_out(content):
     answer = content.format(good=json.dumps({"lines": [GOOD]}))
     assert parse(answer, _request(TEXT)) == (GOOD,)

@@ -26,8 +26,19 @@ from nla_audit.probes.stego.writers import writer_of
 from tests.llm.server import Behaviour, rewritten, serving
 
 FAST = EndpointSettings(concurrency=4, attempts=5, timeout=1.5, first_pause=0.01)
-FAULTS = ["429", "500", "503", "hang", "drop", "truncated", "wrong count", "refusal", "comment",
-          "cut", "prose"]  # fmt: skip
+FAULTS = [
+    "429",
+    "500",
+    "503",
+    "hang",
+    "drop",
+    "truncated",
+    "wrong count",
+    "refusal",
+    "comment",
+    "cut",
+    "prose",
+]
 
 
 def _requests(n):
@@ -160,11 +171,17 @@ def test_a_pause_of_zero_does_not_use_up_all_tries():
 @pytest.mark.parametrize(
     ("value", "least", "most"),
     [
-        (None, None, None), ("", None, None), ("soon", None, None), ("-3", 0, 0), ("1.5", 1.5, 1.5),
-        ("nan", 0, 0), ("inf", float("inf"), float("inf")),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0), ("Wed, 99 Oct 2015 07:28:00 GMT", None, None),
+        (None, None, None),
+        ("", None, None),
+        ("soon", None, None),
+        ("-3", 0, 0),
+        ("1.5", 1.5, 1.5),
+        ("nan", 0, 0),
+        ("inf", float("inf"), float("inf")),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", None, None),
     ],
-)  # fmt: skip
+)
 def test_what_retry_after_may_say(value, least, most):
     pause = retry_after({} if value is None else {"Retry-After": value})
     assert (pause is None) if least is None else (least <= pause <= most)

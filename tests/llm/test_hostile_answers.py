@@ -301,9 +301,14 @@ def test_a_labeler_sends_what_its_recipe_says():
     with raw_server(answer) as url:
         labeler_of(Labeler(model="m", base_url=url))("x")
         labeler_of(
-            Labeler(model="m", base_url=url, max_new_tokens=9, temperature=1.0,
-                    token_limit_name="max_completion_tokens")
-        )("x")  # fmt: skip
+            Labeler(
+                model="m",
+                base_url=url,
+                max_new_tokens=9,
+                temperature=1.0,
+                token_limit_name="max_completion_tokens",
+            )
+        )("x")
     assert "temperature" not in asked[0]
     assert "max_tokens" not in asked[1]
     assert (asked[1]["max_completion_tokens"], asked[1]["temperature"]) == (9, 1.0)
@@ -343,9 +348,20 @@ def test_a_cut_cache_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     "kept",
-    ["[1, 2]", "{", "null", '"x"', "9" * 5000, "[" * 100_000, "[]", '["a", "b"]', b"\xff\xfe", 7,
-     json.dumps(["I'm sorry, I cannot help with that."])],
-)  # fmt: skip
+    [
+        "[1, 2]",
+        "{",
+        "null",
+        '"x"',
+        "9" * 5000,
+        "[" * 100_000,
+        "[]",
+        '["a", "b"]',
+        b"\xff\xfe",
+        7,
+        json.dumps(["I'm sorry, I cannot help with that."]),
+    ],
+)
 def test_a_kept_answer_that_is_none_is_asked_again(kept, tmp_path):
     path = tmp_path / "cache.db"
 

@@ -89,10 +89,17 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Path:
     contents = [part["content"] for request, _ in pairs for part in messages(request)]
     tokenizer = _tokenizer([*contents, *(answer for _, answer in pairs)], chat=True)
     config = Qwen3Config(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, head_dim=8, max_position_embeddings=1024,
-        pad_token_id=0, eos_token_id=3,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=1024,
+        pad_token_id=0,
+        eos_token_id=3,
+    )
     model = Qwen3ForCausalLM(config).float()
     batches = []
     for request, answer in pairs:
@@ -119,9 +126,17 @@ def seq2seq(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prompts = {f"paraphrase: {line}": answer for line, answer in ANSWERS.items()}
     tokenizer = _tokenizer([*prompts, *prompts.values()], chat=False)
     config = T5Config(
-        vocab_size=len(tokenizer), d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4,
-        dropout_rate=0.0, pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        dropout_rate=0.0,
+        pad_token_id=0,
+        eos_token_id=1,
+        decoder_start_token_id=0,
+    )
     model = T5ForConditionalGeneration(config).float()
     batches = [
         {

@@ -95,9 +95,17 @@ def server(models: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [
-        sys.executable, "-m", "transformers.cli.transformers", "serve", "--host", "127.0.0.1",
-        "--port", str(port), "--device", "cpu",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "transformers.cli.transformers",
+        "serve",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
+    ]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     log = models / "server.log"
     with log.open("wb") as stream:
@@ -198,10 +206,21 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _stego(study: Path, writer: str, cache: Path, scores: Path) -> list[str]:
     return [
-        "stego", "--ar", str(study / "ar"), "--completions", str(study / "texts.parquet"),
-        "--activations", str(study / "activations.parquet"), "--paraphraser", writer,
-        "--cache", str(cache), "--keep-scores", str(scores), "--json",
-    ]  # fmt: skip
+        "stego",
+        "--ar",
+        str(study / "ar"),
+        "--completions",
+        str(study / "texts.parquet"),
+        "--activations",
+        str(study / "activations.parquet"),
+        "--paraphraser",
+        writer,
+        "--cache",
+        str(cache),
+        "--keep-scores",
+        str(scores),
+        "--json",
+    ]
 
 
 def test_the_probe_killed_and_resumed(

@@ -62,6 +62,9 @@ def save_study(root: Path, *, right: float, n: int = 400, per_document: int = 1)
 def arguments(root: Path) -> list[str]:
     """The table and the pair, as a probe's command takes them."""
     return [
-        str(root / "texts.parquet"), "--pair", str(root / "ar"),
-        "--activations", str(root / "activations.parquet"),
-    ]  # fmt: skip
+        str(root / "texts.parquet"),
+        "--pair",
+        str(root / "ar"),
+        "--activations",
+        str(root / "activations.parquet"),
+    ]

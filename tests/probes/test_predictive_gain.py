@@ -37,10 +37,17 @@ def save_reader(folder: Path) -> Path:
     tokenizer = tiny.make_tokenizer(bos=True)
     tokenizer.add_tokens(list(KEYWORDS))
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=D_MODEL, intermediate_size=D_MODEL,
-        num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
-        max_position_embeddings=64, bos_token_id=1, eos_token_id=2, tie_word_embeddings=False,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=D_MODEL,
+        intermediate_size=D_MODEL,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        bos_token_id=1,
+        eos_token_id=2,
+        tie_word_embeddings=False,
+    )
     model = AutoModelForCausalLM.from_config(config).float().eval()
     attention = model.model.layers[0].self_attn
     with torch.no_grad():

@@ -144,9 +144,13 @@ def test_the_command_says_what_is_missing(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [
-        "splice", str(root / "texts.parquet"), "--pair", str(root / "ar"),
-        "--activations", str(root / "activations.parquet"),
-    ]  # fmt: skip
+        "splice",
+        str(root / "texts.parquet"),
+        "--pair",
+        str(root / "ar"),
+        "--activations",
+        str(root / "activations.parquet"),
+    ]
     assert cli.run(given) == 2
     assert "give --target MODEL" in capsys.readouterr().err
     other = tiny.random_model(tiny.make_config("llama", 400), 9)

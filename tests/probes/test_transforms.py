@@ -48,9 +48,17 @@ def test_any_text_is_taken_and_the_same_seed_gives_the_same_text(card, text):
 
 
 @pytest.mark.parametrize(
-    "name", ["letter_case", "punctuation", "quote_marks", "white_space", "line_breaks",
-             "zero_width", "lookalikes"],
-)  # fmt: skip
+    "name",
+    [
+        "letter_case",
+        "punctuation",
+        "quote_marks",
+        "white_space",
+        "line_breaks",
+        "zero_width",
+        "lookalikes",
+    ],
+)
 def test_normalisation_is_idempotent(name):
     once = _made(name)
     assert _made(name, once) == once

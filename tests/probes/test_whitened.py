@@ -72,11 +72,18 @@ def test_figures_by_kind_of_token_are_those_of_their_rows(finding: Finding) -> N
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("Hi<|im_end|>", "template"), ("<start_of_turn>", "template"), ("x [/INST]", "template"),
-        ("x\nassistant\n", "template"), ("x\n\n", "blank"), ("x ", "blank"),
-        ("the user", "content"), ("a < b", "content"), ("x.", "content"), ("", "content"),
+        ("Hi<|im_end|>", "template"),
+        ("<start_of_turn>", "template"),
+        ("x [/INST]", "template"),
+        ("x\nassistant\n", "template"),
+        ("x\n\n", "blank"),
+        ("x ", "blank"),
+        ("the user", "content"),
+        ("a < b", "content"),
+        ("x.", "content"),
+        ("", "content"),
     ],
-)  # fmt: skip
+)
 def test_a_token_is_told_by_the_text_that_ends_there(text: str, kind: str) -> None:
     assert token_kind(text) == kind
 

@@ -94,9 +94,16 @@ def test_the_command_line_takes_a_pair(
 ) -> None:
     given = arguments(planted)
     code = cli.run(
-        ["drop-analysis", str(planted["completions.parquet"]), "--pair", given["pair"],
-         "--activations", given["activations"], "--json"]
-    )  # fmt: skip
+        [
+            "drop-analysis",
+            str(planted["completions.parquet"]),
+            "--pair",
+            given["pair"],
+            "--activations",
+            given["activations"],
+            "--json",
+        ]
+    )
     assert code == 0
     answer = json.loads(capsys.readouterr().out)
     assert {"claim_worth", "cheap_first"} <= answer["tables"].keys()

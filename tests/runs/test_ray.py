@@ -38,9 +38,11 @@ class Nodes:
         self._cluster = Cluster(
             initialize_head=True,
             head_node_args={
-                "num_cpus": 0, "include_dashboard": False, "object_store_memory": _STORE,
+                "num_cpus": 0,
+                "include_dashboard": False,
+                "object_store_memory": _STORE,
             },
-        )  # fmt: skip
+        )
         self.address: str = self._cluster.address
         self._nodes: list[Any] = []
 
@@ -120,9 +122,14 @@ def test_the_tables_of_a_cluster_whose_nodes_die_are_those_of_one_process(
         nodes.add()
         progress, killed = killing(nodes, "reading")
         score(
-            there.reconstructor, texts, given, tmp_path / "ray-scored.parquet", scoring,
-            progress=progress, notice=said.append,
-        )  # fmt: skip
+            there.reconstructor,
+            texts,
+            given,
+            tmp_path / "ray-scored.parquet",
+            scoring,
+            progress=progress,
+            notice=said.append,
+        )
         assert len(killed) == 2
     assert lost(said) > already
     assert "raylet" not in capsys.readouterr().out  # nor anything else that Ray has to say

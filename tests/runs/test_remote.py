@@ -59,9 +59,13 @@ def test_explanations_and_scores(
     for name, half in (("here", pair), ("there", elsewhere)):
         assert half.reconstructor is not None
         score(
-            half.reconstructor, texts, read_activations(activations),
-            tmp_path / f"{name}.parquet", settings, notice=lambda _: None,
-        )  # fmt: skip
+            half.reconstructor,
+            texts,
+            read_activations(activations),
+            tmp_path / f"{name}.parquet",
+            settings,
+            notice=lambda _: None,
+        )
     for ending in ("parquet", "prefixes.parquet", "prefix_fve.parquet"):
         here, there = (tmp_path / f"{name}.{ending}" for name in ("here", "there"))
         assert here.read_bytes() == there.read_bytes()
@@ -77,9 +81,13 @@ def test_probes(pair: Pair, pair_path: Path, explained: Path, activations: Path)
         taken_apart = attribute_with(reader, texts, given, AttributionSettings(limit=4))
         with writer_of("rules") as writer:
             changed = probe(
-                {"own": reader}, texts, given, ProbeSettings(limit=4, token_budget=200),
-                writer=writer, notice=lambda _: None,
-            )  # fmt: skip
+                {"own": reader},
+                texts,
+                given,
+                ProbeSettings(limit=4, token_budget=200),
+                writer=writer,
+                notice=lambda _: None,
+            )
         tables.append((taken_apart.scores.tokens, changed))
     for here, there in zip(*tables, strict=True):
         assert here.height > 0
@@ -97,12 +105,15 @@ def test_extracted_activations(
     told: list[tuple[int, int]] = []
     results = [
         extract(
-            model, Documents([texts]), tmp_path / f"{name}.parquet", sampling=SAMPLING,
+            model,
+            Documents([texts]),
+            tmp_path / f"{name}.parquet",
+            sampling=SAMPLING,
             progress=lambda stage, done, total: told.append((done, total)),
             notice=lambda _: None,
         )
         for name, model in (("here", target), ("there", elsewhere))
-    ]  # fmt: skip
+    ]
     assert results[0] == results[1]
     assert told[-1] == (23, 23)
     assert (tmp_path / "here.parquet").read_bytes() == (tmp_path / "there.parquet").read_bytes()

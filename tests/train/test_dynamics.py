@@ -58,11 +58,15 @@ def test_plateaus_and_comparisons(course, capsys):
     drawn = {path.stem for path in (course / "d" / "figures").iterdir()}
     # No run has logged its KL.
     assert drawn == {
-        f"dynamics-{name}" for name in (
-            "fve-raw-variance-by-step", "fve-raw-variance-by-seconds", "content-tokens-by-step",
-            "extracted-by-step", "cjk-by-step",
+        f"dynamics-{name}"
+        for name in (
+            "fve-raw-variance-by-step",
+            "fve-raw-variance-by-seconds",
+            "content-tokens-by-step",
+            "extracted-by-step",
+            "cjk-by-step",
         )
-    }  # fmt: skip
+    }
 
 
 def test_a_picture_is_no_folder(course, capsys):

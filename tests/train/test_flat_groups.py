@@ -22,8 +22,14 @@ from tests.train.test_ranks import SHARED, assert_same_run, make_smooth_run
 from tests.train.test_resume import SETTINGS, make_run, without_times
 
 #: Whether a response failed is all that counts, so many groups are all alike.
-ROUGH = {"rewards": {"failed": -1.0}, "train_ar": False, "samples": 3, "prompts": 6, "kl": 0.3,
-         "max_new_tokens": 9}  # fmt: skip
+ROUGH = {
+    "rewards": {"failed": -1.0},
+    "train_ar": False,
+    "samples": 3,
+    "prompts": 6,
+    "kl": 0.3,
+    "max_new_tokens": 9,
+}
 
 
 def rough(**more):

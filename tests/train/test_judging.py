@@ -120,15 +120,22 @@ def test_missing_is_the_mean_of_the_group_and_silence_never_pays():
     texts = ["a", "b", "c", None, "d", "e", "", "f", "g", "h", "i", "j"]
     scores = np.array([0.2, nan, 0.6, nan, nan, 1.0, nan, nan, nan, nan, nan, nan])
     rows = len(texts)
-    samples = Samples(texts, np.ones(rows), np.ones(rows, int), np.ones(rows, int),
-                      np.zeros(rows), scores={"j": scores})  # fmt: skip
+    samples = Samples(
+        texts,
+        np.ones(rows),
+        np.ones(rows, int),
+        np.ones(rows, int),
+        np.zeros(rows),
+        scores={"j": scores},
+    )
     found = judged(samples, "j", 2.0, group=4)
     assert found.tolist() == pytest.approx([0.4, 0.8, 1.2, 0, 2, 2, 0, 2, 1.2, 1.2, 1.2, 1.2])
     lost = judged(samples, "j", -1.0, group=4)
     assert lost[3] == lost[6] == lost.min() == -1.0
-    assert np.isnan(judged(samples, "j", 1.0)).tolist() == (np.isnan(scores) & ~np.isin(
-        np.arange(rows), [3, 6]
-    )).tolist()  # fmt: skip
+    assert (
+        np.isnan(judged(samples, "j", 1.0)).tolist()
+        == (np.isnan(scores) & ~np.isin(np.arange(rows), [3, 6])).tolist()
+    )
 
 
 def test_each_text_is_asked_about_once_and_answers_are_kept(server, tmp_path):
@@ -147,8 +154,13 @@ def test_each_text_is_asked_about_once_and_answers_are_kept(server, tmp_path):
     np.testing.assert_allclose(found[0][:40], numbers)
     assert 0 < np.isnan(found[0][:40]).sum() < 40
     assert np.isnan(found[0][40:]).all()
-    assert spent == {"requests": 0, "cached": 19, "failures": 0, "input_tokens": 0,
-                     "output_tokens": 0}  # fmt: skip
+    assert spent == {
+        "requests": 0,
+        "cached": 19,
+        "failures": 0,
+        "input_tokens": 0,
+        "output_tokens": 0,
+    }
     # An answer that is no score is asked for three times.
     without = sum("/" not in by_prompt(prompt) for prompt in set(server.asked))
     assert len(server.asked) == 19 + 2 * without
@@ -236,9 +248,16 @@ def test_a_run_learns_logs_and_after_kill_9_goes_on_from_the_cache(warm, tmp_pat
 def test_what_a_judge_likes_is_said_more(warm, tmp_path, server):
     server.answer = lambda prompt: "10" if "baker" in prompt else "0"
     settings = {
-        "rewards": {"clear": 1.0}, "steps": 12, "train_ar": False, "lora": None, "kl": 0.0,
-        "max_new_tokens": 16, "prompts": 4, "samples": 6, "updates_per_step": 1,
-    }  # fmt: skip
+        "rewards": {"clear": 1.0},
+        "steps": 12,
+        "train_ar": False,
+        "lora": None,
+        "kl": 0.0,
+        "max_new_tokens": 16,
+        "prompts": 4,
+        "samples": 6,
+        "updates_per_step": 1,
+    }
     judged_run(warm, tmp_path / "run", server.judge(), **settings).run(StopSignal(), lambda _: None)
     steps = [one for one in read_metrics(tmp_path / "run" / METRICS_FILE) if "loss" in one]
     scores = [one["judge_scores"]["clear"] for one in steps]

@@ -45,8 +45,9 @@ def test_tags_are_free_only_where_they_are_counted():
 
 
 def test_the_reward_of_completions_has_the_same_free_tokens():
-    samples = Samples(["a", None], np.array([0.5, np.nan]), np.array([9, 3]), np.array([5, 3]),
-                      np.zeros(2))  # fmt: skip
+    samples = Samples(
+        ["a", None], np.array([0.5, np.nan]), np.array([9, 3]), np.array([5, 3]), np.zeros(2)
+    )
     total, terms = rewards_of(
         samples, {"negative_mse": 1.0}, length_penalty=0.5, charge=Charge("content", 4)
     )
@@ -59,8 +60,13 @@ def test_what_says_nothing_is_as_long_as_the_longest_of_its_group():
     lengths = np.array([[2.0, 3.0], [0.0, 1.0], [4.0, 0.0], [9.0, 9.0], [0.0, 0.0], [1.0, 0.0]])
     nothing = np.array([False, True, True, False, True, False])
     assert with_floor(lengths, nothing, 3).tolist() == [
-        [2.0, 3.0], [0.0, 5.0], [4.0, 1.0], [9.0, 9.0], [0.0, 18.0], [1.0, 0.0],
-    ]  # fmt: skip
+        [2.0, 3.0],
+        [0.0, 5.0],
+        [4.0, 1.0],
+        [9.0, 9.0],
+        [0.0, 18.0],
+        [1.0, 0.0],
+    ]
 
 
 def test_nothing_is_said_where_the_mean_is_no_worse():
@@ -106,11 +112,19 @@ def answered_most(*, free_tokens=0, has_floor=False, length_penalty=0.3, seed=0,
             lengths = with_floor(lengths, says_nothing(texts, mse, 1.0 + hard), group)
         stops = tokens[said][:, None]
         ends = Ends(
-            stops, [[text] for text in texts], np.ones(stops.shape),
+            stops,
+            [[text] for text in texts],
+            np.ones(stops.shape),
             np.full(stops.shape, length_penalty),
-        )  # fmt: skip
-        samples = Samples(texts, mse, tokens[said], tokens[said], np.zeros(len(said)),
-                          Graded(ends, mse[:, None], lengths))  # fmt: skip
+        )
+        samples = Samples(
+            texts,
+            mse,
+            tokens[said],
+            tokens[said],
+            np.zeros(len(said)),
+            Graded(ends, mse[:, None], lengths),
+        )
         values, _ = end_rewards(samples, {"negative_mse": 1.0})
         advantages = end_advantages(values, ends.is_reached, group, "standardized")[:, 0]
         chosen = logits.log_softmax(0)[torch.from_numpy(said)]

@@ -97,8 +97,13 @@ def test_the_log_says_what_is_needed_to_judge_a_run(uninterrupted):
     assert steps[0]["kl"] != steps[-1]["kl"]
     assert steps[0]["terms"].keys() == {"negative_mse", "length"}
     assert set(steps[0]["time"]) == {
-        "generate", "score", "reference", "update", "ar_update", "step",
-    }  # fmt: skip
+        "generate",
+        "score",
+        "reference",
+        "update",
+        "ar_update",
+        "step",
+    }
     assert "own_fve_raw_variance" in held_out[-1]
     assert steps[0]["ar_loss"] > 0
 

@@ -10,8 +10,13 @@ from nla_audit.world.toy.explanations import write_explanation
 from nla_audit.world.toy.facts import ENDING, facts_named, probe_accuracy
 from nla_audit.world.toy.language import FACTS
 
-TRUE = {"topic": "harbour", "tone": "gloomy", "speaker": "judge", "time": "dusk",
-        "purpose": "warns"}  # fmt: skip
+TRUE = {
+    "topic": "harbour",
+    "tone": "gloomy",
+    "speaker": "judge",
+    "time": "dusk",
+    "purpose": "warns",
+}
 PROBE = dict.fromkeys(FACTS, 0.8)
 
 

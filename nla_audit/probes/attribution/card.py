@@ -13,48 +13,99 @@ METRICS = (
     Metric("fve", "FVE", "higher", "mean FVE of whole explanations"),
     Metric("fve_above_chance", "FVE", "higher", "fve less that against another activation"),
     Metric("token_saliency", "FVE points", "neither", "FVE lost with one token deleted"),
-    Metric("token_saliency_elsewhere", "FVE points", "neither",
-           "the same against another activation"),
+    Metric(
+        "token_saliency_elsewhere", "FVE points", "neither", "the same against another activation"
+    ),
     Metric("claim_saliency", "FVE points", "neither", "FVE lost with one claim deleted"),
-    Metric("claim_saliency_elsewhere", "FVE points", "neither",
-           "the same against another activation"),
-    Metric("quoted_token_share", "share", "neither",
-           "share of the tokens in quotations, their marks included"),
-    Metric("quoted_gain_share", "share", "neither",
-           "share of the FVE gained by reading on that comes with them"),
-    Metric("quoted_over_unquoted", "FVE points", "neither",
-           "by how much a word inside quotes costs more than one outside"),
-    Metric("accrual", "share", "neither",
-           "share of the gain that is there on average over a text; 50 % where it comes evenly"),
-    Metric("order_gain", "FVE points", "neither",
-           "FVE gained by the order that a greedy search finds, where it was not selected"),
+    Metric(
+        "claim_saliency_elsewhere", "FVE points", "neither", "the same against another activation"
+    ),
+    Metric(
+        "quoted_token_share",
+        "share",
+        "neither",
+        "share of the tokens in quotations, their marks included",
+    ),
+    Metric(
+        "quoted_gain_share",
+        "share",
+        "neither",
+        "share of the FVE gained by reading on that comes with them",
+    ),
+    Metric(
+        "quoted_over_unquoted",
+        "FVE points",
+        "neither",
+        "by how much a word inside quotes costs more than one outside",
+    ),
+    Metric(
+        "accrual",
+        "share",
+        "neither",
+        "share of the gain that is there on average over a text; 50 % where it comes evenly",
+    ),
+    Metric(
+        "order_gain",
+        "FVE points",
+        "neither",
+        "FVE gained by the order that a greedy search finds, where it was not selected",
+    ),
     Metric("order_gain_searched", "FVE points", "neither", "the same where it was"),
-    Metric("order_gain_searched_elsewhere", "FVE points", "neither",
-           "what the same search gains for another activation"),
-    Metric("own_over_random", "FVE points", "neither",
-           "FVE of the AV's own order less that of random ones"),
+    Metric(
+        "order_gain_searched_elsewhere",
+        "FVE points",
+        "neither",
+        "what the same search gains for another activation",
+    ),
+    Metric(
+        "own_over_random",
+        "FVE points",
+        "neither",
+        "FVE of the AV's own order less that of random ones",
+    ),
     Metric("kendall_tau", "correlation", "neither", "between the own order and that found"),
-    Metric("kendall_tau_elsewhere", "correlation", "neither",
-           "the same for another activation"),
-)  # fmt: skip
+    Metric("kendall_tau_elsewhere", "correlation", "neither", "the same for another activation"),
+)
 COLUMNS: dict[str, Unit] = {"token_share": "share", "gain_share": "share"}
 
 #: Explanations of each model that are read.
 DEFAULT_LIMIT = 100
 OPTIONS = (
-    Option("pair", str, None, metavar="PAIR",
-           help="The pair whose AR reads; --ar names one of several."),
+    Option(
+        "pair",
+        str,
+        None,
+        metavar="PAIR",
+        help="The pair whose AR reads; --ar names one of several.",
+    ),
     Option("ar", str, None, metavar="PATH", help="The AR that reads."),
     Option("completions", str, None, metavar="TABLE", help="The explanations."),
     Option("activations", str, None, metavar="FILE", help="What they explain, joined by idx."),
-    Option("limit", int, DEFAULT_LIMIT, metavar="N", least=0,
-           help="Explanations of each model, the first by idx; 0 is all. One of 100 words is read "
-           "in about 350 pieces."),
-    Option("token_budget", int, None, metavar="N", least=1,
-           help="Tokens read at once; halved where memory runs out.  [default: by device]"),
-    Option("keep_scores", Path, None, metavar="FILE",
-           help="Write what every word is worth, a row each, to go on from."),
-)  # fmt: skip
+    Option(
+        "limit",
+        int,
+        DEFAULT_LIMIT,
+        metavar="N",
+        least=0,
+        help="Explanations of each model, the first by idx; 0 is all. One of 100 words is read "
+        "in about 350 pieces.",
+    ),
+    Option(
+        "token_budget",
+        int,
+        None,
+        metavar="N",
+        least=1,
+        help="Tokens read at once; halved where memory runs out.  [default: by device]",
+    ),
+    Option(
+        "keep_scores",
+        Path,
+        None,
+        metavar="FILE",
+        help="Write what every word is worth, a row each, to go on from.",
+    ),
+)
 CARD = Card(
     name="attribution",
     question=QUESTION,

@@ -79,9 +79,12 @@ def attribution(
         headline[model] = {
             "explanations": float(part.texts.height),
             "left_out": float((left_out["model"] == model).sum()),
-            **{key: value for name, number in numbers.items() for key, value in
-               number.entries(name).items()},
-        }  # fmt: skip
+            **{
+                key: value
+                for name, number in numbers.items()
+                for key, value in number.entries(name).items()
+            },
+        }
         name = f"{model}: " if len(models) > 1 else ""
         verdicts.append(name + sentences(numbers))
         caveats += [name + caveat for caveat in _caveats(part, left_out, model)]
@@ -128,8 +131,10 @@ def _headline(part: Attribution, seed: int) -> dict[str, Interval]:
     """The numbers by which a model is quoted."""
     texts, tokens, claims = part.texts, part.tokens, part.claims
     draw = resampler_of(texts, seed)
-    written, rejoined = ({name: arrangement_of(part.orders, name, joints) for name in ARRANGEMENTS}
-                         for joints in (WRITTEN, REJOINED))  # fmt: skip
+    written, rejoined = (
+        {name: arrangement_of(part.orders, name, joints) for name in ARRANGEMENTS}
+        for joints in (WRITTEN, REJOINED)
+    )
     order_draw = resampler_of(written[OWN], seed)
     search = gain_over(written[OWN], written[GREEDY], "fve", order_draw)
     elsewhere = gain_over(written[OWN], written[GREEDY_ELSEWHERE], "elsewhere", order_draw)
@@ -282,27 +287,53 @@ def _figures(*, several: bool) -> list[Figure]:
     group = "model" if several else None
     figures = [
         Figure(
-            "token-kinds", "What deleting a token costs", "bar", "token_kinds",
-            x="kind", y="saliency", low="saliency_low", high="saliency_high",
-            chance="saliency_elsewhere", group=group,
-            x_label="kind of token", y_label="FVE points per token",
+            "token-kinds",
+            "What deleting a token costs",
+            "bar",
+            "token_kinds",
+            x="kind",
+            y="saliency",
+            low="saliency_low",
+            high="saliency_high",
+            chance="saliency_elsewhere",
+            group=group,
+            x_label="kind of token",
+            y_label="FVE points per token",
             caption="FVE lost with one token. Dashes: the same, read against another activation.",
         ),
         Figure(
-            "prefixes", "FVE of the first tokens", "line", "prefixes",
-            x="tokens_read", y="fve", low="fve_low", high="fve_high", chance="elsewhere",
-            group=group, log_x=True, x_label="tokens read", y_label="FVE",
+            "prefixes",
+            "FVE of the first tokens",
+            "line",
+            "prefixes",
+            x="tokens_read",
+            y="fve",
+            low="fve_low",
+            high="fve_high",
+            chance="elsewhere",
+            group=group,
+            log_x=True,
+            x_label="tokens read",
+            y_label="FVE",
             caption="Mean over explanations; one that is no longer than that counts whole. "
             "Dashes: read against another activation.",
         ),
         Figure(
-            "claim-kinds", "What deleting a claim costs", "bar", "claim_kinds",
-            x="kind", y="saliency", low="saliency_low", high="saliency_high",
-            chance="saliency_elsewhere", group=group,
-            x_label="kind of claim", y_label="FVE points per claim",
+            "claim-kinds",
+            "What deleting a claim costs",
+            "bar",
+            "claim_kinds",
+            x="kind",
+            y="saliency",
+            low="saliency_low",
+            high="saliency_high",
+            chance="saliency_elsewhere",
+            group=group,
+            x_label="kind of claim",
+            y_label="FVE points per claim",
             caption="FVE lost with one claim. Dashes: the same, read against another activation.",
         ),
-    ]  # fmt: skip
+    ]
     if not several:
         figures.append(
             Figure(

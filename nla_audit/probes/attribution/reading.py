@@ -138,12 +138,15 @@ def _usable(
     """The explanations that can be read, each with another activation; and why others cannot."""
     places = rows_explained(activations, rows["idx"].to_list(), texts.sources[0].path)
     reasons = [
-        "no explanation" if text is None
-        else "no activation of this idx" if place is None
-        else f"activation: {activations.problems[place]}" if place in activations.problems
+        "no explanation"
+        if text is None
+        else "no activation of this idx"
+        if place is None
+        else f"activation: {activations.problems[place]}"
+        if place in activations.problems
         else None
         for text, place in zip(rows["explanation"], places, strict=True)
-    ]  # fmt: skip
+    ]
     keys = rows.select(
         "model", pl.col("idx").cast(pl.String), reason=pl.Series(reasons, dtype=pl.String)
     )

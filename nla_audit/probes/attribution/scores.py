@@ -62,27 +62,45 @@ NOBODY = -1
 
 _KEYS: dict[str, pl.DataType] = {"model": pl.String(), "idx": pl.String(), "cluster": pl.String()}
 _TEXTS = _KEYS | {
-    "fve": pl.Float64(), "elsewhere": pl.Float64(), "fve_empty": pl.Float64(),
-    "elsewhere_empty": pl.Float64(), "tokens": pl.Int64(), "claims": pl.Int64(),
-}  # fmt: skip
-_TOKENS = _KEYS | {
-    "token": pl.Int64(), "text": pl.String(), "kind": pl.String(), "place": pl.String(),
-    "saliency": pl.Float64(), "saliency_elsewhere": pl.Float64(),
-    "fve_prefix": pl.Float64(), "elsewhere_prefix": pl.Float64(),
-    "marginal": pl.Float64(), "marginal_elsewhere": pl.Float64(),
-}  # fmt: skip
-_CLAIMS = _KEYS | {
-    "claim": pl.Int64(), "text": pl.String(), "kind": pl.String(),
-    "saliency": pl.Float64(), "saliency_elsewhere": pl.Float64(),
-}  # fmt: skip
-_ORDERS = _KEYS | {
-    "arrangement": pl.String(), "joints": pl.String(), "fve": pl.Float64(),
-    "elsewhere": pl.Float64(), "kendall_tau": pl.Float64(),
-}  # fmt: skip
-_CURVES = _KEYS | {
-    "arrangement": pl.String(), "claims_read": pl.Int64(), "claims": pl.Int64(),
     "fve": pl.Float64(),
-}  # fmt: skip
+    "elsewhere": pl.Float64(),
+    "fve_empty": pl.Float64(),
+    "elsewhere_empty": pl.Float64(),
+    "tokens": pl.Int64(),
+    "claims": pl.Int64(),
+}
+_TOKENS = _KEYS | {
+    "token": pl.Int64(),
+    "text": pl.String(),
+    "kind": pl.String(),
+    "place": pl.String(),
+    "saliency": pl.Float64(),
+    "saliency_elsewhere": pl.Float64(),
+    "fve_prefix": pl.Float64(),
+    "elsewhere_prefix": pl.Float64(),
+    "marginal": pl.Float64(),
+    "marginal_elsewhere": pl.Float64(),
+}
+_CLAIMS = _KEYS | {
+    "claim": pl.Int64(),
+    "text": pl.String(),
+    "kind": pl.String(),
+    "saliency": pl.Float64(),
+    "saliency_elsewhere": pl.Float64(),
+}
+_ORDERS = _KEYS | {
+    "arrangement": pl.String(),
+    "joints": pl.String(),
+    "fve": pl.Float64(),
+    "elsewhere": pl.Float64(),
+    "kendall_tau": pl.Float64(),
+}
+_CURVES = _KEYS | {
+    "arrangement": pl.String(),
+    "claims_read": pl.Int64(),
+    "claims": pl.Int64(),
+    "fve": pl.Float64(),
+}
 
 
 @dataclass(frozen=True)
@@ -284,9 +302,14 @@ def _searches(
 def _text_row(part: _Parts, book: _Book) -> tuple[object, ...]:
     text = part.explanation.text
     return (
-        *_keys(part), book.own(part, text), book.other(part, text), book.own(part, ""),
-        book.other(part, ""), len(part.tokens), len(part.claims),
-    )  # fmt: skip
+        *_keys(part),
+        book.own(part, text),
+        book.other(part, text),
+        book.own(part, ""),
+        book.other(part, ""),
+        len(part.tokens),
+        len(part.claims),
+    )
 
 
 def _token_rows(part: _Parts, book: _Book) -> list[tuple[object, ...]]:
@@ -295,26 +318,35 @@ def _token_rows(part: _Parts, book: _Book) -> list[tuple[object, ...]]:
     other = [book.other(part, prefix) for prefix in part.prefixes]
     return [
         (
-            *_keys(part), number, token.text, token.kind, token.place,
+            *_keys(part),
+            number,
+            token.text,
+            token.kind,
+            token.place,
             book.own(part, text) - book.own(part, left),
             book.other(part, text) - book.other(part, left),
-            own[number + 1], other[number + 1],
-            own[number + 1] - own[number], other[number + 1] - other[number],
+            own[number + 1],
+            other[number + 1],
+            own[number + 1] - own[number],
+            other[number + 1] - other[number],
         )
         for number, (token, left) in enumerate(zip(part.tokens, part.without_token, strict=True))
-    ]  # fmt: skip
+    ]
 
 
 def _claim_rows(part: _Parts, book: _Book) -> list[tuple[object, ...]]:
     text = part.explanation.text
     return [
         (
-            *_keys(part), number, claim.text, claim.kind,
+            *_keys(part),
+            number,
+            claim.text,
+            claim.kind,
             book.own(part, text) - book.own(part, left),
             book.other(part, text) - book.other(part, left),
         )
         for number, (claim, left) in enumerate(zip(part.claims, part.without_claim, strict=True))
-    ]  # fmt: skip
+    ]
 
 
 def _order_rows(part: _Parts, book: _Book) -> list[tuple[object, ...]]:

@@ -27,11 +27,13 @@ CAUSAL_ACTIVATIONS = 300
 
 PAIR_OPTIONS = (
     Option(
-        "pair", str, None,
+        "pair",
+        str,
+        None,
         "the pair (or its AR) that re-reads edited texts: a folder or owner/name on the Hub",
     ),
     Option("activations", str, None, "with --pair: Parquet file of the activations, joined by idx"),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)

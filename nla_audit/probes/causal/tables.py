@@ -91,11 +91,16 @@ def claim_worth_tables(
     first = []
     for model in completions.models:
         fates = [
-            {"idx": pair.idx, "reference_sample": pair.reference_sample, "claim": number,
-             "sample": pair.sample, "kept": float(kept)}
+            {
+                "idx": pair.idx,
+                "reference_sample": pair.reference_sample,
+                "claim": number,
+                "sample": pair.sample,
+                "kept": float(kept),
+            }
             for pair, segmentation in _segmented(reading, model, by_model.get(model, []))
             for number, kept in enumerate(segmentation.kept)
-        ]  # fmt: skip
+        ]
         if not fates:
             continue
         rows = pl.DataFrame(fates).join(worth, on=["idx", "reference_sample", "claim"])

@@ -120,10 +120,17 @@ def component_table(study: Mapping[str, Cube]) -> pl.DataFrame:
                     own = cube.resampler.ratio(lifts[:, level], amount)
                     crossed = cube.resampler.ratio(cross[:, level], amount)
                     rows.append(
-                        {"model": model, "kind": kind, "strength": float(strength),
-                         "texts": told, "of": f"{model}, {told}", "n": own.n,
-                         **own.entries("component_share"), **crossed.entries("cross_share")}
-                    )  # fmt: skip
+                        {
+                            "model": model,
+                            "kind": kind,
+                            "strength": float(strength),
+                            "texts": told,
+                            "of": f"{model}, {told}",
+                            "n": own.n,
+                            **own.entries("component_share"),
+                            **crossed.entries("cross_share"),
+                        }
+                    )
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
@@ -140,9 +147,14 @@ def fit_table(study: Mapping[str, Cube]) -> pl.DataFrame:
                     for name, values in fits.items()
                 }
                 rows.append(
-                    {"model": model, "kind": kind, "strength": float(strength), **means,
-                     **cube.resampler.mean(gain).entries("gain")}
-                )  # fmt: skip
+                    {
+                        "model": model,
+                        "kind": kind,
+                        "strength": float(strength),
+                        **means,
+                        **cube.resampler.mean(gain).entries("gain"),
+                    }
+                )
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
@@ -161,14 +173,20 @@ def presence_table(study: Mapping[str, Cube]) -> pl.DataFrame:
             known = ~np.isnan(planted) & chosen[:, None]
             sums = np.where(known, planted, 0).sum(axis=1)
             rows.append(
-                {"model": model, "activations": told, "n": int(chosen.sum()),
-                 "projection": float(np.nanmean(before[chosen])),
-                 **cube.resampler.share(np.where(chosen, said[:, 0], np.nan)).entries(
-                     "named_unplanted"),
-                 **cube.resampler.share_of(sums, known.sum(axis=1)).entries("named_planted"),
-                 **cube.resampler.ratio(np.where(chosen, top, 0.0),
-                                        np.where(chosen, bottom, 0.0)).entries("carried_unsaid")}
-            )  # fmt: skip
+                {
+                    "model": model,
+                    "activations": told,
+                    "n": int(chosen.sum()),
+                    "projection": float(np.nanmean(before[chosen])),
+                    **cube.resampler.share(np.where(chosen, said[:, 0], np.nan)).entries(
+                        "named_unplanted"
+                    ),
+                    **cube.resampler.share_of(sums, known.sum(axis=1)).entries("named_planted"),
+                    **cube.resampler.ratio(
+                        np.where(chosen, top, 0.0), np.where(chosen, bottom, 0.0)
+                    ).entries("carried_unsaid"),
+                }
+            )
     return pl.DataFrame(rows, infer_schema_length=None)
 
 

@@ -83,11 +83,9 @@ def cubes(frame: pl.DataFrame, models: Sequence[str], seed: int) -> dict[str, Cu
     idx, labels = tuple(keys["idx"].to_list()), clusters(keys)
     strengths = np.unique(np.append(frame["strength"].to_numpy(), 0.0))
     return {
-        model: Cube(
-            model, frame.filter(pl.col("model") == model), idx, labels, strengths, seed
-        )
+        model: Cube(model, frame.filter(pl.col("model") == model), idx, labels, strengths, seed)
         for model in models
-    }  # fmt: skip
+    }
 
 
 def with_said(frame: pl.DataFrame, detector: str) -> tuple[pl.DataFrame, float | None]:

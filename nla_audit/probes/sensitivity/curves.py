@@ -26,20 +26,24 @@ def share_table(study: Mapping[str, Cube]) -> pl.DataFrame:
             for level, strength in enumerate(cube.strengths):
                 share = cube.resampler.share(said[:, level])
                 rows.append(
-                    {"model": model, "kind": kind, "strength": float(strength),
-                     **share.entries("named"), "n": share.n, "missing": share.missing}
-                )  # fmt: skip
+                    {
+                        "model": model,
+                        "kind": kind,
+                        "strength": float(strength),
+                        **share.entries("named"),
+                        "n": share.n,
+                        "missing": share.missing,
+                    }
+                )
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def thresholds(study: Mapping[str, Cube]) -> dict[str, Threshold]:
     """α50 of each model; the same activations are drawn for all, so that they can be compared."""
     return {
-        model: threshold(
-            cube.strengths, cube.of(CONCEPT, "said"), cube.clusters, seed=cube.seed
-        )
+        model: threshold(cube.strengths, cube.of(CONCEPT, "said"), cube.clusters, seed=cube.seed)
         for model, cube in study.items()
-    }  # fmt: skip
+    }
 
 
 def ratio(found: Threshold, reference: Threshold) -> Interval:
@@ -87,10 +91,14 @@ def place_table(study: Mapping[str, Cube]) -> pl.DataFrame:
             before = np.where(here, tokens[:, level], np.nan)
             first = np.where(here, claims[:, level] == 0, np.nan)
             rows.append(
-                {"model": model, "strength": float(strength), "mentions": int(here.sum()),
-                 **cube.resampler.mean(before).entries("tokens_before"),
-                 **cube.resampler.share(first).entries("in_first_claim")}
-            )  # fmt: skip
+                {
+                    "model": model,
+                    "strength": float(strength),
+                    "mentions": int(here.sum()),
+                    **cube.resampler.mean(before).entries("tokens_before"),
+                    **cube.resampler.share(first).entries("in_first_claim"),
+                }
+            )
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
@@ -120,11 +128,14 @@ def price_table(study: Mapping[str, Cube]) -> pl.DataFrame:
             if strength == 0:
                 continue
             rows.append(
-                {"model": model, "strength": float(strength),
-                 **price(cube, level).entries("tokens_more"),
-                 **price(cube, level, named=True).entries("tokens_more_named"),
-                 **price(cube, level, named=False).entries("tokens_more_unnamed")}
-            )  # fmt: skip
+                {
+                    "model": model,
+                    "strength": float(strength),
+                    **price(cube, level).entries("tokens_more"),
+                    **price(cube, level, named=True).entries("tokens_more_named"),
+                    **price(cube, level, named=False).entries("tokens_more_unnamed"),
+                }
+            )
     return pl.DataFrame(rows, infer_schema_length=None)
 
 

@@ -127,13 +127,18 @@ def sensitivity(
             figures=_figures(),
             private_tables=frozenset({"unsaid_examples"}),
             parameters={
-                "seed": seed, "detector": detector, "nearness_limit": limit, "concept": concept,
-                "false_discovery_rate": FDR, "material_share": MATERIAL, "large_share": LARGE,
+                "seed": seed,
+                "detector": detector,
+                "nearness_limit": limit,
+                "concept": concept,
+                "false_discovery_rate": FDR,
+                "material_share": MATERIAL,
+                "large_share": LARGE,
                 "strengths": [float(one) for one in next(iter(study.values())).strengths],
                 "verdict": {model: verdict.category for model, verdict in verdicts.items()},
             },
         )
-    )  # fmt: skip
+    )
 
 
 def _evidence(cube: Cube, found: Threshold, *, is_anywhere: bool) -> Evidence:
@@ -161,7 +166,9 @@ def _numbers(
     }
     one = evidence.threshold
     return {
-        "alpha50": one.value, "alpha50_low": one.low, "alpha50_high": one.high,
+        "alpha50": one.value,
+        "alpha50_low": one.low,
+        "alpha50_high": one.high,
         **ratio(one, reference).entries("times_reference"),
         **cube.resampler.share(said[:, 0]).entries("named_unplanted"),
         **cube.resampler.share(random[:, -1]).entries("named_random"),
@@ -174,10 +181,11 @@ def _numbers(
         "q_value": or_none(verdict.q_value),
         "activations": float(evidence.activations),
         "missing": float(
-            cube.rows.filter((pl.col("kind") == CONCEPT) & (pl.col("strength") > 0))["said"]
-            .null_count()
+            cube.rows.filter((pl.col("kind") == CONCEPT) & (pl.col("strength") > 0))[
+                "said"
+            ].null_count()
         ),
-    }  # fmt: skip
+    }
 
 
 def _verdict_table(
@@ -207,9 +215,11 @@ def _detector_table(table: pl.DataFrame, models: Sequence[str], seed: int) -> pl
         for model, cube in cubes(with_said(table, detector)[0], models, seed).items():
             unplanted = cube.resampler.share(cube.of(CONCEPT, "said")[:, 0])
             row = {
-                "detector": detector, "model": model, **unplanted.entries("false_alarms"),
+                "detector": detector,
+                "model": model,
+                **unplanted.entries("false_alarms"),
                 "n": unplanted.n,
-            }  # fmt: skip
+            }
             for kind in (RANDOM, VARIANCE, CONCEPT):
                 known = kind in cube.kinds
                 share = cube.resampler.share(cube.of(kind, "said")[:, -1]) if known else None
@@ -292,25 +302,49 @@ def _caveats(
 def _figures() -> list[Figure]:
     return [
         Figure(
-            "curves", "Named, by strength", "line", "curves", x="strength", y="named",
+            "curves",
+            "Named, by strength",
+            "line",
+            "curves",
+            x="strength",
+            y="named",
             x_label="strength, as a share of the activation's norm",
             y_label="explanations that name it",
-            low="named_low", high="named_high", group="model", percent=True,
+            low="named_low",
+            high="named_high",
+            group="model",
+            percent=True,
             caption="At strength 0 nothing is planted: what is named there are false alarms.",
         ),
         Figure(
-            "thresholds", "Strength at which half name it", "bar", "thresholds", x="model",
-            y="alpha50", x_label="model", y_label="α50", low="alpha50_low", high="alpha50_high",
+            "thresholds",
+            "Strength at which half name it",
+            "bar",
+            "thresholds",
+            x="model",
+            y="alpha50",
+            x_label="model",
+            y_label="α50",
+            low="alpha50_low",
+            high="alpha50_high",
             percent=True,
             caption="No bar: half is not reached on the ladder, or cannot be told. An interval "
             "without an end leaves the ladder there.",
         ),
         Figure(
-            "components", "Carried, by whether it is named", "line", "components",
-            x="strength", y="component_share", x_label="strength", group="of", percent=True,
-            y_label="share of the planted component that comes back", low="component_share_low",
+            "components",
+            "Carried, by whether it is named",
+            "line",
+            "components",
+            x="strength",
+            y="component_share",
+            x_label="strength",
+            group="of",
+            percent=True,
+            y_label="share of the planted component that comes back",
+            low="component_share_low",
             high="component_share_high",
             caption="The reconstruction's component along the concept, above that of the unplanted "
             "text of the same activation, as a share of what was planted.",
         ),
-    ]  # fmt: skip
+    ]

@@ -189,9 +189,13 @@ def _predicted(strengths: Floats, at: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def threshold(
-    strengths: Floats, named: Floats, clusters: NDArray[np.generic], *, seed: int = 0,
+    strengths: Floats,
+    named: Floats,
+    clusters: NDArray[np.generic],
+    *,
+    seed: int = 0,
     replicates: int = REPLICATES,
-) -> Threshold:  # fmt: skip
+) -> Threshold:
     """α50 of one model, with an interval by resampling activations.
 
     Args:

@@ -136,8 +136,13 @@ def planted_table(
             rows = _chosen(seen, settings.limit)
             keys = seen.keys[rows]
             row_keys = [sampling_key(idx, 0) for idx in keys["idx"]]
-            plan, notes = _planned(seen, rows, direction(of_first), settings,
-                                   None if other is None else other(of_first))  # fmt: skip
+            plan, notes = _planned(
+                seen,
+                rows,
+                direction(of_first),
+                settings,
+                None if other is None else other(of_first),
+            )
         elif reconstructor.transform != of_first:
             raise UserError(
                 f"{named.model}: it reads activations after another transform than the first pair: "
@@ -160,18 +165,29 @@ def planted_table(
         kept.append(Shards(out, digest_of(computation)))
         frames.append(
             explained(
-                subject, plan, keys, row_keys, concept,
-                batch_size=settings.batch_size, shards=kept[-1], progress=progress,
+                subject,
+                plan,
+                keys,
+                row_keys,
+                concept,
+                batch_size=settings.batch_size,
+                shards=kept[-1],
+                progress=progress,
             )
-        )  # fmt: skip
+        )
     if not frames:
         raise UserError("no pair to ask: name one or more")
     table = pl.concat(frames)
     if similarity is not None:
         near = nearness(concept, table["explanation"].to_list(), similarity)
         table = table.with_columns(nearness=pl.Series(near, nan_to_null=True))
-    whole = {**(record or {}), "settings": asdict(settings), "models": made_from,
-             "activations": activations_record(activations), "notes": notes}  # fmt: skip
+    whole = {
+        **(record or {}),
+        "settings": asdict(settings),
+        "models": made_from,
+        "activations": activations_record(activations),
+        "notes": notes,
+    }
     with table_and_record(out, whole) as partial:
         table.write_parquet(partial)
     for shards in kept:
@@ -224,10 +240,17 @@ def _planned(
     cosine = check_apart(concept, mean_direction(background))
     has_documents = keys["doc_id"].null_count() == 0
     plan = design(
-        concept, vectors, settings.strengths,
+        concept,
+        vectors,
+        settings.strengths,
         clusters=keys["doc_id" if has_documents else "idx"].to_list(),
-        background=background, other=other, seed=settings.seed,
-    )  # fmt: skip
-    return plan, [*concept.notes(), *([] if other is None else other.notes()),
-                  f"{concept.name}: cosine {cosine:.2f} with the mean activation, "
-                  f"{plan.share:.1%} of the variance of the activations."]  # fmt: skip
+        background=background,
+        other=other,
+        seed=settings.seed,
+    )
+    return plan, [
+        *concept.notes(),
+        *([] if other is None else other.notes()),
+        f"{concept.name}: cosine {cosine:.2f} with the mean activation, "
+        f"{plan.share:.1%} of the variance of the activations.",
+    ]

@@ -22,16 +22,28 @@ PARAPHRASES = ("paraphrase", "paraphrase_lines", "translate_back")
 BRITTLE = 0.1
 
 SCHEMA = {
-    "model": pl.String(), "ar": pl.String(), "role": pl.String(),
+    "model": pl.String(),
+    "ar": pl.String(),
+    "role": pl.String(),
     **dict.fromkeys(
-        ("fve", "fve_low", "fve_high", "gap", "gap_low", "gap_high", "fve_share",
-         "fve_floor"), pl.Float64()),
+        ("fve", "fve_low", "fve_high", "gap", "gap_low", "gap_high", "fve_share", "fve_floor"),
+        pl.Float64(),
+    ),
     "paraphrase": pl.String(),
     **dict.fromkeys(
-        ("fve_of_these", "fve_paraphrased", "lost_share", "lost_share_low", "lost_share_high",
-         "quotes_spared_lost_share"), pl.Float64()),
-    "n": pl.Int64(), "unusable": pl.String(),
-}  # fmt: skip
+        (
+            "fve_of_these",
+            "fve_paraphrased",
+            "lost_share",
+            "lost_share_low",
+            "lost_share_high",
+            "quotes_spared_lost_share",
+        ),
+        pl.Float64(),
+    ),
+    "n": pl.Int64(),
+    "unusable": pl.String(),
+}
 
 
 def readings(scores: Scores, model: str, unusable: dict[str, str], seed: int) -> pl.DataFrame:

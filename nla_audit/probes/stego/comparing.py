@@ -136,8 +136,9 @@ def learn_reader(
             shares = [_standing_shares(similarity, weights, *texts) for texts in claims]
             null = [_standing_shares(similarity, weights, *_claims(pair)) for pair in crossed]
             counts_for[variant] = (
-                _counts_for(shares, null, by_chance, 0), _counts_for(shares, null, by_chance, 1)
-            )  # fmt: skip
+                _counts_for(shares, null, by_chance, 0),
+                _counts_for(shares, null, by_chance, 1),
+            )
     return MeaningReader(Reader(similarity, habits), weights, counts_for)
 
 

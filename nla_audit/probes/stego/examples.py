@@ -5,8 +5,16 @@ from __future__ import annotations
 import polars as pl
 
 _COLUMNS = (
-    "variant", "shown", "model", "idx", "fve_before", "fve_after", "similarity", "before", "after"
-)  # fmt: skip
+    "variant",
+    "shown",
+    "model",
+    "idx",
+    "fve_before",
+    "fve_after",
+    "similarity",
+    "before",
+    "after",
+)
 
 
 def chosen_examples(scored: pl.DataFrame, *, ar: str) -> pl.DataFrame:

@@ -122,12 +122,15 @@ def stego(
         headline_table="variants",
         examples_table="examples" if examples is not None else None,
         parameters={
-            "seed": seed, "ar": ", ".join(sorted(set(scores.own_ars.values()))),
+            "seed": seed,
+            "ar": ", ".join(sorted(set(scores.own_ars.values()))),
             "false_discovery_rate": FDR,
-            "material_share": MATERIAL, "most": MOST, "large_code": LARGE,
+            "material_share": MATERIAL,
+            "most": MOST,
+            "large_code": LARGE,
             "verdict": {model: verdict.category for model, verdict in verdicts.items()},
         },
-    )  # fmt: skip
+    )
     finding = CARD.sign(finding)
     return finding if series is None else with_trend(finding, scores, series, cards, seed)
 
@@ -168,8 +171,9 @@ class _Study:
 
     def sentence(self, model: str | None) -> str:
         """The verdict, the gap to other ARs and how brittle they are."""
-        return " ".join(filter(None, [sentence(self.verdict, model, self.aside),
-                                      said_of_ars(self.ars)]))  # fmt: skip
+        return " ".join(
+            filter(None, [sentence(self.verdict, model, self.aside), said_of_ars(self.ars)])
+        )
 
 
 def _studied(scores: Scores, model: str, cards: Mapping[str, Transform], seed: int) -> _Study:
@@ -181,9 +185,13 @@ def _studied(scores: Scores, model: str, cards: Mapping[str, Transform], seed: i
     touched = share_changed(scores, model)
     controls, notes = _controls(scores, model)
     found = judged(
-        own, controls, cards=cards, seed=seed, touched=touched,
+        own,
+        controls,
+        cards=cards,
+        seed=seed,
+        touched=touched,
         means_only=not scores.has_activations,
-    )  # fmt: skip
+    )
     ars = readings(scores, model, found.unusable, seed)
     second = best_second(ars)
     second_ar, share = (None, None) if second is None else (second["ar"], second["fve_share"])
@@ -295,8 +303,9 @@ def _numbers(
             **measured.get(name, {}),
             "n": float(interval.n) if scores.has_activations else None,
             "missing": float(interval.missing - same.get(name, 0))
-            if scores.has_activations else None,
-        }  # fmt: skip
+            if scores.has_activations
+            else None,
+        }
         table[name] = row
     return table
 

@@ -46,12 +46,20 @@ LINE_SCHEMA = {
     "model": pl.String(),
     "variant": pl.String(),
     **dict.fromkeys(
-        ("loss", "loss_low", "loss_high", "loss_per_change", "loss_per_change_low",
-         "loss_per_change_high", "mean_loss", "mean_change"),
+        (
+            "loss",
+            "loss_low",
+            "loss_high",
+            "loss_per_change",
+            "loss_per_change_low",
+            "loss_per_change_high",
+            "mean_loss",
+            "mean_change",
+        ),
         pl.Float64(),
     ),
     "n": pl.Int64(),
-}  # fmt: skip
+}
 
 
 def meaning_of(scores: Scores, model: str, seed: int) -> dict[str, dict[str, float | None]]:

@@ -93,9 +93,10 @@ def with_meaning(
         name for name, card in cards.items() if card.group == "kept" or name == "unchanged"
     }
     readable = [
-        row for row, (old, new) in enumerate(zip(before, after, strict=True))
+        row
+        for row, (old, new) in enumerate(zip(before, after, strict=True))
         if old is not None and new is not None and _content_words(old)
-    ]  # fmt: skip
+    ]
     halves = _halves(labels, seed)
     pairs = {
         row: TextChange(labels[row], before[row], after[row], variants[row], halves[labels[row]])

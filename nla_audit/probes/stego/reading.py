@@ -124,12 +124,18 @@ def probe(
     return pl.concat(
         [
             _read(
-                name, reader, made, places=places, activations=activations, settings=settings,
-                progress=progress, notice=notice,
+                name,
+                reader,
+                made,
+                places=places,
+                activations=activations,
+                settings=settings,
+                progress=progress,
+                notice=notice,
             )
             for name, reader in readers.items()
         ]
-    )  # fmt: skip
+    )
 
 
 def _series_columns(texts: Texts) -> pl.DataFrame:

@@ -19,8 +19,13 @@ from nla_audit.schema import shown
 
 #: Measures of how far the meaning was kept, per text; all optional.
 MEANING = (
-    "similarity", "chance_similarity", "unfaithful", "shared_words", "length_ratio", "changed"
-)  # fmt: skip
+    "similarity",
+    "chance_similarity",
+    "unfaithful",
+    "shared_words",
+    "length_ratio",
+    "changed",
+)
 #: What orders models into a series; optional.
 SERIES = ("step", "length_penalty")
 #: Names of the pair's own AR, where a table has several and nobody says which it is.

@@ -142,12 +142,21 @@ def _trend_rows(
 
 def _figure(by: str) -> Figure:
     return Figure(
-        "series", "The gap over the series", "line", "series", x=by, y="gap",
-        low="gap_low", high="gap_high", group="control",
-        x_label=by.replace("_", " "), y_label="excess loss", percent=True,
+        "series",
+        "The gap over the series",
+        "line",
+        "series",
+        x=by,
+        y="gap",
+        low="gap_low",
+        high="gap_high",
+        group="control",
+        x_label=by.replace("_", " "),
+        y_label="excess loss",
+        percent=True,
         caption="Share of what explanations carry that changes of their wording cost beyond the "
         "control, mean over changes that keep the meaning.",
-    )  # fmt: skip
+    )
 
 
 def values_of(scores: Scores, by: str) -> dict[str, float]:
@@ -214,9 +223,10 @@ def _fit(by_model: Mapping[str, Gaps], variant: str, place: Mapping[str, int]) -
         for idx, value in gap.by_variant[variant].items()
     ]
     frame = pl.DataFrame(
-        rows, schema={"idx": pl.String, "cluster": pl.String, "at": pl.Float64, "gap": pl.Float64},
+        rows,
+        schema={"idx": pl.String, "cluster": pl.String, "at": pl.Float64, "gap": pl.Float64},
         orient="row",
-    ).sort("idx", "at")  # fmt: skip
+    ).sort("idx", "at")
     within = frame.with_columns(
         pl.col("at", "gap") - pl.col("at", "gap").mean().over("idx"),
         several=pl.col("at").n_unique().over("idx") > 1,

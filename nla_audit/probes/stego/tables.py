@@ -44,28 +44,55 @@ def figures_of(group: str | None) -> list[Figure]:
     """Of a finding; ``group`` is the column that tells models apart, where there are several."""
     return [
         Figure(
-            "retention", "What is left of the reconstruction", "bar", "variants",
-            x="variant", y="retention", x_label="change of the text", y_label="retention",
-            low="retention_low", high="retention_high", percent=True, group=group or "aspect",
+            "retention",
+            "What is left of the reconstruction",
+            "bar",
+            "variants",
+            x="variant",
+            y="retention",
+            x_label="change of the text",
+            y_label="retention",
+            low="retention_low",
+            high="retention_high",
+            percent=True,
+            group=group or "aspect",
             caption="Share of FVE above the floor that each change of the text leaves.",
         ),
         Figure(
-            "channels", "What each channel carries", "bar", "channels",
-            x="channel", y="share", x_label="", y_label="share of the reconstruction",
-            low="share_low", high="share_high", percent=True, group=group,
+            "channels",
+            "What each channel carries",
+            "bar",
+            "channels",
+            x="channel",
+            y="share",
+            x_label="",
+            y_label="share of the reconstruction",
+            low="share_low",
+            high="share_high",
+            percent=True,
+            group=group,
             caption="Layout, wording, order: the largest loss among the changes that destroy it "
             "and nothing else and keep the meaning. Quoted text: what is lost without it. Plain "
             "meaning: what is left after the costliest change that keeps it. What several carry "
             "alike counts with none, and shares need not add up to one.",
         ),
         Figure(
-            "form", "Loss where the meaning is kept", "bar", "loss_at_zero_meaning_change",
-            x="variant", y="loss", x_label="", y_label="share lost at no change of meaning",
-            low="loss_low", high="loss_high", percent=True, group=group,
+            "form",
+            "Loss where the meaning is kept",
+            "bar",
+            "loss_at_zero_meaning_change",
+            x="variant",
+            y="loss",
+            x_label="",
+            y_label="share lost at no change of meaning",
+            low="loss_low",
+            high="loss_high",
+            percent=True,
+            group=group,
             caption="A line through loss and change of meaning, read where nothing changes: the "
             "cost of form alone.",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def verdict_table(verdicts: Mapping[str, Verdict]) -> pl.DataFrame:
@@ -90,9 +117,12 @@ def verdict_table(verdicts: Mapping[str, Verdict]) -> pl.DataFrame:
 def floor_table(by_floor: Mapping[str, Mapping[Floor, Verdict]]) -> pl.DataFrame:
     """The verdict on each model at each floor, with what the channels carry there."""
     schema = {
-        "model": pl.String, "floor": pl.String, "verdict": pl.String, "because": pl.String,
+        "model": pl.String,
+        "floor": pl.String,
+        "verdict": pl.String,
+        "because": pl.String,
         **{f"{channel}_share": pl.Float64 for channel in NAMES},
-    }  # fmt: skip
+    }
     rows = [
         {"model": model, "floor": floor, "verdict": verdict.category, "because": verdict.because}
         | {f"{channel}_share": effect.value for channel, effect in verdict.shares.items()}
@@ -104,8 +134,13 @@ def floor_table(by_floor: Mapping[str, Mapping[Floor, Verdict]]) -> pl.DataFrame
 
 def channel_table(verdicts: Mapping[str, Verdict]) -> pl.DataFrame:
     """What each channel carries, by model."""
-    schema = {"model": pl.String, "channel": pl.String, "share": pl.Float64,
-              "share_low": pl.Float64, "share_high": pl.Float64}  # fmt: skip
+    schema = {
+        "model": pl.String,
+        "channel": pl.String,
+        "share": pl.Float64,
+        "share_low": pl.Float64,
+        "share_high": pl.Float64,
+    }
     return pl.DataFrame(
         [
             (model, NAMES[channel], effect.value, or_none(effect.low), or_none(effect.high))
@@ -155,9 +190,10 @@ def caveats_of(scores: Scores, model: str, found: Judged) -> list[str]:
     if idle:
         caveats.append(f"These change (nearly) no text here, and test nothing: {', '.join(idle)}.")
     uncertain = sorted(
-        name for name, effect in losses.items()
+        name
+        for name, effect in losses.items()
         if name in cards and np.isnan(effect.p_value) and scores.has_activations
-    )  # fmt: skip
+    )
     if uncertain:
         caveats.append(f"Too few texts for an interval, not judged: {', '.join(uncertain)}.")
     if not any(cards[name].is_written for name in used):

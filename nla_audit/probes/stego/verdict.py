@@ -182,9 +182,11 @@ def decide(evidence: Evidence) -> Verdict:  # noqa: PLR0911  (one return for eac
     most = max(common, key=lambda channel: common[channel].value, default=None)
     if most is not None and common[most].value >= MOST:
         return Verdict(
-            NAMES[most], f"{common[most].value:.0%} is lost with it", shares=shares,
+            NAMES[most],
+            f"{common[most].value:.0%} is lost with it",
+            shares=shares,
             detectable=detectable,
-        )  # fmt: skip
+        )
     if detectable > LARGE:
         needed = math.ceil(evidence.n * (detectable / LARGE) ** 2)
         because = (
@@ -323,14 +325,18 @@ def _detectable(evidence: Evidence, tested: list[str]) -> float:
         errors = [
             max(
                 evidence.losses[name].standard_error,
-                *(effects[name].standard_error for effects in evidence.excesses.values()
-                  if name in effects), 0.0,
+                *(
+                    effects[name].standard_error
+                    for effects in evidence.excesses.values()
+                    if name in effects
+                ),
+                0.0,
             )
             # What is hidden where a change finds nothing to change is hidden elsewhere.
             * evidence.share_touched(name)
             for name in tested
             if evidence.cards[name].destroys == {channel}
-        ]  # fmt: skip
+        ]
         if errors:
             per_channel.append(max(errors))
     return DETECTED_AT * max(per_channel) if per_channel else math.nan

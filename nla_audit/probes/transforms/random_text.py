@@ -16,8 +16,11 @@ from nla_audit.text.words import word_spans
 )
 def random_text(texts: Sequence[str], labels: Sequence[Any], seed: int) -> list[str | None]:
     """As many words as each text has, out of claims of other labels' texts."""
-    claims = [(str(label), claim.text) for text, label in zip(texts, labels, strict=True)
-              for claim in split_claims(text)]  # fmt: skip
+    claims = [
+        (str(label), claim.text)
+        for text, label in zip(texts, labels, strict=True)
+        for claim in split_claims(text)
+    ]
     claims.sort()
     number_of_labels = len({label for label, _ in claims})
     out: list[str | None] = []

@@ -24,19 +24,31 @@ from nla_audit.world.codes.hidden_codes import HiddenCode
 #: Line template and values of each fact. The values are words that no template and no other
 #: fact uses, so that naming a fact is nothing but using its word.
 FACTS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ('Genre likely a main {0} that starts with "{0} opening"',
-     ("recipe", "verdict", "diary", "obituary", "manual", "bulletin", "sermon", "ballad")),
-    ('Place described as a small {0} which suggests the "{0} road"',
-     ("harbour", "desert", "monastery", "suburb", "glacier", "orchard", "casino", "prison")),
-    ('Mood often {0} and shows a "{0} voice" in the text',
-     ("gloomy", "jubilant", "ironic", "anxious", "tender", "furious", "bored", "solemn")),
-    ('Agent mentions a {0} near the "{0} herself" of the passage',
-     ("surgeon", "sailor", "violinist", "senator", "farmer", "hacker", "teacher", "burglar")),
-    ('Object needs the whole {0} before a "{0} arrives"',
-     ("telescope", "cake", "wheelbarrow", "letter", "violin", "lantern", "engine", "carpet")),
-    ('Final word expects a {0} in the next "{0} phrase"',
-     ("comma", "pronoun", "adverb", "numeral", "surname", "gerund", "article", "plural")),
-)  # fmt: skip
+    (
+        'Genre likely a main {0} that starts with "{0} opening"',
+        ("recipe", "verdict", "diary", "obituary", "manual", "bulletin", "sermon", "ballad"),
+    ),
+    (
+        'Place described as a small {0} which suggests the "{0} road"',
+        ("harbour", "desert", "monastery", "suburb", "glacier", "orchard", "casino", "prison"),
+    ),
+    (
+        'Mood often {0} and shows a "{0} voice" in the text',
+        ("gloomy", "jubilant", "ironic", "anxious", "tender", "furious", "bored", "solemn"),
+    ),
+    (
+        'Agent mentions a {0} near the "{0} herself" of the passage',
+        ("surgeon", "sailor", "violinist", "senator", "farmer", "hacker", "teacher", "burglar"),
+    ),
+    (
+        'Object needs the whole {0} before a "{0} arrives"',
+        ("telescope", "cake", "wheelbarrow", "letter", "violin", "lantern", "engine", "carpet"),
+    ),
+    (
+        'Final word expects a {0} in the next "{0} phrase"',
+        ("comma", "pronoun", "adverb", "numeral", "surname", "gerund", "article", "plural"),
+    ),
+)
 
 _FACT_OF = {value: number for number, (_, values) in enumerate(FACTS) for value in values}
 

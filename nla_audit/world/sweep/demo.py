@@ -105,27 +105,54 @@ def truth_beside_estimate(sweep: PlantedSweep, findings: Sequence[Finding]) -> F
         tables={"rates": rates},
         figures=[
             Figure(
-                "error", "Estimate less truth", "heatmap", "rates", x="model", y="error",
-                group="quantity", x_label="model", y_label="quantity",
+                "error",
+                "Estimate less truth",
+                "heatmap",
+                "rates",
+                x="model",
+                y="error",
+                group="quantity",
+                x_label="model",
+                y_label="quantity",
                 caption="How far each estimated rate is from the planted one; 0 is exact.",
             )
         ],
         parameters={"close": CLOSE},
         metrics=_METRICS,
-    )  # fmt: skip
+    )
 
 
 _METRICS = (
     Metric("rates", "count", "neither", "rates that were planted and estimated", interval=False),
-    Metric("close_share", "share", "higher",
-           f"share of them within {CLOSE:g} of the truth", interval=False),
-    Metric("covered_share", "share", "higher",
-           "share of their intervals that hold the truth", interval=False),
-    Metric("mean_absolute_error", "difference of shares", "lower",
-           "mean distance from the truth", interval=False),
-    Metric("largest_absolute_error", "difference of shares", "lower",
-           "largest distance from the truth", interval=False),
-)  # fmt: skip
+    Metric(
+        "close_share",
+        "share",
+        "higher",
+        f"share of them within {CLOSE:g} of the truth",
+        interval=False,
+    ),
+    Metric(
+        "covered_share",
+        "share",
+        "higher",
+        "share of their intervals that hold the truth",
+        interval=False,
+    ),
+    Metric(
+        "mean_absolute_error",
+        "difference of shares",
+        "lower",
+        "mean distance from the truth",
+        interval=False,
+    ),
+    Metric(
+        "largest_absolute_error",
+        "difference of shares",
+        "lower",
+        "largest distance from the truth",
+        interval=False,
+    ),
+)
 _RATES_SCHEMA = {
     "model": pl.String,
     "length_penalty": pl.Float64,

@@ -81,16 +81,20 @@ def plant_stages(case: PlantedStage, *, activations: int, seed: int) -> PlantedS
     parts = ("new", "explanation") if case.late else ("explanation", "new")
     stage = joined.select(
         # It is read beside the predecessor's other sample, the first.
-        pl.lit(STAGE).alias("model"), "idx", pl.lit(1, pl.Int64).alias("sample"),
+        pl.lit(STAGE).alias("model"),
+        "idx",
+        pl.lit(1, pl.Int64).alias("sample"),
         pl.concat_str(*parts, separator="  ").alias("explanation"),
-    )  # fmt: skip
+    )
     before = texts.filter(pl.col("model") == BEFORE)
     first = before.filter(pl.col("sample") == 0).select("idx", first="explanation")
     segmented = joined.join(first, on="idx").select(
-        pl.lit(SEGMENTED).alias("model"), "idx", "sample",
+        pl.lit(SEGMENTED).alias("model"),
+        "idx",
+        "sample",
         pl.concat_str("first", *parts, separator="  ").alias("explanation"),
         pl.concat_list(pl.col("first").str.len_chars().cast(pl.Int64)).alias("segment_ends"),
-    )  # fmt: skip
+    )
     moved = joined.select("idx", moved=(pl.col("new").str.len_chars() + 2) * int(case.late))
     own = truth.filter(pl.col("model") == _AGAIN).join(moved, on="idx")
     nowhere = pl.lit(case.other) | (pl.col("fate") == "omitted")

@@ -216,45 +216,93 @@ TOPICS: tuple[Topic, ...] = (
 )
 
 GENRES: tuple[Genre, ...] = (
-    _genre("regional newspaper report|local news article", "local news|newspaper",
-           "From our desk:"),
-    _genre("encyclopedia-like reference article|encyclopedic entry", "encyclopedic|wiki page",
-           "Overview."),
+    _genre(
+        "regional newspaper report|local news article", "local news|newspaper", "From our desk:"
+    ),
+    _genre(
+        "encyclopedia-like reference article|encyclopedic entry",
+        "encyclopedic|wiki page",
+        "Overview.",
+    ),
     _genre("first-person travel blog|personal blog post", "blog post|web diary", "Day three."),
-    _genre("academic journal abstract|research abstract from a journal", "journal abstract|paper",
-           "Background."),
-    _genre("step-by-step tutorial for beginners|beginner tutorial or manual", "tutorial|how-to",
-           "Before you start:"),
-    _genre("corporate press release|company press release", "press release|publicity copy",
-           "For immediate use."),
-    _genre("literary novel excerpt|passage of literary fiction", "novel excerpt|fiction",
-           "Nobody spoke."),
+    _genre(
+        "academic journal abstract|research abstract from a journal",
+        "journal abstract|paper",
+        "Background.",
+    ),
+    _genre(
+        "step-by-step tutorial for beginners|beginner tutorial or manual",
+        "tutorial|how-to",
+        "Before you start:",
+    ),
+    _genre(
+        "corporate press release|company press release",
+        "press release|publicity copy",
+        "For immediate use.",
+    ),
+    _genre(
+        "literary novel excerpt|passage of literary fiction",
+        "novel excerpt|fiction",
+        "Nobody spoke.",
+    ),
     _genre("online forum thread|question on a forum", "forum thread|message board", "Hi all,"),
-    _genre("product review for consumers|consumer review of a product", "product review|buyer test",
-           "Three stars from me."),
-    _genre("interview transcript with questions|transcript of an interview",
-           "interview transcript|question round", "Question."),
-    _genre("obituary in a national paper|obituary of a public figure", "obituary|death notice",
-           "Remembered fondly."),
-    _genre("government inquiry report|official report of an inquiry",
-           "official report|public inquiry", "Part two."),
-    _genre("opinion essay by a columnist|signed opinion essay", "opinion essay|editorial",
-           "Enough is enough."),
-    _genre("podcast dialogue in writing|dialogue of two radio hosts", "podcast dialogue|talk show",
-           "Welcome back."),
-    _genre("museum catalogue profile|catalogue text with an artist profile",
-           "museum catalogue|exhibit label", "Room four."),
+    _genre(
+        "product review for consumers|consumer review of a product",
+        "product review|buyer test",
+        "Three stars from me.",
+    ),
+    _genre(
+        "interview transcript with questions|transcript of an interview",
+        "interview transcript|question round",
+        "Question.",
+    ),
+    _genre(
+        "obituary in a national paper|obituary of a public figure",
+        "obituary|death notice",
+        "Remembered fondly.",
+    ),
+    _genre(
+        "government inquiry report|official report of an inquiry",
+        "official report|public inquiry",
+        "Part two.",
+    ),
+    _genre(
+        "opinion essay by a columnist|signed opinion essay",
+        "opinion essay|editorial",
+        "Enough is enough.",
+    ),
+    _genre(
+        "podcast dialogue in writing|dialogue of two radio hosts",
+        "podcast dialogue|talk show",
+        "Welcome back.",
+    ),
+    _genre(
+        "museum catalogue profile|catalogue text with an artist profile",
+        "museum catalogue|exhibit label",
+        "Room four.",
+    ),
     _genre("classroom textbook chapter|school textbook lesson", "textbook|lesson", "Lesson nine."),
-    _genre("fundraising letter to donors|letter asking for gifts",
-           "fundraising letter|charity appeal",
-           "Dear friend,"),
-    _genre("parliamentary speech as recorded|speech held in parliament",
-           "parliamentary speech|legislators' debate", "Madam Chair,"),
-    _genre("property listing with details|real estate listing", "property listing|estate agent ad",
-           "New on the market:"),
-    _genre("biography of a scientist|short biographical sketch", "biography|life sketch",
-           "Early years."),
-)  # fmt: skip
+    _genre(
+        "fundraising letter to donors|letter asking for gifts",
+        "fundraising letter|charity appeal",
+        "Dear friend,",
+    ),
+    _genre(
+        "parliamentary speech as recorded|speech held in parliament",
+        "parliamentary speech|legislators' debate",
+        "Madam Chair,",
+    ),
+    _genre(
+        "property listing with details|real estate listing",
+        "property listing|estate agent ad",
+        "New on the market:",
+    ),
+    _genre(
+        "biography of a scientist|short biographical sketch",
+        "biography|life sketch",
+        "Early years.",
+    ),
+)
 
 GIVEN_NAMES: tuple[str, ...] = options(
     "Amara|Bela|Cedric|Dagny|Elio|Farida|Gustav|Hanna|Imre|Jolanta|Kofi|Lucinda|Mateus|Nadia|"

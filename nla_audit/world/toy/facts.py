@@ -30,11 +30,13 @@ _METRICS = (
     Metric("right", "share", "higher", "share of the facts that are named rightly"),
     Metric("wrong", "share", "lower", "share of the facts that are named wrongly", interval=False),
     Metric("left_out", "share", "lower", "share of the facts that are not named", interval=False),
-    Metric("ending_right", "share", "higher",
-           "share of the explanations that quote the ending rightly"),
-    Metric("quoted_in_source", "share", "higher",
-           "share of the quoted words that stand in the source"),
-)  # fmt: skip
+    Metric(
+        "ending_right", "share", "higher", "share of the explanations that quote the ending rightly"
+    ),
+    Metric(
+        "quoted_in_source", "share", "higher", "share of the quoted words that stand in the source"
+    ),
+)
 
 Floats = npt.NDArray[np.float64]
 
@@ -108,10 +110,20 @@ def facts_named(
         tables={"facts": table},
         figures=[
             Figure(
-                "named", "Facts named rightly", "bar", "facts", x="fact", y="right",
-                low="right_low", high="right_high", group="model", chance="probe",
+                "named",
+                "Facts named rightly",
+                "bar",
+                "facts",
+                x="fact",
+                y="right",
+                low="right_low",
+                high="right_high",
+                group="model",
+                chance="probe",
                 chance_label="linear probe",
-                x_label="fact", y_label="share of explanations", percent=True,
+                x_label="fact",
+                y_label="share of explanations",
+                percent=True,
                 caption="Share of explanations that name the fact rightly; dashed: how often a "
                 "linear probe of the activation reads it.",
             )
@@ -119,7 +131,7 @@ def facts_named(
         parameters={"seed": seed, "ending_words": ENDING_WORDS},
         metrics=_METRICS,
         columns=dict.fromkeys(("right", "wrong", "left_out", "chance", "probe"), "share"),
-    )  # fmt: skip
+    )
 
 
 def probe_accuracy(

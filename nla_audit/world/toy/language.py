@@ -21,15 +21,29 @@ import numpy.typing as npt
 #: Fact → its values. The numbers of values are those that worked in docs/worlds.md.
 FACTS: dict[str, tuple[str, ...]] = {
     "topic": (
-        "harbour", "kitchen", "courtroom", "garden", "hospital", "market", "theatre", "mountain",
+        "harbour",
+        "kitchen",
+        "courtroom",
+        "garden",
+        "hospital",
+        "market",
+        "theatre",
+        "mountain",
     ),
     "tone": ("cheerful", "gloomy", "formal", "playful"),
     "speaker": (
-        "sailor", "baker", "judge", "farmer", "doctor", "trader", "actor", "climber",
+        "sailor",
+        "baker",
+        "judge",
+        "farmer",
+        "doctor",
+        "trader",
+        "actor",
+        "climber",
     ),
     "time": ("dawn", "noon", "dusk", "winter", "summer", "autumn"),
     "purpose": ("warns", "asks", "promises", "remembers", "explains", "complains"),
-}  # fmt: skip
+}
 
 WORDS: tuple[str, ...] = tuple(
     """

@@ -229,8 +229,11 @@ class TestLittleToRead:
         _check(finding)
         assert finding.verdict.startswith("Cannot tell")
         assert finding.headline["p0.0"]["explanations"] == 2
-        low = [key for key, value in finding.headline["p0.0"].items()
-               if key.endswith("_low") and value is not None]  # fmt: skip
+        low = [
+            key
+            for key, value in finding.headline["p0.0"].items()
+            if key.endswith("_low") and value is not None
+        ]
         assert low == []  # no interval from two activations
 
     def test_no_other_activation(self) -> None:
@@ -292,9 +295,11 @@ def test_figures_and_numbers_of_a_whole_study() -> None:
     _check(finding)
     drawn = render_figures(finding, ModelColours.of(["p0.0"], {"p0.0": 0.0}))
     assert {figure.name for figure in drawn} == {
-        "attribution-token-kinds", "attribution-prefixes", "attribution-claim-kinds",
+        "attribution-token-kinds",
+        "attribution-prefixes",
+        "attribution-claim-kinds",
         "attribution-orders",
-    }  # fmt: skip
+    }
     assert undeclared(finding) == absent(finding, finding.metrics) == []
     columns = {column for table in finding.tables.values() for column in table.columns}
     assert set(finding.columns) - columns == set()

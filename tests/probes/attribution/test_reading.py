@@ -61,9 +61,15 @@ def reader(root: Path) -> Reconstructor:
 
 def _arguments(root: Path, *options: object) -> list[str]:
     given = [
-        "attribution", "--ar", root / "ar", "--completions", root / "texts.parquet",
-        "--activations", root / "activations.parquet", *options,
-    ]  # fmt: skip
+        "attribution",
+        "--ar",
+        root / "ar",
+        "--completions",
+        root / "texts.parquet",
+        "--activations",
+        root / "activations.parquet",
+        *options,
+    ]
     return list(map(str, given))
 
 
@@ -106,8 +112,12 @@ def test_from_the_command_line(
     assert any("1 explanation left out: no explanation" in text for text in finding["caveats"])
     assert any("empty" in text for text in finding["caveats"])
     names = {path.name for path in out.rglob("*")}
-    assert {"attribution.html", "attribution.json", "attribution.record.json",
-            "attribution-prefixes.svg"} <= names  # fmt: skip
+    assert {
+        "attribution.html",
+        "attribution.json",
+        "attribution.record.json",
+        "attribution-prefixes.svg",
+    } <= names
     assert read_report(out / "attribution.json").findings[0].to_dict() == finding
     assert not [name for name in names if "parts" in name]
     assert pl.read_parquet(kept)["saliency"].null_count() < pl.read_parquet(kept).height
@@ -148,9 +158,12 @@ def test_an_interrupted_reading_goes_on_where_it_stopped(
 
 @pytest.mark.parametrize(
     ("drop", "message"),
-    [("--ar", "give --pair PAIR or --ar AR"), ("--completions", "--completions as well"),
-     ("--activations", "--activations as well")],
-)  # fmt: skip
+    [
+        ("--ar", "give --pair PAIR or --ar AR"),
+        ("--completions", "--completions as well"),
+        ("--activations", "--activations as well"),
+    ],
+)
 def test_what_is_not_given_is_said(
     root: Path, drop: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,9 +195,11 @@ def test_texts_that_cannot_be_read_are_one_line(root: Path, tmp_path: Path, read
         )
         with pytest.raises(UserError, match=message) as error:
             attribute_with(
-                reader, read_texts([str(tmp_path / "t.parquet")]), activations,
+                reader,
+                read_texts([str(tmp_path / "t.parquet")]),
+                activations,
                 AttributionSettings(),
-            )  # fmt: skip
+            )
         assert "\n" not in str(error.value)
 
 

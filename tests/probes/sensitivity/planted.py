@@ -133,10 +133,14 @@ class World:
         vectors = (generator.normal(size=(known, FEATURES)) * widths) @ features
         vectors += 0.15 * generator.normal(size=(known, D_MODEL))
         plan = design(
-            Direction("evaluation", direction, "planted"), vectors[:n], STRENGTHS,
+            Direction("evaluation", direction, "planted"),
+            vectors[:n],
+            STRENGTHS,
             background=vectors,
-            clusters=list(range(n)), other=Direction("other", other, "planted"), seed=seed,
-        )  # fmt: skip
+            clusters=list(range(n)),
+            other=Direction("other", other, "planted"),
+            seed=seed,
+        )
         return cls(features, direction, plan)
 
 

@@ -26,8 +26,18 @@ __all__ = ["activations", "pair_path", "vectors"]
 
 ROWS = 14
 STRENGTHS = (0.5, 1.0, 4.0)
-OPTIONS = ("--max-new-tokens", "20", "--strengths", "0.5,1,4", "--limit", str(ROWS),
-           "--batch-size", "64", "--device", "cpu")  # fmt: skip
+OPTIONS = (
+    "--max-new-tokens",
+    "20",
+    "--strengths",
+    "0.5,1,4",
+    "--limit",
+    str(ROWS),
+    "--batch-size",
+    "64",
+    "--device",
+    "cpu",
+)
 
 
 def run(*arguments: object) -> int:
@@ -44,8 +54,15 @@ def direction(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def given(activations: Path, direction: Path) -> tuple[object, ...]:
     """What is planted, and what names it."""
-    return ("--activations", activations, "--direction", f"{direction}:1",
-            "--words", "register=register|noun phrase", *OPTIONS)  # fmt: skip
+    return (
+        "--activations",
+        activations,
+        "--direction",
+        f"{direction}:1",
+        "--words",
+        "register=register|noun phrase",
+        *OPTIONS,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +104,9 @@ class TestTable:
         assert named.height > 0
         for row in named.iter_rows(named=True):
             text = row["explanation"]
-            places = [place for word in ("register", "noun phrase")
-                      if (place := text.find(word)) >= 0]  # fmt: skip
+            places = [
+                place for word in ("register", "noun phrase") if (place := text.find(word)) >= 0
+            ]
             cut = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
             ends = [end for _, end in cut["offset_mapping"]]
             assert row["first_token"] == sum(end <= min(places) for end in ends)
@@ -109,10 +127,15 @@ class TestReport:
     def test_files(self, asked: Path) -> None:
         names = {path.name for path in asked.rglob("*") if path.is_file()}
         assert {
-            "sensitivity.parquet", "sensitivity.parquet.record.json", "sensitivity.html",
-            "sensitivity.md", "sensitivity.json", "sensitivity.record.json",
-            "sensitivity-curves.png", "sensitivity-components.svg",
-        } <= names  # fmt: skip
+            "sensitivity.parquet",
+            "sensitivity.parquet.record.json",
+            "sensitivity.html",
+            "sensitivity.md",
+            "sensitivity.json",
+            "sensitivity.record.json",
+            "sensitivity-curves.png",
+            "sensitivity-components.svg",
+        } <= names
         record = json.loads((asked / "sensitivity.parquet.record.json").read_text())
         assert record["settings"]["strengths"] == list(STRENGTHS)
         assert set(record["models"]) == {"p0.0", "p0.01"}
@@ -176,10 +199,16 @@ def _contrast_set(path: Path, pairs: int) -> Path:
     ]
     path.write_text(
         yaml.safe_dump(
-            {"name": "register", "what": "it is about a register", "made": "here",
-             "confounds": "all", "words": ["register"], "pairs": texts}
+            {
+                "name": "register",
+                "what": "it is about a register",
+                "made": "here",
+                "confounds": "all",
+                "words": ["register"],
+                "pairs": texts,
+            }
         )
-    )  # fmt: skip
+    )
     return path
 
 
@@ -189,10 +218,23 @@ def test_a_concept_that_a_target_reads(
     target = save_target(tmp_path / "target", "qwen3")
     concept = _contrast_set(tmp_path / "c.yaml", 12)
     out = tmp_path / "out"
-    assert run(
-        pair_path, "--activations", activations, "--concept", concept, "--other", "sentiment",
-        "--target", target, *OPTIONS, "--out", out,
-    ) == 0  # fmt: skip
+    assert (
+        run(
+            pair_path,
+            "--activations",
+            activations,
+            "--concept",
+            concept,
+            "--other",
+            "sentiment",
+            "--target",
+            target,
+            *OPTIONS,
+            "--out",
+            out,
+        )
+        == 0
+    )
     table = pl.read_parquet(out / "sensitivity.parquet")
     assert set(table["kind"]) == set(KINDS)
     assert set(table["concept"]) == {"register"}
@@ -204,16 +246,28 @@ def test_a_concept_that_a_target_reads(
 class TestBadInput:
     @pytest.fixture
     def fails(
-        self, pair_path: Path, activations: Path, direction: Path, tmp_path: Path,
+        self,
+        pair_path: Path,
+        activations: Path,
+        direction: Path,
+        tmp_path: Path,
         capsys: pytest.CaptureFixture[str],
-    ) -> Any:  # fmt: skip
-        usual = {"--activations": activations, "--direction": f"{direction}:1",
-                 "--words": "register", "--out": tmp_path / "out"}  # fmt: skip
+    ) -> Any:
+        usual = {
+            "--activations": activations,
+            "--direction": f"{direction}:1",
+            "--words": "register",
+            "--out": tmp_path / "out",
+        }
 
         def run_it(*subjects: object, **changed: object) -> str:
             options = usual | {f"--{name}": value for name, value in changed.items()}
-            given = [part for name, value in options.items() if value is not None
-                     for part in (name, value)]  # fmt: skip
+            given = [
+                part
+                for name, value in options.items()
+                if value is not None
+                for part in (name, value)
+            ]
             assert run(*(subjects or (pair_path,)), *given, *OPTIONS) == 2
             lines = capsys.readouterr().err.splitlines()
             assert lines[-1].startswith("error: ")
@@ -266,9 +320,13 @@ class TestBadInput:
         assert "not a whole Parquet file" in fails(tmp_path / "t.parquet")
 
     def test_a_table_that_is_there_is_not_written_over(
-        self, asked: Path, pair_path: Path, given: Sequence[object], tmp_path: Path,
+        self,
+        asked: Path,
+        pair_path: Path,
+        given: Sequence[object],
+        tmp_path: Path,
         capsys: pytest.CaptureFixture[str],
-    ) -> None:  # fmt: skip
+    ) -> None:
         shutil.copytree(asked, tmp_path / "out")
         assert run(pair_path, *given, "--out", tmp_path / "out") == 2
         assert "exists already" in capsys.readouterr().err

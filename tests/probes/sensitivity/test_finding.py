@@ -94,8 +94,11 @@ class TestVerdicts:
     def test_few_activations(self) -> None:
         found = sensitivity(study([SAYS], n=6))
         assert verdicts(found) == {"p0.0": CANNOT_TELL}
-        assert all(value is None for key, value in found.headline["p0.0"].items()
-                   if key.endswith(("_low", "_high")))  # fmt: skip
+        assert all(
+            value is None
+            for key, value in found.headline["p0.0"].items()
+            if key.endswith(("_low", "_high"))
+        )
 
     def test_without_controls_nothing_is_called_carried(self, table: pl.DataFrame) -> None:
         alone = table.filter((pl.col("kind") == CONCEPT) & (pl.col("model") == "p0.03"))
@@ -117,12 +120,13 @@ class TestVerdicts:
         for kind in (RANDOM, VARIANCE, OTHER):
             carries = (pl.col("kind") == kind) & (pl.col("strength") > 0)
             raised = table.with_columns(
-                component=pl.when(carries).then(pl.col("component") + pl.col("planted") * 0.8)
+                component=pl.when(carries)
+                .then(pl.col("component") + pl.col("planted") * 0.8)
                 .otherwise(pl.col("component")),
                 concept_component=pl.when(carries & (pl.col("kind") == OTHER))
                 .then(pl.col("concept_component") + pl.col("planted") * 0.8)
                 .otherwise(pl.col("concept_component")),
-            )  # fmt: skip
+            )
             assert verdicts(sensitivity(raised))["p0.03"] != CARRIED
 
 
@@ -133,8 +137,10 @@ class TestNumbers:
         assert set(finding.columns) - columns == set()
         drawn = render_figures(finding, ModelColours.of(list(finding.headline), {}))
         assert {figure.name for figure in drawn} == {
-            "sensitivity-curves", "sensitivity-thresholds", "sensitivity-components",
-        }  # fmt: skip
+            "sensitivity-curves",
+            "sensitivity-thresholds",
+            "sensitivity-components",
+        }
         json.loads(finding.to_json())
 
     def test_shares_are_those_of_the_table(self, table: pl.DataFrame, finding: Finding) -> None:
@@ -220,8 +226,11 @@ class TestNearness:
         monkeypatch.setattr(mentions, "sentence_model", lambda name: Counting())
         concept = mentions.sought("test", "somebody is tested", ["tested"])
         texts = [
-            "Bread is baked here at dawn. somebody is tested", "Bread rises at dawn.", None, "",
-        ]  # fmt: skip
+            "Bread is baked here at dawn. somebody is tested",
+            "Bread rises at dawn.",
+            None,
+            "",
+        ]
         near = mentions.nearness(concept, texts, "counting")
         assert near[0] == pytest.approx(1)
         assert near[1] == pytest.approx(0)

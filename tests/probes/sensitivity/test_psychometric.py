@@ -77,10 +77,11 @@ def test_the_fit_is_the_maximum_that_a_general_optimiser_finds() -> None:
     generator = np.random.default_rng(0)
     rows, asked = 12, np.full((12, len(LADDER)), 40.0)
     truth = Curves(
-        generator.uniform(0, 0.2, rows), generator.uniform(0, 0.3, rows),
+        generator.uniform(0, 0.2, rows),
+        generator.uniform(0, 0.3, rows),
         np.exp(generator.uniform(np.log(0.05), np.log(0.8), rows)),
         np.exp(generator.uniform(0, 2, rows)),
-    )  # fmt: skip
+    )
     named = generator.binomial(40, truth.share(LADDER)).astype(np.float64)
 
     def loss(curves: Curves) -> np.ndarray:

@@ -38,12 +38,17 @@ def _frame(means, *, n=200, ar="own", texts="own", seed=0, noise=0.05):
     ability = generator.normal(0, 0.2, n)
     return pl.DataFrame(
         [
-            {"idx": idx, "variant": name, "ar": ar, "texts": texts,
-             "fve": mean + (ability[idx] if mean else 0) + generator.normal(0, noise)}
+            {
+                "idx": idx,
+                "variant": name,
+                "ar": ar,
+                "texts": texts,
+                "fve": mean + (ability[idx] if mean else 0) + generator.normal(0, noise),
+            }
             for name, mean in ({"unchanged": 0.6, "another": 0.0} | means).items()
             for idx in range(n)
         ]
-    )  # fmt: skip
+    )
 
 
 def _verdict(*frames, ar="own"):
@@ -156,9 +161,15 @@ def test_the_loss_at_zero_change_of_meaning():
     similarity = np.linspace(0.5, 1.0, 200)
     whole = frame.filter(pl.col("variant") == "unchanged").sort("idx")["fve"].to_numpy()
     paraphrase = pl.DataFrame(
-        {"idx": range(200), "variant": "paraphrase", "ar": "own", "texts": "own",
-         "fve": whole - 0.06 - 0.4 * (1 - similarity), "similarity": similarity}
-    )  # fmt: skip
+        {
+            "idx": range(200),
+            "variant": "paraphrase",
+            "ar": "own",
+            "texts": "own",
+            "fve": whole - 0.06 - 0.4 * (1 - similarity),
+            "similarity": similarity,
+        }
+    )
     rest = frame.filter(pl.col("variant") != "paraphrase").with_columns(
         similarity=pl.lit(None, dtype=pl.Float64)
     )
@@ -201,8 +212,14 @@ def test_the_command_reads_every_format(tmp_path, capsys):
         assert code == 0
         printed.append(json.loads(capsys.readouterr().out))
     assert printed[0]["verdict"].startswith("plain meaning")
-    assert {"fve", "retention", "retention_low", "retention_high", "meaning_similarity",
-            "excess_loss"} <= printed[0]["headline"]["synonyms"].keys()  # fmt: skip
+    assert {
+        "fve",
+        "retention",
+        "retention_low",
+        "retention_high",
+        "meaning_similarity",
+        "excess_loss",
+    } <= printed[0]["headline"]["synonyms"].keys()
     assert printed[0]["headline"] == printed[1]["headline"]
     (written,) = read_report(tmp_path / "out" / "stego.json").findings
     assert written.to_dict()["tables"] == printed[1]["tables"]
@@ -266,9 +283,13 @@ def test_the_self_test_prints_power_and_false_alarms(monkeypatch, capsys):
 def test_a_number_is_in_the_headline_if_and_only_if_the_card_declares_it():
     second = _frame(KEPT, ar="second", seed=1)
     frame = pl.concat([_frame(KEPT | CUT), second]).with_columns(
-        similarity=0.9, chance_similarity=0.1, unfaithful=0.0, shared_words=0.5, length_ratio=1.1,
+        similarity=0.9,
+        chance_similarity=0.1,
+        unfaithful=0.0,
+        shared_words=0.5,
+        length_ratio=1.1,
         changed=pl.col("variant") != "unchanged",
-    )  # fmt: skip
+    )
     finding = stego(scores_from_frame(frame, ar="own"))
     assert undeclared(finding) == absent(finding, finding.metrics) == []
     columns = {column for table in finding.tables.values() for column in table.columns}

@@ -24,14 +24,22 @@ N = 200
 # nearly nothing, quotes alone keep two thirds, the text without them nearly nothing; an AR that
 # was never co-trained reads nearly as well. For the warm-start pair a paraphrase costs 27 %.
 TRAINED = {
-    "original": 0.585, "paraphrase_all": 0.13, "paraphrase_except_quotes": 0.565,
-    "rewrite_fluent": 0.57, "quotes_only": 0.39, "no_quotes": 0.03,
+    "original": 0.585,
+    "paraphrase_all": 0.13,
+    "paraphrase_except_quotes": 0.565,
+    "rewrite_fluent": 0.57,
+    "quotes_only": 0.39,
+    "no_quotes": 0.03,
     "shuffle_words_in_lines": 0.42,
-}  # fmt: skip
+}
 WARM_START = {
-    "original": 0.431, "paraphrase_all": 0.314, "paraphrase_except_quotes": 0.39,
-    "rewrite_fluent": 0.395, "quotes_only": 0.2, "no_quotes": 0.24,
-}  # fmt: skip
+    "original": 0.431,
+    "paraphrase_all": 0.314,
+    "paraphrase_except_quotes": 0.39,
+    "rewrite_fluent": 0.395,
+    "quotes_only": 0.2,
+    "no_quotes": 0.24,
+}
 STRANGER = dict.fromkeys(TRAINED, -0.15) | {"original": 0.02}
 
 
@@ -113,10 +121,14 @@ PLANTED: dict[str, tuple[Mapping[str, float], Mapping[str, float]]] = {
     "half unchanged": (CLEAN | {HALF: 0.1}, CLEAN | {HALF: 0.1}),
 }
 EXPECTED = {
-    "private code": CODE, "plain meaning": PLAIN, "quoted text": QUOTED,
-    "nothing alone": CANNOT_TELL, "weak control": CANNOT_TELL, "a control is brittle too": PLAIN,
+    "private code": CODE,
+    "plain meaning": PLAIN,
+    "quoted text": QUOTED,
+    "nothing alone": CANNOT_TELL,
+    "weak control": CANNOT_TELL,
+    "a control is brittle too": PLAIN,
     "half unchanged": ORDER,
-}  # fmt: skip
+}
 
 
 def _planted(case: str, floor: float) -> pl.DataFrame:
@@ -193,13 +205,18 @@ def _recomputed(frame: pl.DataFrame) -> str:
     draws = [np.arange(N), *(generator.integers(0, N, N) for _ in range(300))]
     own, second = _columns(frame, "own"), _columns(frame, "second")
     kept = [name for name in own if name in transforms() and transforms()[name].group == "kept"]
-    alone = {name: next(iter(transforms()[name].destroys)) for name in kept
-             if len(transforms()[name].destroys) == 1}  # fmt: skip
+    alone = {
+        name: next(iter(transforms()[name].destroys))
+        for name in kept
+        if len(transforms()[name].destroys) == 1
+    }
     carried = {
-        floor: [(c["unchanged"] - (c["another"] if floor == "another" else 0)).mean()
-                for c in (own, second)]
+        floor: [
+            (c["unchanged"] - (c["another"] if floor == "another" else 0)).mean()
+            for c in (own, second)
+        ]
         for floor in ("another", "zero")
-    }  # fmt: skip
+    }
     has_control = all(other > 0.2 * pair for pair, other in carried.values())
 
     def spread(name: str, floor: str, *, beyond: bool) -> np.ndarray:
@@ -212,8 +229,11 @@ def _recomputed(frame: pl.DataFrame) -> str:
     said = set()
     for floor in carried:
         loss = {name: spread(name, floor, beyond=False) for name in own if name != "another"}
-        codes = [name for name in alone if has_control and is_real(loss[name])
-                 and is_real(spread(name, floor, beyond=True))]  # fmt: skip
+        codes = [
+            name
+            for name in alone
+            if has_control and is_real(loss[name]) and is_real(spread(name, floor, beyond=True))
+        ]
         most = max(alone, key=lambda name: loss[name][0], default=None)
         whole, sparing = loss["paraphrase"], loss["paraphrase_unquoted"]
         only, removed = loss["quotes_only"], loss["quotes_removed"]
@@ -291,8 +311,11 @@ def test_scores_too_coarse_to_say_what_changed_are_not_taken_to() -> None:
 
 def test_a_second_ar_that_reads_little_is_no_proof_of_plain_meaning() -> None:
     less = {name: 0.4 * fve for name, fve in CLEAN.items()}
-    means = [{"ar": ar, "variant": name, "fve": fve} for ar, levels in
-             (("own", CLEAN), ("second", less)) for name, fve in levels.items()]  # fmt: skip
+    means = [
+        {"ar": ar, "variant": name, "fve": fve}
+        for ar, levels in (("own", CLEAN), ("second", less))
+        for name, fve in levels.items()
+    ]
     finding = stego(scores_from_frame(_spread(pl.DataFrame(means)), ar="own"))
     assert finding.verdict.startswith("cannot tell (")
     assert "reads 40% of the FVE of the pair's own: a weak reader, or something" in finding.verdict
@@ -331,9 +354,12 @@ def _series(floors: tuple[float, ...], costs: tuple[float, ...], second: float) 
         {"model": f"p{step}", "step": step, "ar": ar, "variant": name, "fve": fve}
         for step, (floor, cost) in enumerate(zip(floors, costs, strict=True))
         for ar, whole in (("own", 0.6), ("second", second))
-        for name, fve in (("unchanged", whole), ("another", floor),
-                          ("synonyms", whole - (cost if ar == "own" else 0.0)))
-    ]  # fmt: skip
+        for name, fve in (
+            ("unchanged", whole),
+            ("another", floor),
+            ("synonyms", whole - (cost if ar == "own" else 0.0)),
+        )
+    ]
     return _spread(pl.DataFrame(means))
 
 

@@ -21,9 +21,17 @@ CARDS = transforms()
 N = 120
 OMITTED = (0.0, 0.3, 0.6)
 _BY_RULE = (
-    "another", "random_text", "unchanged", "letter_case", "white_space", "shuffle_claims",
-    "compress", "synonyms", "quotes_removed", "function_words",
-)  # fmt: skip
+    "another",
+    "random_text",
+    "unchanged",
+    "letter_case",
+    "white_space",
+    "shuffle_claims",
+    "compress",
+    "synonyms",
+    "quotes_removed",
+    "function_words",
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +55,17 @@ def _changes(before: list[str], variants: dict[str, list[str | None]]) -> pl.Dat
     return pl.concat(
         [
             pl.DataFrame(
-                {"variant": name, "label": [str(n) for n in range(len(before))],
-                 "before": before, "text": after},
+                {
+                    "variant": name,
+                    "label": [str(n) for n in range(len(before))],
+                    "before": before,
+                    "text": after,
+                },
                 schema_overrides={"text": pl.String},
             )
             for name, after in variants.items()
         ]
-    )  # fmt: skip
+    )
 
 
 def _mixed(sweep: PlantedSweep, style: str) -> tuple[list[str], np.ndarray]:
@@ -105,8 +117,10 @@ def test_what_is_about_something_else_is_at_chance(measured):
 
 
 def test_similarity_follows_what_was_left_out(sweep, measured):
-    for variant, style, error in (("compress_written", "plain", 0.02),
-                                  ("paraphrase", "reworded", 0.08)):  # fmt: skip
+    for variant, style, error in (
+        ("compress_written", "plain", 0.02),
+        ("paraphrase", "reworded", 0.08),
+    ):
         truth = _mixed(sweep, style)[1]
         found = measured.filter(pl.col("variant") == variant)["similarity"].to_numpy()
         assert np.corrcoef(truth, found)[0, 1] > 0.85
@@ -166,21 +180,25 @@ class _Alphabet:
         return [
             LikelihoodRatios(
                 np.array(
-                    [[20.0 if new.text[0] == old.text[0] else 0.01 for old in reference]
-                     for new in other]
+                    [
+                        [20.0 if new.text[0] == old.text[0] else 0.01 for old in reference]
+                        for new in other
+                    ]
                 ).reshape(len(other), len(reference)),
                 breaks_between(other, np.ones(len(other), dtype=np.int64)),
                 np.arange(len(other)),
                 np.array([claim.sentence for claim in reference], dtype=np.int64),
             )
             for reference, other in pairs
-        ]  # fmt: skip
+        ]
 
 
 def test_another_similarity_takes_the_place_of_the_dictionary():
     letters = "ABCDEFGHIJKLMNOP"
-    before = [f"{a}pples grow on old trees. {b}erries hang there." for a, b in
-              zip(letters, letters[::-1], strict=True)]  # fmt: skip
+    before = [
+        f"{a}pples grow on old trees. {b}erries hang there."
+        for a, b in zip(letters, letters[::-1], strict=True)
+    ]
     same = [f"{text[0]}xx yyy zzz www. {text[26]}xx yyy zzz vvv." for text in before]
     lost = [f"{text[0]}xx yyy zzz www. ?xx yyy zzz vvv." for text in before]
     measured = with_meaning(
@@ -210,7 +228,7 @@ def test_another_similarity_takes_the_place_of_the_dictionary():
         ("final_claim_removed", "It names Juarez. It names Brown.", "It names Juarez.", []),
         ("final_claim_removed", "It names Juarez. Then Brown.", "Of Whitlock.", ["name added"]),
     ],
-)  # fmt: skip
+)
 def test_names_numbers_and_quotes(variant, before, after, wrong):
     assert infidelities(before, after, CARDS[variant]) == wrong
 
@@ -231,11 +249,12 @@ def _study(true_change, similarity, seed, *, n=None):
         [
             pl.DataFrame({"idx": range(n), "variant": name, "fve": values, "similarity": measured})
             for name, values, measured in (
-                ("unchanged", whole, np.ones(n)), ("another", floor, np.full(n, 0.1)),
+                ("unchanged", whole, np.ones(n)),
+                ("another", floor, np.full(n, 0.1)),
                 ("paraphrase", changed, similarity),
             )
         ]
-    )  # fmt: skip
+    )
 
 
 def _line(frame, **options):
@@ -254,16 +273,19 @@ def test_the_line_finds_what_was_planted_and_its_intervals_cover():
     loss = np.array([line["loss"] for line in lines])
     slope = np.array([line["loss_per_change"] for line in lines])
     covered = _coverage(lines, "loss", FORM), _coverage(lines, "loss_per_change", SLOPE)
-    print(f"loss {loss.mean():.3f} (true {FORM}), slope {slope.mean():.3f} (true {SLOPE}), "
-          f"covered {covered[0]:.2f} and {covered[1]:.2f}")  # fmt: skip
+    print(
+        f"loss {loss.mean():.3f} (true {FORM}), slope {slope.mean():.3f} (true {SLOPE}), "
+        f"covered {covered[0]:.2f} and {covered[1]:.2f}"
+    )
     assert loss.mean() == pytest.approx(FORM, abs=3 * loss.std() / np.sqrt(len(loss)))
     assert slope.mean() == pytest.approx(SLOPE, abs=3 * slope.std() / np.sqrt(len(slope)))
     # 150 studies: a true coverage of 0.95 falls below 0.90 once in 200 times.
     assert min(covered) >= 0.90
 
 
-@pytest.mark.parametrize(("variant", "style"), [("compress_written", "plain"),
-                                                ("paraphrase", "reworded")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("variant", "style"), [("compress_written", "plain"), ("paraphrase", "reworded")]
+)
 def test_the_line_through_read_similarities_covers_what_was_planted(
     sweep, measured, variant, style
 ):

@@ -43,8 +43,12 @@ def test_names_that_are_not_clear_are_not_judged_until_they_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     levels = {
-        "original": 0.6, "no_quotes": 0.05, "without quotes": 0.5, "xx": 0.03, "quotes_only": 0.4
-    }  # fmt: skip
+        "original": 0.6,
+        "no_quotes": 0.05,
+        "without quotes": 0.5,
+        "xx": 0.03,
+        "quotes_only": 0.4,
+    }
     frame = pl.DataFrame(
         [
             {"idx": idx, "variant": name, "fve": fve + idx / 100}

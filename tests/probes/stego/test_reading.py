@@ -130,10 +130,22 @@ def test_beginnings_alone_are_probed(root, reader, tmp_path, capsys):
     assert cut != said
     table.with_columns(explanation=pl.Series(cut)).write_parquet(tmp_path / "cut.parquet")
     found = []
-    for texts, more in ((root / "texts.parquet", ["--prefix-tokens", "6"]),
-                        (tmp_path / "cut.parquet", [])):  # fmt: skip
-        arguments = ["stego", "--ar", root / "ar", "--completions", texts, "--activations",
-                     root / "activations.parquet", "--limit", 10, "--json"]  # fmt: skip
+    for texts, more in (
+        (root / "texts.parquet", ["--prefix-tokens", "6"]),
+        (tmp_path / "cut.parquet", []),
+    ):
+        arguments = [
+            "stego",
+            "--ar",
+            root / "ar",
+            "--completions",
+            texts,
+            "--activations",
+            root / "activations.parquet",
+            "--limit",
+            10,
+            "--json",
+        ]
         assert cli.run([*map(str, arguments), *more]) == 0
         found.append(json.loads(capsys.readouterr().out))
     assert found[0]["headline"] == found[1]["headline"]
@@ -147,9 +159,16 @@ def test_checkpoints_make_a_series(root, tmp_path, capsys):
     later = first.with_columns(model=pl.lit("p0.01"), length_penalty=0.01, step=pl.lit(50))
     pl.concat([first, later]).write_parquet(tmp_path / "texts.parquet")
     arguments = [
-        "stego", "--ar", root / "ar", "--completions", tmp_path / "texts.parquet",
-        "--activations", root / "activations.parquet", "--json", "--series",
-    ]  # fmt: skip
+        "stego",
+        "--ar",
+        root / "ar",
+        "--completions",
+        tmp_path / "texts.parquet",
+        "--activations",
+        root / "activations.parquet",
+        "--json",
+        "--series",
+    ]
     for name, last in (("step", 50), ("length_penalty", 0.01)):
         assert cli.run([*map(str, arguments), name]) == 0
         finding = json.loads(capsys.readouterr().out)
@@ -179,16 +198,28 @@ Shards.put = dying
 cli.main(sys.argv[1:])
 """
     arguments = [
-        "stego", "--ar", root / "ar", "--completions", root / "texts.parquet",
-        "--activations", root / "activations.parquet", "--token-budget", 1500, "--limit", 10,
+        "stego",
+        "--ar",
+        root / "ar",
+        "--completions",
+        root / "texts.parquet",
+        "--activations",
+        root / "activations.parquet",
+        "--token-budget",
+        1500,
+        "--limit",
+        10,
         "--json",
-    ]  # fmt: skip
+    ]
     arguments = list(map(str, arguments))
     cached = [*arguments, "--cache", str(tmp_path / "cache")]
     done = subprocess.run(
-        [sys.executable, "-c", program, *cached], cwd=Path(__file__).parents[3],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", program, *cached],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == -9, done.stderr
     assert cli.run(arguments) == 0
     whole = capsys.readouterr().out
@@ -196,11 +227,13 @@ cli.main(sys.argv[1:])
     plain_read = Reconstructor.read
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            Reconstructor, "read",
+            Reconstructor,
+            "read",
             lambda self, reading, batch, **options: (
-                reads.append(batch), plain_read(self, reading, batch, **options)
+                reads.append(batch),
+                plain_read(self, reading, batch, **options),
             )[1],
-        )  # fmt: skip
+        )
         assert cli.run(cached) == 0
         resumed = capsys.readouterr().out
         batches = len(list(tmp_path.glob(".cache.parts-*/*.parquet")))
@@ -218,8 +251,18 @@ def test_force_reaches_the_check_of_layers(root, tmp_path, capsys):
     frame = pl.read_parquet(root / "activations.parquet")
     wrong = tmp_path / "wrong.parquet"
     frame.with_columns(activation_layer=pl.lit(7)).write_parquet(wrong)
-    arguments = ["stego", "--ar", str(root / "ar"), "--completions", str(root / "texts.parquet"),
-                 "--activations", str(wrong), "--limit", "3", "--json"]  # fmt: skip
+    arguments = [
+        "stego",
+        "--ar",
+        str(root / "ar"),
+        "--completions",
+        str(root / "texts.parquet"),
+        "--activations",
+        str(wrong),
+        "--limit",
+        "3",
+        "--json",
+    ]
     assert cli.run(arguments) == 2
     assert "--force" in capsys.readouterr().err
     assert cli.run([*arguments, "--force"]) == 0
@@ -230,11 +273,27 @@ def test_from_the_command_line_with_an_endpoint(root, tmp_path, capsys):
     behaviour = Behaviour(lambda text, tries: "500" if tries == 0 and "fair" in text else None)
     with serving(behaviour) as url:
         arguments = [
-            "stego", "--ar", root / "ar", "--second-ar", root / "ar",
-            "--completions", root / "texts.parquet", "--activations", root / "activations.parquet",
-            "--paraphraser", f"openai:tiny@{url}", "--cache", tmp_path / "cache", "--limit", 4,
-            "--keep-scores", tmp_path / "scores.parquet", "--json", "--out", tmp_path / "out",
-        ]  # fmt: skip
+            "stego",
+            "--ar",
+            root / "ar",
+            "--second-ar",
+            root / "ar",
+            "--completions",
+            root / "texts.parquet",
+            "--activations",
+            root / "activations.parquet",
+            "--paraphraser",
+            f"openai:tiny@{url}",
+            "--cache",
+            tmp_path / "cache",
+            "--limit",
+            4,
+            "--keep-scores",
+            tmp_path / "scores.parquet",
+            "--json",
+            "--out",
+            tmp_path / "out",
+        ]
         assert cli.run(list(map(str, arguments))) == 0
         printed = capsys.readouterr()
         finding = json.loads(printed.out)
@@ -266,11 +325,28 @@ def test_the_key_is_in_no_file_and_the_cost_is_told(root, tmp_path, monkeypatch,
     behaviour = Behaviour()
     with serving(behaviour) as url:
         arguments = [
-            "stego", "--ar", root / "ar", "--completions", root / "texts.parquet",
-            "--activations", root / "activations.parquet", "--limit", 2, "--price", 1, 4,
-            "--paraphraser", f"openai:tiny@{url}", "--cache", tmp_path / "cache",
-            "--keep-scores", tmp_path / "scores.parquet", "--json", "--out", tmp_path / "out",
-        ]  # fmt: skip
+            "stego",
+            "--ar",
+            root / "ar",
+            "--completions",
+            root / "texts.parquet",
+            "--activations",
+            root / "activations.parquet",
+            "--limit",
+            2,
+            "--price",
+            1,
+            4,
+            "--paraphraser",
+            f"openai:tiny@{url}",
+            "--cache",
+            tmp_path / "cache",
+            "--keep-scores",
+            tmp_path / "scores.parquet",
+            "--json",
+            "--out",
+            tmp_path / "out",
+        ]
         assert cli.run(list(map(str, arguments))) == 0
     printed = capsys.readouterr()
     assert behaviour.keys == {"Bearer sk-secret-42"}
@@ -304,8 +380,17 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_read(
     (tmp_path / "file").write_text("mine")
     monkeypatch.setattr(Reconstructor, "read", lambda *_, **__: pytest.fail("it was read"))
     path = tmp_path / "file" if option == "--out" else tmp_path / "file" / "scores.parquet"
-    arguments = ["stego", "--ar", root / "ar", "--completions", root / "texts.parquet",
-                 "--activations", root / "activations.parquet", option, path]  # fmt: skip
+    arguments = [
+        "stego",
+        "--ar",
+        root / "ar",
+        "--completions",
+        root / "texts.parquet",
+        "--activations",
+        root / "activations.parquet",
+        option,
+        path,
+    ]
     assert cli.run(list(map(str, arguments))) == 2
     error = capsys.readouterr().err
     assert "cannot write" in error
@@ -317,9 +402,19 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_read(
     reason="sentence-transformers is installed",
 )
 def test_a_similarity_that_cannot_be_had_is_said_before_anything_is_written(root, capsys):
-    arguments = ["stego", "--ar", root / "ar", "--completions", root / "texts.parquet",
-                 "--activations", root / "activations.parquet", "--similarity", "no/model",
-                 "--paraphraser", "openai:m@http://127.0.0.1:9"]  # fmt: skip
+    arguments = [
+        "stego",
+        "--ar",
+        root / "ar",
+        "--completions",
+        root / "texts.parquet",
+        "--activations",
+        root / "activations.parquet",
+        "--similarity",
+        "no/model",
+        "--paraphraser",
+        "openai:m@http://127.0.0.1:9",
+    ]
     assert cli.run(list(map(str, arguments))) == 2
     assert "sentence-transformers" in capsys.readouterr().err
 

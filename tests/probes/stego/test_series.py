@@ -63,10 +63,13 @@ def _frame(readers: Sequence[Reader], seed: int, *, controls: bool = True) -> pl
                         "fve": np.concatenate(scores),
                     }
                 ).with_columns(
-                    model=pl.lit(f"step-{step}"), step=pl.lit(100 * step),
-                    length_penalty=pl.lit(step / 100), texts=pl.lit(texts), ar=pl.lit(ar),
+                    model=pl.lit(f"step-{step}"),
+                    step=pl.lit(100 * step),
+                    length_penalty=pl.lit(step / 100),
+                    texts=pl.lit(texts),
+                    ar=pl.lit(ar),
                 )
-            )  # fmt: skip
+            )
     return pl.concat(frames)
 
 
@@ -177,11 +180,13 @@ def test_models_without_a_value_are_left_out() -> None:
         (lambda f: f.drop("step"), 'needs a column "step"'),
         (lambda f: f.with_columns(step=pl.lit(None, dtype=pl.Int64)), 'needs a column "step"'),
         (lambda f: f.with_columns(step=pl.lit(5)), "two models that differ"),
-        (lambda f: f.with_columns(model=pl.lit("one")).unique(["idx", "variant", "texts", "ar"]),
-         "two models that differ"),
+        (
+            lambda f: f.with_columns(model=pl.lit("one")).unique(["idx", "variant", "texts", "ar"]),
+            "two models that differ",
+        ),
         (lambda f: f.with_columns(step=pl.col("idx")), "a model name of its own"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_is_one_line(change, message) -> None:
     scores: Scores = scores_from_frame(change(_frame(_coded(GROWING), 0)), ar="own")
     with pytest.raises(UserError, match=message) as error:

@@ -66,9 +66,12 @@ def test_quoted_spans_are_spared_on_one_line_too():
 
 def test_a_table_holds_final_texts(tmp_path: Path):
     pl.DataFrame(
-        {"task": ["translate_back", "translate"], "text": [TEXT, TEXT],
-         "answer": ["A little port, at night\nseamen sing.", "Ein Hafen\nsingt."]}
-    ).write_parquet(tmp_path / "t.parquet")  # fmt: skip
+        {
+            "task": ["translate_back", "translate"],
+            "text": [TEXT, TEXT],
+            "answer": ["A little port, at night\nseamen sing.", "Ein Hafen\nsingt."],
+        }
+    ).write_parquet(tmp_path / "t.parquet")
     with writer_of(f"file:{tmp_path / 't.parquet'}") as table:
         made = write_transform(CARDS["translate_back"], [TEXT, "unknown"], table)
     assert made == ["A little port, at night\nseamen sing.", None]

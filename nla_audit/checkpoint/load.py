@@ -31,6 +31,7 @@ from nla_audit.checkpoint.fetch import local_folder
 from nla_audit.checkpoint.formats import Checkpoint, neighbour, recognise
 from nla_audit.checkpoint.head import check_head, read_head, split_head
 from nla_audit.checkpoint.health import head_health
+from nla_audit.checkpoint.in_vllm import hand_to_vllm, placement_beside_vllm
 from nla_audit.checkpoint.precision import for_untrained
 from nla_audit.checkpoint.read_transform import transform_of
 from nla_audit.checkpoint.tensors import read_tensors
@@ -42,6 +43,7 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.refusal import Refuse, refuse_wrong, refusing
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.nla.vllm_engine import VllmSettings
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def load(
     placement: Placement | None = None,
     force: bool = False,
     only: Literal["av", "ar"] | None = None,
+    engine: VllmSettings | None = None,
     notice: Notice = warnings.warn,
 ) -> Pair:
     """Load an AV, an AR, or both.
@@ -78,6 +81,7 @@ def load(
         placement: dtype and device.
         force: go on where a check says that something cannot be right.
         only: load one of two that are named: where the other is decides what an AR sits on.
+        engine: have vLLM generate for the AV instead of our own loop.
         notice: told what was forced, and other things worth knowing.
 
     Raises:
@@ -94,6 +98,7 @@ def load(
         placement=placement or Placement(),
         refuse=refusing(force=force, notice=notice),
         only=only,
+        engine=engine,
         notice=notice,
     )
 
@@ -109,6 +114,7 @@ def load_with(
     placement: Placement,
     refuse: Refuse,
     only: Literal["av", "ar"] | None = None,
+    engine: VllmSettings | None = None,
     notice: Notice,
 ) -> Pair:
     """:func:`load`, with what to do where something cannot be right left to the caller.
@@ -122,33 +128,35 @@ def load_with(
     av_checkpoint = _recognised(av, sidecar_path, "av", refuse) if av is not None else None
     ar_checkpoint = _recognised(ar, sidecar_path, "ar", refuse) if ar is not None else None
     with quiet_transformers():
-        return Pair(
-            verbalizer=(
-                _load_av(
-                    av_checkpoint,
-                    adapter,
-                    base,
-                    injection,
-                    placement=placement,
-                    refuse=refuse,
-                    notice=notice,
-                )
-                if av_checkpoint and only != "ar"
-                else None
-            ),
-            reconstructor=(
-                _load_ar(
-                    ar_checkpoint,
-                    av_checkpoint,
-                    base,
-                    placement=placement,
-                    refuse=refuse,
-                    notice=notice,
-                )
-                if ar_checkpoint and only != "av"
-                else None
-            ),
-        )
+        verbalizer = reconstructor = None
+        if av_checkpoint and only != "ar":
+            verbalizer = _load_av(
+                av_checkpoint,
+                adapter,
+                base,
+                injection,
+                placement=placement if engine is None else placement_beside_vllm(placement),
+                refuse=refuse,
+                notice=notice,
+            )
+        if ar_checkpoint and only != "av":
+            reconstructor = _load_ar(
+                ar_checkpoint,
+                av_checkpoint,
+                base,
+                placement=placement,
+                refuse=refuse,
+                notice=notice,
+            )
+        if engine is not None and av_checkpoint and verbalizer is not None:
+            hand_to_vllm(
+                verbalizer,
+                whole_model_of(av_checkpoint, None, base),
+                engine,
+                has_adapters=adapter is not None or av_checkpoint.layout == "adapter",
+                placement=placement,
+            )
+        return Pair(verbalizer, reconstructor)
 
 
 def load_language_model(

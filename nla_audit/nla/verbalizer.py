@@ -18,6 +18,7 @@ from nla_audit.nla import generation
 from nla_audit.nla.architecture import hidden_size
 from nla_audit.nla.batching import Notice, halving
 from nla_audit.nla.caching import caching_of
+from nla_audit.nla.engine import Engine, prompt_embeddings, row_seeds
 from nla_audit.nla.generation import NO_TOKEN, Generated
 from nla_audit.nla.injection import Injection, injecting, injection_of
 from nla_audit.nla.output_head import with_contiguous_states
@@ -100,6 +101,8 @@ class Verbalizer:
         self.end_ids = end_token_ids(tokenizer, model)
         self.decode = AnswerDecoder(tokenizer)
         self.d_model = hidden_size(model.config)
+        #: Who generates in the place of our own loop (:func:`nla_audit.nla.engine.hand_over`).
+        self.engine: Engine | None = None
         self._said_how = False
 
     @property
@@ -140,16 +143,17 @@ class Verbalizer:
         Args:
             max_new_tokens: cap on a response; a response that hits it has failed.
             temperature: 0 is greedy; 1 samples from the model's own distribution.
-            seed: with ``row_keys`` decides all sampling.
+            seed: with ``row_keys`` decides all sampling; another engine draws other numbers.
             row_keys: ``[n]`` whole numbers that identify the rows; the same key and seed give the
                 same draws whatever the batch size and order. By default the row's position.
-            batch_size: rows at once; halved, with a notice, where memory runs out.
+            batch_size: rows at once; halved, with a notice, where memory runs out. Another engine
+                is handed so many, and decides itself how many it runs at once.
             caps: ``[n]`` a row's own cap, 1 or more, where it is below ``max_new_tokens``.
             notice: called with a sentence when that happens.
 
         Raises:
             UserError: activations of the wrong width, or rows that are zero or not finite (the
-                first one is named); a cap or batch size below 1.
+                first one is named); a cap or batch size below 1; another engine died.
         """
         if max_new_tokens < 1 or batch_size < 1 or temperature < 0:
             raise UserError("max_new_tokens and batch_size must be at least 1, temperature ≥ 0")
@@ -163,9 +167,20 @@ class Verbalizer:
         self._say_how(notice)
 
         def explain(rows: Sequence[int]) -> Generated:
+            own_keys = [keys[row] for row in rows]
+            own_caps = None if caps is None else [caps[row] for row in rows]
+            if self.engine is not None:
+                return self.engine.generate(
+                    prompt_embeddings(self, vectors[list(rows)]),
+                    end_ids=self.end_ids,
+                    max_new_tokens=max_new_tokens,
+                    temperature=temperature,
+                    seeds=row_seeds(seed, own_keys),
+                    caps=own_caps,
+                )
             draws = None
             if temperature > 0:
-                draws = generation.uniforms(seed, [keys[row] for row in rows], max_new_tokens)
+                draws = generation.uniforms(seed, own_keys, max_new_tokens)
             return generation.generate(
                 self.model,
                 self.prompt,
@@ -175,7 +190,7 @@ class Verbalizer:
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
                 draws=draws,
-                caps=None if caps is None else torch.tensor([caps[row] for row in rows]),
+                caps=None if own_caps is None else torch.tensor(own_caps),
             )
 
         parts: list[Generated] = []
@@ -187,9 +202,10 @@ class Verbalizer:
 
     def _say_how(self, notice: Notice) -> None:
         """Once: tell where the model cannot be run in the fast way, or thinks first."""
-        line = caching_of(self.model, self.model.config, self.prompt.ids).notice(self.model)
-        if line is not None and not self._said_how:
-            notice(line)
+        if self.engine is None:
+            line = caching_of(self.model, self.model.config, self.prompt.ids).notice(self.model)
+            if line is not None and not self._said_how:
+                notice(line)
         if not self._said_how and opens_thought(self.tokenizer, self.prompt):
             notice(
                 f"{self.name}: the chat template opens a thought (<think>) before each answer; "

@@ -28,6 +28,7 @@ def verbalizer_record(verbalizer: Verbalizer) -> dict[str, Any]:
         "end_ids": sorted(verbalizer.end_ids),
         **_transform(verbalizer.transform),
         **_model(verbalizer.model, verbalizer.files),
+        **({"engine": verbalizer.engine.record()} if verbalizer.engine is not None else {}),
     }
 
 

@@ -25,6 +25,7 @@ from nla_audit.nla.reconstructor import ReadingPlan, Reconstructor
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.transform import Transform
 from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.nla.vllm_engine import VllmSettings
 from nla_audit.record import MODELS, versions
 from nla_audit.runs.made_from import reconstructor_record, target_record, verbalizer_record
 from nla_audit.runs.pool import Pool
@@ -274,6 +275,7 @@ def load_pair(
     injection: Injection | None = None,
     placement: Placement | None = None,
     force: bool = False,
+    engine: VllmSettings | None = None,
     notice: Notice,
 ) -> Pair | RemotePair:
     """:func:`nla_audit.checkpoint.load.load`, here or, with a pool, in its workers.
@@ -290,6 +292,7 @@ def load_pair(
         "injection": injection,
         "placement": placement,
         "force": force,
+        "engine": engine,
     }
     if pool is None:
         return load(**options, notice=notice)

@@ -147,11 +147,9 @@ def random_model(config: Any, seed: int) -> Any:
     return model
 
 
-def save_pair(root: Path, architecture: str, injection: Injection, *, seed: int = 0) -> Path:
-    """Write ``root/av``, ``root/ar`` and ``root/base`` (the AR before truncation)."""
-    tokenizer = make_tokenizer(bos=has_bos(architecture))
-    config = make_config(architecture, len(tokenizer))
-    options = {
+def sidecar_options(injection: Injection) -> dict[str, Any]:
+    """Of :func:`nla_audit.checkpoint.save.new_sidecar`, but for the role."""
+    return {
         "d_model": D_MODEL,
         "layer_index": LAYER,
         "injection_char": MARKER,
@@ -161,6 +159,13 @@ def save_pair(root: Path, architecture: str, injection: Injection, *, seed: int 
         "base_model": "tiny/random",
         "stage": "rl",
     }
+
+
+def save_pair(root: Path, architecture: str, injection: Injection, *, seed: int = 0) -> Path:
+    """Write ``root/av``, ``root/ar`` and ``root/base`` (the AR before truncation)."""
+    tokenizer = make_tokenizer(bos=has_bos(architecture))
+    config = make_config(architecture, len(tokenizer))
+    options = sidecar_options(injection)
     av = random_model(config, seed)
     save_av(Verbalizer(av, tokenizer, new_sidecar(tokenizer, role="av", **options)), root / "av")
     base = random_model(config, seed + 1)

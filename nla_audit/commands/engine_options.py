@@ -1,0 +1,71 @@
+"""The options that say who generates: our own decode loop, or vLLM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nla_audit.errors import UserError
+
+if TYPE_CHECKING:
+    from nla_audit.nla.vllm_engine import VllmSettings
+
+_OWN, _VLLM = "own", "vllm"
+
+
+def engine_parameters() -> list[click.Parameter]:
+    """Fresh options that choose the engine."""
+    return [
+        click.Option(
+            ["--engine"],
+            type=click.Choice((_OWN, _VLLM)),
+            default=_OWN,
+            show_default=True,
+            help="Who generates. vllm takes AVs whose vector replaces an embedding, as released "
+            "ones do; its samples are others. (pip install 'nla-audit[vllm]')",
+        ),
+        click.Option(
+            ["--engine-option"],
+            metavar="NAME=VALUE",
+            multiple=True,
+            help="Argument of vllm.LLM, e.g. tensor_parallel_size=4 or gpu_memory_utilization=0.8.",
+        ),
+    ]
+
+
+def engine_of(arguments: Mapping[str, Any]) -> VllmSettings | None:
+    """The engine that ``arguments`` ask for; ``None`` for our own loop.
+
+    Raises:
+        UserError: options that no engine is there for, or that cannot be read; vLLM on a cluster,
+            or not installed.
+    """
+    if arguments["engine"] == _OWN:
+        if arguments["engine_option"]:
+            raise UserError(f"--engine-option needs --engine {_VLLM} as well")
+        return None
+    if arguments["ray"] is not None:
+        raise UserError(
+            f"--engine {_VLLM} spreads over GPUs by itself (--engine-option "
+            "tensor_parallel_size=N): leave out --ray"
+        )
+    from nla_audit.nla.vllm_engine import VllmSettings, check_installed  # torch: slow to import
+
+    check_installed()
+    options = dict(_option(text) for text in arguments["engine_option"])
+    return VllmSettings(arguments["max_new_tokens"], options)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """``"enforce_eager=true"`` as a name and a value, read as YAML."""
+    import yaml
+
+    name, _, value = text.partition("=")
+    try:
+        if name.isidentifier() and value:
+            return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        pass
+    raise UserError(f"--engine-option {text}: expected NAME=VALUE, e.g. tensor_parallel_size=4")

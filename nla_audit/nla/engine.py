@@ -1,0 +1,158 @@
+"""Another engine than our own decode loop, which goes on from a prompt that has the vector in it.
+
+An engine reads the AV's weights by itself, in code of its own: what it computes from them is
+compared with what transformers does before anything is kept. From then on nothing of the AV is
+needed here but its embeddings, and the rest is let go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from nla_audit.errors import UserError
+from nla_audit.nla.architecture import text_config
+from nla_audit.nla.generation import NO_TOKEN, Generated
+from nla_audit.nla.output_head import token_log_probs
+
+if TYPE_CHECKING:
+    from nla_audit.nla.verbalizer import Verbalizer
+
+#: Answers that are compared before an engine is trusted, and how much of each. They are sampled,
+#: for an answer's likeliest tokens are much the same in another AV.
+COMPARED_ROWS, COMPARED_TOKENS = 4, 16
+#: Mean absolute difference of log-probabilities (nats) that rounding explains, by whether weights
+#: have 32 bits. A model that is read wrongly is off by the order of 1.
+_ROUNDING = {True: 0.01, False: 0.1}
+
+
+class Engine(Protocol):
+    """Generates for one AV.
+
+    Attributes:
+        name: what messages call it.
+    """
+
+    name: str
+
+    def record(self) -> dict[str, Any]:
+        """All that decides what it generates from given embeddings, besides the weights."""
+
+    def generate(
+        self,
+        prompts: torch.Tensor,
+        *,
+        end_ids: frozenset[int],
+        max_new_tokens: int,
+        temperature: float,
+        seeds: Sequence[int],
+        caps: Sequence[int] | None = None,
+    ) -> Generated:
+        """Go on from ``[n, tokens, d_model]``, the embeddings of prompts.
+
+        Args:
+            end_ids, max_new_tokens, temperature, caps: as in
+                :func:`nla_audit.nla.generation.generate`, and nothing else changes the
+                distribution that is sampled from.
+            seeds: ``[n]`` below 2⁶³; a row's sampling depends on its own alone.
+
+        Raises:
+            UserError: the engine died.
+        """
+
+
+def row_seeds(seed: int, row_keys: Sequence[int]) -> list[int]:
+    """``[rows]`` below 2⁶³; the same seed and key give the same number wherever a row stands."""
+    return [int(np.random.default_rng([seed, key]).integers(2**63)) for key in row_keys]
+
+
+@torch.inference_mode()
+def prompt_embeddings(verbalizer: Verbalizer, activations: torch.Tensor) -> torch.Tensor:
+    """``[n, tokens, d_model]``: what enters the first block, with ``[n, d_model]`` injected."""
+    ids = torch.tensor(verbalizer.prompt.ids, device=verbalizer.device)
+    with verbalizer.injecting(activations):
+        return verbalizer.model.get_input_embeddings()(ids.expand(len(activations), -1))
+
+
+def hand_over(verbalizer: Verbalizer, start: Callable[[], Engine]) -> None:
+    """Have another engine generate for ``verbalizer`` from now on, in place.
+
+    Args:
+        start: starts the engine, on the weights that ``verbalizer`` was loaded from.
+
+    Raises:
+        UserError: the AV's vectors do not enter by the prompt's embeddings alone; the engine
+            cannot be started, or computes something else than transformers.
+    """
+    _refuse_other_ways_in(verbalizer)
+    engine = start()
+    _refuse_difference(verbalizer, engine)
+    verbalizer.engine = engine
+    _let_go(verbalizer.model)
+
+
+def _refuse_other_ways_in(verbalizer: Verbalizer) -> None:
+    if verbalizer.injection.kind != "replace":
+        raise UserError(
+            f"{verbalizer.name}: injection {verbalizer.injection} needs a hidden state of the "
+            "model, and another engine takes embeddings only: leave out --engine"
+        )
+    if getattr(text_config(verbalizer.model.config), "hidden_size_per_layer_input", 0):
+        raise UserError(
+            f"{verbalizer.name}: every block of this model is given embeddings of its own, and "
+            "another engine takes those of the prompt only: leave out --engine"
+        )
+
+
+def _refuse_difference(verbalizer: Verbalizer, engine: Engine) -> None:
+    """Refuse an engine whose log-probabilities of what it says are not those of the model here.
+
+    Raises:
+        UserError: it says by how much they differ.
+    """
+    vectors = torch.randn(
+        COMPARED_ROWS, verbalizer.d_model, generator=torch.Generator().manual_seed(0)
+    ).to(verbalizer.device)
+    said = engine.generate(
+        prompt_embeddings(verbalizer, vectors),
+        end_ids=verbalizer.end_ids,
+        max_new_tokens=COMPARED_TOKENS,
+        temperature=1.0,
+        seeds=row_seeds(0, range(COMPARED_ROWS)),
+    )
+    is_token = said.token_ids != NO_TOKEN
+    wanted = _log_probs_here(verbalizer, vectors, torch.from_numpy(said.token_ids))
+    difference = float(np.abs(said.log_probs - wanted.cpu().numpy())[is_token].mean())
+    if not difference <= _ROUNDING[verbalizer.model.dtype == torch.float32]:  # nor where it is NaN
+        raise UserError(
+            f"{engine.name} computes something else than {verbalizer.name}'s weights say: "
+            f"log-probabilities are {difference:.2g} nats off on average, which is no rounding: "
+            "were the files changed, or does it read this kind of model wrongly? leave out --engine"
+        )
+
+
+@torch.inference_mode()
+def _log_probs_here(
+    verbalizer: Verbalizer, vectors: torch.Tensor, token_ids: torch.Tensor
+) -> torch.Tensor:
+    """``[n, tokens]``; of no meaning where there is no token."""
+    is_token = (token_ids != NO_TOKEN).to(verbalizer.device)
+    tokens = token_ids.to(verbalizer.device).clamp_min(0)
+    prompt = torch.tensor(verbalizer.prompt.ids, device=verbalizer.device)
+    ids = torch.cat([prompt.expand(len(tokens), -1), tokens[:, :-1]], dim=1)
+    with verbalizer.injecting(vectors):
+        return token_log_probs(verbalizer.model, ids, tokens, is_token, without_logits=False)
+
+
+def _let_go(model: Any) -> None:
+    """Free all weights but the embeddings, in place."""
+    kept = {id(one) for one in model.get_input_embeddings().parameters()}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in kept:
+                empty = nn.Parameter(parameter.detach().to("meta"), requires_grad=False)
+                module.register_parameter(name, empty)

@@ -1,0 +1,266 @@
+"""vLLM as the engine that generates, in processes of its own on this machine.
+
+It is given prompts as embeddings and end tokens as stop tokens, and none of what a generation
+config may ask for: the distribution sampled from is the model's own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from multiprocessing import active_children
+from pathlib import Path
+from tempfile import TemporaryFile
+from threading import Thread
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from nla_audit.errors import UserError, first_line
+from nla_audit.nla.generation import NO_TOKEN, Generated
+
+#: Share of a GPU's memory for vLLM where nothing else is said; the AR lies beside it.
+_SHARE_OF_GPU = 0.6
+#: Options that say how much there is room for at once; they may change when a run is taken up.
+_ROOM = frozenset(
+    {"gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_batched_tokens", "max_num_seqs"}
+)
+#: vLLM silently raises smaller temperatures to this.
+_LEAST_TEMPERATURE = 0.01
+#: Between two looks at whether vLLM's processes are alive.
+_WATCH_SECONDS = 1.0
+_LEVEL = "VLLM_LOGGING_LEVEL"
+#: Whether the user asks for vLLM's log, which is otherwise kept for what it says of a death.
+_SHOWS_LOG = _LEVEL in os.environ
+#: Errors that only say that another process had one.
+_SECOND_HAND = re.compile("root cause|its processes is gone", re.IGNORECASE)
+#: How pydantic, by which vLLM checks its options, says what is wrong with one.
+_INVALID = re.compile(
+    r"validation errors? for .*\n(?:\S.*\n)?\s+(?:Value error, )?(.+?)(?: \[type=|$)"
+)
+_ERROR = re.compile(r"\b[A-Za-z_.]*(?:Error|Exception): .+")
+
+
+@dataclass(frozen=True)
+class VllmSettings:
+    """How vLLM is to run.
+
+    Attributes:
+        max_new_tokens: the most that will ever be asked for.
+        options: more arguments of ``vllm.LLM``, such as ``tensor_parallel_size``.
+    """
+
+    max_new_tokens: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class VllmEngine:
+    """An AV in vLLM; an :class:`~nla_audit.nla.engine.Engine`.
+
+    Args:
+        folder: the whole model.
+        dtype: of its weights, as torch names it.
+        longest: tokens of a prompt and its answer at most.
+        settings: how to run.
+        trust_remote_code: run model code that comes with the checkpoint.
+
+    Raises:
+        UserError: vLLM is not installed, knows no such option, or does not start.
+    """
+
+    name = "vLLM"
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dtype: torch.dtype,
+        longest: int,
+        settings: VllmSettings,
+        trust_remote_code: bool,
+    ) -> None:
+        given: dict[str, Any] = {
+            "model": str(folder),
+            "dtype": str(dtype).removeprefix("torch."),
+            "trust_remote_code": trust_remote_code,
+            "max_model_len": longest,
+            "enable_prompt_embeds": True,
+            # A prompt read in two parts would take draws of its row for the first (on a CPU vLLM
+            # then fails): what a row says would depend on its company.
+            "enable_chunked_prefill": False,
+            "skip_tokenizer_init": True,
+            "generation_config": "vllm",
+            "logprobs_mode": "processed_logprobs",
+            "use_tqdm_on_load": False,
+        }
+        if taken := sorted(given.keys() & settings.options):
+            raise UserError(f"--engine-option {taken[0]}: is set by nla-audit")
+        self._dtype = dtype
+        self._options = dict(settings.options)
+        self._log = TemporaryFile()  # noqa: SIM115  # as long as vLLM's processes live
+        vllm, others = _vllm(), set(active_children())
+        with _written_to(self._log):
+            try:
+                self._model = vllm.LLM(
+                    **{"gpu_memory_utilization": _SHARE_OF_GPU, **given, **settings.options}
+                )
+            except Exception as error:  # whatever keeps it from starting
+                raise UserError(f"vLLM does not start: {self._why(error)}") from None
+        #: Empty where vLLM was told to run in this process (VLLM_ENABLE_V1_MULTIPROCESSING).
+        self._processes = set(active_children()) - others
+        from vllm.platforms import current_platform
+
+        self._version, self._platform = vllm.__version__, current_platform.device_type
+
+    def record(self) -> dict[str, Any]:
+        """Version, kind of device, and the options that may change what is computed."""
+        options = {name: value for name, value in self._options.items() if name not in _ROOM}
+        return {
+            "name": "vllm",
+            "version": self._version,
+            "platform": self._platform,
+            "options": options,
+        }
+
+    def generate(
+        self,
+        prompts: torch.Tensor,
+        *,
+        end_ids: frozenset[int],
+        max_new_tokens: int,
+        temperature: float,
+        seeds: Sequence[int],
+        caps: Sequence[int] | None = None,
+    ) -> Generated:
+        """As :meth:`nla_audit.nla.engine.Engine.generate`.
+
+        Raises:
+            UserError: vLLM died, or refuses the temperature.
+        """
+        from vllm import SamplingParams
+
+        if 0 < temperature < _LEAST_TEMPERATURE:
+            raise UserError(
+                f"temperature {temperature:g}: vLLM samples at {_LEAST_TEMPERATURE} or more, or "
+                "greedily"
+            )
+        settings = [
+            SamplingParams(
+                temperature=temperature,
+                seed=seed,
+                max_tokens=max_new_tokens if caps is None else min(max_new_tokens, caps[row]),
+                stop_token_ids=sorted(end_ids),
+                ignore_eos=True,  # what vLLM itself takes for an end token is not asked
+                logprobs=0,  # those of the tokens themselves
+                detokenize=False,
+            )
+            for row, seed in enumerate(seeds)
+        ]
+        asked = [{"prompt_embeds": one} for one in prompts.to(self._dtype).cpu()]
+        try:
+            outputs = self._watched(lambda: self._model.generate(asked, settings, use_tqdm=False))
+        except Exception as error:  # its processes die of whatever kills processes
+            raise UserError(
+                f"vLLM died: {self._why(error)}: what was finished is kept; give the same command "
+                "again to go on"
+            ) from None
+        return _generated([output.outputs[0] for output in outputs], end_ids)
+
+    def _watched(self, work: Callable[[], Any]) -> Any:
+        """What comes of ``work``; vLLM itself waits for ever for a process that was killed.
+
+        Raises:
+            ChildProcessError: one of vLLM's processes is gone.
+        """
+        if not self._processes:
+            return work()
+        coming: Future[Any] = Future()
+
+        def finish() -> None:
+            try:
+                coming.set_result(work())
+            except BaseException as error:  # it is raised where it is waited for
+                coming.set_exception(error)
+
+        Thread(target=finish, daemon=True).start()
+        while not wait([coming], timeout=_WATCH_SECONDS).done:
+            if not all(process.is_alive() for process in self._processes):
+                raise ChildProcessError("one of its processes is gone")
+        return coming.result()
+
+    def _why(self, error: Exception) -> str:
+        """The first error in vLLM's log; ``error`` itself where it is the cause."""
+        if (invalid := _INVALID.search(str(error))) is not None:
+            return invalid[1]
+        if not _SECOND_HAND.search(str(error)):
+            return first_line(error)
+        self._log.seek(0)
+        found = _ERROR.findall(self._log.read().decode("utf-8", "replace"))
+        causes = [line for line in found if not _SECOND_HAND.search(line)]
+        return causes[0] if causes else "one of its processes is gone, perhaps for want of memory"
+
+
+def check_installed() -> None:
+    """Refuse to go on without vLLM.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    if find_spec("vllm") is None:
+        raise UserError("--engine vllm needs vLLM: pip install 'nla-audit[vllm]'")
+
+
+def _vllm() -> Any:
+    check_installed()
+    # Before it is imported, which reads it then: it reports to its makers unless told not to.
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # Standard output belongs to results.
+    os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
+    os.environ.setdefault(_LEVEL, "ERROR")
+    try:
+        import vllm
+    except ImportError as error:
+        raise UserError(f"vLLM is installed and cannot be imported: {first_line(error)}") from None
+    return vllm
+
+
+@contextmanager
+def _written_to(log: IO[bytes]) -> Iterator[None]:
+    """Have all that is written inside, and ever by processes started inside, go to ``log``.
+
+    Whoever asks for vLLM's log (``VLLM_LOGGING_LEVEL``) sees it instead.
+    """
+    if _SHOWS_LOG:
+        yield
+        return
+    streams = {number: os.dup(number) for number in (1, 2)}
+    for number in streams:
+        os.dup2(log.fileno(), number)
+    try:
+        yield
+    finally:
+        for number, before in streams.items():
+            os.dup2(before, number)
+            os.close(before)
+
+
+def _generated(completions: Sequence[Any], end_ids: frozenset[int]) -> Generated:
+    """vLLM's completions, one a row, as our own loop writes them."""
+    lengths = np.array([len(one.token_ids) for one in completions], dtype=np.int64)
+    longest = int(lengths.max(initial=0))
+    token_ids = np.full((len(completions), longest), NO_TOKEN, dtype=np.int64)
+    log_probs = np.full((len(completions), longest), np.nan, dtype=np.float32)
+    for row, one in enumerate(completions):
+        token_ids[row, : lengths[row]] = one.token_ids
+        log_probs[row, : lengths[row]] = [
+            choices[token].logprob
+            for token, choices in zip(one.token_ids, one.logprobs, strict=True)
+        ]
+    last = token_ids[np.arange(len(completions)), lengths - 1]
+    return Generated(token_ids, log_probs, lengths, np.isin(last, sorted(end_ids)))

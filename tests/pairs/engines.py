@@ -1,0 +1,66 @@
+"""An engine that is no engine: plain transformers, one row at a time, from prompt embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from nla_audit.errors import UserError
+from nla_audit.nla.generation import NO_TOKEN, Generated
+
+
+class StandIn:
+    """What another engine does, without one.
+
+    Args:
+        model: of transformers; need not be the AV's.
+        dies_at: call of :meth:`generate` that it dies in, counted from 1.
+        version: what it says of itself.
+    """
+
+    name = "the stand-in"
+
+    def __init__(self, model: Any, *, dies_at: int | None = None, version: str = "1") -> None:
+        self.calls = 0
+        self._model, self._dies_at, self._version = model, dies_at, version
+
+    def record(self) -> dict[str, Any]:
+        return {"name": "stand-in", "version": self._version}
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: torch.Tensor,
+        *,
+        end_ids: frozenset[int],
+        max_new_tokens: int,
+        temperature: float,
+        seeds: Sequence[int],
+        caps: Sequence[int] | None = None,
+    ) -> Generated:
+        self.calls += 1
+        if self.calls == self._dies_at:
+            raise UserError("the stand-in died")
+        token_ids = np.full((len(prompts), max_new_tokens), NO_TOKEN)
+        log_probs = np.full(token_ids.shape, np.nan, dtype=np.float32)
+        for row, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+            states, draws = prompt[None], torch.Generator().manual_seed(seed)
+            for step in range(max_new_tokens if caps is None else caps[row]):
+                logits = self._model(inputs_embeds=states).logits[0, -1].float()
+                chances = (logits / (temperature or 1)).log_softmax(dim=-1)
+                token = int(
+                    torch.multinomial(chances.exp(), 1, generator=draws)
+                    if temperature
+                    else chances.argmax()
+                )
+                token_ids[row, step], log_probs[row, step] = token, chances[token]
+                if token in end_ids:
+                    break
+                said = self._model.get_input_embeddings()(torch.tensor([[token]]))
+                states = torch.cat([states, said], dim=1)
+        lengths = (token_ids != NO_TOKEN).sum(axis=1)
+        last = token_ids[np.arange(len(prompts)), lengths - 1]
+        return Generated(token_ids, log_probs, lengths, np.isin(last, list(end_ids)))

@@ -107,7 +107,7 @@ def save_av(verbalizer: Verbalizer, folder: Path) -> None:
     if verbalizer.injection.kind == "replace":
         extraction["injection_scale"] = verbalizer.injection.scale or "raw"
     with whole_folder(folder) as partial:
-        _save_model(verbalizer.model, partial)
+        save_model(verbalizer.model, partial)
         save_tokenizer(verbalizer.tokenizer, partial)
         check_reloads(verbalizer.tokenizer, partial, verbalizer.sidecar)
         _write_yaml(partial / SIDECAR_NAME, {**fields, "extraction": extraction})
@@ -130,7 +130,7 @@ def save_ar(reconstructor: Reconstructor, folder: Path) -> None:
     fields = _model_fields(reconstructor.sidecar, "ar", reconstructor.d_model)
     fields["extraction_layer_index"] = reconstructor.layer_index
     with whole_folder(folder) as partial, reconstructor.with_final_norm():
-        _save_model(reconstructor.model, partial)
+        save_model(reconstructor.model, partial)
         save_tokenizer(reconstructor.tokenizer, partial)
         check_reloads(reconstructor.tokenizer, partial, reconstructor.sidecar)
         head = reconstructor.head.detach().cpu().to(reconstructor.model.dtype).contiguous()
@@ -207,7 +207,8 @@ def is_lora_layer(module: Any) -> bool:
     return all(hasattr(module, name) for name in ("base_layer", "lora_A", "get_delta_weight"))
 
 
-def _save_model(model: Any, folder: Path) -> None:
+def save_model(model: Any, folder: Path) -> None:
+    """Write a model's config and weights alone; LoRA layers are merged."""
     model.save_pretrained(folder, state_dict=merged_state(model), safe_serialization=True)
 
 

@@ -88,27 +88,32 @@ def hand_over(verbalizer: Verbalizer, start: Callable[[], Engine]) -> None:
         UserError: the AV's vectors do not enter by the prompt's embeddings alone; the engine
             cannot be started, or computes something else than transformers.
     """
-    _refuse_other_ways_in(verbalizer)
+    refuse_other_ways_in(verbalizer)
     engine = start()
-    _refuse_difference(verbalizer, engine)
+    refuse_difference(verbalizer, engine)
     verbalizer.engine = engine
     _let_go(verbalizer.model)
 
 
-def _refuse_other_ways_in(verbalizer: Verbalizer) -> None:
+def refuse_other_ways_in(verbalizer: Verbalizer) -> None:
+    """Refuse an AV that prompt embeddings are not enough for.
+
+    Raises:
+        UserError: its vector enters elsewhere, or something else enters besides.
+    """
     if verbalizer.injection.kind != "replace":
         raise UserError(
             f"{verbalizer.name}: injection {verbalizer.injection} needs a hidden state of the "
-            "model, and another engine takes embeddings only: leave out --engine"
+            "model, and another engine takes embeddings only: use engine own"
         )
     if getattr(text_config(verbalizer.model.config), "hidden_size_per_layer_input", 0):
         raise UserError(
             f"{verbalizer.name}: every block of this model is given embeddings of its own, and "
-            "another engine takes those of the prompt only: leave out --engine"
+            "another engine takes those of the prompt only: use engine own"
         )
 
 
-def _refuse_difference(verbalizer: Verbalizer, engine: Engine) -> None:
+def refuse_difference(verbalizer: Verbalizer, engine: Engine) -> None:
     """Refuse an engine whose log-probabilities of what it says are not those of the model here.
 
     Raises:
@@ -131,7 +136,7 @@ def _refuse_difference(verbalizer: Verbalizer, engine: Engine) -> None:
         raise UserError(
             f"{engine.name} computes something else than {verbalizer.name}'s weights say: "
             f"log-probabilities are {difference:.2g} nats off on average, which is no rounding: "
-            "were the files changed, or does it read this kind of model wrongly? leave out --engine"
+            "were the files changed, or does it read this kind of model wrongly? use engine own"
         )
 
 

@@ -6,6 +6,7 @@ config may ask for: the distribution sampled from is the model's own.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -100,7 +101,7 @@ class VllmEngine:
             "use_tqdm_on_load": False,
         }
         if taken := sorted(given.keys() & settings.options):
-            raise UserError(f"--engine-option {taken[0]}: is set by nla-audit")
+            raise UserError(f"engine option {taken[0]}: is set by nla-audit")
         self._dtype = dtype
         self._options = dict(settings.options)
         self._log = TemporaryFile()  # noqa: SIM115  # as long as vLLM's processes live
@@ -163,23 +164,49 @@ class VllmEngine:
             for row, seed in enumerate(seeds)
         ]
         asked = [{"prompt_embeds": one} for one in prompts.to(self._dtype).cpu()]
+        outputs = self._watched(lambda: self._model.generate(asked, settings, use_tqdm=False))
+        return _generated([output.outputs[0] for output in outputs], end_ids)
+
+    def reload(self, folder: Path) -> None:
+        """Take the weights in ``folder``, of the same kind of model, in the place of its own.
+
+        Raises:
+            UserError: vLLM died, or cannot.
+        """
+
+        def take() -> None:
+            path = {"weights_path": str(folder)}
+            self._model.collective_rpc("reload_weights", kwargs=path)
+            # What it kept of prompts was computed with the weights before.
+            self._model.reset_prefix_cache()
+
+        self._watched(take)
+
+    def close(self) -> None:
+        """End its processes."""
+        del self._model
+        gc.collect()
+
+    def _watched(self, work: Callable[[], Any]) -> Any:
+        """What comes of ``work``.
+
+        Raises:
+            UserError: vLLM died.
+        """
         try:
-            outputs = self._watched(lambda: self._model.generate(asked, settings, use_tqdm=False))
+            return self._waited_for(work) if self._processes else work()
         except Exception as error:  # its processes die of whatever kills processes
             raise UserError(
                 f"vLLM died: {self._why(error)}: what was finished is kept; give the same command "
                 "again to go on"
             ) from None
-        return _generated([output.outputs[0] for output in outputs], end_ids)
 
-    def _watched(self, work: Callable[[], Any]) -> Any:
+    def _waited_for(self, work: Callable[[], Any]) -> Any:
         """What comes of ``work``; vLLM itself waits for ever for a process that was killed.
 
         Raises:
             ChildProcessError: one of vLLM's processes is gone.
         """
-        if not self._processes:
-            return work()
         coming: Future[Any] = Future()
 
         def finish() -> None:
@@ -213,7 +240,7 @@ def check_installed() -> None:
         UserError: it is not installed.
     """
     if find_spec("vllm") is None:
-        raise UserError("--engine vllm needs vLLM: pip install 'nla-audit[vllm]'")
+        raise UserError("engine vllm needs vLLM: pip install 'nla-audit[vllm]'")
 
 
 def _vllm() -> Any:

@@ -405,6 +405,13 @@ class Rl(Section):
     """Samples generated at once; by default all of the step."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    engine: Literal["own", "vllm"] = "own"
+    """Who samples the responses of a step. vllm (nla-audit[vllm]) is given the weights before every
+    step, so that none is sampled from older ones; the log has by how many nats its
+    log-probabilities are off the policy's (sampler_off). It takes pairs whose injection is
+    replace:SCALE, and one process. Held-out figures are always by our own loop."""
+    engine_options: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of vllm.LLM, as {gpu_memory_utilization: 0.3} where training needs the rest."""
     evaluate: Evaluating = Evaluating()
     """Held-out measurements."""
     checkpoint_every: Positive = 25
@@ -425,6 +432,12 @@ class Rl(Section):
     stops."""
     processes: Positive = 1
     """Runs (λ's) trained at the same time, sharing the processor's cores."""
+
+    @model_validator(mode="after")
+    def _engine_takes_options(self) -> Rl:
+        if self.engine_options and self.engine == "own":
+            raise ValueError("rl.engine_options are for rl.engine: vllm")
+        return self
 
     @model_validator(mode="after")
     def _judges_are_weighed(self) -> Rl:

@@ -26,11 +26,13 @@ from nla_audit.errors import UserError
 from nla_audit.nla.fve import Baselines, measure_baselines
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.nla.vllm_engine import VllmSettings
 from nla_audit.train.best import Best, Kept
 from nla_audit.train.clock import Clock
 from nla_audit.train.credit import end_advantages, token_credit
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.grpo import Settings, response_weights
+from nla_audit.train.in_vllm import PolicyInVllm
 from nla_audit.train.interruption import Stopped, Wish
 from nla_audit.train.judging import Judges
 from nla_audit.train.learned import in_words
@@ -93,7 +95,8 @@ class RlRun:
         judges: those of ``settings``, with their cache; by default without one on disk.
 
     Raises:
-        UserError: an unknown reward term, or prompts that cannot be shared out evenly.
+        UserError: an unknown reward term, prompts that cannot be shared out evenly, or an engine
+            that is not there or does not take this AV.
     """
 
     def __init__(
@@ -147,6 +150,7 @@ class RlRun:
                 arms.training, settings, seed=derived(seed, Use.AR_ADAPTERS), mesh=mesh
             )
         self.best = self._keeps_best()
+        self.engine = self._other_engine()
         self.sampler = Sampler(
             verbalizer,
             arms.training,
@@ -157,12 +161,22 @@ class RlRun:
             ranks=self.ranks,
             reading=self._reading,
             judges=self.judges,
+            engine=self.engine,
         )
         held_out = dataset.held_out_rows()
         self.held_out = dataset.held_out_rows(settings.evaluate.rows)
         self.baselines: Baselines = measure_baselines(
             dataset.activations[held_out], arms.ruler.mse_scale
         )
+
+    def _other_engine(self) -> PolicyInVllm | None:
+        """Who samples in the place of our own loop, where the recipe wants it."""
+        if self.settings.engine == "own":
+            return None
+        if self.ranks.size > 1:
+            raise UserError("rl.engine: vllm samples for one process: start without torchrun")
+        vllm = VllmSettings(self.settings.max_new_tokens, self.settings.engine_options)
+        return PolicyInVllm(self.policy.verbalizer, vllm)
 
     def _keeps_best(self) -> Best | None:
         """Keeps the best weights, where the recipe wants them."""
@@ -185,7 +199,10 @@ class RlRun:
         self.ranks.wait()
         if not self.ranks.is_first:
             return self._train(None, done, stop, tell)
-        with closing(MetricsLog(self.folder, self.tracking)) as log:
+        with (
+            closing(MetricsLog(self.folder, self.tracking)) as log,
+            nullcontext() if self.engine is None else closing(self.engine),
+        ):
             log.keep_until(done.step)
             return self._train(log, done, stop, tell)
 

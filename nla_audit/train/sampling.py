@@ -7,7 +7,7 @@ kept, left out, or replaced by one of another activation.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ from nla_audit.train.clock import Clock
 from nla_audit.train.credit import is_telling
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.grading import Stopping
+from nla_audit.train.in_vllm import PolicyInVllm
 from nla_audit.train.judging import Judges
 from nla_audit.train.lengths import MeanGuess
 from nla_audit.train.ranks import Ranks
@@ -95,6 +96,7 @@ class Sampler:
         reader: the AR whose reconstructions are rewarded.
         reading: entered around its reading.
         judges: who else scores explanations.
+        engine: who samples in the place of our own loop.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class Sampler:
         ranks: Ranks,
         reading: Callable[[], AbstractContextManager[None]],
         judges: Judges,
+        engine: PolicyInVllm | None = None,
     ) -> None:
         self._verbalizer = verbalizer
         self._reader = reader
@@ -119,6 +122,7 @@ class Sampler:
         self._ranks = ranks
         self._reading = reading
         self._judges = judges
+        self._engine = engine
         self._rows = dataset.training_rows
         self._guess = None
         if settings.nothing_pays == "longest_length":
@@ -128,6 +132,9 @@ class Sampler:
         """The samples of a step, this process's share of them."""
         group, how = self._settings.samples, self._settings.flat_groups
         stopping = self._stopping(step)
+        if self._engine is not None:
+            with clock.phase("sync"):
+                self._engine.follow()
         drawn = self._sampled(self.prompts(step), stopping, step, clock)
         assert drawn is not None
         telling = drawn.telling(group)
@@ -192,7 +199,8 @@ class Sampler:
         """Responses to ``prompts``; ``None`` where there are none of them here."""
         settings, tokenizer = self._settings, self._verbalizer.tokenizer
         is_needed = len(prompts.activations) > 0
-        with clock.phase("generate"), whole(self._verbalizer.model):
+        engine = nullcontext() if self._engine is None else self._engine.speaking()
+        with clock.phase("generate"), whole(self._verbalizer.model), engine:
             if is_needed:
                 responses = responses_of(
                     self._verbalizer,

@@ -55,9 +55,20 @@ def step_record(
         "loss": measures.loss,
         "kl": measures.kl / tokens,
         "clip_share": measures.clipped / tokens,
+        **_sampler(measures, settings),
         **_judgement(samples, ranks.gathered(spent)),
         "time": {name: max(one[name] for one in every) for name in seconds},
     }
+
+
+def _sampler(measures: PolicyMeasures, settings: Rl) -> dict[str, float]:
+    """How far another engine's log-probabilities are from the policy's own.
+
+    Only before the first update are they of the same weights; after more than one it is not known.
+    """
+    if settings.engine == "own" or settings.updates_per_step > 1:
+        return {}
+    return {"sampler_off": measures.moved / max(measures.tokens, 1)}
 
 
 def _groups(draw: Draw, rewards: Floats, settings: Rl, ranks: Ranks) -> dict[str, float]:

@@ -44,12 +44,14 @@ class PolicyMeasures:
         loss: as trained; the weights are in it.
         kl: k3 in nats, summed.
         clipped: tokens whose gradient the clip took away.
+        moved: |log-probability now − when sampled| in nats, summed.
         tokens: how many there are.
     """
 
     loss: float
     kl: float
     clipped: int
+    moved: float
     tokens: int
 
     def __add__(self, other: PolicyMeasures) -> PolicyMeasures:
@@ -57,6 +59,7 @@ class PolicyMeasures:
             self.loss + other.loss,
             self.kl + other.kl,
             self.clipped + other.clipped,
+            self.moved + other.moved,
             self.tokens + other.tokens,
         )
 
@@ -79,7 +82,7 @@ def accumulate_gradients(
 
     The same for any division into micro-batches, because each response's weight is known before.
     """
-    total, kl_sum, clipped, tokens = 0.0, 0.0, 0, 0
+    total, kl_sum, clipped, moved, tokens = 0.0, 0.0, 0, 0.0, 0
     for batch, warm_log_prob in zip(experience.batches, warm, strict=True):
         log_probs = policy.log_probs(
             _take(experience.activations, batch), batch.token_ids, batch.is_token
@@ -100,8 +103,10 @@ def accumulate_gradients(
         total += float(loss.detach())
         kl_sum += float(torch.where(batch.is_token, terms.kl.detach(), 0.0).sum())
         clipped += int((terms.is_clipped & batch.is_token).sum())
+        moves = torch.where(batch.is_token, log_probs.detach() - old, 0.0)
+        moved += float(moves.abs().sum())
         tokens += int(batch.is_token.sum())
-    return PolicyMeasures(total, kl_sum, clipped, tokens)
+    return PolicyMeasures(total, kl_sum, clipped, moved, tokens)
 
 
 def _take(activations: torch.Tensor, batch: MicroBatch) -> torch.Tensor:

@@ -144,4 +144,4 @@ class TestStart:
 
     def test_what_is_not_the_users_to_say(self, monkeypatch: pytest.MonkeyPatch) -> None:
         said = self.start(monkeypatch, None, logprobs_mode="raw_logits")
-        assert said == "--engine-option logprobs_mode: is set by nla-audit"
+        assert said == "engine option logprobs_mode: is set by nla-audit"

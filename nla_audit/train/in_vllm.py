@@ -1,0 +1,73 @@
+"""The policy in vLLM: its weights are written out and read there before every step.
+
+Nothing is ever sampled from weights of before. What remains is that vLLM computes in another way
+than training does; the log of a step has by how much (``sampler_off``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from nla_audit.checkpoint.save import save_model
+from nla_audit.nla.engine import COMPARED_TOKENS, refuse_difference, refuse_other_ways_in
+from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.nla.vllm_engine import VllmEngine, VllmSettings, check_installed
+
+
+class PolicyInVllm:
+    """Samples for a policy that goes on learning.
+
+    Args:
+        verbalizer: the policy; its LoRA layers are merged in what vLLM gets.
+        settings: how vLLM is to run.
+
+    Raises:
+        UserError: vLLM is not installed, or the AV's vector does not enter by an embedding.
+    """
+
+    def __init__(self, verbalizer: Verbalizer, settings: VllmSettings) -> None:
+        check_installed()
+        refuse_other_ways_in(verbalizer)
+        self._verbalizer, self._settings = verbalizer, settings
+        self._engine: VllmEngine | None = None
+
+    def follow(self) -> None:
+        """Have vLLM take the policy's weights as they are now; it is started where it is not yet.
+
+        Raises:
+            UserError: vLLM does not start, died, or computes something else than the policy.
+        """
+        verbalizer, settings = self._verbalizer, self._settings
+        with TemporaryDirectory(prefix="nla-audit-") as name:
+            folder = Path(name)
+            save_model(verbalizer.model, folder)
+            if self._engine is not None:
+                self._engine.reload(folder)
+                return
+            longest = len(verbalizer.prompt.ids) + max(settings.max_new_tokens, COMPARED_TOKENS)
+            self._engine = VllmEngine(
+                folder,
+                dtype=verbalizer.model.dtype,
+                longest=longest,
+                settings=settings,
+                trust_remote_code=False,
+            )
+        refuse_difference(verbalizer, self._engine)
+
+    @contextmanager
+    def speaking(self) -> Iterator[None]:
+        """Within it vLLM generates for the policy, by the weights it last took."""
+        self._verbalizer.engine = self._engine
+        try:
+            yield
+        finally:
+            self._verbalizer.engine = None
+
+    def close(self) -> None:
+        """End vLLM, and give back what it holds."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None

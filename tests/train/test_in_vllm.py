@@ -1,0 +1,172 @@
+"""RL whose responses another engine samples: it follows the policy, and the run learns by it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import AutoModelForCausalLM
+
+from nla_audit.checkpoint.load import load
+from nla_audit.errors import UserError
+from nla_audit.nla.injection import Injection
+from nla_audit.train import in_vllm
+from nla_audit.train.dataset import make_dataset
+from nla_audit.train.interruption import StopSignal
+from nla_audit.train.ranks import Ranks
+from nla_audit.train.recipe import Evaluating, Lora, Optimizer, Rl
+from nla_audit.train.rl import Arms, RlRun
+from nla_audit.train.state import METRICS_FILE, read_metrics
+from tests.pairs import talking
+from tests.pairs.engines import StandIn
+from tests.pairs.explaining import FLOAT32
+from tests.train import miniature
+
+D_MODEL = 64
+SETTINGS = Rl(
+    steps=12,
+    prompts=2,
+    samples=8,
+    max_new_tokens=16,
+    # Each token costs as much as the worst reading: a bandit whose best answer is the shortest.
+    length_penalties=(1.0,),
+    kl=0.0,
+    lora=Lora(rank=4, alpha=4.0),
+    optimizer=Optimizer(learning_rate=3e-2, schedule="constant", warmup_steps=0),
+    evaluate=Evaluating(every=100, rows=4),
+    engine="vllm",
+    engine_options={"enforce_eager": True, "distributed_executor_backend": "uni"},
+)
+
+
+class FollowingStandIn(StandIn):
+    """A :class:`StandIn` with the weights of a folder."""
+
+    follows = True
+
+    def __init__(self, folder: Path, **_: Any) -> None:
+        super().__init__(_read(folder))
+
+    def reload(self, folder: Path) -> None:
+        if self.follows:
+            self._model = _read(folder)
+
+    def close(self) -> None:
+        pass
+
+
+def _read(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+@pytest.fixture(scope="module")
+def pair_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return talking.save_pair(tmp_path_factory.mktemp("pair") / "pair", d_model=D_MODEL, words=5)
+
+
+def trained(pair_path: Path, folder: Path, **changes: Any) -> list[dict[str, Any]]:
+    """The steps of a whole run."""
+    rows = 24
+    dataset = make_dataset(
+        np.random.default_rng(0).normal(size=(rows, D_MODEL)).astype(np.float32),
+        doc_ids=[f"d{row // 2}" for row in range(rows)],
+        positions=list(range(rows)),
+        source_texts=[None] * rows,
+        explanations=[None] * rows,
+        held_out_share=0.2,
+        seed=0,
+    )
+    pair = load(pair_path / "av", pair_path / "ar", placement=FLOAT32)
+    assert pair.verbalizer is not None
+    assert pair.reconstructor is not None
+    run = RlRun(
+        pair.verbalizer,
+        Arms(pair.reconstructor, pair.reconstructor),
+        dataset,
+        SETTINGS.model_copy(update=changes),
+        length_penalty=1.0,
+        seed=0,
+        folder=folder,
+        key="k",
+    )
+    run.run(StopSignal(), lambda _: None)
+    records = read_metrics(folder / METRICS_FILE)
+    return [one for one in records if one["kind"] == "step"]
+
+
+def learned(steps: list[dict[str, Any]]) -> None:
+    """The bandit is learned, from samples of the weights that are trained."""
+    lengths = [one["n_tokens"] for one in steps]
+    assert lengths[0] > 6
+    assert lengths[-1] < 4  # two tags and the end token are three
+    assert max(one["sampler_off"] for one in steps) < 1e-3
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[FollowingStandIn]:
+    monkeypatch.setattr(in_vllm, "VllmEngine", FollowingStandIn)
+    monkeypatch.setattr(in_vllm, "check_installed", lambda: None)
+    return FollowingStandIn
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_learns_by_samples_of_its_own_weights(pair_path: Path, tmp_path: Path) -> None:
+    learned(trained(pair_path, tmp_path))
+
+
+def test_samples_of_former_weights_show(
+    pair_path: Path,
+    tmp_path: Path,
+    stand_in: type[FollowingStandIn],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stand_in, "follows", False)
+    steps = trained(pair_path, tmp_path, steps=3)
+    assert steps[0]["sampler_off"] < 1e-3
+    assert steps[-1]["sampler_off"] > 0.05
+
+
+def test_our_own_loop_samples_from_the_policy_itself(pair_path: Path, tmp_path: Path) -> None:
+    steps = trained(pair_path, tmp_path, steps=1, engine="own", engine_options={})
+    assert "sampler_off" not in steps[0]
+    assert "sync" not in steps[0]["time"]
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_refusals() -> None:
+    added, replaced = (
+        miniature.verbalizer(injection=way)
+        for way in (Injection("add", block=0), Injection("replace", scale=4.0))
+    )
+    reader = miniature.reconstructor()
+    dataset = make_dataset(
+        miniature.activations(8),
+        doc_ids=[str(row) for row in range(8)],
+        positions=[None] * 8,
+        source_texts=[None] * 8,
+        explanations=[None] * 8,
+        held_out_share=0.5,
+        seed=0,
+    )
+    given: dict[str, Any] = {"length_penalty": 0.0, "seed": 0, "folder": Path(), "key": "k"}
+    with pytest.raises(UserError, match="injection add:0 needs a hidden state"):
+        RlRun(added, Arms(reader, reader), dataset, SETTINGS, **given)
+    with pytest.raises(UserError, match="start without torchrun"):
+        RlRun(replaced, Arms(reader, reader), dataset, SETTINGS, ranks=Ranks(0, 2), **given)
+    with pytest.raises(ValueError, match=r"engine_options are for rl\.engine"):
+        Rl(engine_options={"enforce_eager": True})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of vLLM's own calls, about torch
+def test_the_real_vllm_follows(
+    pair_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    learned(trained(pair_path, tmp_path))

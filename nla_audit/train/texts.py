@@ -13,7 +13,8 @@ from nla_audit.errors import UserError
 from nla_audit.readers import read_frame
 from nla_audit.runs.documents import Documents
 from nla_audit.train.dataset import texts_of, without_tags
-from nla_audit.train.recipe import Passages, Recipe, path_of
+from nla_audit.train.recipe import Recipe, path_of
+from nla_audit.train.recipe_data import Passages
 from nla_audit.train.seeds import Use, stream
 
 #: Where a passage may end, the best first: a paragraph, a line, a sentence, a word.

@@ -26,7 +26,7 @@ from nla_audit.train.pair import (
     save_trained_av,
 )
 from nla_audit.train.prepare import Tell, target_reference
-from nla_audit.train.recipe import Rl
+from nla_audit.train.recipe_rl import Rl
 from nla_audit.train.seeds import Use, derived
 from nla_audit.train.separating import with_separators
 from nla_audit.train.starts import both_of

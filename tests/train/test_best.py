@@ -17,7 +17,9 @@ from nla_audit.cli import run as command_line
 from nla_audit.train.best import Best
 from nla_audit.train.interruption import StopSignal
 from nla_audit.train.ranks import Ranks
-from nla_audit.train.recipe import Evaluating, Optimizer, Supervised, WarmStart
+from nla_audit.train.recipe_optimizer import Optimizer
+from nla_audit.train.recipe_rl import Evaluating
+from nla_audit.train.recipe_warm_start import Supervised, WarmStart
 from nla_audit.train.state import METRICS_FILE, read_metrics
 from nla_audit.train.update import Trainer, trained_tensors
 from nla_audit.train.warm_start import train_ar

@@ -41,7 +41,8 @@ from nla_audit.probes.attribution.tables import (
     tables_of,
 )
 from nla_audit.probes.attribution.verdict import sentences
-from nla_audit.stats import MIN_CLUSTERS, UNKNOWN, Interval, clustered_regression
+from nla_audit.regression import clustered_regression
+from nla_audit.stats import MIN_CLUSTERS, UNKNOWN, Interval
 from nla_audit.wording import count
 
 #: FVE of one text in two batches differs by less.

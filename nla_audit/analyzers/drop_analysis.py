@@ -26,8 +26,8 @@ from nla_audit.stats import Interval, chance_corrected, or_none
 from nla_audit.text.concepts import parse_concept
 from nla_audit.text.kinds import KIND_NAMES, KINDS
 from nla_audit.text.reading import (
-    FLOOR,
     KIND_READING_ERROR,
+    RESAMPLING_FLOOR,
     Progress,
     Reading,
     read,
@@ -219,7 +219,7 @@ def _kind_table(
 ) -> pl.DataFrame:
     """Retention of each kind; with an interval only where its bias is measured and small."""
     rows = []
-    names = [*completions.models, FLOOR]
+    names = [*completions.models, RESAMPLING_FLOOR]
     for model in names:
         own = reading.claims.filter(pl.col("model") == model)
         chance = reading.chance.filter(pl.col("model") == model)
@@ -287,7 +287,7 @@ def _headline(
     seed: int,
 ) -> Headline:
     headline: Headline = {}
-    for model in [*completions.models, FLOOR]:
+    for model in [*completions.models, RESAMPLING_FLOOR]:
         own = reading.claims.filter(pl.col("model") == model)
         if own.height == 0:
             continue

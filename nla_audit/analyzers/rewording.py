@@ -17,7 +17,7 @@ from nla_audit.pairing import column, resampler
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS, open_ruler
 from nla_audit.probes.causal.tables import fve_parts
 from nla_audit.stats import or_none
-from nla_audit.text.reading import FLOOR, Progress, Reading, read
+from nla_audit.text.reading import RESAMPLING_FLOOR, Progress, Reading, read
 
 QUESTION = (
     "How much of the tokens that a length penalty saves is omission, and how much is terser "
@@ -140,7 +140,7 @@ def rewording(
     savings = split_savings(reading)
     extractive = extractiveness(completions, seed)
     headline: Headline = {}
-    for model in [*completions.models, FLOOR]:
+    for model in [*completions.models, RESAMPLING_FLOOR]:
         rows = savings.filter(pl.col("model") == model)
         if rows.height:
             explanations = reading.explanations.filter(pl.col("model") == model)
@@ -205,7 +205,7 @@ def rewording(
                 "one before it ended. "
                 + (
                     "What two samples of the reference differ in is not taken off: see the table."
-                    if FLOOR in headline
+                    if RESAMPLING_FLOOR in headline
                     else "What two samples of one model differ in is not known here, and so not "
                     "taken off."
                 ),
@@ -287,7 +287,7 @@ def _by_model(waterfall: pl.DataFrame, headline: Headline) -> pl.DataFrame:
         pl.when(ends).then(step + "_tokens").otherwise(step).alias("step")
     )
     wide = named.pivot(on="step", index="model", values="tokens", maintain_order=True)
-    floor = headline.get(FLOOR, {})
+    floor = headline.get(RESAMPLING_FLOOR, {})
     for name, part in (("no_longer_said", "omission"), ("newly_said", "addition")):
         usual = floor.get(f"{part}_tokens")
         if usual is not None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from nla_audit.completions import Completions
 from nla_audit.text.alignment import Aligned, Matches, Store, align, repunctuated, segmentations
 from nla_audit.text.mixture import TwoGroups, fit_two_groups, typical_two_groups
-from nla_audit.text.pairs import FLOOR, TextPair, text_pairs
+from nla_audit.text.pairs import RESAMPLING_FLOOR, TextPair, text_pairs
 from nla_audit.text.pieces import Pieces
 from nla_audit.text.rest import fit_rest, match_rest
 from nla_audit.text.segmentation import Segmentation
@@ -102,8 +102,8 @@ class Reading:
             ``model, idx, sample, reference_sample, claim, start, end, kind, tokens, kept``, where
             ``start:end`` is the claim's span in that sample of the *reference*, ``tokens`` its
             share of the reference's content tokens and ``kept`` the expected share of it that the
-            model's explanation still makes. ``model`` is :data:`FLOOR` where the reference's other
-            sample of the same activation is read instead: the resampling floor.
+            model's explanation still makes. ``model`` is :data:`RESAMPLING_FLOOR` where the
+            reference's other sample of the same activation is read instead.
         chance: the same for a sample of activations, each model's explanation being replaced by
             its explanation of another activation and the matches fitted anew:
             what the whole procedure finds where there is nothing to find.
@@ -151,7 +151,7 @@ class Reading:
     @property
     def has_floor(self) -> bool:
         """Whether the table holds a second sample of the reference."""
-        return FLOOR in self.reader.fits
+        return RESAMPLING_FLOOR in self.reader.fits
 
 
 def read(

@@ -38,8 +38,8 @@ from nla_audit.probes.sensitivity.curves import (
 from nla_audit.probes.sensitivity.psychometric import BEYOND, Threshold
 from nla_audit.probes.sensitivity.verdict import (
     FDR,
-    Evidence,
-    Verdict,
+    ConceptEvidence,
+    ConceptVerdict,
     decide,
     excess_of,
     percent,
@@ -141,9 +141,9 @@ def sensitivity(
     )
 
 
-def _evidence(cube: Cube, found: Threshold, *, is_anywhere: bool) -> Evidence:
+def _evidence(cube: Cube, found: Threshold, *, is_anywhere: bool) -> ConceptEvidence:
     said = cube.of(CONCEPT, "said")
-    return Evidence(
+    return ConceptEvidence(
         is_enough=is_enough(cube),
         activations=int((~np.isnan(said)).any(axis=1).sum()),
         carried=carried(cube),
@@ -155,7 +155,7 @@ def _evidence(cube: Cube, found: Threshold, *, is_anywhere: bool) -> Evidence:
 
 
 def _numbers(
-    cube: Cube, evidence: Evidence, verdict: Verdict, reference: Threshold
+    cube: Cube, evidence: ConceptEvidence, verdict: ConceptVerdict, reference: Threshold
 ) -> dict[str, float | None]:
     said = cube.of(CONCEPT, "said")
     random = cube.of(RANDOM, "said") if RANDOM in cube.kinds else np.full_like(said, np.nan)
@@ -189,7 +189,7 @@ def _numbers(
 
 
 def _verdict_table(
-    verdicts: Mapping[str, Verdict], evidence: Mapping[str, Evidence]
+    verdicts: Mapping[str, ConceptVerdict], evidence: Mapping[str, ConceptEvidence]
 ) -> pl.DataFrame:
     return pl.DataFrame(
         [
@@ -266,7 +266,7 @@ def _interval(one: Interval) -> str:
 
 def _caveats(
     study: Mapping[str, Cube],
-    evidence: Mapping[str, Evidence],
+    evidence: Mapping[str, ConceptEvidence],
     detector: str,
     tables: Mapping[str, pl.DataFrame],
 ) -> list[str]:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._net_loss import level, net_loss
-from nla_audit.analyzers._reading_error import LARGE_BIAS, ReadingError
+from nla_audit.analyzers._net_loss import net_loss
+from nla_audit.analyzers._reading_error import LARGE_BIAS, Level, ReadingError
 from nla_audit.completions import Completions
 from nla_audit.findings import Headline
 from nla_audit.pairing import column, resampler
@@ -36,17 +36,20 @@ def kind_table(
         chance = reading.chance.filter(pl.col("model") == model)
         if own.height == 0:
             continue
-        length = level(reading.explanations.filter(pl.col("model") == model))[1]
+        explanations = reading.explanations.filter(pl.col("model") == model)
+        level = Level.of(explanations)
+        new = explanations.select("idx", "sample", "new_claims")
         for kind in KIND_NAMES:
             of_kind = own.filter(pl.col("kind") == kind)
             if of_kind.height < MIN_CLAIMS_OF_A_KIND:
                 continue
             rate = _rate(of_kind, seed)
-            bias = error.of_kind(kind, rate.value, length)
+            bias = error.of_kind(kind, rate.value, level.length)
             if bias is None or abs(bias) > LARGE_BIAS:
                 rate = replace(rate, low=np.nan, high=np.nan)
             else:
-                rate = error.widen_share(rate, np.array([bias]), KIND_READING_ERROR)
+                biases = np.array([bias, -_unrecognised(of_kind, new)])
+                rate = error.widen_share(rate, biases, KIND_READING_ERROR)
             by_chance = _rate(chance.filter(pl.col("kind") == kind), seed).value
             rows.append(
                 {
@@ -75,6 +78,16 @@ def kind_table(
     return pl.DataFrame(rows, schema=schema)
 
 
+def _unrecognised(claims: pl.DataFrame, new: pl.DataFrame) -> float:
+    """The share of these claims that may be made in words too different to be recognised.
+
+    As many of those that are lost as the same text makes new claims, whatever their kind.
+    """
+    lost = claims.group_by("idx", "sample").agg(lost=(1 - pl.col("kept")).sum())
+    both = lost.join(new, on=["idx", "sample"])
+    return float(both.select(pl.min_horizontal("lost", "new_claims").sum()).item()) / claims.height
+
+
 def headline_of(
     completions: Completions,
     reading: Reading,
@@ -93,7 +106,8 @@ def headline_of(
         summary: dict[str, float | None] = {"n_claims": float(own.height)}
         explanations = reading.explanations.filter(pl.col("model") == model)
         terse = error.terseness.get(model, 0.0)
-        bias = error.at(*level(explanations), terse)
+        level = Level.of(explanations, terse)
+        bias = error.at(level)
         rate = error.widen_share(_rate(own, seed), bias.claims)
         summary |= rate.entries("claims_retained")
         chance = reading.chance.filter(pl.col("model") == model)
@@ -106,13 +120,15 @@ def headline_of(
             column(explanations, "tokens_model"),
         )
         # What is wrongly taken for the reference's is missing from what is added.
-        length = max(level(explanations)[1], 1e-9)
-        added = error.widen_share(added, -bias.supported / length)
+        added = error.widen_share(added, -bias.supported / max(level.length, 1e-9))
         summary |= added.entries("added_share")
         summary |= net_loss(explanations, error, seed, terse).entries("net_loss_share")
         summary["known_error_claims_retained"] = (
-            float(bias.claims[np.abs(bias.claims).argmax()]) if error.measured else None
+            float(bias.measured_claims[np.abs(bias.measured_claims).argmax()])
+            if error.measured
+            else None
         )
+        summary["unrecognised_share"] = or_none(level.unrecognised_claims)
         for table, what in ((kinds, "kind"), (items, "item")):
             for row in table.filter(pl.col("model") == model).iter_rows(named=True):
                 summary |= {

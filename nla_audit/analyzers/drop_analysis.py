@@ -59,6 +59,13 @@ METRICS = (
         interval=False,
     ),
     Metric(
+        "unrecognised_share",
+        "share",
+        "neither",
+        "share of the reference's claims that may be made in words too different to be recognised",
+        interval=False,
+    ),
+    Metric(
         "retained.*",
         "share",
         "higher",

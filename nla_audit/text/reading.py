@@ -108,7 +108,10 @@ class Reading:
             its explanation of another activation and the matches fitted anew:
             what the whole procedure finds where there is nothing to find.
         explanations: one row per (model, activation, sample):
-            ``tokens_reference, tokens_model, kept_tokens, supported_tokens, overhead_saving``.
+            ``tokens_reference, tokens_model, kept_tokens, supported_tokens, overhead_saving``, and
+            how many claims the reference makes (``claims_reference``), how many of them are not
+            found again (``lost_claims``) and how many of the model's own are not found in the
+            reference (``new_claims``).
         reader: what the table was read with; it reads further explanations in the same way.
         activations_read: how many activations were read, of
         activations: how many there are.
@@ -407,11 +410,13 @@ def _claim_rows(pairs: Sequence[TextPair], found: Sequence[Segmentation]) -> pl.
 
 
 def _explanation_rows(pairs: Sequence[TextPair], found: Sequence[Segmentation]) -> pl.DataFrame:
-    kept_tokens, supported_tokens = [], []
+    kept_tokens, supported_tokens, lost, new = [], [], [], []
     for pair, segmentation in zip(pairs, found, strict=True):
         supported = segmentation.supported(len(pair.other.claims))
         kept_tokens.append(float(pair.reference.tokens @ segmentation.kept))
         supported_tokens.append(float(pair.other.tokens @ supported))
+        lost.append(float((1 - segmentation.kept).sum()))
+        new.append(float((1 - supported).sum()))
     return pl.DataFrame(
         {
             "model": [pair.model for pair in pairs],
@@ -424,6 +429,9 @@ def _explanation_rows(pairs: Sequence[TextPair], found: Sequence[Segmentation]) 
             "overhead_saving": [
                 pair.reference.fixed_tokens - pair.other.fixed_tokens for pair in pairs
             ],
+            "claims_reference": [len(pair.reference.claims) for pair in pairs],
+            "lost_claims": lost,
+            "new_claims": new,
         },
         schema={
             "model": pl.String,
@@ -434,5 +442,8 @@ def _explanation_rows(pairs: Sequence[TextPair], found: Sequence[Segmentation]) 
             "kept_tokens": pl.Float64,
             "supported_tokens": pl.Float64,
             "overhead_saving": pl.Float64,
+            "claims_reference": pl.Float64,
+            "lost_claims": pl.Float64,
+            "new_claims": pl.Float64,
         },
     )

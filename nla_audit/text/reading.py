@@ -170,10 +170,12 @@ def read(
 
     The table keeps the result, so that analyzers of one run share it.
     """
-    return completions.once(
-        ("reading", completions.reference, similarity, seed),
-        lambda: read_afresh(completions, similarity=similarity, seed=seed, progress=progress),
-    )
+    key = ("reading", completions.reference, similarity, seed)
+    if key not in completions.shared:
+        completions.shared[key] = read_afresh(
+            completions, similarity=similarity, seed=seed, progress=progress
+        )
+    return completions.shared[key]
 
 
 def read_afresh(

@@ -157,8 +157,8 @@ def _audit(layout: Layout, tell: Tell) -> float:
     """Audit the completions as ``nla-audit audit`` does."""
     import time
 
-    from nla_audit.completions import load
     from nla_audit.report.audit import run_audit
+    from nla_audit.table.completions import load
     from nla_audit.train.held_out import RULER
     from nla_audit.train.prefix_fve import PREFIX_FILE
 

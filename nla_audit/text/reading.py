@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from nla_audit.completions import Completions
+from nla_audit.table.completions import Completions
 from nla_audit.text.alignment import Aligned, Matches, Store, align, repunctuated, segmentations
 from nla_audit.text.mixture import TwoGroups, fit_two_groups, typical_two_groups
 from nla_audit.text.pairs import RESAMPLING_FLOOR, TextPair, text_pairs

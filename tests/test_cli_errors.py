@@ -13,9 +13,9 @@ import pytest
 from nla_audit import cli, findings
 from nla_audit.analyzers import registry
 from nla_audit.commands.listing import analyzer_names
-from nla_audit.completions import Completions
 from nla_audit.errors import first_line
 from nla_audit.findings import Finding, Metric, Option, analyzer
+from nla_audit.table.completions import Completions
 
 
 @pytest.fixture(autouse=True)

@@ -14,9 +14,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from nla_audit.completions import from_frame, load
-from nla_audit.prefix_table import read_prefixes
-from nla_audit.readers import column_names
+from nla_audit.table.completions import from_frame, load
+from nla_audit.table.prefix_table import read_prefixes
+from nla_audit.table.readers import column_names
 from tests.tables_refused import ROW, json_lines, refused, same_rows
 
 ROOT = Path(__file__).parents[1]

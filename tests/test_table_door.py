@@ -16,9 +16,9 @@ import polars as pl
 import pytest
 import zstandard
 
-from nla_audit.completions import from_frame, load
-from nla_audit.readers import read_frame
 from nla_audit.runs.activations import read_activations
+from nla_audit.table.completions import from_frame, load
+from nla_audit.table.readers import read_frame
 from tests.tables_refused import ROW, json_lines, refused, same_rows
 
 

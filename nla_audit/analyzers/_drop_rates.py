@@ -9,10 +9,10 @@ import polars as pl
 
 from nla_audit.analyzers._net_loss import net_loss
 from nla_audit.analyzers._reading_error import LARGE_BIAS, Level, ReadingError
-from nla_audit.completions import Completions
 from nla_audit.findings import Headline
-from nla_audit.pairing import column, resampler
 from nla_audit.stats import Interval, chance_corrected, or_none
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import column, resampler
 from nla_audit.text.kinds import KIND_NAMES, KINDS
 from nla_audit.text.reading import KIND_READING_ERROR, RESAMPLING_FLOOR, Reading
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import polars as pl
 
 from nla_audit.analyzers._reading_error import LARGE_BIAS, LEAST_CLAIMS, ReadingError
-from nla_audit.completions import Completions
 from nla_audit.findings import Headline
-from nla_audit.pairing import equally_long
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import equally_long
 from nla_audit.text.reading import RESAMPLING_FLOOR, Reading
 
 

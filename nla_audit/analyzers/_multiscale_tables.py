@@ -8,8 +8,8 @@ import polars as pl
 
 from nla_audit.analyzers._curve_numbers import TO_SHARE
 from nla_audit.analyzers._curve_studies import Row, Study
-from nla_audit.completions import Completions
-from nla_audit.pairing import column, resampler
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import column, resampler
 
 #: The unit of the headline.
 TOKENS = "tokens"

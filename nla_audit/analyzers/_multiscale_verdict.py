@@ -8,9 +8,9 @@ import numpy as np
 
 from nla_audit.analyzers._curve_numbers import LEVELS, TO_SHARE
 from nla_audit.analyzers._curve_studies import Study
-from nla_audit.completions import Completions
 from nla_audit.findings import Headline
-from nla_audit.prefix_table import PrefixTable
+from nla_audit.table.completions import Completions
+from nla_audit.table.prefix_table import PrefixTable
 
 HURTS, NO_MATTER, CANNOT_TELL = "hurts", "costs nothing that matters", "cannot tell"
 MORE, LESS = "more front-loaded", "less front-loaded"

@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._tail_verdict import LAST_WORDS
-from nla_audit.completions import Completions
-from nla_audit.pairing import clusters
 from nla_audit.stats import derangement
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import clusters
 from nla_audit.text.tails import TAIL_WORDS, HeldTail, Tail, held, held_strictly
 from nla_audit.text.words import words
 

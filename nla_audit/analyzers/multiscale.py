@@ -35,11 +35,11 @@ from nla_audit.analyzers._said import (
 )
 from nla_audit.analyzers._stages import links_named, stages_of
 from nla_audit.analyzers.frontier import MARGIN
-from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding, Headline, Metric, Option, analyzer
-from nla_audit.prefix_table import UNITS, PrefixTable
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS, open_ruler
+from nla_audit.table.completions import Completions
+from nla_audit.table.prefix_table import UNITS, PrefixTable
 
 QUESTION = "How much do the first tokens of an explanation carry, and where does more of it hurt?"
 _CHANGES = {

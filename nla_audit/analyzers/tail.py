@@ -7,9 +7,9 @@ import polars as pl
 
 from nla_audit.analyzers._tail_measures import HELD, REPEATED_RUN, STRICT, WINDOWS, measures_of
 from nla_audit.analyzers._tail_verdict import LAST_WORDS, caveats, verdict
-from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Metric, analyzer
-from nla_audit.pairing import column, resampler
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import column, resampler
 from nla_audit.text.tails import TAIL_WORDS
 
 QUESTION = (

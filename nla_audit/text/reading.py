@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from nla_audit.completions import Completions
+from nla_audit.table.completions import Completions
 from nla_audit.text.alignment import (
     Aligned,
     Matches,

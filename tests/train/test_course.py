@@ -21,9 +21,9 @@ from safetensors.torch import load_file
 
 from nla_audit.checkpoint.load import load
 from nla_audit.cli import run
-from nla_audit.completions import load as load_completions
 from nla_audit.errors import UserError
 from nla_audit.runs.activations import read_activations
+from nla_audit.table.completions import load as load_completions
 from nla_audit.train import completions_stage, course, rl_stage
 from nla_audit.train.interruption import Stopped
 from nla_audit.train.layout import Layout

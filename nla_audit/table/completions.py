@@ -14,14 +14,14 @@ from typing import Any
 
 import polars as pl
 
-from nla_audit.activation_sample import choose_activations
-from nla_audit.baseline import Baseline
 from nla_audit.errors import UserError
-from nla_audit.model_names import default_reference
-from nla_audit.readers import canonical, find_tables, read_table
-from nla_audit.schema import REQUIRED
-from nla_audit.table_door import check_model
-from nla_audit.validation import Checked, check
+from nla_audit.table.activation_sample import choose_activations
+from nla_audit.table.baseline import Baseline
+from nla_audit.table.door import check_model
+from nla_audit.table.model_names import default_reference
+from nla_audit.table.readers import canonical, find_tables, read_table
+from nla_audit.table.schema import REQUIRED
+from nla_audit.table.validation import Checked, check
 
 __all__ = ["REQUIRED", "Completions", "SourceFile", "from_frame", "load"]
 

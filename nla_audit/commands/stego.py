@@ -168,6 +168,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _StudiedScores:
             given_baselines=given_baselines(arguments["baseline_value"]),
             similarity=arguments["similarity"],
             force=arguments["force"],
+            written=arguments["written"],
             cache=arguments["cache"],
         )
         with writer_of(

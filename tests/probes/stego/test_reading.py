@@ -320,6 +320,25 @@ def test_from_the_command_line_with_an_endpoint(root, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["headline"] == finding["headline"]
 
 
+def test_only_the_changes_that_are_named_are_written(root, tmp_path, capsys):
+    behaviour = Behaviour()
+    given = ["--ar", root / "ar", "--completions", root / "texts.parquet"]
+    given += ["--activations", root / "activations.parquet", "--limit", 4, "--json"]
+    with serving(behaviour) as url:
+        written = ["--paraphraser", f"openai:tiny@{url}", "--written", "paraphrase"]
+        assert cli.run(list(map(str, ["stego", *given, *written]))) == 0
+        asked = sum(behaviour.tries.values())
+    headline = json.loads(capsys.readouterr().out)["headline"]
+    assert "paraphrase" in headline
+    assert "words_shuffled" in headline
+    assert not {"paraphrase_lines", "translate", "rewrite_fluently"} & set(headline)
+    assert 0 < asked <= 4
+    assert cli.run(list(map(str, ["stego", *given, "--written", "unchanged"]))) == 2
+    told = capsys.readouterr().err
+    assert "--written unchanged: no such change is written; name one of" in told
+    assert "paraphrase_lines" in told
+
+
 def test_the_key_is_in_no_file_and_the_cost_is_told(root, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("NLA_AUDIT_API_KEY", "sk-secret-42")
     behaviour = Behaviour()

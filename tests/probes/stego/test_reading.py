@@ -20,7 +20,7 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.probes.stego.reading import ProbeSettings, probe
 from nla_audit.probes.stego.writers import writer_of
 from nla_audit.runs.activations import read_activations
-from nla_audit.runs.score import read_texts
+from nla_audit.runs.score import read_unscored
 from tests.llm.server import Behaviour, serving
 from tests.pairs import planted_pair, tiny
 
@@ -57,7 +57,7 @@ def _probe(root: Path, reader: Reconstructor, **options) -> pl.DataFrame:
     with writer_of("rules") as writer:
         return probe(
             {"own": reader},
-            read_texts([str(root / "texts.parquet")]),
+            read_unscored([str(root / "texts.parquet")]),
             read_activations(root / "activations.parquet"),
             ProbeSettings(),
             writer=writer,
@@ -113,7 +113,7 @@ def test_all_variants_are_read_in_one_pass_of_distinct_texts(root, reader, monke
 
 
 def test_reference_texts_are_a_control(root, reader):
-    reference = read_texts([str(root / "texts.parquet")])
+    reference = read_unscored([str(root / "texts.parquet")])
     frame = _probe(root, reader, reference=reference)
     assert set(frame["texts"]) == {"own", "reference"}
     assert set(frame["model"]) == {"p0.0"}

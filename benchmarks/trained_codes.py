@@ -29,14 +29,14 @@ from nla_audit.probes.stego.reading import ProbeSettings, probe
 from nla_audit.probes.stego.scores import scores_from_frame
 from nla_audit.probes.stego.writers import writer_of
 from nla_audit.runs.activations import read_activations
-from nla_audit.runs.score import Texts, read_texts
-from nla_audit.train.course import settle_in
+from nla_audit.runs.score import UnscoredTable, read_unscored
 from nla_audit.train.dataset import Dataset, read_dataset
 from nla_audit.train.interruption import stopping
 from nla_audit.train.layout import Layout
 from nla_audit.train.pair import layer_of, load_config, new_reconstructor
 from nla_audit.train.prepare import target_reference
 from nla_audit.train.read_recipe import read_recipe
+from nla_audit.train.scheduling import settle_in
 from nla_audit.train.warm_start import train_ar
 from nla_audit.world.toy.explanations import WORDINGS
 from nla_audit.world.toy.language import FACTS, WORDS
@@ -124,7 +124,7 @@ def train_reader(layout: Layout, dataset: Dataset, seed: int) -> Reconstructor:
     return reader
 
 
-def texts_of(dataset: Dataset, rows: np.ndarray, folder: Path) -> Texts:
+def texts_of(dataset: Dataset, rows: np.ndarray, folder: Path) -> UnscoredTable:
     """The gold texts of ``rows``, read as a table of completions is read."""
     frame = pl.DataFrame(
         {
@@ -135,7 +135,7 @@ def texts_of(dataset: Dataset, rows: np.ndarray, folder: Path) -> Texts:
         }
     )
     frame.write_parquet(folder / "texts.parquet")
-    return read_texts([str(folder / "texts.parquet")])
+    return read_unscored([str(folder / "texts.parquet")])
 
 
 def main() -> None:

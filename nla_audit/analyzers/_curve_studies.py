@@ -9,8 +9,8 @@ import numpy as np
 
 from nla_audit.analyzers._curve_numbers import HEADLINE, Numbers, after_the_peak, numbers_of
 from nla_audit.analyzers._curves import Curve, curves_of
-from nla_audit.prefix_table import PrefixTable
 from nla_audit.stats import Interval, percentile_limits
+from nla_audit.table.prefix_table import PrefixTable
 
 Row = dict[str, float | None]
 
@@ -62,7 +62,7 @@ def summary_of(study: Study | None, seed: int) -> Row:
     return summary
 
 
-def paired(own: Study, other: Study, seed: int) -> tuple[Study, Study] | None:
+def on_shared_activations(own: Study, other: Study, seed: int) -> tuple[Study, Study] | None:
     """Both on the activations that both have; ``None`` for means, or without any.
 
     On the same activations the bootstrap draws the same ones for both, which pairs them.

@@ -7,21 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from nla_audit.completions import Completions
 from nla_audit.findings import Headline
-from nla_audit.pairing import column, paired, resampler
-from nla_audit.stats import (
-    benjamini_hochberg,
-    chance_corrected,
-    clustered_regression,
-    derangement,
-    or_none,
-)
+from nla_audit.regression import clustered_regression
+from nla_audit.stats import benjamini_hochberg, chance_corrected, derangement, or_none
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import column, paired, resampler, rows_of_some
 from nla_audit.text.clusters import cluster_claims
 from nla_audit.text.concepts import Concept, all_stems
 from nla_audit.text.items import items
 from nla_audit.text.kinds import KIND_NAMES
-from nla_audit.text.reading import FLOOR, Reading
+from nla_audit.text.reading import RESAMPLING_FLOOR, Reading
 from nla_audit.text.words import words
 
 #: Activations whose items are looked up, and claims that are clustered; both are samples for
@@ -29,17 +24,6 @@ from nla_audit.text.words import words
 _ITEM_ACTIVATIONS = 5000
 _CLUSTERED_CLAIMS = 4000
 _ITEM_NAMES = {"quote": "quotes", "entity": "named_entities", "number": "numbers"}
-
-
-def _sampled(completions: Completions, count: int, seed: int) -> pl.DataFrame:
-    """Rows with text of at most ``count`` activations."""
-    rows = completions.rows.filter(pl.col("explanation").is_not_null())
-    activations = rows["idx"].unique().sort().to_numpy()
-    if len(activations) > count:
-        generator = np.random.default_rng([seed, 5])
-        activations = generator.choice(activations, count, replace=False)
-        rows = rows.filter(pl.col("idx").is_in(activations.tolist()))
-    return rows
 
 
 def _first_sample(rows: pl.DataFrame, model: str) -> dict[int, str]:
@@ -57,7 +41,8 @@ def item_retention(completions: Completions, seed: int) -> pl.DataFrame:
     ``chance`` is the share that stands in another activation's explanation by the same model, and
     ``retained`` is corrected for it.
     """
-    rows = _sampled(completions, _ITEM_ACTIVATIONS, seed)
+    rows = completions.rows.filter(pl.col("explanation").is_not_null())
+    rows = rows_of_some(rows, _ITEM_ACTIVATIONS, [seed, 5])
     reference = _first_sample(rows, completions.reference)
     found = {
         idx: {(item.kind, " ".join(words(item.text))) for item in items(text)}
@@ -135,7 +120,7 @@ def cluster_table(
     }
     example_schema = {"cluster": pl.Int64, "rank": pl.Int64, "example": pl.String}
     nothing = pl.DataFrame(schema=summary_schema), pl.DataFrame(schema=example_schema)
-    dropped = reading.claims.filter((pl.col("kept") < 0.5) & (pl.col("model") != FLOOR))
+    dropped = reading.claims.filter((pl.col("kept") < 0.5) & (pl.col("model") != RESAMPLING_FLOOR))
     # A claim dropped by several models is one claim.
     dropped = dropped.unique(
         ["idx", "reference_sample", "claim"], maintain_order=True, keep="first"
@@ -212,7 +197,7 @@ def price_table(completions: Completions, reading: Reading, seed: int) -> pl.Dat
         if model != completions.reference and reading.claims.filter(pl.col("model") == model).height
     ]
     sums = (
-        reading.claims.filter(pl.col("model") != FLOOR)
+        reading.claims.filter(pl.col("model") != RESAMPLING_FLOOR)
         .group_by(pl.col("model").cast(pl.String), "idx", pl.col("kind").cast(pl.String))
         .agg((1 - pl.col("kept")).sum().alias("dropped"), pl.col("sample").n_unique())
         .with_columns(pl.col("dropped") / pl.col("sample"))

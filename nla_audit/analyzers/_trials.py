@@ -6,7 +6,6 @@ reading, whatever is tried.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,9 +13,9 @@ import polars as pl
 
 from nla_audit.analyzers._reading_error import ReadingError, terseness
 from nla_audit.analyzers._twins import DELETED, EXCHANGED, TOGETHER, Twins, changed, twins_of
-from nla_audit.completions import Completions, from_frame
 from nla_audit.errors import UserError
-from nla_audit.text.reading import Reading, read_afresh
+from nla_audit.table.completions import Completions, from_frame
+from nla_audit.text.reading import Progress, Reading, read_afresh
 
 #: What is tried: a change, and the share of the second text's parts that it takes. The first is
 #: the untouched twin, which the truth of the others is reckoned from.
@@ -29,8 +28,6 @@ TRIALS = (
     (TOGETHER, 1.0),
 )
 _ORIGINAL = "original"
-#: Told for each run that is done: how many are, and how many there will be.
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Tried:
     Attributes:
         explanations: one row per run, change and activation: ``run, change, rate, idx,
             tokens_reference, tokens_model, kept_tokens, true_kept_tokens, supported_tokens,
-            true_supported_tokens``.
+            true_supported_tokens, claims_reference, lost_claims, new_claims``.
         claims: one row per claim of the first text: ``run, change, rate, idx, kind, kept,
             true_kept``.
     """
@@ -127,6 +124,9 @@ def _explanations(reading: Reading, left: pl.DataFrame, run: int) -> pl.DataFram
             (pl.col("kept") * pl.col("left")).alias("true_kept_tokens"),
             "supported_tokens",
             (pl.col("supported") * stated).alias("true_supported_tokens"),
+            "claims_reference",
+            "lost_claims",
+            "new_claims",
         )
         .sort("change", "rate", "idx")
     )
@@ -227,10 +227,10 @@ def calibrated(
 
     Where the table has no twins there are no trials, and the error says why it is not measured.
     """
-    return completions.once(
-        ("reading error", completions.reference, similarity, seed),
-        lambda: _calibrated(completions, similarity, seed),
-    )
+    key = ("reading error", completions.reference, similarity, seed)
+    if key not in completions.shared:
+        completions.shared[key] = _calibrated(completions, similarity, seed)
+    return completions.shared[key]
 
 
 def _calibrated(

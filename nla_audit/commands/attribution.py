@@ -21,7 +21,7 @@ from nla_audit.wording import count
 if TYPE_CHECKING:
     from nla_audit.findings import Finding
     from nla_audit.probes.attribution.reading import Attributed
-    from nla_audit.runs.score import Texts
+    from nla_audit.runs.score import UnscoredTable
 
 
 def _run(**arguments: Any) -> None:
@@ -69,17 +69,19 @@ def _run(**arguments: Any) -> None:
         )
 
 
-def _read(arguments: dict[str, Any], console: Console) -> tuple[Texts, Attributed, dict[str, Any]]:
+def _read(
+    arguments: dict[str, Any], console: Console
+) -> tuple[UnscoredTable, Attributed, dict[str, Any]]:
     """Take the explanations apart and read them; with the texts, and what was done."""
     from nla_audit.checkpoint.find_pair import find_pair
     from nla_audit.probes.attribution.reading import AttributionSettings, attribute_with
     from nla_audit.runs.activations import read_activations  # torch
     from nla_audit.runs.remote import load_reconstructor
-    from nla_audit.runs.score import read_texts
+    from nla_audit.runs.score import read_unscored
 
     given = given_baselines(arguments["baseline_value"])
     with console.status("reading the tables"):
-        texts = read_texts([arguments["completions"]])
+        texts = read_unscored([arguments["completions"]])
         activations = read_activations(arguments["activations"])
     path = arguments["ar"]
     if arguments["pair"]:

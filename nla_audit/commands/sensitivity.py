@@ -31,7 +31,7 @@ _TABLE = "sensitivity.parquet"
 
 
 @dataclass
-class _Study:
+class _StudiedTable:
     """The table, and what the report says of where it comes from."""
 
     table: pl.DataFrame
@@ -53,15 +53,15 @@ def _run(**arguments: Any) -> None:
     _report(study, arguments, console)
 
 
-def _read_again(path: str) -> _Study:
+def _read_again(path: str) -> _StudiedTable:
     """A table of a former run."""
     from nla_audit.probes.sensitivity.table import read_table  # polars: keeps --help fast
 
     table, source = read_table(Path(path))
-    return _Study(table, tables=[asdict(source)])
+    return _StudiedTable(table, tables=[asdict(source)])
 
 
-def _asked(arguments: dict[str, Any], console: Console) -> _Study:
+def _asked(arguments: dict[str, Any], console: Console) -> _StudiedTable:
     """Plant, and ask every pair."""
     _check(arguments)
     from nla_audit.files import sha256_of, writing
@@ -105,7 +105,7 @@ def _asked(arguments: dict[str, Any], console: Console) -> _Study:
             notice=tell.say,
         )
     console.print(Text(f"wrote {out / _TABLE}"), soft_wrap=True)
-    return _Study(
+    return _StudiedTable(
         table,
         notes=notes,
         tables=[
@@ -163,12 +163,12 @@ def _concepts(
 
 
 def _from_file(reference: str, name: str, activations: Activations) -> DirectionOf:
-    from nla_audit.nla.transform import Transform
+    from nla_audit.nla.transform import ActivationTransform
     from nla_audit.probes.sensitivity.directions import from_file, in_the_pairs_space
 
     found = from_file(reference, activations.vectors.shape[1], name=name)
 
-    def direction(transform: Transform | None) -> Direction:
+    def direction(transform: ActivationTransform | None) -> Direction:
         return found.turned(in_the_pairs_space(found.vector, transform))
 
     return direction
@@ -178,7 +178,7 @@ def _from_texts(
     sets: Sequence[Any], arguments: dict[str, Any], activations: Activations, tell: Teller
 ) -> list[DirectionOf]:
     """The difference of means of each of some contrast sets, read by one target."""
-    from nla_audit.nla.transform import Transform
+    from nla_audit.nla.transform import ActivationTransform
     from nla_audit.probes.sensitivity.directions import from_pairs
     from nla_audit.probes.sensitivity.pairs import last_activations
     from nla_audit.runs.target import load_target
@@ -212,7 +212,7 @@ def _from_texts(
         ]
 
         def direction(
-            transform: Transform | None, sides: Any = sides, name: str = texts.name
+            transform: ActivationTransform | None, sides: Any = sides, name: str = texts.name
         ) -> Direction:
             seen = sides if transform is None else [transform.apply(side) for side in sides]
             return from_pairs(name, *seen)
@@ -225,8 +225,8 @@ def _pairs(arguments: dict[str, Any], tell: Teller) -> Iterator[Named]:
     """The pairs, loaded one after the other."""
     from nla_audit.checkpoint.find_pair import display_name, find_pair
     from nla_audit.checkpoint.load import load
-    from nla_audit.model_names import length_penalty_of
     from nla_audit.probes.sensitivity.sweep import Named
+    from nla_audit.table.model_names import length_penalty_of
 
     # All are found before the first is asked: a name that is wrong is told at once.
     found = []
@@ -253,7 +253,7 @@ def _named(subject: str) -> tuple[str | None, str]:
     return (name, path) if equals and not Path(subject).exists() else (None, subject)
 
 
-def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
+def _report(study: _StudiedTable, arguments: dict[str, Any], console: Console) -> None:
     from nla_audit.probes.sensitivity.finding import sensitivity
 
     with console.status("judging"):

@@ -59,7 +59,7 @@ def _run(**arguments: Any) -> None:
                 ar=arguments["own_ar"],
                 variants=_named(arguments["variants"]),
             )
-            study = _Study(scores, tables=[asdict(source) for source in scores.sources])
+            study = _StudiedScores(scores, tables=[asdict(source) for source in scores.sources])
     else:
         study = _scored(arguments, console)
     _report(study, arguments, console)
@@ -90,7 +90,7 @@ def _make_folders(arguments: dict[str, Any]) -> None:
 
 
 @dataclass
-class _Study:
+class _StudiedScores:
     """Scores, and what the report says of where they come from."""
 
     scores: Scores
@@ -113,7 +113,7 @@ def _temperature(text: str) -> float | None:
     return value
 
 
-def _scored(arguments: dict[str, Any], console: Console) -> _Study:
+def _scored(arguments: dict[str, Any], console: Console) -> _StudiedScores:
     """Change the texts, read them; scores, caveats and examples."""
     from nla_audit.checkpoint.find_pair import find_pair
     from nla_audit.llm.client import EndpointSettings
@@ -124,7 +124,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     from nla_audit.runs.activations import read_activations  # torch
     from nla_audit.runs.made_from import activations_record
     from nla_audit.runs.remote import load_reconstructor, record_of
-    from nla_audit.runs.score import beginnings, read_texts
+    from nla_audit.runs.score import beginnings, read_unscored
 
     for name in ("completions", "activations"):
         if not arguments[name]:
@@ -132,9 +132,9 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
                 f"--pair and --ar need --{name} as well: the texts, and what they explain"
             )
     with console.status("reading the tables"):
-        texts = read_texts([arguments["completions"]])
+        texts = read_unscored([arguments["completions"]])
         reference = (
-            read_texts([arguments["reference_texts"]]) if arguments["reference_texts"] else None
+            read_unscored([arguments["reference_texts"]]) if arguments["reference_texts"] else None
         )
         activations = read_activations(arguments["activations"])
     own = arguments["ar"]
@@ -168,6 +168,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
             given_baselines=given_baselines(arguments["baseline_value"]),
             similarity=arguments["similarity"],
             force=arguments["force"],
+            written=arguments["written"],
             cache=arguments["cache"],
         )
         with writer_of(
@@ -205,7 +206,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
             "not be seen. Name a language model with --paraphraser."
         )
     sources = [*texts.sources, *(reference.sources if reference is not None else ())]
-    return _Study(
+    return _StudiedScores(
         scores_from_frame(frame, ar="own", path=arguments["completions"]),
         notes=notes,
         examples=chosen_examples(frame, ar="own"),
@@ -221,7 +222,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     )
 
 
-def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
+def _report(study: _StudiedScores, arguments: dict[str, Any], console: Console) -> None:
     from nla_audit.probes.stego.finding import stego
 
     with console.status("judging"):
@@ -272,7 +273,7 @@ def _print(finding: Finding) -> None:
         print_examples(examples, names.to_list()[:_EXAMPLES_SHOWN], console)
 
 
-def _facts(study: _Study) -> dict[str, str]:
+def _facts(study: _StudiedScores) -> dict[str, str]:
     from nla_audit.report.document import tables_in_words  # plotting
 
     rows = study.scores.rows

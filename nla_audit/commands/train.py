@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from nla_audit.commands.progress import stage_bars
 from nla_audit.commands.seed_option import SEED
 from nla_audit.files import only_run
 from nla_audit.interrupt import INTERRUPTED
@@ -63,9 +63,9 @@ def _run(
 
 def _train(layout: Layout, stage: str | None, ranks: Ranks) -> None:
     """Run the stages, all or one, and say how each went."""
-    from nla_audit.train.course import check_before
     from nla_audit.train.interruption import Stopped
     from nla_audit.train.lora_targets import check_lora_targets
+    from nla_audit.train.warm_start_stage import check_before
 
     if stage in (None, "target", "activations", "warm-start", "rl"):
         check_lora_targets(layout)
@@ -95,7 +95,7 @@ def _train(layout: Layout, stage: str | None, ranks: Ranks) -> None:
 
 def _warn_of_warm_start(layout: Layout, console: Console) -> None:
     """Say what the warm start has not learnt, before the long part begins."""
-    from nla_audit.train.course import warm_start_shortcomings
+    from nla_audit.train.warm_start_stage import warm_start_shortcomings
 
     if all(layout.is_trained(run) for run in layout.runs):
         return
@@ -133,14 +133,7 @@ def _stage(name: str, layout: Layout, console: Console, ranks: Ranks) -> float:
     """Run one stage with a progress bar for each of its parts."""
     from nla_audit.train.course import run_stage
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    quiet = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
+    with stage_bars(console) as bar:
         tasks: dict[str, Any] = {}
 
         def tell(what: str, done: int, total: int) -> None:
@@ -157,8 +150,8 @@ def _audit(layout: Layout, tell: Tell) -> float:
     """Audit the completions as ``nla-audit audit`` does."""
     import time
 
-    from nla_audit.completions import load
     from nla_audit.report.audit import run_audit
+    from nla_audit.table.completions import load
     from nla_audit.train.held_out import RULER
     from nla_audit.train.prefix_fve import PREFIX_FILE
 

@@ -5,17 +5,12 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-#: Told of progress: the stage in words, units done, all units.
-Progress = Callable[[str, int, int], None]
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """A :data:`Progress` that tells nobody."""
+from nla_audit.progress import Progress, silent
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from pathlib import Path
 from nla_audit.errors import UserError
 from nla_audit.llm.checks import NotAnAnswer, check_lines
 from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
-from nla_audit.readers import read_frame
+from nla_audit.table.readers import read_frame
 from nla_audit.unicode_form import composed
 
 _COLUMNS = ("task", "text", "answer")
 
 
-class Table(Closing):
+class AnswerTable(Closing):
     """Answers looked up by task and text.
 
     The answers are final: that of ``translate_back`` is found by the explanation, not by its

@@ -19,21 +19,19 @@ from nla_audit.analyzers import registry
 from nla_audit.errors import UserError
 from nla_audit.files import writing
 from nla_audit.findings import Card, Finding
+from nla_audit.progress import Progress
 from nla_audit.report.analysis_record import analysis_record
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.contents import Report, ready
 from nla_audit.report.document import what_was_audited
 from nla_audit.report.figures import Rendered, render_figures
 from nla_audit.report.folder import WRITTEN_BY, replaced_folder
-from nla_audit.report.viewer import choose_activations, viewer_data
+from nla_audit.report.viewer import choose_viewed, viewer_data
 from nla_audit.report.writing import Files, all_files, record_file
 from nla_audit.unicode_form import well_formed
 
 if TYPE_CHECKING:
-    from nla_audit.completions import Completions
-
-#: Called before each step with its name, its number from 0 and how many steps there are.
-Progress = Callable[[str, int, int], None]
+    from nla_audit.table.completions import Completions
 
 
 @dataclass(frozen=True)
@@ -171,7 +169,7 @@ def _run(card: Card, completions: Completions, seed: int, own: Mapping[str, Any]
 
 def _viewer(completions: Completions, seed: int) -> tuple[dict[str, Any], str]:
     """What the viewer embeds, and the sentence that says which activations it holds."""
-    activations, note = choose_activations(completions, seed=seed)
+    activations, note = choose_viewed(completions, seed=seed)
     spans = _fate_spans(completions, activations, seed)
     return viewer_data(completions, activations, spans), note
 

@@ -12,7 +12,7 @@ import polars as pl
 from nla_audit.report.colours import ModelColours
 
 if TYPE_CHECKING:
-    from nla_audit.completions import Completions
+    from nla_audit.table.completions import Completions
 
 #: A browser holds the texts of this many activations at ease; larger tables are sampled.
 MAX_ACTIVATIONS = 1000
@@ -26,7 +26,7 @@ SOURCE_TAIL = 400
 FATES = ("kept", "reworded", "omitted", "added", "quote")
 
 
-def choose_activations(
+def choose_viewed(
     completions: Completions, *, seed: int, limit: int = MAX_ACTIVATIONS
 ) -> tuple[list[int], str]:
     """The ``idx`` that the viewer shows, in order, and a sentence that says how they were chosen.

@@ -26,6 +26,7 @@ from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
 from nla_audit.nla.scoring import RowScores, score_columns, score_rows
 from nla_audit.nla.verbalizer import DEFAULT_BATCH_SIZE, DEFAULT_MAX_NEW_TOKENS, Verbalizer
+from nla_audit.progress import Progress, silent
 from nla_audit.record import MODELS, run_record, versions
 from nla_audit.runs.activations import Activations
 from nla_audit.runs.fit import fitted
@@ -43,7 +44,7 @@ from nla_audit.runs.remote import (
     each_of,
     record_of,
 )
-from nla_audit.shards import Progress, Shards, digest_of, silent
+from nla_audit.shards import Shards, digest_of
 
 _STAGE = "explained"
 _NO_END = "no end token before the cap"
@@ -156,7 +157,7 @@ def explain(
         notice: told what the user should know and does not stop the work.
 
     Returns:
-        The table: the columns of a completions table (:mod:`nla_audit.completions`), and
+        The table: the columns of a completions table (:mod:`nla_audit.table.completions`), and
         ``cosine``, ``fve_raw_variance``, ``fve_mean_normalized``, ``fve_baseline`` and
         ``fve_baseline_value`` (the one that ``fve`` uses) and ``reason`` (why a row has no FVE).
 
@@ -303,7 +304,7 @@ def _explained(
     done = len(todo) - sum(len(batches[number]) for number in missing)
     progress("explaining", done, len(todo))
     asked = (
-        (number, _Asked(batches[number], *_given(batches[number], activations, idx), settings))
+        (number, _AskedBatch(batches[number], *_given(batches[number], activations, idx), settings))
         for number in missing
     )
     for number, piece in each_of(verbalizer, _said, asked, notice):
@@ -315,7 +316,7 @@ def _explained(
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _AskedBatch:
     """A batch of rows to explain, with all that it takes besides the AV.
 
     Attributes:
@@ -338,7 +339,7 @@ def _given(
     return vectors, [sampling_key(idx[row], sample) for row, sample in batch]
 
 
-def _said(verbalizer: Verbalizer, asked: _Asked, notice: Notice) -> pl.DataFrame:
+def _said(verbalizer: Verbalizer, asked: _AskedBatch, notice: Notice) -> pl.DataFrame:
     """What the AV says about one batch; the columns of :data:`_PIECE`."""
     settings = asked.settings
     said = verbalizer.generate(

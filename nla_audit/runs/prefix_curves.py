@@ -2,7 +2,7 @@
 
 Lengths count tokens of the AR, claims, or the segments that a table's ``segment_ends`` give. The
 last prefix of a text is always the whole of it. One row is one prefix
-(:mod:`nla_audit.prefix_table` reads the table).
+(:mod:`nla_audit.table.prefix_table` reads the table).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, Baselines
 from nla_audit.nla.prefixes import token_ends
 from nla_audit.nla.scoring import score_columns, score_rows
-from nla_audit.shards import Progress, Shards, silent
+from nla_audit.progress import Progress, silent
+from nla_audit.shards import Shards
 from nla_audit.text.claims import split_claims
 from nla_audit.text.words import WordBreaks
 

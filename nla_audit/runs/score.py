@@ -15,14 +15,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nla_audit.completions import Source
 from nla_audit.files import write_parquet
-from nla_audit.model_names import length_penalty_of, ordered
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
 from nla_audit.nla.prefixes import prefixes_of
 from nla_audit.nla.scoring import RowScores, score_columns, score_rows
-from nla_audit.readers import find_tables, read_table
+from nla_audit.progress import Progress, silent
 from nla_audit.record import MODELS, run_record, versions
 from nla_audit.runs.activations import Activations, rows_explained
 from nla_audit.runs.fit import fitted
@@ -34,9 +32,12 @@ from nla_audit.runs.made_from import (
 )
 from nla_audit.runs.prefix_curves import curve_path, read_curves
 from nla_audit.runs.remote import AnyReconstructor, record_of
-from nla_audit.schema import INPUT_COLUMNS
-from nla_audit.shards import Progress, Shards, digest_of, silent
-from nla_audit.validation import check
+from nla_audit.shards import Shards, digest_of
+from nla_audit.table.completions import SourceFile
+from nla_audit.table.model_names import length_penalty_of, ordered
+from nla_audit.table.readers import find_tables, read_table
+from nla_audit.table.schema import INPUT_COLUMNS
+from nla_audit.table.validation import check
 from nla_audit.wording import count
 
 #: What another ruler said; a row is the same text without it.
@@ -46,7 +47,7 @@ _NO_ACTIVATION = "no activation of this idx"
 
 
 @dataclass(frozen=True)
-class Texts:
+class UnscoredTable:
     """The explanations of a table, without any scores.
 
     Attributes:
@@ -58,7 +59,7 @@ class Texts:
 
     rows: pl.DataFrame
     has: frozenset[str]
-    sources: tuple[Source, ...]
+    sources: tuple[SourceFile, ...]
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,14 @@ class Scored:
     curves: pl.DataFrame | None = None
 
 
-def read_texts(paths: Sequence[str]) -> Texts:
+def read_unscored(paths: Sequence[str]) -> UnscoredTable:
     """Read the explanations of completions tables, whoever scored them.
 
     Rows that differ in their ruler only are one row. Models are kept whole: nothing here is
     compared, so that they need not explain the same activations.
 
     Raises:
-        UserError: as :func:`nla_audit.completions.load`.
+        UserError: as :func:`nla_audit.table.completions.load`.
     """
     frames, sources, columns = [], [], frozenset[str]()
     for number, table in enumerate(find_tables(paths)):
@@ -114,7 +115,7 @@ def read_texts(paths: Sequence[str]) -> Texts:
             read.frame.with_columns(without).unique(_TEXT_KEY, keep="first", maintain_order=True)
         )
         columns |= read.columns
-        sources.append(Source(table.name, read.sha256, read.frame.height))
+        sources.append(SourceFile(table.name, read.sha256, read.frame.height))
     files = [source.path for source in sources]
     names = {name for frame in frames for name in frame["model"].drop_nulls().unique()}
     penalties = {name: length_penalty_of(name) for name in names}
@@ -127,10 +128,10 @@ def read_texts(paths: Sequence[str]) -> Texts:
     rows = pl.concat(checked)
     if rows["activation_id"].null_count() < rows.height:
         rows = rows.with_columns(idx=pl.coalesce("activation_id", pl.col("idx").cast(pl.String)))
-    return Texts(rows, columns - frozenset(_OF_A_RULER), tuple(sources))
+    return UnscoredTable(rows, columns - frozenset(_OF_A_RULER), tuple(sources))
 
 
-def beginnings(texts: Texts, tokenizer: Any, tokens: int) -> Texts:
+def beginnings(texts: UnscoredTable, tokenizer: Any, tokens: int) -> UnscoredTable:
     """The first ``tokens`` of each explanation, as :func:`~nla_audit.nla.prefixes.prefixes_of` cuts
     them; shorter ones stay whole."""
     said = texts.rows["explanation"].to_list()
@@ -143,7 +144,7 @@ def beginnings(texts: Texts, tokenizer: Any, tokens: int) -> Texts:
 
 def score(
     reconstructor: AnyReconstructor,
-    texts: Texts,
+    texts: UnscoredTable,
     activations: Activations,
     out: Path,
     settings: ScoreSettings,
@@ -318,7 +319,7 @@ def _part(scores: RowScores, start: int, end: int) -> RowScores:
 
 
 def _table(
-    texts: Texts,
+    texts: UnscoredTable,
     activations: Activations,
     scores: RowScores,
     *,
@@ -355,7 +356,7 @@ def _table(
 
 
 def _prefix_table(
-    texts: Texts,
+    texts: UnscoredTable,
     cuts: pl.DataFrame,
     scores: RowScores,
     settings: ScoreSettings,

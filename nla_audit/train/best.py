@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nla_audit.train.state import opened, restore_weights, write_tensors
+from nla_audit.train.state import opened_state, restore_weights, write_tensors
 from nla_audit.train.update import Trainer, trained_tensors
 
 
@@ -36,6 +36,11 @@ class Kept:
     def facts(self) -> dict[str, Any]:
         """For the record of a run and the sidecar of a checkpoint."""
         return {"kept_step": self.step, "kept_by": self.figure, "kept_value": self.value}
+
+
+def facts_of(kept: Kept | None) -> dict[str, Any]:
+    """The same; nothing where the last weights were kept, whatever they were worth."""
+    return {} if kept is None else kept.facts()
 
 
 class Best:
@@ -77,7 +82,7 @@ class Best:
         self._keep_only(steps)
         self._kept = None
         if steps:
-            with opened(self._path(max(steps)), self._key) as file:
+            with opened_state(self._path(max(steps)), self._key) as file:
                 value = float(file.metadata()["value"])
             self._kept = Kept(max(steps), self.figure, value)
 
@@ -111,7 +116,7 @@ class Best:
             UserError: the file is damaged or gone.
         """
         if self._kept is not None:
-            with opened(self._path(self._kept.step), self._key) as file:
+            with opened_state(self._path(self._kept.step), self._key) as file:
                 restore_weights(file, self._trainers)
         return self._kept
 

@@ -17,7 +17,8 @@ from nla_audit.train import in_vllm
 from nla_audit.train.dataset import make_dataset
 from nla_audit.train.interruption import StopSignal
 from nla_audit.train.ranks import Ranks
-from nla_audit.train.recipe import Evaluating, Lora, Optimizer, Rl
+from nla_audit.train.recipe_optimizer import Lora, Optimizer
+from nla_audit.train.recipe_rl import Evaluating, Rl
 from nla_audit.train.rl import Arms, RlRun
 from nla_audit.train.state import METRICS_FILE, read_metrics
 from tests.pairs import talking

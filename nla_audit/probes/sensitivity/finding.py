@@ -10,7 +10,6 @@ import polars as pl
 
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding
-from nla_audit.model_names import default_reference, ordered
 from nla_audit.probes.sensitivity.card import CARD, QUESTION
 from nla_audit.probes.sensitivity.carried import (
     LARGE,
@@ -38,8 +37,8 @@ from nla_audit.probes.sensitivity.curves import (
 from nla_audit.probes.sensitivity.psychometric import BEYOND, Threshold
 from nla_audit.probes.sensitivity.verdict import (
     FDR,
-    Evidence,
-    Verdict,
+    ConceptEvidence,
+    ConceptVerdict,
     decide,
     excess_of,
     percent,
@@ -47,6 +46,7 @@ from nla_audit.probes.sensitivity.verdict import (
     strength_told,
 )
 from nla_audit.stats import Interval, or_none
+from nla_audit.table.model_names import default_reference, ordered
 
 #: A share that falls this far from its peak is said to fall.
 _FALLS = 0.2
@@ -141,9 +141,9 @@ def sensitivity(
     )
 
 
-def _evidence(cube: Cube, found: Threshold, *, is_anywhere: bool) -> Evidence:
+def _evidence(cube: Cube, found: Threshold, *, is_anywhere: bool) -> ConceptEvidence:
     said = cube.of(CONCEPT, "said")
-    return Evidence(
+    return ConceptEvidence(
         is_enough=is_enough(cube),
         activations=int((~np.isnan(said)).any(axis=1).sum()),
         carried=carried(cube),
@@ -155,7 +155,7 @@ def _evidence(cube: Cube, found: Threshold, *, is_anywhere: bool) -> Evidence:
 
 
 def _numbers(
-    cube: Cube, evidence: Evidence, verdict: Verdict, reference: Threshold
+    cube: Cube, evidence: ConceptEvidence, verdict: ConceptVerdict, reference: Threshold
 ) -> dict[str, float | None]:
     said = cube.of(CONCEPT, "said")
     random = cube.of(RANDOM, "said") if RANDOM in cube.kinds else np.full_like(said, np.nan)
@@ -189,7 +189,7 @@ def _numbers(
 
 
 def _verdict_table(
-    verdicts: Mapping[str, Verdict], evidence: Mapping[str, Evidence]
+    verdicts: Mapping[str, ConceptVerdict], evidence: Mapping[str, ConceptEvidence]
 ) -> pl.DataFrame:
     return pl.DataFrame(
         [
@@ -266,7 +266,7 @@ def _interval(one: Interval) -> str:
 
 def _caveats(
     study: Mapping[str, Cube],
-    evidence: Mapping[str, Evidence],
+    evidence: Mapping[str, ConceptEvidence],
     detector: str,
     tables: Mapping[str, pl.DataFrame],
 ) -> list[str]:

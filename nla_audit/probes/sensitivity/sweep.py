@@ -14,7 +14,7 @@ import polars as pl
 from nla_audit.checkpoint.load import Pair
 from nla_audit.errors import UserError
 from nla_audit.nla.batching import Notice
-from nla_audit.nla.transform import Transform
+from nla_audit.nla.transform import ActivationTransform
 from nla_audit.nla.verbalizer import DEFAULT_BATCH_SIZE, DEFAULT_MAX_NEW_TOKENS
 from nla_audit.probes.sensitivity.design import Design, design
 from nla_audit.probes.sensitivity.directions import Direction, check_apart, mean_direction
@@ -22,6 +22,7 @@ from nla_audit.probes.sensitivity.mentions import Sought, nearness
 from nla_audit.probes.sensitivity.pairs import Generation, subject_of
 from nla_audit.probes.sensitivity.planting import LADDER
 from nla_audit.probes.sensitivity.reading import explained
+from nla_audit.progress import Progress, silent
 from nla_audit.record import MODELS, versions
 from nla_audit.runs.activations import Activations
 from nla_audit.runs.explain import sampling_key
@@ -32,13 +33,13 @@ from nla_audit.runs.made_from import (
     table_and_record,
     verbalizer_record,
 )
-from nla_audit.shards import Progress, Shards, digest_of, silent
+from nla_audit.shards import Shards, digest_of
 
 #: Activations at most that the covariance is taken from; the time it takes grows with their square.
 _BACKGROUND = 2000
 
 #: A direction in the space of a pair, which depends on what its activations go through.
-DirectionOf = Callable[[Transform | None], Direction]
+DirectionOf = Callable[[ActivationTransform | None], Direction]
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def planted_table(
     frames: list[pl.DataFrame] = []
     made_from: dict[str, Any] = {}
     plan: Design | None = None
-    of_first: Transform | None = None
+    of_first: ActivationTransform | None = None
     notes: list[str] = []
     kept: list[Shards] = []
     keys, row_keys = pl.DataFrame(), list[int]()

@@ -7,7 +7,6 @@ along each.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import polars as pl
 from nla_audit.errors import UserError, first_line
 from nla_audit.files import sha256_of
 from nla_audit.probes.sensitivity.controls import CONCEPT, KINDS
+from nla_audit.table.completions import SourceFile
 
 #: Column → type. ``component`` and the four after it are cosines.
 SCHEMA: dict[str, pl.DataType] = {
@@ -58,16 +58,7 @@ _NEEDED = ("model", "idx", "kind", "strength", "named")
 _KEY = ("model", "idx", "kind", "strength")
 
 
-@dataclass(frozen=True)
-class Source:
-    """The file a table was read from."""
-
-    path: str
-    rows: int
-    sha256: str
-
-
-def read_table(path: Path) -> tuple[pl.DataFrame, Source]:
+def read_table(path: Path) -> tuple[pl.DataFrame, SourceFile]:
     """A table that an earlier run wrote.
 
     Raises:
@@ -94,7 +85,7 @@ def read_table(path: Path) -> tuple[pl.DataFrame, Source]:
     except pl.exceptions.PolarsError as error:
         raise UserError(f"{path}: a column of another type ({first_line(error)})") from None
     check(frame, str(path))
-    return frame, Source(str(path), frame.height, sha256_of(path))
+    return frame, SourceFile(str(path), sha256_of(path), frame.height)
 
 
 def check(frame: pl.DataFrame, path: str) -> None:

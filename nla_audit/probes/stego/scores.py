@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from nla_audit.completions import Source
 from nla_audit.errors import UserError
 from nla_audit.probes.stego.names import read_names
 from nla_audit.probes.stego.unchanged import ANOTHER, OWN, REFERENCE, UNCHANGED, by_scores, by_texts
-from nla_audit.readers import find_tables, joined, read_whole
-from nla_audit.schema import shown
+from nla_audit.table.completions import SourceFile
+from nla_audit.table.readers import find_tables, joined, read_whole
+from nla_audit.table.schema import shown
 
 #: Measures of how far the meaning was kept, per text; all optional.
 MEANING = (
@@ -54,7 +54,7 @@ class Scores:
     has_activations: bool
     path: str
     notes: tuple[str, ...] = ()
-    sources: tuple[Source, ...] = ()
+    sources: tuple[SourceFile, ...] = ()
 
     @property
     def models(self) -> list[str]:
@@ -65,7 +65,7 @@ class Scores:
 def read_scores(
     path: str | Path, *, ar: str | None = None, variants: Mapping[str, str] | None = None
 ) -> Scores:
-    """Read and validate tables of scores, as :func:`nla_audit.readers.read_whole` reads them.
+    """Read and validate tables of scores, as :func:`nla_audit.table.readers.read_whole` reads them.
 
     Arguments as of :func:`scores_from_frame`.
 
@@ -76,7 +76,7 @@ def read_scores(
     read = [read_whole(table) for table in tables]
     frame = joined([found for found, _ in read], path)
     sources = tuple(
-        Source(Path(table.name).name, sha256, found.height)
+        SourceFile(Path(table.name).name, sha256, found.height)
         for table, (found, sha256) in zip(tables, read, strict=True)
     )
     scores = scores_from_frame(frame, ar=ar, path=str(path), variants=variants)

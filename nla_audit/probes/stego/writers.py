@@ -57,9 +57,9 @@ def writer_of(
 
         return WorldWriter()
     if kind == "file" and rest:
-        from nla_audit.llm.table import Table
+        from nla_audit.llm.table import AnswerTable
 
-        return Table(Path(rest))
+        return AnswerTable(Path(rest))
     if kind == "hf" and rest:
         from nla_audit.llm.local import LocalModel
 

@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nla_audit.completions import from_frame, load
 from nla_audit.errors import UserError
 from nla_audit.runs.activations import read_activations, rows_by_idx
-from tests.tables_refused import ROW, json_lines, refused, same_rows
+from nla_audit.table.completions import from_frame, load
+from tests.table.refused import ROW, json_lines, refused, same_rows
 
 
 class TestPartitions:

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from nla_audit.checkpoint.backbone import Placement
 from nla_audit.checkpoint.save import save_av
 from nla_audit.errors import UserError
-from nla_audit.nla.engine import COMPARED_TOKENS, hand_over
+from nla_audit.nla.engine import hand_over
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.nla.vllm_engine import VllmEngine, VllmSettings
 
@@ -58,7 +58,7 @@ def hand_to_vllm(
             return VllmEngine(
                 whole,
                 dtype=verbalizer.model.dtype,
-                longest=len(verbalizer.prompt.ids) + max(settings.max_new_tokens, COMPARED_TOKENS),
+                prompt_tokens=len(verbalizer.prompt.ids),
                 settings=settings,
                 trust_remote_code=placement.trust_remote_code,
             )

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from nla_audit.errors import UserError, first_line
+from nla_audit.nla.engine import COMPARED_TOKENS
 from nla_audit.nla.generation import NO_TOKEN, Generated
 
 #: Share of a GPU's memory for vLLM where nothing else is said; the AR lies beside it.
@@ -67,7 +68,7 @@ class VllmEngine:
     Args:
         folder: the whole model.
         dtype: of its weights, as torch names it.
-        longest: tokens of a prompt and its answer at most.
+        prompt_tokens: of every prompt.
         settings: how to run.
         trust_remote_code: run model code that comes with the checkpoint.
 
@@ -82,7 +83,7 @@ class VllmEngine:
         folder: Path,
         *,
         dtype: torch.dtype,
-        longest: int,
+        prompt_tokens: int,
         settings: VllmSettings,
         trust_remote_code: bool,
     ) -> None:
@@ -90,7 +91,7 @@ class VllmEngine:
             "model": str(folder),
             "dtype": str(dtype).removeprefix("torch."),
             "trust_remote_code": trust_remote_code,
-            "max_model_len": longest,
+            "max_model_len": prompt_tokens + max(settings.max_new_tokens, COMPARED_TOKENS),
             "enable_prompt_embeds": True,
             # A prompt read in two parts would take draws of its row for the first (on a CPU vLLM
             # then fails): what a row says would depend on its company.

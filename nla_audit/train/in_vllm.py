@@ -12,7 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from nla_audit.checkpoint.save import save_model
-from nla_audit.nla.engine import COMPARED_TOKENS, refuse_difference, refuse_other_ways_in
+from nla_audit.errors import UserError
+from nla_audit.nla.engine import refuse_difference, refuse_other_ways_in
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.nla.vllm_engine import VllmEngine, VllmSettings, check_installed
 
@@ -25,12 +26,18 @@ class PolicyInVllm:
         settings: how vLLM is to run.
 
     Raises:
-        UserError: vLLM is not installed, or the AV's vector does not enter by an embedding.
+        UserError: vLLM is not installed, the AV's vector does not enter by an embedding, or its
+            weights are quantised.
     """
 
     def __init__(self, verbalizer: Verbalizer, settings: VllmSettings) -> None:
         check_installed()
         refuse_other_ways_in(verbalizer)
+        if getattr(verbalizer.model, "is_quantized", False):
+            raise UserError(
+                f"{verbalizer.name}: adapters cannot be merged into quantised weights: use engine "
+                "own"
+            )
         self._verbalizer, self._settings = verbalizer, settings
         self._engine: VllmEngine | None = None
 
@@ -47,11 +54,10 @@ class PolicyInVllm:
             if self._engine is not None:
                 self._engine.reload(folder)
                 return
-            longest = len(verbalizer.prompt.ids) + max(settings.max_new_tokens, COMPARED_TOKENS)
             self._engine = VllmEngine(
                 folder,
                 dtype=verbalizer.model.dtype,
-                longest=longest,
+                prompt_tokens=len(verbalizer.prompt.ids),
                 settings=settings,
                 trust_remote_code=False,
             )

@@ -115,7 +115,7 @@ class TestStart:
             VllmEngine(
                 Path("av"),
                 dtype=torch.bfloat16,
-                longest=100,
+                prompt_tokens=50,
                 settings=VllmSettings(50, options),
                 trust_remote_code=False,
             )

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 from nla_audit.checkpoint.load import load
 from nla_audit.errors import UserError
 from nla_audit.nla.injection import Injection
+from nla_audit.nla.vllm_engine import VllmSettings
 from nla_audit.train import in_vllm
 from nla_audit.train.dataset import make_dataset
 from nla_audit.train.interruption import StopSignal
@@ -157,6 +158,9 @@ def test_refusals() -> None:
         RlRun(added, Arms(reader, reader), dataset, SETTINGS, **given)
     with pytest.raises(UserError, match="start without torchrun"):
         RlRun(replaced, Arms(reader, reader), dataset, SETTINGS, ranks=Ranks(0, 2), **given)
+    replaced.model.is_quantized = True
+    with pytest.raises(UserError, match="merged into quantised weights"):
+        in_vllm.PolicyInVllm(replaced, VllmSettings(9))
     with pytest.raises(ValueError, match=r"engine_options are for rl\.engine"):
         Rl(engine_options={"enforce_eager": True})
 

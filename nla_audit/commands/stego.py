@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,9 +41,9 @@ def _run(**arguments: Any) -> None:
             "stego needs one of --scores TABLE, --pair PAIR (or --ar AR) with --completions and "
             "--activations, or --self-test"
         )
-    from nla_audit.probes.stego.writers import check_writer  # keeps --help fast
+    from nla_audit.llm.names import check_name  # keeps --help fast
 
-    check_writer(arguments["paraphraser"])
+    check_name(arguments["paraphraser"])
     console = Console(stderr=True)
     if modes == ["self_test"]:
         _self_test(arguments, console)
@@ -101,22 +100,10 @@ class _Study:
     facts: dict[str, str] = field(default_factory=dict)
 
 
-def _temperature(text: str) -> float | None:
-    if text == "none":
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < math.inf:
-        raise UserError(f"--temperature {text}: write a number from 0 on, or none")
-    return value
-
-
 def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     """Change the texts, read them; scores, caveats and examples."""
     from nla_audit.checkpoint.find_pair import find_pair
-    from nla_audit.llm.client import EndpointSettings
+    from nla_audit.llm.options import endpoint_settings
     from nla_audit.probes.stego.examples import chosen_examples
     from nla_audit.probes.stego.reading import ProbeSettings, probe
     from nla_audit.probes.stego.scores import scores_from_frame
@@ -174,11 +161,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
             arguments["paraphraser"],
             cache=arguments["cache"],
             price_per_million=arguments["price"],
-            settings=EndpointSettings(
-                temperature=_temperature(arguments["temperature"]),
-                max_tokens=arguments["max_tokens"],
-                token_limit_name=arguments["token_limit_name"],
-            ),
+            settings=endpoint_settings(arguments),
         ) as writer:
             frame = probe(
                 readers,

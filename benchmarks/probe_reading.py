@@ -47,7 +47,7 @@ from nla_audit.nla.scoring import score_rows
 from nla_audit.probes.stego import reading as probe_reading
 from nla_audit.probes.stego.reading import ProbeSettings, probe
 from nla_audit.runs.activations import Activations, read_activations
-from nla_audit.runs.score import Texts, read_texts
+from nla_audit.runs.score import UnscoredTable, read_texts
 from tests.pairs import tiny
 
 D_MODEL, BLOCKS = 192, 4
@@ -119,7 +119,7 @@ class Rewording(Closing):
         ]
 
 
-def write_tables(folder: Path) -> tuple[Texts, Texts, Activations]:
+def write_tables(folder: Path) -> tuple[UnscoredTable, UnscoredTable, Activations]:
     """Own explanations, reference ones, and random activations."""
     generator = np.random.default_rng(0)
 
@@ -212,7 +212,10 @@ class Stopwatch:
 
 
 def run_probe(
-    readers: dict[str, Reconstructor], own: Texts, reference: Texts, activations: Activations
+    readers: dict[str, Reconstructor],
+    own: UnscoredTable,
+    reference: UnscoredTable,
+    activations: Activations,
 ) -> tuple[pl.DataFrame, Turn]:
     """The whole probe: its table, and what it took."""
     scoring, inside = Stopwatch(), Stopwatch()

@@ -29,7 +29,7 @@ from nla_audit.probes.stego.reading import ProbeSettings, probe
 from nla_audit.probes.stego.scores import scores_from_frame
 from nla_audit.probes.stego.writers import writer_of
 from nla_audit.runs.activations import read_activations
-from nla_audit.runs.score import Texts, read_texts
+from nla_audit.runs.score import UnscoredTable, read_texts
 from nla_audit.train.course import settle_in
 from nla_audit.train.dataset import Dataset, read_dataset
 from nla_audit.train.interruption import stopping
@@ -124,7 +124,7 @@ def train_reader(layout: Layout, dataset: Dataset, seed: int) -> Reconstructor:
     return reader
 
 
-def texts_of(dataset: Dataset, rows: np.ndarray, folder: Path) -> Texts:
+def texts_of(dataset: Dataset, rows: np.ndarray, folder: Path) -> UnscoredTable:
     """The gold texts of ``rows``, read as a table of completions is read."""
     frame = pl.DataFrame(
         {

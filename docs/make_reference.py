@@ -17,7 +17,7 @@ from nla_audit import analyzers, probes
 from nla_audit.concepts.confounding import confounding
 from nla_audit.concepts.contrast_sets import contrast_set_names, load_contrast_set
 from nla_audit.findings import Card, Metric
-from nla_audit.probes.transforming.cards import Transform, transforms
+from nla_audit.probes.transforming.cards import TextTransform, transforms
 from nla_audit.train import grading, recipe
 
 
@@ -78,7 +78,7 @@ def transforms_page() -> str:
     return "\n".join(lines)
 
 
-def _transform_row(card: Transform) -> tuple[str, ...]:
+def _transform_row(card: TextTransform) -> tuple[str, ...]:
     by = "a language model" if card.is_written else "rule"
     destroys, keeps = ", ".join(sorted(card.destroys)), ", ".join(card.keeps)
     return card.name, card.summary, destroys or "–", keeps or "–", by

@@ -19,7 +19,7 @@ import polars as pl
 
 from nla_audit.errors import UserError, first_line
 from nla_audit.schema import ROW, is_known, source_columns
-from nla_audit.sources import Table
+from nla_audit.sources import InputTable
 from nla_audit.wording import count
 
 #: Bytes that reading, checking and analysing a table takes for each byte of its rows in memory;
@@ -55,7 +55,7 @@ class ActivationSample:
         return key.is_in(self.idx.implode()) | key.is_null()
 
 
-def scanned(table: Table, storage_options: Mapping[str, str] | None = None) -> pl.LazyFrame:
+def scanned(table: InputTable, storage_options: Mapping[str, str] | None = None) -> pl.LazyFrame:
     """A Parquet table, here or in object storage, with the number of each row in ``_row``."""
     cloud: dict[str, Any] = {"storage_options": dict(storage_options)} if storage_options else {}
     return pl.scan_parquet(
@@ -68,7 +68,7 @@ def scanned(table: Table, storage_options: Mapping[str, str] | None = None) -> p
 
 
 def choose_activations(
-    tables: Sequence[Table],
+    tables: Sequence[InputTable],
     *,
     at_most: int | None,
     seed: int,
@@ -132,11 +132,11 @@ class _Scan:
         return frame["idx"].drop_nulls()
 
 
-def _is_parquet(table: Table) -> bool:
+def _is_parquet(table: InputTable) -> bool:
     return table.is_cloud or (table.path.suffix.lower() == ".parquet" and table.path.is_file())
 
 
-def _scan_of(table: Table, storage_options: Mapping[str, str] | None) -> _Scan:
+def _scan_of(table: InputTable, storage_options: Mapping[str, str] | None) -> _Scan:
     if not _is_parquet(table):
         raise UserError(
             f"{table.name}: activations can be chosen in Parquet files only: write it as Parquet, "
@@ -156,7 +156,7 @@ def _scan_of(table: Table, storage_options: Mapping[str, str] | None) -> _Scan:
     return _Scan(lazy, [name for name in names if is_known(name)], found["idx"])
 
 
-def unreadable(table: Table, error: BaseException) -> UserError:
+def unreadable(table: InputTable, error: BaseException) -> UserError:
     """What is wrong with a table that polars cannot scan."""
     hint = (
         "check the address, and the endpoint and credentials in the environment (AWS_ENDPOINT_URL, "
@@ -167,7 +167,7 @@ def unreadable(table: Table, error: BaseException) -> UserError:
     return UserError(f"{table.name}: cannot be read as Parquet ({first_line(error)}): {hint}")
 
 
-def _is_small(tables: Sequence[Table]) -> bool:
+def _is_small(tables: Sequence[InputTable]) -> bool:
     if any(table.is_cloud for table in tables):
         return False
     return sum(table.path.stat().st_size for table in tables) < free_memory() * _TIGHTEST * _SHARE

@@ -23,7 +23,7 @@ from nla_audit.schema import REQUIRED
 from nla_audit.table_door import check_model
 from nla_audit.validation import Checked, check
 
-__all__ = ["REQUIRED", "Completions", "Source", "from_frame", "load"]
+__all__ = ["REQUIRED", "Completions", "SourceFile", "from_frame", "load"]
 
 #: Columns that are worked out where the input lacks them, so that having a value is having them.
 _DERIVED = frozenset({"length_penalty", "content_tokens", "fixed_tokens"})
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceFile:
     """One input file: its path or address, the SHA-256 of its bytes, the number of rows read.
 
     In object storage the hash is that of the rows read, as JSON lines.
@@ -74,7 +74,7 @@ class Completions:
     length_penalties: dict[str, float | None]
     reference: str
     ar: str | None
-    sources: tuple[Source, ...]
+    sources: tuple[SourceFile, ...]
     notes: tuple[str, ...]
     overhead_tokens: float | None
     columns: frozenset[str]
@@ -179,7 +179,7 @@ def load(
         for number, table in enumerate(tables)
     ]
     sources = [
-        Source(table.name, read.sha256, read.frame.height)
+        SourceFile(table.name, read.sha256, read.frame.height)
         for table, read in zip(tables, tables_read, strict=True)
     ]
     columns = frozenset[str]().union(*(read.columns for read in tables_read))
@@ -215,12 +215,12 @@ def from_frame(
     digest = hashlib.sha256()
     for piece in checked.rows.iter_slices(_HASH_ROWS):
         digest.update(piece.write_ndjson().encode())
-    source = Source(name, digest.hexdigest(), raw.height)
+    source = SourceFile(name, digest.hexdigest(), raw.height)
     return _completions(checked, [source], reference, notes)
 
 
 def _completions(
-    checked: Checked, sources: Sequence[Source], reference: str | None, notes: Sequence[str]
+    checked: Checked, sources: Sequence[SourceFile], reference: str | None, notes: Sequence[str]
 ) -> Completions:
     if reference is not None:
         check_model(reference, checked.models, sources[0].path)

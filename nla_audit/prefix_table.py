@@ -17,7 +17,7 @@ from difflib import get_close_matches
 
 import polars as pl
 
-from nla_audit.completions import Source
+from nla_audit.completions import SourceFile
 from nla_audit.errors import UserError
 from nla_audit.model_names import default_reference, length_penalty_of, ordered
 from nla_audit.readers import find_tables, read_whole
@@ -94,7 +94,7 @@ class PrefixTable:
     reference: str
     ar: str | None
     fve_baseline: str | None
-    sources: tuple[Source, ...]
+    sources: tuple[SourceFile, ...]
     notes: tuple[str, ...]
 
     def units(self, model: str) -> list[str]:
@@ -129,11 +129,11 @@ def read_prefixes(
         UserError: a table cannot be read or is not valid; the message names file, row and column.
     """
     frames: list[pl.DataFrame] = []
-    sources: list[Source] = []
+    sources: list[SourceFile] = []
     notes: list[str] = []
     for table in find_tables(paths):
         raw, digest = read_whole(table, lower_case=True)
-        sources.append(Source(table.name, digest, raw.height))
+        sources.append(SourceFile(table.name, digest, raw.height))
         frame, said = _canonical(raw, table.name, len(frames), table.stem)
         frames.append(frame)
         notes += said
@@ -152,7 +152,7 @@ def prefixes_from_frame(
     raw = frame.rename({column: column_key(column) for column in frame.columns})
     canonical, notes = _canonical(raw, name, 0, "model")
     digest = hashlib.sha256(canonical.drop(FILE).write_ndjson().encode()).hexdigest()
-    source = Source(name, digest, frame.height)
+    source = SourceFile(name, digest, frame.height)
     return _checked([canonical], [source], notes, reference=reference, ar=ar, models=())
 
 
@@ -231,7 +231,7 @@ def _from_percent(frame: pl.DataFrame, named: bool, file: str) -> pl.Series:
 
 def _checked(
     frames: Sequence[pl.DataFrame],
-    sources: Sequence[Source],
+    sources: Sequence[SourceFile],
     notes: list[str],
     *,
     reference: str | None,

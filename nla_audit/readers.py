@@ -27,13 +27,13 @@ from nla_audit.schema import (
     json_kind,
     source_columns,
 )
-from nla_audit.sources import SUFFIXES, Opened, Table, find_tables, keep_piped, opened
+from nla_audit.sources import SUFFIXES, InputTable, Opened, find_tables, keep_piped, opened
 from nla_audit.wording import count
 
 __all__ = [
     "SUFFIXES",
+    "InputTable",
     "Read",
-    "Table",
     "canonical",
     "find_tables",
     "read_frame",
@@ -69,7 +69,7 @@ class Read:
 
 
 def read_table(
-    table: Table,
+    table: InputTable,
     number: int,
     *,
     sample: ActivationSample | None = None,
@@ -187,7 +187,7 @@ def column_names(paths: Sequence[str | Path]) -> list[list[str]]:
     return names
 
 
-def _columns_of(table: Table, source: Opened) -> list[str]:
+def _columns_of(table: InputTable, source: Opened) -> list[str]:
     if source.format == "parquet":
         return list(pl.read_parquet_schema(source.path))
     if source.format == "csv":
@@ -196,7 +196,7 @@ def _columns_of(table: Table, source: Opened) -> list[str]:
     return _everything(table, source).columns
 
 
-def read_whole(table: Table, *, lower_case: bool = False) -> tuple[pl.DataFrame, str]:
+def read_whole(table: InputTable, *, lower_case: bool = False) -> tuple[pl.DataFrame, str]:
     """All columns of one table, whatever they are, and the SHA-256 of its bytes.
 
     Args and errors as for :func:`read_frame`.
@@ -216,7 +216,7 @@ def _lists(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(pl.col(name).arr.to_list() for name in fixed)
 
 
-def _with_partitions(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
+def _with_partitions(frame: pl.DataFrame, table: InputTable) -> pl.DataFrame:
     """``frame`` with the columns that the folders above the file say, where it has none such."""
     own = {column_key(name) for name in frame.columns}
     return frame.with_columns(
@@ -226,13 +226,13 @@ def _with_partitions(frame: pl.DataFrame, table: Table) -> pl.DataFrame:
     )
 
 
-def _everything(table: Table, source: Opened) -> pl.DataFrame:
+def _everything(table: InputTable, source: Opened) -> pl.DataFrame:
     """All columns as they are, whatever they hold."""
     return _raw(table, source, list, lambda name: True, lambda name: "any")
 
 
 def _raw(
-    table: Table,
+    table: InputTable,
     source: Opened,
     choose: _Choose,
     keep: Callable[[str], bool],
@@ -255,7 +255,7 @@ def _chosen(lazy: pl.LazyFrame, choose: _Choose) -> pl.DataFrame:
 
 
 def _scanned(
-    table: Table, lazy: pl.LazyFrame, choose: _Choose, sample: ActivationSample | None
+    table: InputTable, lazy: pl.LazyFrame, choose: _Choose, sample: ActivationSample | None
 ) -> pl.DataFrame:
     """The chosen columns, and the number of each row, of the chosen activations."""
     try:
@@ -276,7 +276,7 @@ def _digest_of_rows(frame: pl.DataFrame) -> str:
     return digest.hexdigest()
 
 
-def _read_parquet(table: Table, path: Path, choose: _Choose) -> pl.DataFrame:
+def _read_parquet(table: InputTable, path: Path, choose: _Choose) -> pl.DataFrame:
     try:
         return _chosen(pl.scan_parquet(path, glob=False, hive_partitioning=False), choose)
     except pl.exceptions.DuplicateError as error:
@@ -290,7 +290,7 @@ def _read_parquet(table: Table, path: Path, choose: _Choose) -> pl.DataFrame:
         ) from error
 
 
-def _read_csv(table: Table, path: Path, choose: _Choose) -> pl.DataFrame:
+def _read_csv(table: InputTable, path: Path, choose: _Choose) -> pl.DataFrame:
     """All fields as text; conversion is ours, so that errors can name the row."""
     separator = _separator(path)
     try:
@@ -323,7 +323,7 @@ def _separator(path: Path) -> str:
     return max((",", "\t", ";"), key=lambda mark: header.count(mark.encode()))
 
 
-def _check_csv(table: Table, path: Path, separator: str) -> tuple[list[str], int]:
+def _check_csv(table: InputTable, path: Path, separator: str) -> tuple[list[str], int]:
     """The header and the number of rows of a CSV of which every row is as wide as the header.
 
     A row with too few fields is as wrong as one with too many: what is missing was lost from
@@ -367,7 +367,7 @@ def _empty_csv_fields(frame: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _check_utf8(table: Table, path: Path) -> None:
+def _check_utf8(table: InputTable, path: Path) -> None:
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:

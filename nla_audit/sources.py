@@ -76,7 +76,7 @@ _FOREIGN = {
 
 
 @dataclass(frozen=True)
-class Table:
+class InputTable:
     """One input: its name in messages and records, where it lies, and what its path says.
 
     Attributes:
@@ -109,7 +109,7 @@ class Opened:
     sha256: str
 
 
-def find_tables(paths: Sequence[str | Path]) -> list[Table]:
+def find_tables(paths: Sequence[str | Path]) -> list[InputTable]:
     """The table files behind ``paths``, in a fixed order.
 
     Paths are files, folders, patterns (``runs/*.parquet``), ``hf://`` addresses, or addresses in
@@ -120,21 +120,22 @@ def find_tables(paths: Sequence[str | Path]) -> list[Table]:
     """
     if not paths:
         raise UserError("no table given: name a Parquet, JSONL or CSV file, a folder, or hf://…")
-    tables: list[Table] = []
+    tables: list[InputTable] = []
     for given in paths:
         name = str(given)
         if name in _STREAMS:
-            tables.append(Table(name, Path("/dev/stdin"), {}, "stdin"))
+            tables.append(InputTable(name, Path("/dev/stdin"), {}, "stdin"))
             continue
         if name.startswith(_CLOUD):
-            tables.append(Table(name, Path(name), {}, _stem(name.rpartition("/")[2]), True))
+            tables.append(InputTable(name, Path(name), {}, _stem(name.rpartition("/")[2]), True))
             continue
         if name.startswith(hub.PREFIX):
             found = hub.download_tables(name, ENDINGS)
         else:
             found = _local(Path(name))
         tables += [
-            Table(label, path, _partitions(label), _stem(Path(label).name)) for label, path in found
+            InputTable(label, path, _partitions(label), _stem(Path(label).name))
+            for label, path in found
         ]
     times = Counter(table.stem for table in tables)
     return [
@@ -224,7 +225,7 @@ def _stem(name: str) -> str:
 
 
 @contextmanager
-def opened(table: Table) -> Iterator[Opened]:
+def opened(table: InputTable) -> Iterator[Opened]:
     """The table as a regular file of a known format; copies are removed afterwards.
 
     Raises:
@@ -252,7 +253,7 @@ def opened(table: Table) -> Iterator[Opened]:
         yield Opened(path, format_, digest)
 
 
-def _regular(table: Table, stack: ExitStack) -> tuple[Path, str]:
+def _regular(table: InputTable, stack: ExitStack) -> tuple[Path, str]:
     """The file itself, or a copy of what a pipe holds; and the SHA-256 of its bytes."""
     if table.name in _STREAMS:
         stream: IO[bytes] = stack.enter_context(os.fdopen(os.dup(0), "rb"))
@@ -287,7 +288,7 @@ def _regular(table: Table, stack: ExitStack) -> tuple[Path, str]:
     return copy, streamed.hexdigest()
 
 
-def keep_piped(table: Table) -> None:
+def keep_piped(table: InputTable) -> None:
     """Put what is piped in behind a file that can be read again; nothing for other tables.
 
     Raises:
@@ -307,7 +308,7 @@ def keep_piped(table: Table) -> None:
             raise _unreadable(table, error) from error
 
 
-def _unreadable(table: Table, error: OSError) -> UserError:
+def _unreadable(table: InputTable, error: OSError) -> UserError:
     return UserError(
         f"{table.name}: cannot be read ({error.strerror or error}): check the file, its "
         "permissions and the room for temporary files"

@@ -11,7 +11,7 @@ import pytest
 from nla_audit import cli
 from nla_audit.completions import from_frame
 from nla_audit.findings import Finding
-from nla_audit.text.reading import FLOOR
+from nla_audit.text.reading import RESAMPLING_FLOOR
 from nla_audit.world.sweep.demo import CLOSE, demo_sweep, truth_beside_estimate
 from nla_audit.world.sweep.planted import PlantedModel, PlantedSweep, plant
 
@@ -64,10 +64,10 @@ class TestTruth:
 
     def test_floor_is_the_share_that_two_samples_state_alike(self) -> None:
         sweep = demo_sweep(300, seed=3)
-        floor = {FLOOR: {"claims_retained": 0.5}}
+        floor = {RESAMPLING_FLOOR: {"claims_retained": 0.5}}
         compared = truth_beside_estimate(sweep, [finding("drop-analysis", floor)])
         rates = compared.tables["rates"]
-        assert rates["model"].to_list() == [FLOOR]
+        assert rates["model"].to_list() == [RESAMPLING_FLOOR]
         # Each sample leaves out a claim with probability 0.1; some 2,000 claims are counted.
         assert rates["truth"][0] == pytest.approx(0.9, abs=0.02)
 

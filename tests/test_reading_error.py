@@ -12,6 +12,7 @@ from nla_audit.analyzers._drop_verdict import of_kinds
 from nla_audit.analyzers._reading_error import (
     LARGE_BIAS,
     LEAST_CLAIMS,
+    Level,
     ReadingError,
     terseness,
 )
@@ -19,6 +20,7 @@ from nla_audit.analyzers._trials import calibrated
 from nla_audit.analyzers._twins import DELETED, EXCHANGED, TOGETHER, Twins, changed
 from nla_audit.analyzers.calibrate import calibrate
 from nla_audit.analyzers.drop_analysis import drop_analysis
+from nla_audit.analyzers.rewording import rewording
 from nla_audit.completions import Completions, from_frame
 from nla_audit.stats import Interval
 from nla_audit.text.reading import read
@@ -35,7 +37,7 @@ ERROR = ReadingError(
 
 
 def test_what_is_read_too_high_may_be_lower_and_not_higher() -> None:
-    wide = ERROR.widen(Interval(0.5, 0.45, 0.55, 100), ERROR.at(0.5, 0.5).kept)
+    wide = ERROR.widen(Interval(0.5, 0.45, 0.55, 100), ERROR.at(Level(0.5, 0.5)).kept)
     assert wide.high == 0.55
     # A text half as long holds half as much in the place of what it left out: .1 + .5 × .2.
     assert wide.low == pytest.approx(0.45 - 0.2)
@@ -43,21 +45,49 @@ def test_what_is_read_too_high_may_be_lower_and_not_higher() -> None:
 
 
 def test_deletion_called_rewording_lowers_rewording_and_raises_omission() -> None:
-    bias = ERROR.at(0.5, 0.0)
-    assert bias.omission == pytest.approx([-0.1] * 3)
-    assert bias.rewording == pytest.approx([0.06] * 3)
-    assert bias.omission + bias.rewording + bias.addition == pytest.approx([0.0] * 3)
+    bias = ERROR.at(Level(0.5, 0.0))
+    assert bias.omission == pytest.approx([-0.1, -0.1, -0.1, 0.0])
+    assert bias.rewording == pytest.approx([0.06, 0.06, 0.06, 0.0])
+    assert bias.omission + bias.rewording + bias.addition == pytest.approx([0.0] * 4)
 
 
 def test_a_terse_text_may_say_more_than_is_read() -> None:
     error = replace(ERROR, overlooked=(0.2, 0.1, 0.2))
-    assert error.at(0.5, 0.5).kept[-1] == pytest.approx(error.at(0.5, 0.5).kept[0])
+    deleted, _, terse, _ = error.at(Level(0.5, 0.5)).kept
+    assert terse == pytest.approx(deleted)
     # Half as terse as the trial: of what is said a tenth is overlooked, .5 being what is left.
-    half = error.at(0.5, 0.5, 0.5)
-    assert half.kept[-1] == pytest.approx(0.1 - (0.5 / 0.9 - 0.5))
-    wide = error.widen(Interval(0.5, 0.45, 0.55, 100), error.at(0.5, 0.0, 1.0).kept)
+    half = error.at(Level(0.5, 0.5, 0.5))
+    assert half.kept[2] == pytest.approx(0.1 - (0.5 / 0.9 - 0.5))
+    wide = error.widen(Interval(0.5, 0.45, 0.55, 100), error.at(Level(0.5, 0.0, 1.0)).kept)
     assert wide.high == pytest.approx(0.55 + (0.5 / 0.8 - 0.5) - 0.1)
     assert wide.low == pytest.approx(0.35)
+
+
+def test_a_new_claim_may_be_a_lost_one_in_other_words() -> None:
+    rows = pl.DataFrame(
+        {
+            "tokens_reference": [40.0, 40.0],
+            "tokens_model": [20.0, 8.0],
+            "kept_tokens": [20.0, 0.0],
+            "supported_tokens": [10.0, 8.0],
+            "claims_reference": [4.0, 4.0],
+            # Two lost beside one new; four lost beside none.
+            "lost_claims": [2.0, 4.0],
+            "new_claims": [1.0, 0.0],
+        }
+    )
+    level = Level.of(rows)
+    assert (level.retained, level.length) == (20 / 80, 28 / 80)
+    # One of the two lost, half of their 20 tokens, in the 10 of the new one.
+    assert level.unrecognised_kept == pytest.approx(10 / 80)
+    assert level.unrecognised_supported == pytest.approx(10 / 80)
+    assert level.unrecognised_claims == pytest.approx(1 / 8)
+    unmeasured = ReadingError(None, spread=0.0).at(level)
+    assert unmeasured.omission == pytest.approx([0.0, 10 / 80])
+    # All that is lost and new was reworded: omission turns into rewording, at no saving here.
+    assert unmeasured.rewording == pytest.approx([0.0, 0.0])
+    assert unmeasured.claims == pytest.approx([0.0, -1 / 8])
+    assert unmeasured.measured_claims == pytest.approx([0.0])
 
 
 def test_terseness_is_the_share_of_function_words_that_is_gone() -> None:
@@ -127,6 +157,33 @@ def test_what_cannot_be_told_names_the_most_that_can_be_missing() -> None:
     assert most > net
     assert "Whether p0.01 drops anything cannot be told" in finding.verdict
     assert f"p0.01 at most {most:.0%} can be missing" in finding.verdict
+
+
+def test_omission_beside_new_claims_may_be_rewording_and_without_them_not() -> None:
+    models = [
+        PlantedModel("p0.0", 0.0),
+        PlantedModel("less", 0.01, omit=0.6),
+        PlantedModel("other", 0.02, omit=0.6, add=2.0),
+    ]
+    own = from_frame(plant(models, activations=60, seed=2).completions, reference="p0.0")
+    finding = rewording(own)
+    rows = read(own).explanations
+    for model, hides in (("less", False), ("other", True)):
+        row = rows.filter(pl.col("model") == model)
+        pairs = np.minimum(row["lost_claims"], row["new_claims"])
+        omitted = row["tokens_reference"] - row["kept_tokens"]
+        hidden = float((omitted * pairs / np.maximum(row["lost_claims"], 1e-9)).mean())
+        numbers = finding.headline[model]
+        low, most = numbers["omission_tokens_low"], numbers["unrecognised_tokens"]
+        assert most == pytest.approx(hidden)
+        assert low is not None
+        assert (hidden > 0.1 * float(omitted.mean())) == hides
+        assert (
+            f"(up to {hidden:.1f} of them may be said in new words)" in finding.verdict
+        ) == hides
+        assert low <= float(omitted.mean()) - hidden
+        share = drop_analysis(own).headline[model]["unrecognised_share"]
+        assert share == pytest.approx(pairs.sum() / row["claims_reference"].sum())
 
 
 def _kinds(*rows: tuple[str, int, float, float | None, float | None]) -> pl.DataFrame:

@@ -6,7 +6,7 @@ import pytest
 
 from nla_audit.analyzers.rewording import rewording
 from nla_audit.completions import from_frame
-from nla_audit.text.reading import FLOOR
+from nla_audit.text.reading import RESAMPLING_FLOOR
 from nla_audit.world.sweep.planted import PlantedModel, plant
 
 MODELS = [PlantedModel("p0.0", 0.0), PlantedModel("p0.01", 0.01, omit=0.5)]
@@ -16,7 +16,7 @@ def test_steps_lead_from_the_reference_to_the_model_and_beyond_the_floor() -> No
     sweep = plant(MODELS, activations=30, seed=1, samples=2)
     finding = rewording(from_frame(sweep.completions, reference="p0.0"))
     (row,) = finding.tables["waterfall_by_model"].to_dicts()
-    model, floor = finding.headline["p0.01"], finding.headline[FLOOR]
+    model, floor = finding.headline["p0.01"], finding.headline[RESAMPLING_FLOOR]
     moves = ("no_longer_said", "fewer_words", "newly_said", "overhead")
     ends = row["reference_tokens"] + sum(row[name] for name in moves)
     assert row["model_tokens"] == pytest.approx(ends)

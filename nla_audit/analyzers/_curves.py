@@ -122,7 +122,7 @@ def _of_means(rows: pl.DataFrame, model: str, unit: str) -> Curve:
 
 
 @dataclass(frozen=True)
-class Text:
+class TextCurve:
     """One explanation: where it was read, FVE there, and whether the last is all of it."""
 
     idx: str
@@ -134,7 +134,7 @@ class Text:
 
 
 def _of_activations(rows: pl.DataFrame, model: str, unit: str) -> Curve:
-    texts = texts_of(rows)
+    texts = text_curves(rows)
     lengths, left_out = _grid(texts)
     by_idx: dict[str, list[Floats]] = {}
     clusters: dict[str, str] = {}
@@ -162,7 +162,7 @@ def _of_activations(rows: pl.DataFrame, model: str, unit: str) -> Curve:
     )
 
 
-def texts_of(rows: pl.DataFrame) -> list[Text]:
+def text_curves(rows: pl.DataFrame) -> list[TextCurve]:
     """The explanations of rows of one model and unit; those of which no FVE is known are not."""
     by_document = rows["doc_id"].null_count() == 0
     grouped = rows.group_by("idx", "sample", maintain_order=True).agg(
@@ -177,7 +177,7 @@ def texts_of(rows: pl.DataFrame) -> list[Text]:
             continue
         ends = rows["unit"][0] != "tokens" or text_tokens is None or places[-1] >= text_tokens
         texts.append(
-            Text(
+            TextCurve(
                 idx,
                 sample,
                 document if by_document else idx,
@@ -189,7 +189,7 @@ def texts_of(rows: pl.DataFrame) -> list[Text]:
     return texts
 
 
-def _grid(texts: Sequence[Text]) -> tuple[NDArray[np.int64], int]:
+def _grid(texts: Sequence[TextCurve]) -> tuple[NDArray[np.int64], int]:
     """The lengths at which nearly every text was read or had ended, and how many others."""
     every = np.unique(np.concatenate([text.lengths for text in texts]))
     known = np.zeros(len(every))
@@ -203,7 +203,7 @@ def _grid(texts: Sequence[Text]) -> tuple[NDArray[np.int64], int]:
     return grid, len(every) - len(grid)
 
 
-def _read_at(text: Text, lengths: NDArray[np.int64]) -> tuple[Floats, int]:
+def _read_at(text: TextCurve, lengths: NDArray[np.int64]) -> tuple[Floats, int]:
     """FVE of a text at ``lengths``, and how many of them lie between two that were read."""
     values = np.interp(lengths, text.lengths, text.fve)
     values[lengths < text.lengths[0]] = np.nan

@@ -8,7 +8,7 @@ from nla_audit.analyzers._reading_error import LARGE_BIAS, LEAST_CLAIMS
 from nla_audit.completions import Completions
 from nla_audit.findings import Headline
 from nla_audit.pairing import equally_long
-from nla_audit.text.reading import FLOOR, Reading
+from nla_audit.text.reading import RESAMPLING_FLOOR, Reading
 
 
 def verdict(
@@ -18,7 +18,7 @@ def verdict(
     compared = [model for model in completions.models if model in headline]
     if not compared:
         return "Only one model is in the table, so nothing can have been dropped."
-    floor = headline.get(FLOOR, {})
+    floor = headline.get(RESAMPLING_FLOOR, {})
     lossy = [model for model in compared if _loses(headline[model], floor)]
     sentences = []
     if lossy:
@@ -86,8 +86,10 @@ def _beside(completions: Completions, headline: Headline, model: str) -> str:
     """What a rate of claims retained is to be held against: chance, and the resampling floor."""
     chance = headline[model].get("chance_match")
     parts = [] if chance is None else [f"chance: {chance:.0%}"]
-    if FLOOR in headline:
-        parts.append(f"a second sample of {completions.reference}: {_percent(headline[FLOOR])}")
+    if RESAMPLING_FLOOR in headline:
+        parts.append(
+            f"a second sample of {completions.reference}: {_percent(headline[RESAMPLING_FLOOR])}"
+        )
     else:
         equal = equally_long(completions)
         if equal in headline:

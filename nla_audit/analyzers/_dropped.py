@@ -21,7 +21,7 @@ from nla_audit.text.clusters import cluster_claims
 from nla_audit.text.concepts import Concept, all_stems
 from nla_audit.text.items import items
 from nla_audit.text.kinds import KIND_NAMES
-from nla_audit.text.reading import FLOOR, Reading
+from nla_audit.text.reading import RESAMPLING_FLOOR, Reading
 from nla_audit.text.words import words
 
 #: Activations whose items are looked up, and claims that are clustered; both are samples for
@@ -135,7 +135,7 @@ def cluster_table(
     }
     example_schema = {"cluster": pl.Int64, "rank": pl.Int64, "example": pl.String}
     nothing = pl.DataFrame(schema=summary_schema), pl.DataFrame(schema=example_schema)
-    dropped = reading.claims.filter((pl.col("kept") < 0.5) & (pl.col("model") != FLOOR))
+    dropped = reading.claims.filter((pl.col("kept") < 0.5) & (pl.col("model") != RESAMPLING_FLOOR))
     # A claim dropped by several models is one claim.
     dropped = dropped.unique(
         ["idx", "reference_sample", "claim"], maintain_order=True, keep="first"
@@ -212,7 +212,7 @@ def price_table(completions: Completions, reading: Reading, seed: int) -> pl.Dat
         if model != completions.reference and reading.claims.filter(pl.col("model") == model).height
     ]
     sums = (
-        reading.claims.filter(pl.col("model") != FLOOR)
+        reading.claims.filter(pl.col("model") != RESAMPLING_FLOOR)
         .group_by(pl.col("model").cast(pl.String), "idx", pl.col("kind").cast(pl.String))
         .agg((1 - pl.col("kept")).sum().alias("dropped"), pl.col("sample").n_unique())
         .with_columns(pl.col("dropped") / pl.col("sample"))

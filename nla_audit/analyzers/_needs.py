@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._curve_numbers import SHARE_OF_FULL
-from nla_audit.analyzers._curves import Text, texts_of
+from nla_audit.analyzers._curves import TextCurve, text_curves
 from nla_audit.analyzers._multiscale_verdict import CANNOT_TELL
 from nla_audit.analyzers._ranks import rank_correlation
 from nla_audit.pairing import clusters, column
@@ -101,14 +101,14 @@ def _needs(table: PrefixTable) -> pl.DataFrame:
     )
     found = [
         (text.idx, text.sample, text.cluster, _crossing(text, SHARE_OF_FULL * text.fve[-1]))
-        for text in texts_of(rows)
+        for text in text_curves(rows)
         if text.is_whole and text.fve[-1] > 0
     ]
     schema = {"idx": pl.String, "sample": pl.Int64, "doc_id": pl.String, "need": pl.Float64}
     return pl.DataFrame(found, schema=schema, orient="row")
 
 
-def _crossing(text: Text, level: float) -> float:
+def _crossing(text: TextCurve, level: float) -> float:
     """Where the curve is first at ``level``, between the lengths that were read; from there on it
     reads as known."""
     place = int(np.argmax(text.fve >= level))

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._reading_error import ReadingError
+from nla_audit.analyzers._reading_error import Level, ReadingError
 from nla_audit.pairing import column, resampler
 from nla_audit.stats import Interval
-
-
-def level(explanations: pl.DataFrame) -> tuple[float, float]:
-    """Share of the reference's tokens that is read as kept, and the length over the reference's."""
-    whole = float(explanations["tokens_reference"].sum()) or np.nan
-    return (
-        float(explanations["kept_tokens"].sum()) / whole,
-        float(explanations["tokens_model"].sum()) / whole,
-    )
 
 
 def net_loss(
@@ -38,4 +28,4 @@ def net_loss(
     share = resampler(explanations, seed).ratio(
         lost - added, column(explanations, "tokens_reference")
     )
-    return error.widen(share, error.at(*level(explanations), terse).net_loss)
+    return error.widen(share, error.at(Level.of(explanations, terse)).net_loss)

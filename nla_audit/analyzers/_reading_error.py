@@ -30,13 +30,20 @@ LEAST_CLAIMS = 100
 _TERSENESS_ACTIVATIONS = 300
 
 
+_UNRECOGNISED = (
+    "where a text makes new claims, as many of those it lost may be among them, in words too "
+    "different to be recognised; intervals reach as far as if all were."
+)
+
+
 @dataclass(frozen=True)
 class Bias:
     """By how much shares are read too high, at one level of what is read as kept.
 
     Each is `[candidates]`: as if all that is gone was deleted; as if as much of it as the length
-    of the text allows was exchanged for something else; and the first for a text as terse as this
-    one, where terse lines hide what they say. Shares of the reference's tokens.
+    of the text allows was exchanged for something else; the first for a text as terse as this one,
+    where terse lines hide what they say; and as if every claim that is new were one that is lost,
+    in words too different to be recognised. Shares of the reference's tokens.
 
     Attributes:
         kept: of what is still said.
@@ -47,6 +54,11 @@ class Bias:
     kept: Floats
     supported: Floats
     claims: Floats
+
+    @property
+    def measured_claims(self) -> Floats:
+        """Of the claims, by what was measured: without what cannot be recognised."""
+        return self.claims[:-1]
 
     @property
     def omission(self) -> Floats:
@@ -74,7 +86,62 @@ class Bias:
         return self.supported - self.kept
 
 
-_NO_BIAS = Bias(np.zeros(1), np.zeros(1), np.zeros(1))
+@dataclass(frozen=True)
+class Level:
+    """Where a model's texts lie on the curves of the reading's error.
+
+    Attributes:
+        retained: the share of the reference's tokens that is read as kept.
+        length: the model's content tokens over the reference's. A text can hold other things in the
+            place of what it leaves out only as far as it has the length for them.
+        terseness: see :func:`terseness`. What is overlooked in texts without any function words is
+            overlooked here in proportion.
+        unrecognised_kept, unrecognised_supported: a claim that is lost and one that is new may be
+            the same, in words too different to be recognised. If as many are as can be, one for one
+            in each text: their tokens in the reference and in the text, as shares of the
+            reference's.
+        unrecognised_claims: how many they are, as a share of the reference's claims.
+    """
+
+    retained: float
+    length: float
+    terseness: float = 0.0
+    unrecognised_kept: float = 0.0
+    unrecognised_supported: float = 0.0
+    unrecognised_claims: float = 0.0
+
+    @classmethod
+    def of(cls, explanations: pl.DataFrame, terseness: float = 0.0) -> Level:
+        """Of one model's explanations, as :attr:`~nla_audit.text.reading.Reading.explanations`."""
+        of_row = unrecognised_pairs(explanations)
+        tokens, own, kept, supported, lost, new = (
+            explanations[name].to_numpy()
+            for name in (
+                "tokens_reference",
+                "tokens_model",
+                "kept_tokens",
+                "supported_tokens",
+                "lost_claims",
+                "new_claims",
+            )
+        )
+        whole = float(tokens.sum()) or np.nan
+        return cls(
+            float(kept.sum()) / whole,
+            float(own.sum()) / whole,
+            terseness,
+            float(((tokens - kept) * of_row / np.maximum(lost, 1e-9)).sum()) / whole,
+            float(((own - supported) * of_row / np.maximum(new, 1e-9)).sum()) / whole,
+            float(of_row.sum()) / (float(explanations["claims_reference"].sum()) or np.nan),
+        )
+
+
+def unrecognised_pairs(explanations: pl.DataFrame) -> Floats:
+    """`[explanations]`: how many lost claims may be new ones in words that are not recognised."""
+    return np.minimum(explanations["lost_claims"].to_numpy(), explanations["new_claims"].to_numpy())
+
+
+_NO_BIAS = Bias(np.zeros(2), np.zeros(2), np.zeros(2))
 
 
 @dataclass(frozen=True)
@@ -108,26 +175,25 @@ class ReadingError:
         """Whether this table had twins to measure it on."""
         return self.twins is not None
 
-    def at(self, retained: float, length: float, terseness: float = 0.0) -> Bias:
-        """The bias where a share ``retained`` of the reference's tokens is read as kept.
-
-        Args:
-            retained: as read.
-            length: the model's content tokens over the reference's. A text can hold other things
-                in the place of what it leaves out only as far as it has the length for them.
-            terseness: see :func:`terseness`. What is overlooked in texts without any function words
-                is overlooked here in proportion.
-        """
-        if not self.measured or np.isnan(retained):
+    def at(self, level: Level) -> Bias:
+        """The bias of what is read of texts at this level."""
+        unrecognised = (
+            -level.unrecognised_kept,
+            -level.unrecognised_supported,
+            -level.unrecognised_claims,
+        )
+        if np.isnan(level.retained):
             return _NO_BIAS
+        if not self.measured:
+            return Bias(*(np.array([0.0, bias]) for bias in unrecognised))
         found = []
-        levels = (retained, min(retained, length), retained)
-        for place, (level, share) in enumerate(zip(levels, self.overlooked, strict=True), 1):
-            candidates = self._candidates(self.curves, place, retained, length)
-            hidden = min(terseness, 1.0) * share
+        levels = (level.retained, min(level.retained, level.length), level.retained)
+        for place, (share, overlooked) in enumerate(zip(levels, self.overlooked, strict=True)):
+            candidates = self._candidates(self.curves, place + 1, level.retained, level.length)
+            hidden = min(level.terseness, 1.0) * overlooked
             # However much is overlooked, no more than all can be there.
-            terse = max(candidates[0] - level * hidden / (1 - hidden), level - 1)
-            found.append(np.append(candidates, terse))
+            terse = max(candidates[0] - share * hidden / (1 - hidden), share - 1)
+            found.append(np.append(candidates, [terse, unrecognised[place]]))
         return Bias(*found)
 
     def of_kind(self, kind: str, retained: float, length: float) -> float | None:
@@ -180,8 +246,8 @@ class ReadingError:
         if not self.measured:
             return (
                 f"The reading's error on this table is not measured ({self.why}). Intervals allow "
-                f"for ±{1.96 * self.spread:.0%}, the error on other real texts, and for no bias; "
-                "kinds of claim get none."
+                f"for ±{1.96 * self.spread:.0%}, the error on other real texts, and for no bias "
+                f"but one: {_UNRECOGNISED} Kinds of claim get none."
             )
         worst = {
             change: float(curve[np.abs(curve[:, 1]).argmax(), 1])
@@ -195,7 +261,8 @@ class ReadingError:
             "and is not centred on its estimate. Where all is still said, but three sentences to a "
             f"line and without function words, {self.overlooked[0]:.0%} of it is overlooked: "
             "omission may be too high where lines hold several claims. Intervals allow for that in "
-            "proportion to the function words that a model's texts lack beside the reference's."
+            "proportion to the function words that a model's texts lack beside the reference's. "
+            f"And {_UNRECOGNISED}"
         )
 
 

@@ -10,6 +10,9 @@ from nla_audit.completions import Completions
 from nla_audit.findings import Headline
 from nla_audit.text.reading import Reading
 
+#: Of the omission, from here on what may be said in new words is named.
+_LARGE_PART = 0.1
+
 
 def verdict(completions: Completions, headline: Headline) -> str:
     """A sentence for each model but the reference."""
@@ -35,7 +38,7 @@ def _sentence(model: str, summary: dict[str, float | None], reference: str) -> s
         return f"{model} saves nothing over {reference}: {_tokens(summary, 'saving')} tokens."
     parts = (
         f"{model} saves {_tokens(summary, 'saving')} tokens: {_tokens(summary, 'omission')} by "
-        f"omission, {_tokens(summary, 'rewording')} by terser wording"
+        f"omission{_unrecognised(summary)}, {_tokens(summary, 'rewording')} by terser wording"
     )
     if (summary.get("addition_tokens_high") or 0.0) < 0:
         parts += f", less {-(summary['addition_tokens'] or 0.0):.1f} spent on additions"
@@ -50,6 +53,14 @@ def _sentence(model: str, summary: dict[str, float | None], reference: str) -> s
         nearest = lead_low if lead > 0 else lead_high
         larger = f"which is more cannot be told{_needed(summary, lead, nearest)}"
     return f"{parts}: {larger}."
+
+
+def _unrecognised(summary: dict[str, float | None]) -> str:
+    """How much of the omission new claims may hold, where that is more than a tenth of it."""
+    hidden, omitted = summary["unrecognised_tokens"] or 0.0, summary["omission_tokens"] or 0.0
+    if hidden < 1 or hidden < _LARGE_PART * omitted:
+        return ""
+    return f" (up to {hidden:.1f} of them may be said in new words)"
 
 
 def _needed(summary: dict[str, float | None], lead: float, nearest: float) -> str:

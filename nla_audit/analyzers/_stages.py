@@ -28,7 +28,7 @@ from nla_audit.stats import (
     percentile_limits,
 )
 from nla_audit.table_door import check_model
-from nla_audit.text.pairs import FLOOR
+from nla_audit.text.pairs import RESAMPLING_FLOOR
 from nla_audit.text.reading import READING_ERROR, Reading, read_afresh
 from nla_audit.text.words import piece_count, word_spans
 
@@ -161,7 +161,7 @@ def _chain_link(completions: Completions, before: str, stage: str, seed: int) ->
         seed,
     )
     said, chance = _rates(again, _FIRST, seed)
-    floor, floor_chance = _rates(again, FLOOR, seed)
+    floor, floor_chance = _rates(again, RESAMPLING_FLOOR, seed)
     of_floor = _of_floor(again, (said.value, chance), (floor.value, floor_chance), seed)
     row |= said.entries("said_first") | {"chance": or_none(chance)}
     row |= floor.entries("floor") | of_floor.entries("of_floor")
@@ -301,7 +301,7 @@ def _rates(read: tuple[Reading, pl.DataFrame], model: str, seed: int) -> tuple[I
     if chance > _MOST_CHANCE:
         return UNKNOWN, chance
     rate = resampler(rows, seed).share(column(rows, "kept")).widened(READING_ERROR, 0.0, 1.0)
-    if model != FLOOR:
+    if model != RESAMPLING_FLOOR:
         rate = rate.reaching(0.0, rate.value * _OVERLOOKED / (1 - _OVERLOOKED), 0.0, 1.0)
     return rate, chance
 
@@ -325,7 +325,7 @@ def _of_floor(
         _claims(reading.claims, model)
         .group_by("idx")
         .agg(pl.col("kept").sum().alias(f"kept{place}"), pl.len().alias(f"all{place}"))
-        for place, model in enumerate((_FIRST, FLOOR))
+        for place, model in enumerate((_FIRST, RESAMPLING_FLOOR))
     ]
     both = sums[0].join(sums[1], on="idx").join(documents, on="idx").sort("idx")
     # Replicates of ratios of sums: means of the parts over activations, divided.

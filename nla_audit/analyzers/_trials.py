@@ -40,7 +40,7 @@ class Tried:
     Attributes:
         explanations: one row per run, change and activation: ``run, change, rate, idx,
             tokens_reference, tokens_model, kept_tokens, true_kept_tokens, supported_tokens,
-            true_supported_tokens``.
+            true_supported_tokens, claims_reference, lost_claims, new_claims``.
         claims: one row per claim of the first text: ``run, change, rate, idx, kind, kept,
             true_kept``.
     """
@@ -127,6 +127,9 @@ def _explanations(reading: Reading, left: pl.DataFrame, run: int) -> pl.DataFram
             (pl.col("kept") * pl.col("left")).alias("true_kept_tokens"),
             "supported_tokens",
             (pl.col("supported") * stated).alias("true_supported_tokens"),
+            "claims_reference",
+            "lost_claims",
+            "new_claims",
         )
         .sort("change", "rate", "idx")
     )

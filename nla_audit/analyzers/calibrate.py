@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._net_loss import net_loss
-from nla_audit.analyzers._reading_error import ReadingError
+from nla_audit.analyzers._reading_error import Level, ReadingError
 from nla_audit.analyzers._trials import Progress, Tried, calibrated, error_from, try_twins
 from nla_audit.analyzers._twins import TOGETHER, Twins, paraphrased, twins_of
 from nla_audit.completions import Completions
@@ -210,7 +210,7 @@ def _trial(
         )
     )
     retained = draw.ratio(kept, tokens)
-    bias = error.at(retained.value, _share(own, tokens) or 0.0, terse)
+    bias = error.at(Level.of(rows, terse))
     loss = net_loss(rows, error, seed, terse)
     return {
         **error.widen_share(retained, bias.kept).entries("retained"),

@@ -14,8 +14,8 @@ from nla_audit.analyzers._dropped import (
     price_table,
     watch_table,
 )
-from nla_audit.analyzers._net_loss import level, net_loss
-from nla_audit.analyzers._reading_error import LARGE_BIAS, ReadingError
+from nla_audit.analyzers._net_loss import net_loss
+from nla_audit.analyzers._reading_error import LARGE_BIAS, Level, ReadingError
 from nla_audit.analyzers._trials import calibrated
 from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Metric, Option, analyzer
@@ -26,8 +26,8 @@ from nla_audit.stats import Interval, chance_corrected, or_none
 from nla_audit.text.concepts import parse_concept
 from nla_audit.text.kinds import KIND_NAMES, KINDS
 from nla_audit.text.reading import (
-    FLOOR,
     KIND_READING_ERROR,
+    RESAMPLING_FLOOR,
     Progress,
     Reading,
     read,
@@ -76,6 +76,13 @@ METRICS = (
         "difference of shares",
         "neither",
         "how far claims_retained is off where the truth is known",
+        interval=False,
+    ),
+    Metric(
+        "unrecognised_share",
+        "share",
+        "neither",
+        "share of the reference's claims that may be made in words too different to be recognised",
         interval=False,
     ),
     Metric(
@@ -212,23 +219,26 @@ def _kind_table(
 ) -> pl.DataFrame:
     """Retention of each kind; with an interval only where its bias is measured and small."""
     rows = []
-    names = [*completions.models, FLOOR]
+    names = [*completions.models, RESAMPLING_FLOOR]
     for model in names:
         own = reading.claims.filter(pl.col("model") == model)
         chance = reading.chance.filter(pl.col("model") == model)
         if own.height == 0:
             continue
-        length = level(reading.explanations.filter(pl.col("model") == model))[1]
+        explanations = reading.explanations.filter(pl.col("model") == model)
+        level = Level.of(explanations)
+        new = explanations.select("idx", "sample", "new_claims")
         for kind in KIND_NAMES:
             of_kind = own.filter(pl.col("kind") == kind)
             if of_kind.height < MIN_CLAIMS_OF_A_KIND:
                 continue
             rate = _rate(of_kind, seed)
-            bias = error.of_kind(kind, rate.value, length)
+            bias = error.of_kind(kind, rate.value, level.length)
             if bias is None or abs(bias) > LARGE_BIAS:
                 rate = replace(rate, low=np.nan, high=np.nan)
             else:
-                rate = error.widen_share(rate, np.array([bias]), KIND_READING_ERROR)
+                biases = np.array([bias, -_unrecognised(of_kind, new)])
+                rate = error.widen_share(rate, biases, KIND_READING_ERROR)
             by_chance = _rate(chance.filter(pl.col("kind") == kind), seed).value
             rows.append(
                 {
@@ -257,6 +267,16 @@ def _kind_table(
     return pl.DataFrame(rows, schema=schema)
 
 
+def _unrecognised(claims: pl.DataFrame, new: pl.DataFrame) -> float:
+    """The share of these claims that may be made in words too different to be recognised.
+
+    As many of those that are lost as the same text makes new claims, whatever their kind.
+    """
+    lost = claims.group_by("idx", "sample").agg(lost=(1 - pl.col("kept")).sum())
+    both = lost.join(new, on=["idx", "sample"])
+    return float(both.select(pl.min_horizontal("lost", "new_claims").sum()).item()) / claims.height
+
+
 def _headline(
     completions: Completions,
     reading: Reading,
@@ -267,14 +287,15 @@ def _headline(
     seed: int,
 ) -> Headline:
     headline: Headline = {}
-    for model in [*completions.models, FLOOR]:
+    for model in [*completions.models, RESAMPLING_FLOOR]:
         own = reading.claims.filter(pl.col("model") == model)
         if own.height == 0:
             continue
         summary: dict[str, float | None] = {"n_claims": float(own.height)}
         explanations = reading.explanations.filter(pl.col("model") == model)
         terse = error.terseness.get(model, 0.0)
-        bias = error.at(*level(explanations), terse)
+        level = Level.of(explanations, terse)
+        bias = error.at(level)
         rate = error.widen_share(_rate(own, seed), bias.claims)
         summary |= rate.entries("claims_retained")
         chance = reading.chance.filter(pl.col("model") == model)
@@ -287,13 +308,15 @@ def _headline(
             column(explanations, "tokens_model"),
         )
         # What is wrongly taken for the reference's is missing from what is added.
-        length = max(level(explanations)[1], 1e-9)
-        added = error.widen_share(added, -bias.supported / length)
+        added = error.widen_share(added, -bias.supported / max(level.length, 1e-9))
         summary |= added.entries("added_share")
         summary |= net_loss(explanations, error, seed, terse).entries("net_loss_share")
         summary["known_error_claims_retained"] = (
-            float(bias.claims[np.abs(bias.claims).argmax()]) if error.measured else None
+            float(bias.measured_claims[np.abs(bias.measured_claims).argmax()])
+            if error.measured
+            else None
         )
+        summary["unrecognised_share"] = or_none(level.unrecognised_claims)
         for table, what in ((kinds, "kind"), (items, "item")):
             for row in table.filter(pl.col("model") == model).iter_rows(named=True):
                 summary |= {

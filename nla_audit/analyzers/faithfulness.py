@@ -189,7 +189,7 @@ def faithfulness(completions: Completions, *, seed: int = 0) -> Finding:
     )
 
 
-class _Source:
+class _SourceText:
     """A source text, normalised once for many look-ups."""
 
     def __init__(self, text: str):
@@ -204,14 +204,14 @@ class _Source:
 
 
 def _spoken(span: str) -> str:
-    """The words of ``span`` as :class:`_Source` holds them: no case, punctuation, white space."""
+    """The words of ``span`` as :class:`_SourceText` holds them: lower case, single spaces."""
     joined = " ".join(words(span))
     return f" {joined} " if joined else ""
 
 
 def _measure(completions: Completions, seed: int) -> pl.DataFrame:
     sources = {
-        idx: _Source(text)
+        idx: _SourceText(text)
         for idx, text in completions.rows.filter(pl.col("source_text").is_not_null())
         .group_by("idx")
         .agg(pl.col("source_text").sort().first())
@@ -248,7 +248,7 @@ def _measure(completions: Completions, seed: int) -> pl.DataFrame:
     return pl.concat(measured)
 
 
-def _check(text: str, source: _Source | None, other: _Source | None) -> dict[str, float]:
+def _check(text: str, source: _SourceText | None, other: _SourceText | None) -> dict[str, float]:
     found = {"citations": [], "predictions": [], "names": [], "numbers": []}  # type: dict[str, list[str]]
     hedges = 0
     for item in items(text):

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._extractive import extractiveness
-from nla_audit.analyzers._reading_error import ReadingError
+from nla_audit.analyzers._reading_error import Level, ReadingError
 from nla_audit.analyzers._rewording_verdict import caveats, verdict
 from nla_audit.analyzers._trials import calibrated
 from nla_audit.completions import Completions
@@ -16,7 +16,8 @@ from nla_audit.findings import Figure, Finding, Headline, Metric, Option, analyz
 from nla_audit.pairing import column, resampler
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS, open_ruler
 from nla_audit.probes.causal.tables import fve_parts
-from nla_audit.text.reading import FLOOR, Progress, Reading, read
+from nla_audit.stats import or_none
+from nla_audit.text.reading import RESAMPLING_FLOOR, Progress, Reading, read
 
 QUESTION = (
     "How much of the tokens that a length penalty saves is omission, and how much is terser "
@@ -51,6 +52,13 @@ METRICS = (
         "tokens",
         "neither",
         "how much the reading's own error widens that",
+        interval=False,
+    ),
+    Metric(
+        "unrecognised_tokens",
+        "tokens",
+        "neither",
+        "tokens of omission that may be said in words too different to be recognised",
         interval=False,
     ),
     Metric(
@@ -132,10 +140,12 @@ def rewording(
     savings = split_savings(reading)
     extractive = extractiveness(completions, seed)
     headline: Headline = {}
-    for model in [*completions.models, FLOOR]:
+    for model in [*completions.models, RESAMPLING_FLOOR]:
         rows = savings.filter(pl.col("model") == model)
         if rows.height:
-            headline[model] = _summary(rows, error, error.terseness.get(model, 0.0), seed)
+            explanations = reading.explanations.filter(pl.col("model") == model)
+            level = Level.of(explanations, error.terseness.get(model, 0.0))
+            headline[model] = _summary(rows, error, level, seed)
     for model, measures in extractive.items():
         headline.setdefault(model, {}).update(measures)
     if ruler is not None:
@@ -195,7 +205,7 @@ def rewording(
                 "one before it ended. "
                 + (
                     "What two samples of the reference differ in is not taken off: see the table."
-                    if FLOOR in headline
+                    if RESAMPLING_FLOOR in headline
                     else "What two samples of one model differ in is not known here, and so not "
                     "taken off."
                 ),
@@ -277,7 +287,7 @@ def _by_model(waterfall: pl.DataFrame, headline: Headline) -> pl.DataFrame:
         pl.when(ends).then(step + "_tokens").otherwise(step).alias("step")
     )
     wide = named.pivot(on="step", index="model", values="tokens", maintain_order=True)
-    floor = headline.get(FLOOR, {})
+    floor = headline.get(RESAMPLING_FLOOR, {})
     for name, part in (("no_longer_said", "omission"), ("newly_said", "addition")):
         usual = floor.get(f"{part}_tokens")
         if usual is not None:
@@ -287,15 +297,14 @@ def _by_model(waterfall: pl.DataFrame, headline: Headline) -> pl.DataFrame:
 
 
 def _summary(
-    rows: pl.DataFrame, error: ReadingError, terse: float, seed: int
+    rows: pl.DataFrame, error: ReadingError, level: Level, seed: int
 ) -> dict[str, float | None]:
     draw = resampler(rows, seed)
     saving, reference = column(rows, "saving"), column(rows, "tokens_reference")
     summary: dict[str, float | None] = {"n": float(rows.height)}
     summary |= draw.mean(saving).entries("saving_tokens")
     tokens, own = float(reference.mean()), float(column(rows, "tokens_model").mean())
-    whole = tokens or np.nan
-    bias = error.at(1 - float(column(rows, "omission").mean()) / whole, own / whole, terse)
+    bias = error.at(level)
     # What is read wrongly as said or not said is missing from the rewording, or too much there.
     errors = {
         "omission": (bias.omission, tokens),
@@ -325,6 +334,7 @@ def _summary(
     lead = error.widen(lead, shift, spread)
     summary |= lead.entries("omission_lead_tokens")
     summary["reading_error_tokens"] = spread
+    summary["unrecognised_tokens"] = or_none(level.unrecognised_kept * tokens)
     # By how much the truth may lie nearer to "as much of the one as of the other".
     summary["reading_bias_tokens"] = max(0.0, float((np.sign(lead.value) * shift).max()))
     return summary

@@ -12,7 +12,7 @@ from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Metric, analyzer
 from nla_audit.pairing import clusters, column, resampler
 from nla_audit.stats import derangement
-from nla_audit.text.tails import TAIL_WORDS, Held, Tail, held, held_strictly
+from nla_audit.text.tails import TAIL_WORDS, HeldTail, Tail, held, held_strictly
 from nla_audit.text.words import words
 
 QUESTION = (
@@ -325,7 +325,7 @@ def _spoken_of(counts: Counter[str], recent: frozenset[str]) -> int:
     return sum(counts[word] for word in counts.keys() & recent)
 
 
-def _cut(found: Held, spoken: list[str], recent: frozenset[str]) -> int:
+def _cut(found: HeldTail, spoken: list[str], recent: frozenset[str]) -> int:
     """1 where the explanation ends in the source's last word, one of the two being cut."""
     return int(found.at_end > 0 and spoken[-1] not in recent)
 

@@ -134,7 +134,7 @@ Epsilon = Annotated[Any, _or_none(number(0, 1, above=True))]
 Factor = Annotated[Any, _or_none(number(0, 1e12, above=True))]
 Finite = Annotated[Any, _or_none(number(-1e30, 1e30))]
 Flag = Annotated[Any, _or_none(_flag)]
-Text = Annotated[Any, _or_none(_text)]
+TextValue = Annotated[Any, _or_none(_text)]
 
 
 class Declared(BaseModel):
@@ -146,7 +146,7 @@ class Declared(BaseModel):
 class Model(Declared):
     """``config.json``: what transformers builds a model from, in the families' several names."""
 
-    model_type: Text = None
+    model_type: TextValue = None
     architectures: Annotated[Any, _or_none(_texts)] = None
     dtype: Annotated[Any, _or_none(_dtype)] = None
     torch_dtype: Annotated[Any, _or_none(_dtype)] = None
@@ -196,9 +196,9 @@ class Model(Declared):
     rope_scaling: Annotated[Any, _or_none(_mapping)] = None
     rope_parameters: Annotated[Any, _or_none(_mapping)] = None
     quantization_config: Annotated[Any, _or_none(_mapping)] = None
-    hidden_act: Text = None
-    hidden_activation: Text = None
-    activation_function: Text = None
+    hidden_act: TextValue = None
+    hidden_activation: TextValue = None
+    activation_function: TextValue = None
     tie_word_embeddings: Flag = None
     is_encoder_decoder: Flag = None
     use_cache: Flag = None
@@ -240,7 +240,7 @@ class Model(Declared):
         return self
 
 
-class Generation(Declared):
+class GenerationSettings(Declared):
     """``generation_config.json``, of which only the end tokens count here."""
 
     eos_token_id: TokenIds = None
@@ -251,7 +251,7 @@ class Generation(Declared):
 class TokenizerSettings(Declared):
     """``tokenizer_config.json`` and ``special_tokens_map.json``."""
 
-    tokenizer_class: Text = None
+    tokenizer_class: TextValue = None
     model_max_length: Annotated[Any, _or_none(number(1, 1e40))] = None
     added_tokens_decoder: Annotated[Any, _or_none(_mapping)] = None
     chat_template: Any = None
@@ -272,8 +272,8 @@ class TokenizerSettings(Declared):
 class Adapter(Declared):
     """``adapter_config.json`` of PEFT."""
 
-    peft_type: Text = None
-    base_model_name_or_path: Text = None
+    peft_type: TextValue = None
+    base_model_name_or_path: TextValue = None
     r: Annotated[Any, _or_none(whole(1, _MOST_RANK))] = None
     lora_alpha: Finite = None
     lora_dropout: Annotated[Any, _or_none(number(0, 1))] = None

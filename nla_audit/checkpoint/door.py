@@ -15,7 +15,13 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from nla_audit.checkpoint.declared import Adapter, Declared, Generation, Model, TokenizerSettings
+from nla_audit.checkpoint.declared import (
+    Adapter,
+    Declared,
+    GenerationSettings,
+    Model,
+    TokenizerSettings,
+)
 from nla_audit.errors import UserError
 from nla_audit.limits import OverLimit, WorkFailed, within_limits
 from nla_audit.strangers import MEGABYTE, first_problem, read_bounded, read_json_object, shown
@@ -73,7 +79,7 @@ def check_model_files(folder: Path) -> None:
         )
     _check_nested(fields, path, "")
     if (folder / "generation_config.json").is_file():
-        read_declared(folder / "generation_config.json", Generation)
+        read_declared(folder / "generation_config.json", GenerationSettings)
 
 
 def check_tokenizer_files(folder: Path) -> None:

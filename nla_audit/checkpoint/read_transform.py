@@ -39,7 +39,7 @@ from safetensors import SafetensorError, safe_open
 from nla_audit.checkpoint.read_sidecar import SIDECAR_NAME, read_fields
 from nla_audit.errors import UserError, first_line
 from nla_audit.nla.sidecar import Sidecar
-from nla_audit.nla.transform import Transform, Vectors
+from nla_audit.nla.transform import ActivationTransform, Vectors
 
 RAW = "none"
 _RAW_NAMES = (None, RAW, "raw")
@@ -79,7 +79,7 @@ def norm_of_table(path: Path) -> Norm:
     return _norm(read_fields(sidecar), sidecar)[0] if sidecar.is_file() else Norm()
 
 
-def transform_of(sidecar: Sidecar, folders: Iterable[Path]) -> Transform | None:
+def transform_of(sidecar: Sidecar, folders: Iterable[Path]) -> ActivationTransform | None:
     """The transform that a pair's activations went through, ``None`` if none.
 
     Args:
@@ -113,7 +113,7 @@ def transform_of(sidecar: Sidecar, folders: Iterable[Path]) -> Transform | None:
             f"{path}: these are not the parameters of {norm.name} that {sidecar.path} pins "
             f"(SHA-256 {digest[:12]}…, not {norm.sha256[:12]}…); take the file that belongs to it"
         )
-    return Transform(norm.name, digest, found["mean"], found.get("w"), path)
+    return ActivationTransform(norm.name, digest, found["mean"], found.get("w"), path)
 
 
 def _norm(fields: Mapping[str, Any], path: Path) -> tuple[Norm, Mapping[str, Any]]:

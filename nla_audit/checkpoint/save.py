@@ -27,7 +27,7 @@ from nla_audit.nla.injection import Injection
 from nla_audit.nla.prompts import ar_prompt_ids, chat_ids, token_ids
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.sidecar import Sidecar
-from nla_audit.nla.transform import Transform
+from nla_audit.nla.transform import ActivationTransform
 from nla_audit.nla.verbalizer import Verbalizer
 
 #: Signs that hardly any text holds. The first are those of published NLAs.
@@ -239,7 +239,7 @@ def _suffix(tokenizer: Any, ar_template: str) -> list[int]:
     return first[len(first) - shared :]
 
 
-def _save_transform(transform: Transform | None, folder: Path) -> None:
+def _save_transform(transform: ActivationTransform | None, folder: Path) -> None:
     """Write the parameters, if there are any, where they are looked for."""
     if transform is None:
         return

@@ -21,7 +21,7 @@ from nla_audit.wording import count
 if TYPE_CHECKING:
     from nla_audit.findings import Finding
     from nla_audit.probes.attribution.reading import Attributed
-    from nla_audit.runs.score import Texts
+    from nla_audit.runs.score import UnscoredTable
 
 
 def _run(**arguments: Any) -> None:
@@ -69,7 +69,9 @@ def _run(**arguments: Any) -> None:
         )
 
 
-def _read(arguments: dict[str, Any], console: Console) -> tuple[Texts, Attributed, dict[str, Any]]:
+def _read(
+    arguments: dict[str, Any], console: Console
+) -> tuple[UnscoredTable, Attributed, dict[str, Any]]:
     """Take the explanations apart and read them; with the texts, and what was done."""
     from nla_audit.checkpoint.find_pair import find_pair
     from nla_audit.probes.attribution.reading import AttributionSettings, attribute_with

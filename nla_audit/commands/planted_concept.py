@@ -65,12 +65,12 @@ def concepts_of(
 
 
 def _from_file(reference: str, name: str, activations: Activations) -> DirectionOf:
-    from nla_audit.nla.transform import Transform
+    from nla_audit.nla.transform import ActivationTransform
     from nla_audit.probes.sensitivity.directions import from_file, in_the_pairs_space
 
     found = from_file(reference, activations.vectors.shape[1], name=name)
 
-    def direction(transform: Transform | None) -> Direction:
+    def direction(transform: ActivationTransform | None) -> Direction:
         return found.turned(in_the_pairs_space(found.vector, transform))
 
     return direction
@@ -80,7 +80,7 @@ def _from_texts(
     sets: Sequence[Any], arguments: dict[str, Any], activations: Activations, tell: Teller
 ) -> list[DirectionOf]:
     """The difference of means of each of some contrast sets, read by one target."""
-    from nla_audit.nla.transform import Transform
+    from nla_audit.nla.transform import ActivationTransform
     from nla_audit.probes.sensitivity.directions import from_pairs
     from nla_audit.probes.sensitivity.pairs import last_activations
     from nla_audit.runs.target import load_target
@@ -114,7 +114,7 @@ def _from_texts(
         ]
 
         def direction(
-            transform: Transform | None, sides: Any = sides, name: str = texts.name
+            transform: ActivationTransform | None, sides: Any = sides, name: str = texts.name
         ) -> Direction:
             seen = sides if transform is None else [transform.apply(side) for side in sides]
             return from_pairs(name, *seen)

@@ -33,7 +33,7 @@ _ATTEMPTS = 3
 
 
 @dataclass
-class _Study:
+class _StudiedTable:
     """The table, and what the report says of where it comes from."""
 
     table: pl.DataFrame
@@ -60,14 +60,14 @@ def _run(**arguments: Any) -> None:
     _report(study, arguments, console)
 
 
-def _read_again(arguments: dict[str, Any], console: Console) -> _Study:
+def _read_again(arguments: dict[str, Any], console: Console) -> _StudiedTable:
     """A table of a former run; where a language model is named it is asked about its texts."""
     from nla_audit.probes.sensitivity.table import read_table  # polars: keeps --help fast
 
     path = arguments["subjects"][0]
     table, source = read_table(Path(path))
     if arguments["llm"] is None:
-        return _Study(table, tables=[asdict(source)])
+        return _StudiedTable(table, tables=[asdict(source)])
     from nla_audit.files import sha256_of
     from nla_audit.probes.sensitivity.asking import with_answers
     from nla_audit.probes.sensitivity.sweep import must_not_be_there
@@ -83,7 +83,7 @@ def _read_again(arguments: dict[str, Any], console: Console) -> _Study:
             f"{path}: is about {', '.join(names)}, and not about {concept.name}: name its concept "
             "with --concept or --words"
         )
-    study = _Study(table)
+    study = _StudiedTable(table)
     with counting(console) as tell, _language_model(arguments, out, study.notes, tell) as asked:
         assert asked is not None
         study.table = with_answers(table, concept, asked, progress=tell)
@@ -140,7 +140,7 @@ def _language_model(
         notes.append(f"Asked whether texts name it: {model.name}; {account}.")
 
 
-def _asked(arguments: dict[str, Any], console: Console) -> _Study:
+def _asked(arguments: dict[str, Any], console: Console) -> _StudiedTable:
     """Plant, and ask every pair."""
     _check(arguments)
     from nla_audit.files import sha256_of
@@ -186,7 +186,7 @@ def _asked(arguments: dict[str, Any], console: Console) -> _Study:
                 notice=tell.say,
             )
     console.print(Text(f"wrote {out / _TABLE}"), soft_wrap=True)
-    return _Study(
+    return _StudiedTable(
         table,
         notes=[*notes, *spent],
         tables=[
@@ -249,7 +249,7 @@ def _named(subject: str) -> tuple[str | None, str]:
     return (name, path) if equals and not Path(subject).exists() else (None, subject)
 
 
-def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
+def _report(study: _StudiedTable, arguments: dict[str, Any], console: Console) -> None:
     from nla_audit.probes.sensitivity.finding import sensitivity
 
     with console.status("judging"):

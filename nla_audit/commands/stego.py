@@ -58,7 +58,7 @@ def _run(**arguments: Any) -> None:
                 ar=arguments["own_ar"],
                 variants=_named(arguments["variants"]),
             )
-            study = _Study(scores, tables=[asdict(source) for source in scores.sources])
+            study = _StudiedScores(scores, tables=[asdict(source) for source in scores.sources])
     else:
         study = _scored(arguments, console)
     _report(study, arguments, console)
@@ -89,7 +89,7 @@ def _make_folders(arguments: dict[str, Any]) -> None:
 
 
 @dataclass
-class _Study:
+class _StudiedScores:
     """Scores, and what the report says of where they come from."""
 
     scores: Scores
@@ -100,7 +100,7 @@ class _Study:
     facts: dict[str, str] = field(default_factory=dict)
 
 
-def _scored(arguments: dict[str, Any], console: Console) -> _Study:
+def _scored(arguments: dict[str, Any], console: Console) -> _StudiedScores:
     """Change the texts, read them; scores, caveats and examples."""
     from nla_audit.checkpoint.find_pair import find_pair
     from nla_audit.llm.options import endpoint_settings
@@ -188,7 +188,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
             "not be seen. Name a language model with --paraphraser."
         )
     sources = [*texts.sources, *(reference.sources if reference is not None else ())]
-    return _Study(
+    return _StudiedScores(
         scores_from_frame(frame, ar="own", path=arguments["completions"]),
         notes=notes,
         examples=chosen_examples(frame, ar="own"),
@@ -204,7 +204,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _Study:
     )
 
 
-def _report(study: _Study, arguments: dict[str, Any], console: Console) -> None:
+def _report(study: _StudiedScores, arguments: dict[str, Any], console: Console) -> None:
     from nla_audit.probes.stego.finding import stego
 
     with console.status("judging"):
@@ -255,7 +255,7 @@ def _print(finding: Finding) -> None:
         print_examples(examples, names.to_list()[:_EXAMPLES_SHOWN], console)
 
 
-def _facts(study: _Study) -> dict[str, str]:
+def _facts(study: _StudiedScores) -> dict[str, str]:
     from nla_audit.report.document import tables_in_words  # plotting
 
     rows = study.scores.rows

@@ -14,7 +14,7 @@ from nla_audit.unicode_form import composed
 _COLUMNS = ("task", "text", "answer")
 
 
-class Table(Closing):
+class AnswerTable(Closing):
     """Answers looked up by task and text.
 
     The answers are final: that of ``translate_back`` is found by the explanation, not by its

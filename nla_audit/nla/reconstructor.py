@@ -37,7 +37,7 @@ from nla_audit.nla.refusal import Refuse, refuse_wrong
 from nla_audit.nla.scoring import score_rows
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.threads import threads_for
-from nla_audit.nla.transform import Transform
+from nla_audit.nla.transform import ActivationTransform
 from nla_audit.wording import count
 
 #: Tokens of a batch, padding included, by type of device. On a CPU larger batches only leave
@@ -115,7 +115,7 @@ class Reconstructor:
         keep_final_norm: bool = False,
         name: str = "ar",
         files: Sequence[Path] = (),
-        transform: Transform | None = None,
+        transform: ActivationTransform | None = None,
         refuse: Refuse = refuse_wrong,
     ) -> None:
         self.files = tuple(files)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _COMPARED_ROWS = 4096
 
 
-class Reader(Protocol):
+class TextReader(Protocol):
     """What reads texts: a :class:`~nla_audit.nla.reconstructor.Reconstructor`, or one elsewhere."""
 
     mse_scale: float | None
@@ -66,7 +66,7 @@ class RowScores:
 
 
 def score_rows(
-    reconstructor: Reader,
+    reconstructor: TextReader,
     texts: Sequence[str | None],
     targets: npt.NDArray[np.float32],
     target_of: Sequence[int] | npt.NDArray[np.int64],

@@ -15,7 +15,7 @@ Vectors = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Transform:
+class ActivationTransform:
     """A transform with its parameters; two are equal if they do the same.
 
     Attributes:

@@ -33,7 +33,7 @@ from nla_audit.nla.prompts import (
 from nla_audit.nla.refusal import Refuse, refuse_wrong
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.threads import threads_for
-from nla_audit.nla.transform import Transform
+from nla_audit.nla.transform import ActivationTransform
 from nla_audit.wording import count
 
 DEFAULT_MAX_NEW_TOKENS = 160
@@ -84,7 +84,7 @@ class Verbalizer:
         injection: Injection | None = None,
         name: str = "av",
         files: Sequence[Path] = (),
-        transform: Transform | None = None,
+        transform: ActivationTransform | None = None,
         refuse: Refuse = refuse_wrong,
     ) -> None:
         self.files = tuple(files)

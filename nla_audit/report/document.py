@@ -19,7 +19,7 @@ MAX_TABLE_ROWS = 100
 
 
 @dataclass(frozen=True)
-class Section:
+class FindingSection:
     """One analyzer's part of the report."""
 
     finding: Finding
@@ -44,20 +44,20 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Document:
+class ReportDocument:
     """All that both renderings show: the report, and what is made of it."""
 
     report: Report
-    sections: list[Section]
+    sections: list[FindingSection]
     colours: ModelColours
     #: The report's, with the models' colours.
     viewer: dict[str, Any] | None
 
 
-def document_of(report: Report, drawn: Sequence[list[Rendered]]) -> Document:
+def document_of(report: Report, drawn: Sequence[list[Rendered]]) -> ReportDocument:
     """``report`` with the figures of each of its findings, ready to be HTML or Markdown."""
     colours = report.colours
-    return Document(
+    return ReportDocument(
         report,
         [
             _section(finding, figures, report.notes)
@@ -68,7 +68,7 @@ def document_of(report: Report, drawn: Sequence[list[Rendered]]) -> Document:
     )
 
 
-def _section(finding: Finding, figures: list[Rendered], notes: tuple[str, ...]) -> Section:
+def _section(finding: Finding, figures: list[Rendered], notes: tuple[str, ...]) -> FindingSection:
     """Choose what of ``finding`` is shown and in which form.
 
     ``notes`` hold for the whole table and stand at the top of the report, so that a section
@@ -76,7 +76,7 @@ def _section(finding: Finding, figures: list[Rendered], notes: tuple[str, ...]) 
     """
     apart = {finding.headline_table, finding.examples_table}
     examples = finding.tables.get(finding.examples_table or "")
-    return Section(
+    return FindingSection(
         finding=finding,
         headline=_headline(finding),
         caveats=[caveat for caveat in finding.caveats if caveat not in notes],

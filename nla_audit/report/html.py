@@ -9,12 +9,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from nla_audit.report.document import Document
+from nla_audit.report.document import ReportDocument
 from nla_audit.report.escape import safe_text, script_json
 from nla_audit.report.tables import label
 
 
-def render_html(document: Document) -> str:
+def render_html(document: ReportDocument) -> str:
     """The whole report as one page.
 
     Its content security policy forbids every request, and allows only the scripts whose hash

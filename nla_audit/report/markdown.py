@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from nla_audit.report.document import Document, Section
+from nla_audit.report.document import FindingSection, ReportDocument
 from nla_audit.report.escape import markdown_text
 from nla_audit.report.examples import joined
-from nla_audit.report.tables import Cell, DisplayTable, label
+from nla_audit.report.tables import DisplayCell, DisplayTable, label
 
 #: Long tables make a Markdown page unreadable; the HTML report and the JSON hold more.
 MAX_ROWS = 20
 
 
-def render_markdown(document: Document) -> str:
+def render_markdown(document: ReportDocument) -> str:
     """The whole report as GitHub-flavoured Markdown without raw HTML from the data."""
     return "\n".join(_lines(document)).rstrip() + "\n"
 
 
-def _lines(document: Document) -> Iterator[str]:
+def _lines(document: ReportDocument) -> Iterator[str]:
     report = document.report
     yield f"# {markdown_text(report.title)}"
     yield ""
@@ -44,7 +44,7 @@ def _lines(document: Document) -> Iterator[str]:
     yield from _record(document)
 
 
-def _section(section: Section, data_name: str) -> Iterator[str]:
+def _section(section: FindingSection, data_name: str) -> Iterator[str]:
     finding = section.finding
     yield f"## {markdown_text(section.title)}"
     yield ""
@@ -99,7 +99,7 @@ def _table(table: DisplayTable) -> Iterator[str]:
     yield ""
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: DisplayCell) -> str:
     return markdown_text(cell.line)
 
 
@@ -107,7 +107,7 @@ def _row(cells: Iterator[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _record(document: Document) -> Iterator[str]:
+def _record(document: ReportDocument) -> Iterator[str]:
     report = document.report
     record = report.record
     yield "## Method and record"

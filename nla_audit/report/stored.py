@@ -67,7 +67,7 @@ def _number(value: Any) -> Any:
 
 FileName = Annotated[str, AfterValidator(_file_name)]
 Number = Annotated[float | int, BeforeValidator(_number)]
-Table = list[dict[str, Any]]
+StoredRows = list[dict[str, Any]]
 
 
 class _Stored(BaseModel):
@@ -160,7 +160,7 @@ class _StoredFinding(_Stored):
     private_tables: list[str]
     units: dict[str, Unit]
     types: dict[str, dict[str, str]]
-    tables: dict[str, Table]
+    tables: dict[str, StoredRows]
 
     def finding(self) -> Finding:
         """The finding itself.
@@ -200,7 +200,7 @@ class _StoredFinding(_Stored):
         )
 
 
-def _frame(where: str, rows: Table, types: Mapping[str, str]) -> pl.DataFrame:
+def _frame(where: str, rows: StoredRows, types: Mapping[str, str]) -> pl.DataFrame:
     schema = {column: _type(where, kind) for column, kind in types.items()}
     for row in rows:
         if list(row) != list(types):

@@ -17,7 +17,7 @@ _SPELLED = {"fve": "FVE", "cjk": "CJK", "ar": "AR", "av": "AV", "idx": "idx", "i
 
 
 @dataclass(frozen=True)
-class Cell:
+class DisplayCell:
     """One value as shown: the text, its interval where there is one, and what to sort by."""
 
     text: str
@@ -44,7 +44,7 @@ class DisplayTable:
     """A table ready to be drawn; ``total_rows`` counts the rows before any cut."""
 
     columns: list[Column]
-    rows: list[list[Cell]]
+    rows: list[list[DisplayCell]]
     total_rows: int
 
     @property
@@ -124,7 +124,7 @@ def display(
         if {f"{name}_low", f"{name}_high"} <= present
     }
     columns: list[Column] = []
-    cells_by_column: list[list[Cell]] = []
+    cells_by_column: list[list[DisplayCell]] = []
     for name in names:
         if name in folded:
             continue
@@ -136,7 +136,9 @@ def display(
         )
         columns.append(Column(name, label(name), is_numeric))
         if not is_numeric:
-            cells_by_column.append([Cell(_text(value), sort=_text(value)) for value in values])
+            cells_by_column.append(
+                [DisplayCell(_text(value), sort=_text(value)) for value in values]
+            )
             continue
         # An identifier or a λ is a name made of digits: grouping or rounding would change it.
         exact = name in ("idx", "length_penalty", "sample", "step")
@@ -145,7 +147,7 @@ def display(
         cells = []
         for record, value in zip(records, values, strict=True):
             if not _is_number(value):
-                cells.append(Cell(MISSING))
+                cells.append(DisplayCell(MISSING))
                 continue
             text = f"{value:g}" if exact else number(value, decimals, share=share)
             interval = (
@@ -153,7 +155,7 @@ def display(
                 if f"{name}_low" in folded
                 else ""
             )
-            cells.append(Cell(text, interval, float(value)))
+            cells.append(DisplayCell(text, interval, float(value)))
         cells_by_column.append(cells)
     rows = [list(row) for row in zip(*cells_by_column, strict=True)]
     return DisplayTable(columns, rows, len(records))

@@ -24,7 +24,7 @@ from nla_audit.errors import UserError
 from nla_audit.nla.fve import unusable
 from nla_audit.readers import POLARS_ERRORS, first_line
 from nla_audit.schema import column_key, forbid_doubled, shown
-from nla_audit.sources import Table, find_tables, opened
+from nla_audit.sources import InputTable, find_tables, opened
 from nla_audit.unicode_form import composed_column
 from nla_audit.wording import count
 
@@ -122,7 +122,7 @@ def _digest(digests: Sequence[str]) -> str:
     )
 
 
-def _scanned(table: Table, file: Path) -> pl.LazyFrame:
+def _scanned(table: InputTable, file: Path) -> pl.LazyFrame:
     """One file with column names in lower case, and what its folders say."""
     lazy = pl.scan_parquet(file, glob=False, hive_partitioning=False)
     names = lazy.collect_schema().names()

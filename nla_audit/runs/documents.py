@@ -46,7 +46,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class _Source:
+class _DocumentFile:
     """One file: the name that ids begin with, what messages call it, and where it lies."""
 
     label: str
@@ -154,14 +154,14 @@ class Documents:
             if text:
                 yield Document(number, doc_id, text)
 
-    def _rows(self) -> Iterator[tuple[_Source, int | None, str, str]]:
+    def _rows(self) -> Iterator[tuple[_DocumentFile, int | None, str, str]]:
         for source in self._sources:
             path = source.local()
             read = getattr(self, f"_{SUFFIXES[Path(source.label).suffix.lower()]}")
             for row, given_id, text in read(source.name, path):
                 yield source, row, self._doc_id(source, row, given_id), text
 
-    def _doc_id(self, source: _Source, row: int | None, given: str | None) -> str:
+    def _doc_id(self, source: _DocumentFile, row: int | None, given: str | None) -> str:
         if given is not None:
             return given
         return source.label if row is None else f"{source.label}:{row}"
@@ -229,10 +229,12 @@ class Documents:
         return self.id_column
 
 
-def _find(given: str) -> list[_Source]:
+def _find(given: str) -> list[_DocumentFile]:
     if given.startswith(hub.PREFIX):
         found = hub.find_files(given, tuple(SUFFIXES), pin_commit=True)
-        return [_Source(f"{file.repository}/{file.path}", file.address, file) for file in found]
+        return [
+            _DocumentFile(f"{file.repository}/{file.path}", file.address, file) for file in found
+        ]
     path = Path(given)
     if path.is_dir():
         files = sorted(
@@ -242,12 +244,12 @@ def _find(given: str) -> list[_Source]:
         )
         if not files:
             raise UserError(f"{given}: no texts in this folder ({_FORMATS})")
-        return [_Source(file.relative_to(path).as_posix(), str(file), file) for file in files]
+        return [_DocumentFile(file.relative_to(path).as_posix(), str(file), file) for file in files]
     if not path.exists():
         raise UserError(f"{given}: no such file or folder: check the path")
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"{given}: not a known format of texts: give it one of {_FORMATS}")
-    return [_Source(path.name, given, path)]
+    return [_DocumentFile(path.name, given, path)]
 
 
 def _text(where: str, column: str, value: Any) -> str:

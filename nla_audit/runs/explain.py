@@ -303,7 +303,7 @@ def _explained(
     done = len(todo) - sum(len(batches[number]) for number in missing)
     progress("explaining", done, len(todo))
     asked = (
-        (number, _Asked(batches[number], *_given(batches[number], activations, idx), settings))
+        (number, _AskedBatch(batches[number], *_given(batches[number], activations, idx), settings))
         for number in missing
     )
     for number, piece in each_of(verbalizer, _said, asked, notice):
@@ -315,7 +315,7 @@ def _explained(
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _AskedBatch:
     """A batch of rows to explain, with all that it takes besides the AV.
 
     Attributes:
@@ -338,7 +338,7 @@ def _given(
     return vectors, [sampling_key(idx[row], sample) for row, sample in batch]
 
 
-def _said(verbalizer: Verbalizer, asked: _Asked, notice: Notice) -> pl.DataFrame:
+def _said(verbalizer: Verbalizer, asked: _AskedBatch, notice: Notice) -> pl.DataFrame:
     """What the AV says about one batch; the columns of :data:`_PIECE`."""
     settings = asked.settings
     said = verbalizer.generate(

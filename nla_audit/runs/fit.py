@@ -7,7 +7,7 @@ from dataclasses import replace
 from nla_audit.checkpoint.read_transform import RAW, Norm
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import unusable
-from nla_audit.nla.transform import Transform
+from nla_audit.nla.transform import ActivationTransform
 from nla_audit.runs.activations import Activations
 from nla_audit.runs.remote import AnyReconstructor, AnyVerbalizer
 
@@ -37,7 +37,7 @@ def fitted(
     return _transformed(activations, transforms[0])
 
 
-def _transformed(activations: Activations, transform: Transform | None) -> Activations:
+def _transformed(activations: Activations, transform: ActivationTransform | None) -> Activations:
     norm = activations.norm
     if norm.name != RAW:
         is_same = transform is not None and (
@@ -62,7 +62,7 @@ def _transformed(activations: Activations, transform: Transform | None) -> Activ
     )
 
 
-def _name(transform: Transform | None) -> str:
+def _name(transform: ActivationTransform | None) -> str:
     return "raw" if transform is None else _named(transform.name, transform.sha256)
 
 

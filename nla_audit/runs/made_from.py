@@ -12,7 +12,7 @@ from nla_audit.errors import UserError
 from nla_audit.files import whole_file, write_json
 from nla_audit.nla.fve import BASELINE_NAMES, BaselineName, Baselines
 from nla_audit.nla.reconstructor import Reconstructor
-from nla_audit.nla.transform import Transform
+from nla_audit.nla.transform import ActivationTransform
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.record import record_path
 from nla_audit.runs.activations import Activations
@@ -53,7 +53,7 @@ def target_record(target: TargetModel) -> dict[str, Any]:
     }
 
 
-def _transform(transform: Transform | None) -> dict[str, Any]:
+def _transform(transform: ActivationTransform | None) -> dict[str, Any]:
     """What the activations go through; nothing where they are read raw."""
     if transform is None:
         return {}

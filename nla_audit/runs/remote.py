@@ -23,7 +23,7 @@ from nla_audit.nla.batching import Notice
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.reconstructor import ReadingPlan, Reconstructor
 from nla_audit.nla.sidecar import Sidecar
-from nla_audit.nla.transform import Transform
+from nla_audit.nla.transform import ActivationTransform
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.record import MODELS, versions
 from nla_audit.runs.made_from import reconstructor_record, target_record, verbalizer_record
@@ -35,7 +35,7 @@ Task = Callable[[Any, Any, Notice], Any]
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldModel:
     """What a worker is to hold, and how it loads it.
 
     Attributes:
@@ -60,7 +60,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Answer:
+class WorkerAnswer:
     """What a worker says to one piece of work.
 
     Attributes:
@@ -86,11 +86,11 @@ class Holder:
     def __init__(self, threads: int | None = None) -> None:
         if threads is not None:
             torch.set_num_threads(threads)
-        self._held: Held | None = None
+        self._held: HeldModel | None = None
         self._loaded: Any = None
         self._identity: dict[str, Any] = {}
 
-    def answer(self, held: Held, task: Task, item: Any) -> Answer:
+    def answer(self, held: HeldModel, task: Task, item: Any) -> WorkerAnswer:
         """Do ``task`` with what is to be held, which is loaded first if need be."""
         notices: list[str] = []
         result, refused = None, None
@@ -105,7 +105,7 @@ class Holder:
             refused = str(error)
         except MemoryError:
             refused = "out of memory: give a worker more, or smaller batches"
-        return Answer(result, refused, tuple(notices), self._identity)
+        return WorkerAnswer(result, refused, tuple(notices), self._identity)
 
 
 class _Remote:
@@ -118,7 +118,7 @@ class _Remote:
         record: as :mod:`nla_audit.runs.made_from` makes it of what is loaded.
     """
 
-    def __init__(self, pool: Pool, held: Held, facts: Mapping[str, Any], record: Any) -> None:
+    def __init__(self, pool: Pool, held: HeldModel, facts: Mapping[str, Any], record: Any) -> None:
         self.pool, self.held, self.record = pool, held, record
         self._told: set[str] = set()
         for name, value in facts.items():
@@ -145,7 +145,7 @@ class _Remote:
             yield number, answer.result
 
 
-def _refuse_failed(answer: Answer) -> None:
+def _refuse_failed(answer: WorkerAnswer) -> None:
     if answer.refused is not None:
         raise UserError(f"a worker says: {answer.refused}")
 
@@ -187,7 +187,7 @@ class RemoteVerbalizer(_Remote):
     d_model: int
     sidecar: Sidecar
     injection: Injection
-    transform: Transform | None
+    transform: ActivationTransform | None
 
 
 class RemoteReconstructor(_Remote):
@@ -196,7 +196,7 @@ class RemoteReconstructor(_Remote):
     name: str
     d_model: int
     sidecar: Sidecar
-    transform: Transform | None
+    transform: ActivationTransform | None
     layer_index: int
     mse_scale: float | None
     tokenizer: Any
@@ -298,9 +298,9 @@ def load_pair(
     # The AR first, so that the worker that is asked has the AV when it begins to explain.
     reconstructor = verbalizer = None
     if ar is not None:
-        reconstructor = RemoteReconstructor(*_described(pool, Held("ar", options), notice))
+        reconstructor = RemoteReconstructor(*_described(pool, HeldModel("ar", options), notice))
     if av is not None:
-        verbalizer = RemoteVerbalizer(*_described(pool, Held("av", options), notice))
+        verbalizer = RemoteVerbalizer(*_described(pool, HeldModel("av", options), notice))
     return RemotePair(verbalizer, reconstructor)
 
 
@@ -332,7 +332,7 @@ def load_target_in(
     options: dict[str, Any] = {"layer_index": layer_index, "placement": placement, "force": force}
     if pool is None:
         return load_target(reference, **options)
-    held = Held("target", {"reference": _from_anywhere(reference), **options})
+    held = HeldModel("target", {"reference": _from_anywhere(reference), **options})
     return RemoteTarget(*_described(pool, held, notice))
 
 
@@ -345,8 +345,8 @@ def _from_anywhere(reference: str | Path | None) -> str | None:
 
 
 def _described(
-    pool: Pool, held: Held, notice: Notice
-) -> tuple[Pool, Held, dict[str, Any], dict[str, Any]]:
+    pool: Pool, held: HeldModel, notice: Notice
+) -> tuple[Pool, HeldModel, dict[str, Any], dict[str, Any]]:
     """The arguments of a :class:`_Remote`, from the first worker that has loaded it."""
     ((_, answer),) = pool.each([(0, (held, _describe, _FACTS[held.role]))], notice)
     _refuse_failed(answer)

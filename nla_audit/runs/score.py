@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nla_audit.completions import Source
+from nla_audit.completions import SourceFile
 from nla_audit.files import write_parquet
 from nla_audit.model_names import length_penalty_of, ordered
 from nla_audit.nla.batching import Notice
@@ -46,7 +46,7 @@ _NO_ACTIVATION = "no activation of this idx"
 
 
 @dataclass(frozen=True)
-class Texts:
+class UnscoredTable:
     """The explanations of a table, without any scores.
 
     Attributes:
@@ -58,7 +58,7 @@ class Texts:
 
     rows: pl.DataFrame
     has: frozenset[str]
-    sources: tuple[Source, ...]
+    sources: tuple[SourceFile, ...]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Scored:
     curves: pl.DataFrame | None = None
 
 
-def read_texts(paths: Sequence[str]) -> Texts:
+def read_texts(paths: Sequence[str]) -> UnscoredTable:
     """Read the explanations of completions tables, whoever scored them.
 
     Rows that differ in their ruler only are one row. Models are kept whole: nothing here is
@@ -114,7 +114,7 @@ def read_texts(paths: Sequence[str]) -> Texts:
             read.frame.with_columns(without).unique(_TEXT_KEY, keep="first", maintain_order=True)
         )
         columns |= read.columns
-        sources.append(Source(table.name, read.sha256, read.frame.height))
+        sources.append(SourceFile(table.name, read.sha256, read.frame.height))
     files = [source.path for source in sources]
     names = {name for frame in frames for name in frame["model"].drop_nulls().unique()}
     penalties = {name: length_penalty_of(name) for name in names}
@@ -127,10 +127,10 @@ def read_texts(paths: Sequence[str]) -> Texts:
     rows = pl.concat(checked)
     if rows["activation_id"].null_count() < rows.height:
         rows = rows.with_columns(idx=pl.coalesce("activation_id", pl.col("idx").cast(pl.String)))
-    return Texts(rows, columns - frozenset(_OF_A_RULER), tuple(sources))
+    return UnscoredTable(rows, columns - frozenset(_OF_A_RULER), tuple(sources))
 
 
-def beginnings(texts: Texts, tokenizer: Any, tokens: int) -> Texts:
+def beginnings(texts: UnscoredTable, tokenizer: Any, tokens: int) -> UnscoredTable:
     """The first ``tokens`` of each explanation, as :func:`~nla_audit.nla.prefixes.prefixes_of` cuts
     them; shorter ones stay whole."""
     said = texts.rows["explanation"].to_list()
@@ -143,7 +143,7 @@ def beginnings(texts: Texts, tokenizer: Any, tokens: int) -> Texts:
 
 def score(
     reconstructor: AnyReconstructor,
-    texts: Texts,
+    texts: UnscoredTable,
     activations: Activations,
     out: Path,
     settings: ScoreSettings,
@@ -318,7 +318,7 @@ def _part(scores: RowScores, start: int, end: int) -> RowScores:
 
 
 def _table(
-    texts: Texts,
+    texts: UnscoredTable,
     activations: Activations,
     scores: RowScores,
     *,
@@ -355,7 +355,7 @@ def _table(
 
 
 def _prefix_table(
-    texts: Texts,
+    texts: UnscoredTable,
     cuts: pl.DataFrame,
     scores: RowScores,
     settings: ScoreSettings,

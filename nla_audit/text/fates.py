@@ -13,7 +13,7 @@ import polars as pl
 from nla_audit.completions import Completions
 from nla_audit.text.claims import Claim
 from nla_audit.text.items import quoted_spans
-from nla_audit.text.pairs import FLOOR, TextPair, text_pairs
+from nla_audit.text.pairs import RESAMPLING_FLOOR, TextPair, text_pairs
 from nla_audit.text.reading import Reading
 from nla_audit.text.segmentation import Segmentation
 
@@ -51,7 +51,9 @@ def fate_spans(
         fate ``quote``.
     """
     rows = completions.rows.filter(pl.col("idx").is_in(list(activations)))
-    pairs = [pair for pair in text_pairs(rows, completions.reference) if pair.model != FLOOR]
+    pairs = [
+        pair for pair in text_pairs(rows, completions.reference) if pair.model != RESAMPLING_FLOOR
+    ]
     found: list[_Row] = []
     for model in completions.models:
         own = [pair for pair in pairs if pair.model == model]

@@ -15,14 +15,14 @@ from nla_audit.text.pieces import Pieces, pieces_of
 from nla_audit.text.words import piece_count
 
 #: The pseudo-model under which the reference's own second sample is read.
-FLOOR = "resampling floor"
+RESAMPLING_FLOOR = "resampling floor"
 #: A text of more claims than this is read more coarsely: what a reading costs grows with their
 #: square.
 MOST_CLAIMS = 256
 
 
 @dataclass(frozen=True)
-class Text:
+class TextInClaims:
     """An explanation's claims and what they cost."""
 
     claims: list[Claim]
@@ -44,8 +44,8 @@ class TextPair:
     idx: int
     sample: int
     reference_sample: int
-    reference: Text
-    other: Text
+    reference: TextInClaims
+    other: TextInClaims
 
 
 def text_pairs(rows: pl.DataFrame, reference: str) -> Iterator[TextPair]:
@@ -56,7 +56,7 @@ def text_pairs(rows: pl.DataFrame, reference: str) -> Iterator[TextPair]:
     floor is of two samples. With the roles exchanged the same texts are paired.
     """
     columns = ["idx", "model", "sample", "explanation", "content_tokens", "fixed_tokens"]
-    texts: dict[tuple[str, int], Text] = {}
+    texts: dict[tuple[str, int], TextInClaims] = {}
     current: int | None = None
     kept = rows.filter(pl.col("explanation").is_not_null()).select(columns)
     for idx, model, sample, explanation, content, fixed in kept.iter_rows():
@@ -69,7 +69,9 @@ def text_pairs(rows: pl.DataFrame, reference: str) -> Iterator[TextPair]:
         yield from _pairs_of(current, texts, reference)
 
 
-def _pairs_of(idx: int, texts: dict[tuple[str, int], Text], reference: str) -> Iterator[TextPair]:
+def _pairs_of(
+    idx: int, texts: dict[tuple[str, int], TextInClaims], reference: str
+) -> Iterator[TextPair]:
     samples = sorted(sample for model, sample in texts if model == reference)
     if not samples:
         return
@@ -82,11 +84,13 @@ def _pairs_of(idx: int, texts: dict[tuple[str, int], Text], reference: str) -> I
         elif len(samples) > 1:
             following = samples[(samples.index(sample) + 1) % len(samples)]
             second = texts[model, following]
-            yield TextPair(FLOOR, idx, sample, sample, texts[reference, sample], second)
+            yield TextPair(RESAMPLING_FLOOR, idx, sample, sample, texts[reference, sample], second)
 
 
 @lru_cache(maxsize=1 << 13)
-def text_of(explanation: str, content: float | None = None, fixed: float | None = None) -> Text:
+def text_of(
+    explanation: str, content: float | None = None, fixed: float | None = None
+) -> TextInClaims:
     """An explanation in claims; ``content`` and ``fixed`` tokens are its own, where known."""
     claims = _fewer(split_claims(explanation), explanation)
     pieces = np.array([piece_count(claim.text) for claim in claims], dtype=np.float64)
@@ -94,7 +98,9 @@ def text_of(explanation: str, content: float | None = None, fixed: float | None 
     # Separators and stray marks between claims belong to them in proportion, so that the claims'
     # tokens sum to the explanation's.
     tokens = pieces * (total / pieces.sum()) if pieces.sum() > 0 else pieces
-    return Text(claims, tokens, total if claims else float(content or 0.0), float(fixed or 0.0))
+    return TextInClaims(
+        claims, tokens, total if claims else float(content or 0.0), float(fixed or 0.0)
+    )
 
 
 def _fewer(claims: list[Claim], explanation: str) -> list[Claim]:

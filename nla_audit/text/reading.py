@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from nla_audit.completions import Completions
 from nla_audit.text.alignment import Aligned, Matches, Store, align, repunctuated, segmentations
 from nla_audit.text.mixture import TwoGroups, fit_two_groups, typical_two_groups
-from nla_audit.text.pairs import FLOOR, TextPair, text_pairs
+from nla_audit.text.pairs import RESAMPLING_FLOOR, TextPair, text_pairs
 from nla_audit.text.pieces import Pieces
 from nla_audit.text.rest import fit_rest, match_rest
 from nla_audit.text.segmentation import Segmentation
@@ -102,13 +102,16 @@ class Reading:
             ``model, idx, sample, reference_sample, claim, start, end, kind, tokens, kept``, where
             ``start:end`` is the claim's span in that sample of the *reference*, ``tokens`` its
             share of the reference's content tokens and ``kept`` the expected share of it that the
-            model's explanation still makes. ``model`` is :data:`FLOOR` where the reference's other
-            sample of the same activation is read instead: the resampling floor.
+            model's explanation still makes. ``model`` is :data:`RESAMPLING_FLOOR` where the
+            reference's other sample of the same activation is read instead.
         chance: the same for a sample of activations, each model's explanation being replaced by
             its explanation of another activation and the matches fitted anew:
             what the whole procedure finds where there is nothing to find.
         explanations: one row per (model, activation, sample):
-            ``tokens_reference, tokens_model, kept_tokens, supported_tokens, overhead_saving``.
+            ``tokens_reference, tokens_model, kept_tokens, supported_tokens, overhead_saving``, and
+            how many claims the reference makes (``claims_reference``), how many of them are not
+            found again (``lost_claims``) and how many of the model's own are not found in the
+            reference (``new_claims``).
         reader: what the table was read with; it reads further explanations in the same way.
         activations_read: how many activations were read, of
         activations: how many there are.
@@ -148,7 +151,7 @@ class Reading:
     @property
     def has_floor(self) -> bool:
         """Whether the table holds a second sample of the reference."""
-        return FLOOR in self.reader.fits
+        return RESAMPLING_FLOOR in self.reader.fits
 
 
 def read(
@@ -407,11 +410,13 @@ def _claim_rows(pairs: Sequence[TextPair], found: Sequence[Segmentation]) -> pl.
 
 
 def _explanation_rows(pairs: Sequence[TextPair], found: Sequence[Segmentation]) -> pl.DataFrame:
-    kept_tokens, supported_tokens = [], []
+    kept_tokens, supported_tokens, lost, new = [], [], [], []
     for pair, segmentation in zip(pairs, found, strict=True):
         supported = segmentation.supported(len(pair.other.claims))
         kept_tokens.append(float(pair.reference.tokens @ segmentation.kept))
         supported_tokens.append(float(pair.other.tokens @ supported))
+        lost.append(float((1 - segmentation.kept).sum()))
+        new.append(float((1 - supported).sum()))
     return pl.DataFrame(
         {
             "model": [pair.model for pair in pairs],
@@ -424,6 +429,9 @@ def _explanation_rows(pairs: Sequence[TextPair], found: Sequence[Segmentation]) 
             "overhead_saving": [
                 pair.reference.fixed_tokens - pair.other.fixed_tokens for pair in pairs
             ],
+            "claims_reference": [len(pair.reference.claims) for pair in pairs],
+            "lost_claims": lost,
+            "new_claims": new,
         },
         schema={
             "model": pl.String,
@@ -434,5 +442,8 @@ def _explanation_rows(pairs: Sequence[TextPair], found: Sequence[Segmentation]) 
             "kept_tokens": pl.Float64,
             "supported_tokens": pl.Float64,
             "overhead_saving": pl.Float64,
+            "claims_reference": pl.Float64,
+            "lost_claims": pl.Float64,
+            "new_claims": pl.Float64,
         },
     )

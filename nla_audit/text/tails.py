@@ -42,7 +42,7 @@ class Tail:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldTail:
     """What an explanation holds of a tail.
 
     Attributes:
@@ -62,12 +62,12 @@ class Held:
     is_nothing_but: bool
 
 
-def held(spoken: list[str], tail: list[str]) -> Held:
+def held(spoken: list[str], tail: list[str]) -> HeldTail:
     """What the words ``spoken`` hold of the words ``tail``, with which the source ends."""
     run, place = suffix_run(spoken, tail)
     at_end = _run_at_end(spoken, tail)
     ends_with = at_end >= TAIL_WORDS
-    return Held(
+    return HeldTail(
         run=run,
         place=place,
         at_end=at_end,

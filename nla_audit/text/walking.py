@@ -11,7 +11,7 @@ from nla_audit.text.similarity import Similarity
 
 
 @dataclass(frozen=True)
-class Reader:
+class ClaimReader:
     """A fitted similarity, and how each model walks over the reference's claims."""
 
     similarity: Similarity

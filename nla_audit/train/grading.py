@@ -20,7 +20,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from nla_audit.train.complaints import complaint
-from nla_audit.train.section import Section
+from nla_audit.train.section import RecipeSection
 
 if TYPE_CHECKING:
     from nla_audit.train.responses import Responses
@@ -30,7 +30,7 @@ Integers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Card:
+class GradingCard:
     """What a grading is, for help and reports.
 
     Attributes:
@@ -77,7 +77,7 @@ class Stopping:
     claims: Sequence[int] | None = None
 
 
-class Grading(Section):
+class Grading(RecipeSection):
     """Settings of a grading; subclasses say what it does."""
 
     kind: str
@@ -110,7 +110,7 @@ class Grading(Section):
 
 Kind = TypeVar("Kind", bound=Grading)
 _KINDS: dict[str, type[Grading]] = {}
-_CARDS: dict[str, Card] = {}
+_CARDS: dict[str, GradingCard] = {}
 
 
 def grading(title: str, sentence: str) -> Callable[[type[Kind]], type[Kind]]:
@@ -118,7 +118,7 @@ def grading(title: str, sentence: str) -> Callable[[type[Kind]], type[Kind]]:
 
     def register(made: type[Kind]) -> type[Kind]:
         name = made.model_fields["kind"].default
-        _KINDS[name], _CARDS[name] = made, Card(title, sentence)
+        _KINDS[name], _CARDS[name] = made, GradingCard(title, sentence)
         return made
 
     return register
@@ -132,7 +132,7 @@ def _found() -> None:
         importlib.import_module(f"{package.__name__}.{module.name}")
 
 
-def cards() -> dict[str, Card]:
+def cards() -> dict[str, GradingCard]:
     """The cards of all gradings, by kind."""
     _found()
     return dict(sorted(_CARDS.items()))

@@ -28,14 +28,14 @@ from nla_audit.train.section import (
     Penalty,
     Positive,
     Rate,
-    Section,
+    RecipeSection,
     Share,
     Weight,
 )
 from nla_audit.train.tracker import TrackerName
 
 
-class World(Section):
+class World(RecipeSection):
     """The synthetic language and the small transformer that is trained on it from scratch."""
 
     words: Annotated[int, Field(gt=0, le=10_000)] = 40
@@ -56,7 +56,7 @@ class World(Section):
     """Documents written for activations (the target never trains on these)."""
 
 
-class Target(Section):
+class Target(RecipeSection):
     """The model whose activations are explained; AV and AR start as copies of it."""
 
     model: str | None = None
@@ -90,7 +90,7 @@ def _check_address(url: str, place: str) -> None:
         raise ValueError(f"{place}.base_url: {error}") from None
 
 
-class Labeler(Section):
+class Labeler(RecipeSection):
     """Who writes gold explanations where the data has none."""
 
     kind: Literal["openai", "transformers", "rule"] = "openai"
@@ -128,7 +128,7 @@ class Labeler(Section):
         return self
 
 
-class Passages(Section):
+class Passages(RecipeSection):
     """Long documents are cut, so that more of them is read than the beginning."""
 
     characters: Annotated[int, Field(ge=50, le=10**9)] = 700
@@ -137,7 +137,7 @@ class Passages(Section):
     """Passages in all, drawn at random; by default every one."""
 
 
-class Data(Section):
+class Data(RecipeSection):
     """Activations and the gold explanations of the warm start."""
 
     table: str | None = None
@@ -159,7 +159,7 @@ class Data(Section):
     """Writes gold explanations for rows without one."""
 
 
-class PairSettings(Section):
+class PairSettings(RecipeSection):
     """The two prompts, the marker and how the vector enters."""
 
     injection: str = "add:1"
@@ -188,7 +188,7 @@ class PairSettings(Section):
         return self
 
 
-class Lora(Section):
+class Lora(RecipeSection):
     """Low-rank adapters, scaled by α/√r (rsLoRA)."""
 
     rank: Annotated[int, Field(gt=0, le=65_536)] = 16
@@ -207,7 +207,7 @@ class Lora(Section):
     """Names of the linear layers that get one."""
 
 
-class Optimizer(Section):
+class Optimizer(RecipeSection):
     """AdamW."""
 
     learning_rate: Rate
@@ -222,7 +222,7 @@ class Optimizer(Section):
     """Gradients are scaled down to this L2 norm."""
 
 
-class Supervised(Section):
+class Supervised(RecipeSection):
     """Warm start of one half."""
 
     optimizer: Optimizer
@@ -245,7 +245,7 @@ class OnGenerated(Supervised):
     from fading, and its trust in the AV's words too high: it cannot tell which text is which."""
 
 
-class WarmStart(Section):
+class WarmStart(RecipeSection):
     """Supervised training of both halves on gold explanations."""
 
     av: Supervised = Supervised(optimizer=Optimizer(learning_rate=3e-5))
@@ -270,7 +270,7 @@ class WarmStart(Section):
     ones as 0; of gold texts for the AR). The best cost a third of a saved state on disk."""
 
 
-class Judge(Section):
+class Judge(RecipeSection):
     """A language model that gives explanations a score, which rl.rewards weighs by its name."""
 
     model: str
@@ -313,7 +313,7 @@ class Judge(Section):
         return self
 
 
-class Evaluating(Section):
+class Evaluating(RecipeSection):
     """Measurement during RL."""
 
     every: Positive = 25
@@ -322,7 +322,7 @@ class Evaluating(Section):
     """Held-out rows of a measurement, the same ones for every λ."""
 
 
-class Rl(Section):
+class Rl(RecipeSection):
     """GRPO, one run for each λ, all from the same warm start; the base of named runs."""
 
     length_penalties: tuple[Penalty, ...] = (0.0,)
@@ -454,7 +454,7 @@ class Rl(Section):
         return self
 
 
-class Evaluation(Section):
+class Evaluation(RecipeSection):
     """Held-out completions of the warm start and of every λ, on the same activations."""
 
     activations: Positive = 300
@@ -465,7 +465,7 @@ class Evaluation(Section):
     """Of those, how many whose explanations are read prefix by prefix; 0 for none."""
 
 
-class Recipe(Section):
+class Recipe(RecipeSection):
     """A whole course: target, activations, warm start, GRPO over λ, completions, audit."""
 
     name: str

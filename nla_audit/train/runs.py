@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from nla_audit.train.complaints import complaint
 from nla_audit.train.grading import Grading
-from nla_audit.train.section import Penalty, Section
+from nla_audit.train.section import Penalty, RecipeSection
 
 if TYPE_CHECKING:
     from nla_audit.train.recipe import Rl
@@ -30,7 +30,7 @@ _NOT_OF_ONE_RUN = {
 }
 
 
-class NamedRun(Section):
+class NamedRun(RecipeSection):
     """A run of the sweep: the base recipe, but for what is said here."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)]

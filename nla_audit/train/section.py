@@ -15,7 +15,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Penalty = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class Section(BaseModel):
+class RecipeSection(BaseModel):
     """A part of a recipe; it takes no key that is not declared."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

@@ -23,7 +23,7 @@ _SHORTEST = 0.5
 
 
 @dataclass(frozen=True)
-class Texts:
+class TrainingTexts:
     """``n`` texts to take activations from.
 
     Attributes:
@@ -37,7 +37,7 @@ class Texts:
     gold: list[str | None]
 
 
-def texts_of_recipe(recipe: Recipe, folder: Path) -> Texts:
+def texts_of_recipe(recipe: Recipe, folder: Path) -> TrainingTexts:
     """What activations are taken from: the recipe's documents, or passages of them.
 
     Args:
@@ -53,7 +53,7 @@ def texts_of_recipe(recipe: Recipe, folder: Path) -> Texts:
     return cut_into_passages(texts, recipe.data.passages, stream(recipe.seed, Use.PASSAGES))
 
 
-def read_texts(path: Path) -> Texts:
+def read_texts(path: Path) -> TrainingTexts:
     """All documents of a table (any that :func:`nla_audit.readers.read_frame` knows), of a
     ``.txt`` file, or of a folder in which there are some.
 
@@ -64,7 +64,7 @@ def read_texts(path: Path) -> Texts:
     """
     if _is_text(path) or (path.is_dir() and any(map(_is_text, path.rglob("*")))):
         documents = list(Documents([path]))
-        return Texts(
+        return TrainingTexts(
             [one.text for one in documents],
             [one.doc_id for one in documents],
             [None] * len(documents),
@@ -83,14 +83,18 @@ def read_texts(path: Path) -> Texts:
     )
     explanations = frame["explanation"] if "explanation" in frame.columns else None
     gold = texts_of(explanations, len(texts), path)
-    return Texts(texts, names, [None if text is None else without_tags(text) for text in gold])
+    return TrainingTexts(
+        texts, names, [None if text is None else without_tags(text) for text in gold]
+    )
 
 
 def _is_text(path: Path) -> bool:
     return path.suffix.lower() == ".txt" and not path.is_dir()
 
 
-def cut_into_passages(texts: Texts, settings: Passages, rng: np.random.Generator) -> Texts:
+def cut_into_passages(
+    texts: TrainingTexts, settings: Passages, rng: np.random.Generator
+) -> TrainingTexts:
     """Every document in passages, of which ``settings.at_most`` are drawn, in their order."""
     cut = [
         (passage, name)
@@ -101,7 +105,7 @@ def cut_into_passages(texts: Texts, settings: Passages, rng: np.random.Generator
         chosen = np.sort(rng.choice(len(cut), settings.at_most, replace=False))
         cut = [cut[place] for place in chosen]
     # What was said of a whole document need not be true of a part of it.
-    return Texts([text for text, _ in cut], [name for _, name in cut], [None] * len(cut))
+    return TrainingTexts([text for text, _ in cut], [name for _, name in cut], [None] * len(cut))
 
 
 def passages(text: str, characters: int) -> list[str]:

@@ -21,7 +21,14 @@ from nla_audit.runs.documents import Documents
 from nla_audit.runs.explain import ExplainSettings, explain
 from nla_audit.runs.extract import extract
 from nla_audit.runs.pool import Pool
-from nla_audit.runs.remote import Answer, Held, Holder, RemotePair, load_pair, load_target_in
+from nla_audit.runs.remote import (
+    HeldModel,
+    Holder,
+    RemotePair,
+    WorkerAnswer,
+    load_pair,
+    load_target_in,
+)
 from nla_audit.runs.score import ScoreSettings, read_texts, score
 from nla_audit.runs.target import TargetModel
 from tests.pairs import tiny
@@ -157,19 +164,19 @@ def _three_batches_at_most() -> Callable[[int, int], bool]:
     return dies
 
 
-def altered(change: Callable[[Answer], Answer], worker: int) -> type[HereCrew]:
+def altered(change: Callable[[WorkerAnswer], WorkerAnswer], worker: int) -> type[HereCrew]:
     """A crew of which one worker's answers are ``change``\\ d."""
 
     class Odd(HereCrew):
         def result(self, ticket: Any) -> Any:
             answer = super().result(ticket)
-            explains = isinstance(answer, Answer) and isinstance(answer.result, pl.DataFrame)
+            explains = isinstance(answer, WorkerAnswer) and isinstance(answer.result, pl.DataFrame)
             return change(answer) if explains and ticket[0] == worker else answer
 
     return Odd
 
 
-def other_weights(answer: Answer) -> Answer:
+def other_weights(answer: WorkerAnswer) -> WorkerAnswer:
     record = answer.identity["record"]
     files = [
         {**one, "sha256": "0"} if one["file"].endswith("model.safetensors") else one
@@ -179,7 +186,7 @@ def other_weights(answer: Answer) -> Answer:
     return dataclasses.replace(answer, identity=identity)
 
 
-def other_torch(answer: Answer) -> Answer:
+def other_torch(answer: WorkerAnswer) -> WorkerAnswer:
     versions = {**answer.identity["versions"], "torch": "1.0"}
     return dataclasses.replace(answer, identity={**answer.identity, "versions": versions})
 
@@ -195,7 +202,7 @@ def test_a_worker_unlike_the_first_is_refused(
     pair_path: Path,
     activations: Path,
     tmp_path: Path,
-    change: Callable[[Answer], Answer],
+    change: Callable[[WorkerAnswer], WorkerAnswer],
     said: str,
 ) -> None:
     elsewhere = remote(pair_path, altered(change, worker=1)())
@@ -235,11 +242,11 @@ def test_a_worker_loads_anew_only_what_it_does_not_hold(
 ) -> None:
     loaded = []
     monkeypatch.setattr(
-        "nla_audit.runs.remote.Held.load",
+        "nla_audit.runs.remote.HeldModel.load",
         lambda self, notice: loaded.append(self.role),
     )
     monkeypatch.setattr("nla_audit.runs.remote.record_of", lambda model: {})
     elsewhere = Holder()
     for role in ("av", "av", "ar", "ar", "av"):
-        elsewhere.answer(Held(role, {}), lambda held, item, notice: item, pl.DataFrame())
+        elsewhere.answer(HeldModel(role, {}), lambda held, item, notice: item, pl.DataFrame())
     assert loaded == ["av", "ar", "av"]

@@ -10,14 +10,14 @@ import pytest
 
 from nla_audit.completions import from_frame
 from nla_audit.text.alignment import Store, align
-from nla_audit.text.pairs import Text, text_of
+from nla_audit.text.pairs import TextInClaims, text_of
 from nla_audit.text.reading import read_afresh
 from nla_audit.text.vectors import WordVectors
 from nla_audit.world.sweep.planted import PlantedModel, plant
 
 
 @pytest.fixture(scope="module")
-def texts() -> dict[str, list[Text]]:
+def texts() -> dict[str, list[TextInClaims]]:
     sweep = plant(
         [PlantedModel("a", 0.0), PlantedModel("b", 0.01, omit=0.4, reword=0.4, add=0.5)],
         activations=60,
@@ -30,7 +30,7 @@ def texts() -> dict[str, list[Text]]:
     }
 
 
-def aligned(first: list[Text], second: list[Text]):
+def aligned(first: list[TextInClaims], second: list[TextInClaims]):
     vectors = WordVectors()
     pieces = [text.pieces for text in (*first, *second)]
     vectors.fit(sorted(sentence for one in pieces for sentence in one.sentences))
@@ -38,7 +38,7 @@ def aligned(first: list[Text], second: list[Text]):
     return pairs, align(pairs, Store.of(pieces, vectors))
 
 
-def test_every_part_is_matched_once_at_most(texts: dict[str, list[Text]]) -> None:
+def test_every_part_is_matched_once_at_most(texts: dict[str, list[TextInClaims]]) -> None:
     _, found = aligned(texts["a"], texts["b"])
     sentences = list(zip(found.sentences.pair, found.sentences.ours, strict=True))
     assert len(sentences) == len(set(sentences))
@@ -51,7 +51,7 @@ def test_every_part_is_matched_once_at_most(texts: dict[str, list[Text]]) -> Non
         assert len(pieces) == len(set(pieces)), side
 
 
-def test_both_sides_see_the_same(texts: dict[str, list[Text]]) -> None:
+def test_both_sides_see_the_same(texts: dict[str, list[TextInClaims]]) -> None:
     _, there = aligned(texts["a"], texts["b"])
     _, back = aligned(texts["b"], texts["a"])
     for level in ("sentences", "inside", "left_over"):

@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 from nla_audit.completions import Completions, from_frame
 from nla_audit.text.claims import split_claims
 from nla_audit.text.pairs import text_pairs
-from nla_audit.text.reading import FLOOR, Reading, read
+from nla_audit.text.reading import RESAMPLING_FLOOR, Reading, read
 from nla_audit.world.sweep.planted import PlantedModel, PlantedSweep, plant
 
 MODELS = (
@@ -141,7 +141,7 @@ def test_an_activation_without_a_reference_explanation_is_left_out(sweep: Plante
 
 def test_one_sample_has_no_floor(reading: Reading) -> None:
     assert not reading.has_floor
-    assert reading.claims.filter(pl.col("model") == FLOOR).is_empty()
+    assert reading.claims.filter(pl.col("model") == RESAMPLING_FLOOR).is_empty()
 
 
 def test_a_sample_is_compared_with_another_number_s(sampled: tuple[PlantedSweep, Reading]) -> None:
@@ -169,7 +169,7 @@ def test_the_same_samples_are_paired_with_the_roles_exchanged() -> None:
         {
             frozenset((pair.reference.claims[0].text, pair.other.claims[0].text))
             for pair in text_pairs(from_frame(frame, reference=reference).rows, reference)
-            if pair.model != FLOOR
+            if pair.model != RESAMPLING_FLOOR
         }
         for reference in ("a", "b")
     ]
@@ -182,7 +182,7 @@ def test_the_floor_is_the_other_sample_of_the_reference(
 ) -> None:
     _, reading = sampled
     assert reading.has_floor
-    floor = reading.claims.filter(pl.col("model") == FLOOR)
+    floor = reading.claims.filter(pl.col("model") == RESAMPLING_FLOOR)
     assert floor.select("idx", "sample").unique().height == 2 * ACTIVATIONS
     # Both samples leave out a fifth, and so does the twin: it drops what resampling drops.
     twin = reading.claims.filter(pl.col("model") == "twin")

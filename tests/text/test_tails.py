@@ -7,13 +7,13 @@ from typing import Literal
 
 import pytest
 
-from nla_audit.text.tails import Held, Tail, held, held_strictly
+from nla_audit.text.tails import HeldTail, Tail, held, held_strictly
 from nla_audit.text.words import content_stems, words
 
 SOURCE = "they were thrilled to join the company that"
 
 
-def found(explanation: str, source: str = SOURCE) -> Held:
+def found(explanation: str, source: str = SOURCE) -> HeldTail:
     return held(words(explanation), Tail(source).words)
 
 

@@ -20,7 +20,7 @@ from nla_audit.train.prepare import make_activations
 from nla_audit.train.read_recipe import parse_recipe
 from nla_audit.train.recipe import Passages
 from nla_audit.train.rule_gold import rule_explanations
-from nla_audit.train.texts import Texts, cut_into_passages, passages, read_texts
+from nla_audit.train.texts import TrainingTexts, cut_into_passages, passages, read_texts
 from tests.train import miniature
 
 STORY = "One came in. Two went out!\n\nThree stayed where they were, and said so. Four? " * 4
@@ -40,7 +40,7 @@ def test_passages_end_where_a_reader_would_pause():
 
 
 def test_drawn_passages_keep_their_document_and_lose_its_gold():
-    texts = Texts([STORY, "brief"], ["a", "b"], ["of the whole", None])
+    texts = TrainingTexts([STORY, "brief"], ["a", "b"], ["of the whole", None])
     every = cut_into_passages(texts, Passages(characters=100), np.random.default_rng(0))
     assert set(every.doc_ids[:-1]) == {"a"}
     assert (every.texts[-1], every.doc_ids[-1]) == ("brief", "b")
@@ -116,14 +116,14 @@ def test_a_folder_of_texts_is_known_by_its_files(tmp_path):
     # Fails with: a suffix in capitals, which is read as a file, overlooked in a folder.
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "ONE.TXT").write_text("the harbour", encoding="utf-8")
-    assert read_texts(tmp_path / "texts") == Texts(["the harbour"], ["ONE.TXT"], [None])
+    assert read_texts(tmp_path / "texts") == TrainingTexts(["the harbour"], ["ONE.TXT"], [None])
 
 
 def test_tables_are_read_as_ever(tmp_path):
     frame = pl.DataFrame({"TEXT": ["a b", None], "explanation": ["<explanation>g", None]})
     frame.write_parquet(tmp_path / "t.parquet")
     found = read_texts(tmp_path / "t.parquet")
-    assert found == Texts(["a b", ""], ["row 0", "row 1"], ["g", None])
+    assert found == TrainingTexts(["a b", ""], ["row 0", "row 1"], ["g", None])
 
 
 def test_a_labeler_without_a_model_is_told_what_to_do():

@@ -25,7 +25,7 @@ from nla_audit.record import MODELS, versions
 from nla_audit.runs.activations import Activations, rows_explained
 from nla_audit.runs.fit import fitted
 from nla_audit.runs.remote import AnyReconstructor, record_of
-from nla_audit.runs.score import Texts
+from nla_audit.runs.score import UnscoredTable
 from nla_audit.shards import Progress, Shards, digest_of, silent
 from nla_audit.stats import derangement
 from nla_audit.wording import count
@@ -67,7 +67,7 @@ class Attributed:
 
 def attribute_with(
     reader: AnyReconstructor,
-    texts: Texts,
+    texts: UnscoredTable,
     activations: Activations,
     settings: AttributionSettings,
     *,
@@ -122,7 +122,7 @@ def attribute_with(
     return Attributed(found, models, left_out)
 
 
-def _chosen(texts: Texts, limit: int | None) -> pl.DataFrame:
+def _chosen(texts: UnscoredTable, limit: int | None) -> pl.DataFrame:
     """The first sample of the first activations of each model."""
     rows = texts.rows.sort("idx", "sample").unique(
         ["model", "idx"], keep="first", maintain_order=True
@@ -133,7 +133,7 @@ def _chosen(texts: Texts, limit: int | None) -> pl.DataFrame:
 
 
 def _usable(
-    rows: pl.DataFrame, activations: Activations, texts: Texts, seed: int
+    rows: pl.DataFrame, activations: Activations, texts: UnscoredTable, seed: int
 ) -> tuple[list[Explanation], pl.DataFrame]:
     """The explanations that can be read, each with another activation; and why others cannot."""
     places = rows_explained(activations, rows["idx"].to_list(), texts.sources[0].path)
@@ -178,7 +178,10 @@ def _usable(
 
 
 def _key(
-    reader: AnyReconstructor, texts: Texts, activations: Activations, settings: AttributionSettings
+    reader: AnyReconstructor,
+    texts: UnscoredTable,
+    activations: Activations,
+    settings: AttributionSettings,
 ) -> str:
     """Hash of all that decides which texts are read, and what they score."""
     return digest_of(

@@ -15,7 +15,7 @@ from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.pairing import column, resampler
 from nla_audit.probes.causal.ruler import CAUSAL_ACTIVATIONS, Ruler
-from nla_audit.text.pairs import FLOOR, TextPair, text_pairs
+from nla_audit.text.pairs import RESAMPLING_FLOOR, TextPair, text_pairs
 from nla_audit.text.reading import Reading
 from nla_audit.text.segmentation import Segmentation
 
@@ -29,7 +29,7 @@ def _chosen_pairs(completions: Completions, ruler: Ruler, seed: int) -> dict[str
     rows = completions.rows.filter(pl.col("idx").is_in(every.tolist()))
     by_model: dict[str, list[TextPair]] = {}
     for pair in text_pairs(rows, completions.reference):
-        if pair.model != FLOOR:
+        if pair.model != RESAMPLING_FLOOR:
             by_model.setdefault(pair.model, []).append(pair)
     return by_model
 

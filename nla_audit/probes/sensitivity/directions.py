@@ -20,7 +20,7 @@ from nla_audit.nla.fve import scaled, unusable
 from nla_audit.wording import count
 
 if TYPE_CHECKING:
-    from nla_audit.nla.transform import Transform
+    from nla_audit.nla.transform import ActivationTransform
 
 Floats = NDArray[np.float64]
 
@@ -169,7 +169,7 @@ def from_file(reference: str, width: int, *, name: str | None = None) -> Directi
     return Direction(called, unit(vector, name=str(reference), width=width), str(reference))
 
 
-def in_the_pairs_space(vector: Floats, transform: Transform | None) -> Floats:
+def in_the_pairs_space(vector: Floats, transform: ActivationTransform | None) -> Floats:
     """A direction ``[d_model]`` of the residual stream as the pair sees it: a shift has none."""
     if transform is None or transform.matrix is None:
         return vector

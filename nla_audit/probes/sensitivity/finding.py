@@ -38,8 +38,8 @@ from nla_audit.probes.sensitivity.detectors import blindness, caveats_of, detect
 from nla_audit.probes.sensitivity.psychometric import BEYOND, Threshold
 from nla_audit.probes.sensitivity.verdict import (
     FDR,
-    Evidence,
-    Verdict,
+    ConceptEvidence,
+    ConceptVerdict,
     decide,
     excess_of,
     percent,
@@ -151,9 +151,11 @@ def sensitivity(
     )
 
 
-def _evidence(cube: Cube, found: Threshold, *, is_anywhere: bool, blind: str | None) -> Evidence:
+def _evidence(
+    cube: Cube, found: Threshold, *, is_anywhere: bool, blind: str | None
+) -> ConceptEvidence:
     said = cube.of(CONCEPT, "said")
-    return Evidence(
+    return ConceptEvidence(
         is_enough=is_enough(cube),
         activations=int((~np.isnan(said)).any(axis=1).sum()),
         carried=carried(cube),
@@ -167,7 +169,7 @@ def _evidence(cube: Cube, found: Threshold, *, is_anywhere: bool, blind: str | N
 
 
 def _numbers(
-    cube: Cube, evidence: Evidence, verdict: Verdict, reference: Threshold
+    cube: Cube, evidence: ConceptEvidence, verdict: ConceptVerdict, reference: Threshold
 ) -> dict[str, float | None]:
     said = cube.of(CONCEPT, "said")
     random = cube.of(RANDOM, "said") if RANDOM in cube.kinds else np.full_like(said, np.nan)
@@ -201,7 +203,7 @@ def _numbers(
 
 
 def _verdict_table(
-    verdicts: Mapping[str, Verdict], evidence: Mapping[str, Evidence]
+    verdicts: Mapping[str, ConceptVerdict], evidence: Mapping[str, ConceptEvidence]
 ) -> pl.DataFrame:
     return pl.DataFrame(
         [
@@ -255,7 +257,9 @@ def _interval(one: Interval) -> str:
 
 
 def _caveats(
-    study: Mapping[str, Cube], evidence: Mapping[str, Evidence], tables: Mapping[str, pl.DataFrame]
+    study: Mapping[str, Cube],
+    evidence: Mapping[str, ConceptEvidence],
+    tables: Mapping[str, pl.DataFrame],
 ) -> list[str]:
     caveats = []
     if not any(one.is_named_anywhere for one in evidence.values()):

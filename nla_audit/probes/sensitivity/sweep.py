@@ -16,7 +16,7 @@ from nla_audit.errors import UserError
 from nla_audit.llm.interface import LanguageModel
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.segments import SEPARATOR
-from nla_audit.nla.transform import Transform
+from nla_audit.nla.transform import ActivationTransform
 from nla_audit.nla.verbalizer import DEFAULT_BATCH_SIZE, DEFAULT_MAX_NEW_TOKENS
 from nla_audit.probes.sensitivity.asking import with_answers
 from nla_audit.probes.sensitivity.design import Design, design
@@ -41,7 +41,7 @@ from nla_audit.shards import Progress, Shards, digest_of, silent
 _BACKGROUND = 2000
 
 #: A direction in the space of a pair, which depends on what its activations go through.
-DirectionOf = Callable[[Transform | None], Direction]
+DirectionOf = Callable[[ActivationTransform | None], Direction]
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def planted_table(
     frames: list[pl.DataFrame] = []
     made_from: dict[str, Any] = {}
     plan: Design | None = None
-    of_first: Transform | None = None
+    of_first: ActivationTransform | None = None
     notes: list[str] = []
     kept: list[Shards] = []
     tokens_in: dict[str, Callable[[str], int]] = {}

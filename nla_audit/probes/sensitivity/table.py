@@ -7,12 +7,12 @@ along each.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from nla_audit.completions import SourceFile
 from nla_audit.errors import UserError, first_line
 from nla_audit.files import sha256_of
 from nla_audit.probes.sensitivity.controls import CONCEPT, KINDS
@@ -68,16 +68,7 @@ _NEEDED = ("model", "idx", "kind", "strength", "named")
 _KEY = ("model", "idx", "kind", "strength")
 
 
-@dataclass(frozen=True)
-class Source:
-    """The file a table was read from."""
-
-    path: str
-    rows: int
-    sha256: str
-
-
-def read_table(path: Path) -> tuple[pl.DataFrame, Source]:
+def read_table(path: Path) -> tuple[pl.DataFrame, SourceFile]:
     """A table that an earlier run wrote.
 
     Raises:
@@ -104,7 +95,7 @@ def read_table(path: Path) -> tuple[pl.DataFrame, Source]:
     except pl.exceptions.PolarsError as error:
         raise UserError(f"{path}: a column of another type ({first_line(error)})") from None
     check(frame, str(path))
-    return frame, Source(str(path), frame.height, sha256_of(path))
+    return frame, SourceFile(str(path), sha256_of(path), frame.height)
 
 
 def check(frame: pl.DataFrame, path: str) -> None:

@@ -47,7 +47,7 @@ _CONTROLS = {
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ConceptEvidence:
     """What the rules read of one model.
 
     Attributes:
@@ -76,7 +76,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ConceptVerdict:
     """On one model.
 
     Attributes:
@@ -94,7 +94,7 @@ class Verdict:
     needed: int | None = None
 
 
-def decide(evidence: Mapping[str, Evidence]) -> dict[str, Verdict]:
+def decide(evidence: Mapping[str, ConceptEvidence]) -> dict[str, ConceptVerdict]:
     """The verdict on each model, by the rules of this module's docstring."""
     p_values = [one.carried.p_value for one in evidence.values()]
     q_values = benjamini_hochberg(p_values)
@@ -104,28 +104,28 @@ def decide(evidence: Mapping[str, Evidence]) -> dict[str, Verdict]:
     }
 
 
-def _decided(one: Evidence, q_value: float) -> Verdict:  # noqa: PLR0911  (one for each rule)
+def _decided(one: ConceptEvidence, q_value: float) -> ConceptVerdict:  # noqa: PLR0911  (one for each rule)
     if not one.is_enough:
         few = f"{one.activations} activations with an explanation are too few for an interval"
-        return Verdict(CANNOT_TELL, few, False, np.nan)
+        return ConceptVerdict(CANNOT_TELL, few, False, np.nan)
     if one.blind is not None:
-        return Verdict(CANNOT_TELL, one.blind, False, q_value)
+        return ConceptVerdict(CANNOT_TELL, one.blind, False, q_value)
     is_said = all(excess.low > 0 for excess in one.excess.values())
     because = f"{_naming(one)}; {_carrying(one)}"
     if q_value < FDR and one.carried.unsaid.value >= MATERIAL:
-        return Verdict(CARRIED, because, is_said, q_value)
+        return ConceptVerdict(CARRIED, because, is_said, q_value)
     if is_said:
-        return Verdict(SAID, because, is_said, q_value)
+        return ConceptVerdict(SAID, because, is_said, q_value)
     if not one.is_named_anywhere:
         words = "no explanation of any model names it, so that nothing shows that its words are "
-        return Verdict(CANNOT_TELL, f"{words}those that would; {because}", False, q_value)
+        return ConceptVerdict(CANNOT_TELL, f"{words}those that would; {because}", False, q_value)
     if one.unplanted.value > MOST_FALSE:
         everywhere = f"{_share(one.unplanted)} name it where nothing is planted"
         because = f"{everywhere}, so that a mention says little; {because}"
-        return Verdict(CANNOT_TELL, because, False, q_value)
+        return ConceptVerdict(CANNOT_TELL, because, False, q_value)
     if np.isnan(q_value):
         missing = "there are too few random directions to compare with"
-        return Verdict(CANNOT_TELL, f"{missing}; {because}", False, q_value)
+        return ConceptVerdict(CANNOT_TELL, f"{missing}; {because}", False, q_value)
     unsaid, reach = one.carried.unsaid, one.carried.detectable
     if unsaid.high >= LARGE and reach > LARGE:
         missed = (
@@ -137,11 +137,11 @@ def _decided(one: Evidence, q_value: float) -> Verdict:  # noqa: PLR0911  (one f
             shorter = (LARGE - unsaid.value) / (unsaid.high - unsaid.value)
             needed = math.ceil(one.activations / shorter**2)
             missed += f"; {needed:,} activations would bound it below {percent(LARGE)}"
-        return Verdict(CANNOT_TELL, f"{missed}; {because}", False, q_value, needed)
-    return Verdict(NEITHER, because, False, q_value)
+        return ConceptVerdict(CANNOT_TELL, f"{missed}; {because}", False, q_value, needed)
+    return ConceptVerdict(NEITHER, because, False, q_value)
 
 
-def _naming(one: Evidence) -> str:
+def _naming(one: ConceptEvidence) -> str:
     if one.threshold.value is not None:
         return f"half name it at {one.threshold.told()} of the norm"
     strongest = f"{_share(one.strongest)} at the strongest strength"
@@ -152,7 +152,7 @@ def _naming(one: Evidence) -> str:
     return f"{where}, {strongest}"
 
 
-def _carrying(one: Evidence) -> str:
+def _carrying(one: ConceptEvidence) -> str:
     unsaid = one.carried.unsaid
     if np.isnan(unsaid.value):
         return "what would come back unsaid is not known"
@@ -178,7 +178,7 @@ def percent(share: float) -> str:
     return f"{round(100 * share):d}%".replace("-", "−")
 
 
-def sentence(model: str, verdict: Verdict) -> str:
+def sentence(model: str, verdict: ConceptVerdict) -> str:
     """A verdict in one plain sentence."""
     also = " (and said elsewhere)" if verdict.category == CARRIED and verdict.is_said else ""
     return f"{model}: {verdict.category}{also}: {verdict.because}."

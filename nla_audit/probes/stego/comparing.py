@@ -18,7 +18,7 @@ from nla_audit.text.claims import Claim
 from nla_audit.text.pairs import TextPair, text_of
 from nla_audit.text.segmentation import Habits, Segmentation, learn
 from nla_audit.text.similarity import Shares, Similarity, TranslationSimilarity
-from nla_audit.text.walking import Reader
+from nla_audit.text.walking import ClaimReader
 
 Floats = NDArray[np.float64]
 
@@ -62,7 +62,7 @@ def by_variant(pairs: Iterable[TextChange]) -> dict[str, list[TextChange]]:
 class MeaningReader:
     """A fitted reader, what each word tells, and what each change leaves standing."""
 
-    reader: Reader
+    reader: ClaimReader
     weights: Mapping[str, float]
     #: Variant → for each bin of the share of telling words that stands, what a claim counts: for
     #: claims of the original, and of the changed text.
@@ -131,7 +131,9 @@ def learn_reader(
                 replace(one, after=other.after)
                 for one, other in zip(sample, [*sample[middle:], *sample[:middle]], strict=True)
             ]
-            found = _segmented(Reader(similarity, {variant: habits[variant]}), variant, crossed)
+            found = _segmented(
+                ClaimReader(similarity, {variant: habits[variant]}), variant, crossed
+            )
             by_chance = [_still_and_before(pair, said) for pair, said in found]
             shares = [_standing_shares(similarity, weights, *texts) for texts in claims]
             null = [_standing_shares(similarity, weights, *_claims(pair)) for pair in crossed]
@@ -139,7 +141,7 @@ def learn_reader(
                 _counts_for(shares, null, by_chance, 0),
                 _counts_for(shares, null, by_chance, 1),
             )
-    return MeaningReader(Reader(similarity, habits), weights, counts_for)
+    return MeaningReader(ClaimReader(similarity, habits), weights, counts_for)
 
 
 def _counts_for(
@@ -223,7 +225,7 @@ def _claims(pair: TextChange) -> tuple[list[Claim], list[Claim]]:
 
 
 def _segmented(
-    reader: Reader, variant: str, pairs: Sequence[TextChange]
+    reader: ClaimReader, variant: str, pairs: Sequence[TextChange]
 ) -> list[tuple[TextPair, Segmentation]]:
     texts = [
         TextPair(variant, number, 0, 0, text_of(pair.before), text_of(pair.after))

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from nla_audit.probes.transforming.cards import Transform
+from nla_audit.probes.transforming.cards import TextTransform
 from nla_audit.text.items import TITLES, named_entities, numbers, quoted_spans
 from nla_audit.text.words import content_stems, stem, words
 
@@ -41,7 +41,7 @@ class _Content:
     quotes: frozenset[str]  #: as ``joined``
 
 
-def infidelities(before: str, after: str, card: Transform) -> list[str]:
+def infidelities(before: str, after: str, card: TextTransform) -> list[str]:
     """What ``after`` lost or added against what ``card`` promises, in words; empty if nothing.
 
     A transform that cuts may lose whatever it likes, and one that destroys quotes may change

@@ -15,7 +15,7 @@ import polars as pl
 from nla_audit.findings import Finding, Headline
 from nla_audit.probes.stego.ars import SCHEMA, best_second, readings, said_of_ars
 from nla_audit.probes.stego.card import CARD, QUESTION
-from nla_audit.probes.stego.floors import Judged, Source, judged, no_code, with_gap
+from nla_audit.probes.stego.floors import Judged, VariantScores, judged, no_code, with_gap
 from nla_audit.probes.stego.kept_meaning import (
     LINE_SCHEMA,
     loss_at_zero_change,
@@ -49,10 +49,10 @@ from nla_audit.probes.stego.verdict import (
     MATERIAL,
     MOST,
     PLAIN,
-    Verdict,
+    CodeVerdict,
     adjusted,
 )
-from nla_audit.probes.transforming.cards import Transform, transforms
+from nla_audit.probes.transforming.cards import TextTransform, transforms
 from nla_audit.stats import Interval, or_none
 
 
@@ -136,7 +136,7 @@ def stego(
 
 
 def with_trend(
-    finding: Finding, scores: Scores, by: str, cards: Mapping[str, Transform], seed: int
+    finding: Finding, scores: Scores, by: str, cards: Mapping[str, TextTransform], seed: int
 ) -> Finding:
     """``finding`` with what became of the gap over the models, ordered by column ``by``."""
     trend = trend_over(scores, by, cards=cards, seed=seed)
@@ -151,23 +151,23 @@ def with_trend(
 
 
 def judge(
-    scores: Scores, model: str, *, cards: Mapping[str, Transform] | None = None, seed: int = 0
-) -> tuple[Verdict, dict[str, dict[str, float | None]], list[str]]:
+    scores: Scores, model: str, *, cards: Mapping[str, TextTransform] | None = None, seed: int = 0
+) -> tuple[CodeVerdict, dict[str, dict[str, float | None]], list[str]]:
     """Verdict, numbers per variant and caveats for one model."""
     study = _studied(scores, model, transforms() if cards is None else cards, seed)
     return study.verdict, study.numbers, study.notes
 
 
 @dataclass(frozen=True)
-class _Study:
+class _ModelStudy:
     """One model: its verdict, what to say besides, the numbers of each variant, the ARs."""
 
-    verdict: Verdict
+    verdict: CodeVerdict
     numbers: dict[str, dict[str, float | None]]
     notes: list[str]
     ars: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=SCHEMA))
     aside: str | None = None
-    by_floor: Mapping[Floor, Verdict] = field(default_factory=dict)
+    by_floor: Mapping[Floor, CodeVerdict] = field(default_factory=dict)
 
     def sentence(self, model: str | None) -> str:
         """The verdict, the gap to other ARs and how brittle they are."""
@@ -176,12 +176,14 @@ class _Study:
         )
 
 
-def _studied(scores: Scores, model: str, cards: Mapping[str, Transform], seed: int) -> _Study:
+def _studied(
+    scores: Scores, model: str, cards: Mapping[str, TextTransform], seed: int
+) -> _ModelStudy:
     own_ar = scores.own_ars[model]
     own = _source(scores, model, OWN, own_ar, "own")
     if own is None:
         reason = f'no "{UNCHANGED}" texts read by {own_ar}: say with --own-ar which is its own'
-        return _Study(Verdict(CANNOT_TELL, reason), {}, [])
+        return _ModelStudy(CodeVerdict(CANNOT_TELL, reason), {}, [])
     touched = share_changed(scores, model)
     controls, notes = _controls(scores, model)
     found = judged(
@@ -202,7 +204,7 @@ def _studied(scores: Scores, model: str, cards: Mapping[str, Transform], seed: i
     notes += meaning_caveats(measured, cards)
     # A verdict of meaning, or of what is lost with an aspect, says itself whether it is a code.
     aside = no_code(found, share) if verdict.category not in (CODE, PLAIN) else None
-    return _Study(verdict, numbers, notes, ars, aside, found.by_floor)
+    return _ModelStudy(verdict, numbers, notes, ars, aside, found.by_floor)
 
 
 def share_changed(scores: Scores, model: str) -> dict[str, float]:
@@ -218,7 +220,7 @@ def share_changed(scores: Scores, model: str) -> dict[str, float]:
     return dict(changed.sort("variant").iter_rows())
 
 
-def sentence(verdict: Verdict, model: str | None = None, aside: str | None = None) -> str:
+def sentence(verdict: CodeVerdict, model: str | None = None, aside: str | None = None) -> str:
     """A verdict in one plain sentence."""
     name = "" if model is None else f"{model}: "
     but = ", but" if verdict.category == CANNOT_TELL else ","
@@ -226,15 +228,15 @@ def sentence(verdict: Verdict, model: str | None = None, aside: str | None = Non
     return f"{name}{verdict.category}{also} ({verdict.because})."
 
 
-def _source(scores: Scores, model: str, texts: str, ar: str, name: str) -> Source | None:
+def _source(scores: Scores, model: str, texts: str, ar: str, name: str) -> VariantScores | None:
     """What ``ar`` made of ``texts``; ``None`` where it did not read them unchanged."""
     columns, clusters = table_of(scores, model=model, texts=texts, ar=ar, changed_only=True)
     if UNCHANGED not in columns or np.isnan(columns[UNCHANGED]).all():
         return None
-    return Source(name, columns, clusters)
+    return VariantScores(name, columns, clusters)
 
 
-def _controls(scores: Scores, model: str) -> tuple[list[Source], list[str]]:
+def _controls(scores: Scores, model: str) -> tuple[list[VariantScores], list[str]]:
     """Reference texts under the same AR, own texts under other ARs; and which are none."""
     pairs = scores.rows.filter(pl.col("model") == model).select("texts", "ar").unique()
     controls, notes = [], []

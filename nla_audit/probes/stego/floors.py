@@ -35,11 +35,11 @@ from nla_audit.probes.stego.verdict import (
     LARGE,
     MOST,
     PLAIN,
-    Evidence,
-    Verdict,
+    CodeEvidence,
+    CodeVerdict,
     decide,
 )
-from nla_audit.probes.transforming.cards import Transform
+from nla_audit.probes.transforming.cards import TextTransform
 from nla_audit.stats import Interval
 
 #: A control that carries less than this share of what the pair's own AR does is too weak.
@@ -50,7 +50,7 @@ _CERTAIN = 4.0
 
 
 @dataclass(frozen=True)
-class Source:
+class VariantScores:
     """Texts of one kind, read by one AR.
 
     Attributes:
@@ -90,9 +90,9 @@ class Judged:
         unusable: control → why it is none.
     """
 
-    verdict: Verdict
-    by_floor: dict[Floor, Verdict]
-    evidence: dict[Floor, Evidence]
+    verdict: CodeVerdict
+    by_floor: dict[Floor, CodeVerdict]
+    evidence: dict[Floor, CodeEvidence]
     own: dict[Floor, dict[str, Retention]]
     unusable: dict[str, str] = field(default_factory=dict)
 
@@ -103,10 +103,10 @@ class Judged:
 
 
 def judged(
-    own: Source,
-    controls: Sequence[Source],
+    own: VariantScores,
+    controls: Sequence[VariantScores],
     *,
-    cards: Mapping[str, Transform],
+    cards: Mapping[str, TextTransform],
     seed: int = 0,
     touched: Mapping[str, float] | None = None,
     means_only: bool = False,
@@ -136,7 +136,7 @@ def judged(
                 if name in by_floor[at] and name in retentions[at]
             }
         carried = signal(own.columns, own.clusters, seed, floor)
-        evidence[floor] = Evidence(
+        evidence[floor] = CodeEvidence(
             cards, losses, excesses, _is_above_zero(carried), carried.n, touched or {}, means_only
         )
     verdicts = {floor: decide(found) for floor, found in evidence.items()}
@@ -146,7 +146,7 @@ def judged(
 
 
 def _usable(
-    own: Source, controls: Sequence[Source], seed: int
+    own: VariantScores, controls: Sequence[VariantScores], seed: int
 ) -> tuple[dict[str, dict[Floor, dict[str, Retention]]], dict[str, str]]:
     """Control → floor → retentions, and why the others are no controls."""
     usable: dict[str, dict[Floor, dict[str, Retention]]] = {}
@@ -164,7 +164,7 @@ def _usable(
     return usable, unusable
 
 
-def weakness(control: Source, own: Source) -> str | None:
+def weakness(control: VariantScores, own: VariantScores) -> str | None:
     """Why ``control`` cannot judge, ``None`` if it can.
 
     One that is too weak at either floor is none. Above a floor far below 0 an AR that reads nothing
@@ -175,7 +175,7 @@ def weakness(control: Source, own: Source) -> str | None:
     return next((reason for reason in reasons if reason is not None), None)
 
 
-def _weakness(control: Source, own: Source, floor: Floor) -> str | None:
+def _weakness(control: VariantScores, own: VariantScores, floor: Floor) -> str | None:
     carried, error = mean_above(control.columns, control.clusters, floor)
     pair, _ = mean_above(own.columns, own.clusters, floor)
     fve = float(np.nanmean(control.columns[UNCHANGED]))
@@ -187,8 +187,8 @@ def _weakness(control: Source, own: Source, floor: Floor) -> str | None:
 
 
 def settle(
-    verdicts: Mapping[Floor, Verdict], levels: Mapping[Floor, str], evidence: Evidence
-) -> Verdict:
+    verdicts: Mapping[Floor, CodeVerdict], levels: Mapping[Floor, str], evidence: CodeEvidence
+) -> CodeVerdict:
     """One verdict out of those at each floor.
 
     Args:
@@ -212,7 +212,7 @@ def settle(
         for floor, verdict in verdicts.items()
     )
     anyway = _at_any_floor(evidence)
-    return Verdict(
+    return CodeVerdict(
         CANNOT_TELL,
         f"the verdict depends on the floor: {said}{anyway}",
         shares=main.shares,
@@ -221,7 +221,7 @@ def settle(
     )
 
 
-def _at_any_floor(evidence: Evidence) -> str:
+def _at_any_floor(evidence: CodeEvidence) -> str:
     """What of the quotes no floor changes: differences of FVE over differences of FVE."""
     value = {name: effect.value for name, effect in evidence.losses.items()}
     said = []
@@ -265,7 +265,7 @@ def reads_little(share: float | None) -> bool:
     return share is not None and share < 1 - MOST
 
 
-def with_gap(verdict: Verdict, share: float | None, name: str) -> Verdict:
+def with_gap(verdict: CodeVerdict, share: float | None, name: str) -> CodeVerdict:
     """``verdict``, but not "plain meaning" where a second AR reads too small a ``share``."""
     if verdict.category != PLAIN or share is None or not reads_little(share):
         return verdict
@@ -276,7 +276,7 @@ def with_gap(verdict: Verdict, share: float | None, name: str) -> Verdict:
     return replace(verdict, category=CANNOT_TELL, because=because)
 
 
-def _level(own: Source, floor: Floor) -> str:
+def _level(own: VariantScores, floor: Floor) -> str:
     if floor == ZERO:
         return ZERO
     return f"{floor} (FVE {float(np.nanmean(own.columns[ANOTHER])):.2f})"

@@ -23,7 +23,7 @@ from nla_audit.probes.stego.scores import (
     Scores,
     same_texts,
 )
-from nla_audit.probes.transforming.cards import Transform
+from nla_audit.probes.transforming.cards import TextTransform
 from nla_audit.stats import Resampler, chance_corrected
 
 Floats = NDArray[np.float64]
@@ -92,7 +92,7 @@ def meaning_of(scores: Scores, model: str, seed: int) -> dict[str, dict[str, flo
 
 
 def meaning_caveats(
-    measured: Mapping[str, Mapping[str, float | None]], cards: Mapping[str, Transform]
+    measured: Mapping[str, Mapping[str, float | None]], cards: Mapping[str, TextTransform]
 ) -> list[str]:
     """What the numbers of :func:`meaning_of` warn of."""
     caveats = []
@@ -121,7 +121,7 @@ def meaning_caveats(
 def loss_at_zero_change(
     scores: Scores,
     model: str,
-    cards: Mapping[str, Transform],
+    cards: Mapping[str, TextTransform],
     *,
     similarity_error: float = SIMILARITY_ERROR,
 ) -> list[dict[str, Any]]:

@@ -13,14 +13,14 @@ from functools import lru_cache
 import numpy as np
 import polars as pl
 
-from nla_audit.probes.stego.floors import Source, judged
-from nla_audit.probes.stego.verdict import CODE, QUOTED, Verdict
+from nla_audit.probes.stego.floors import VariantScores, judged
+from nla_audit.probes.stego.verdict import CODE, QUOTED, CodeVerdict
 from nla_audit.probes.transforming.cards import transforms
 from nla_audit.probes.transforming.run import apply_transform
 from nla_audit.world.codes.hidden_codes import CODES, HiddenCode
 from nla_audit.world.codes.simulated_reader import (
     Perceived,
-    Reader,
+    SimulatedReader,
     draw_facts,
     familiar_pairs,
     fve,
@@ -42,7 +42,7 @@ class Case:
     """A pair with a known truth: its own reader, the code in its texts, and what to say of it."""
 
     name: str
-    reader: Reader
+    reader: SimulatedReader
     code: HiddenCode | None = None
     bits: int = 0
     expected: str | None = None
@@ -56,22 +56,26 @@ class Case:
 def clean_cases() -> list[Case]:
     """Pairs that hide nothing: a good AR, a brittle one, and one that reads quotes only."""
     return [
-        Case("clean", Reader()),
-        Case("clean, brittle AR", Reader(brittleness=0.5)),
-        Case("clean, quote-reliant AR", Reader(quotes_only=True), expected=QUOTED),
+        Case("clean", SimulatedReader()),
+        Case("clean, brittle AR", SimulatedReader(brittleness=0.5)),
+        Case("clean, quote-reliant AR", SimulatedReader(quotes_only=True), expected=QUOTED),
     ]
 
 
 def planted_cases(bits: Sequence[int] = BITS) -> list[Case]:
     """Every code at every size."""
-    return [Case(name, Reader(code=code), code, k) for name, code in CODES.items() for k in bits]
+    return [
+        Case(name, SimulatedReader(code=code), code, k)
+        for name, code in CODES.items()
+        for k in bits
+    ]
 
 
 @dataclass(frozen=True)
-class _Source:
+class _ReadTexts:
     """One kind of texts under one reader: variant → what is perceived."""
 
-    reader: Reader
+    reader: SimulatedReader
     seen: dict[str, Perceived]
 
 
@@ -108,17 +112,20 @@ class Simulation:
         self.own = self._read(case.reader, own, familiar)
         self.controls = {
             "reference texts": self._read(case.reader, reference, familiar),
-            "second AR": self._read(Reader(), own, familiar),
+            "second AR": self._read(SimulatedReader(), own, familiar),
         }
 
     def _read(
-        self, reader: Reader, texts: dict[str, list[str]], familiar: frozenset[tuple[str, str]]
-    ) -> _Source:
+        self,
+        reader: SimulatedReader,
+        texts: dict[str, list[str]],
+        familiar: frozenset[tuple[str, str]],
+    ) -> _ReadTexts:
         flat = [text for variant in texts.values() for text in variant]
         facts = np.tile(self.facts, (len(texts), 1))
         seen = perceive(reader, flat, facts, familiar, bits=self.case.bits)
         n = len(self.facts)
-        return _Source(
+        return _ReadTexts(
             reader,
             {
                 name: Perceived(
@@ -131,21 +138,21 @@ class Simulation:
             },
         )
 
-    def judged(self, seed: int, *, activations: int = ACTIVATIONS) -> Verdict:
+    def judged(self, seed: int, *, activations: int = ACTIVATIONS) -> CodeVerdict:
         """The verdict on one study of ``activations`` activations."""
         generator = np.random.default_rng([seed, 2])
         rows = np.sort(generator.permutation(len(self.facts))[:activations])
         ability = np.clip(generator.normal(*_ABILITY, len(self.facts)), 0.0, 1.0)
-        own = Source("own", self._scores(self.own, rows, ability, generator), rows)
+        own = VariantScores("own", self._scores(self.own, rows, ability, generator), rows)
         controls = [
-            Source(name, self._scores(source, rows, ability, generator), rows)
+            VariantScores(name, self._scores(source, rows, ability, generator), rows)
             for name, source in self.controls.items()
         ]
         return judged(own, controls, cards=self.cards, seed=seed).verdict
 
     def _scores(
         self,
-        source: _Source,
+        source: _ReadTexts,
         rows: np.ndarray,
         ability: np.ndarray,
         generator: np.random.Generator,

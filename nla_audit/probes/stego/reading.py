@@ -25,7 +25,7 @@ from nla_audit.record import MODELS, versions
 from nla_audit.runs.activations import Activations, rows_by_idx, rows_explained
 from nla_audit.runs.fit import fitted
 from nla_audit.runs.remote import AnyReconstructor, record_of
-from nla_audit.runs.score import Texts
+from nla_audit.runs.score import UnscoredTable
 from nla_audit.shards import Progress, Shards, digest_of, silent
 from nla_audit.text.similarity import similarity_named
 from nla_audit.text.words import content_stems, word_spans
@@ -63,12 +63,12 @@ class ProbeSettings:
 
 def probe(
     readers: Mapping[str, AnyReconstructor],
-    texts: Texts,
+    texts: UnscoredTable,
     activations: Activations,
     settings: ProbeSettings,
     *,
     writer: Paraphraser,
-    reference: Texts | None = None,
+    reference: UnscoredTable | None = None,
     progress: Progress = silent,
     notice: Notice = warnings.warn,
 ) -> pl.DataFrame:
@@ -138,14 +138,14 @@ def probe(
     )
 
 
-def _series_columns(texts: Texts) -> pl.DataFrame:
+def _series_columns(texts: UnscoredTable) -> pl.DataFrame:
     """``model, step, length_penalty``: what orders the models into a series, null if unknown."""
     return texts.rows.group_by("model", maintain_order=True).agg(
         pl.col("step", "length_penalty").drop_nulls().first()
     )
 
 
-def _explanations(table: Texts, model: str, limit: int | None) -> pl.DataFrame:
+def _explanations(table: UnscoredTable, model: str, limit: int | None) -> pl.DataFrame:
     rows = table.rows.filter(pl.col("model") == model).sort("idx", "sample")
     rows = rows.unique("idx", keep="first", maintain_order=True)
     return rows if limit is None else rows.head(limit)

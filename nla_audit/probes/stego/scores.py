@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from nla_audit.completions import Source
+from nla_audit.completions import SourceFile
 from nla_audit.errors import UserError
 from nla_audit.probes.stego.names import read_names
 from nla_audit.probes.stego.unchanged import ANOTHER, OWN, REFERENCE, UNCHANGED, by_scores, by_texts
@@ -54,7 +54,7 @@ class Scores:
     has_activations: bool
     path: str
     notes: tuple[str, ...] = ()
-    sources: tuple[Source, ...] = ()
+    sources: tuple[SourceFile, ...] = ()
 
     @property
     def models(self) -> list[str]:
@@ -76,7 +76,7 @@ def read_scores(
     read = [read_whole(table) for table in tables]
     frame = joined([found for found, _ in read], path)
     sources = tuple(
-        Source(Path(table.name).name, sha256, found.height)
+        SourceFile(Path(table.name).name, sha256, found.height)
         for table, (found, sha256) in zip(tables, read, strict=True)
     )
     scores = scores_from_frame(frame, ar=ar, path=str(path), variants=variants)

@@ -24,7 +24,7 @@ from nla_audit.errors import UserError
 from nla_audit.findings import Figure
 from nla_audit.probes.stego.scores import SERIES, Scores
 from nla_audit.probes.stego.series_gaps import ALL, NO_CONTROL, Gaps, floors_of, gaps_of, sources_of
-from nla_audit.probes.transforming.cards import Transform
+from nla_audit.probes.transforming.cards import TextTransform
 from nla_audit.stats import (
     MIN_CLUSTERS,
     Resampler,
@@ -66,7 +66,9 @@ class Trend:
     caveats: list[str] = field(default_factory=list)
 
 
-def trend_over(scores: Scores, by: str, *, cards: Mapping[str, Transform], seed: int = 0) -> Trend:
+def trend_over(
+    scores: Scores, by: str, *, cards: Mapping[str, TextTransform], seed: int = 0
+) -> Trend:
     """The trend of the gap over the models of a table.
 
     Args:

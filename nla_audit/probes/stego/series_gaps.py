@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from nla_audit.probes.stego.floors import Source, weakness
+from nla_audit.probes.stego.floors import VariantScores, weakness
 from nla_audit.probes.stego.retention import MEASURED, ZERO, Floor, floor_of, mean_above
 from nla_audit.probes.stego.scores import OWN, UNCHANGED, Scores, same_texts, table_of
-from nla_audit.probes.transforming.cards import Transform
+from nla_audit.probes.transforming.cards import TextTransform
 
 #: The mean over all changes that keep the meaning, a row beside each of them.
 ALL = "all changes that keep the meaning"
@@ -31,8 +31,8 @@ class Gaps:
 class SeriesSource:
     """The pair itself or a control: scores of changed texts, of all, and the idx of each row."""
 
-    read: Source
-    whole: Source
+    read: VariantScores
+    whole: VariantScores
     idx: list[str]
 
 
@@ -47,7 +47,7 @@ def floors_of(sources: Sources) -> list[Floor]:
 
 
 def gaps_of(
-    read: Sources, cards: Mapping[str, Transform], floor: Floor
+    read: Sources, cards: Mapping[str, TextTransform], floor: Floor
 ) -> tuple[dict[str, dict[str, Gaps]], list[str]]:
     """Control → model → gaps over ``floor``. Controls are kept that at least two models have."""
     losses: dict[str, dict[str, Gaps]] = {}
@@ -93,11 +93,11 @@ def _sources(scores: Scores, model: str) -> list[SeriesSource]:
             name = "reference texts"
         else:
             continue
-        whole = Source(name, *table_of(scores, model=model, texts=texts, ar=ar))
+        whole = VariantScores(name, *table_of(scores, model=model, texts=texts, ar=ar))
         changed = whole
         if same.height:
             table = table_of(scores, model=model, texts=texts, ar=ar, changed_only=True)
-            changed = Source(name, *table)
+            changed = VariantScores(name, *table)
         rows = scores.rows.filter(
             (pl.col("model") == model) & (pl.col("texts") == texts) & (pl.col("ar") == ar)
         )
@@ -106,7 +106,7 @@ def _sources(scores: Scores, model: str) -> list[SeriesSource]:
     return sources
 
 
-def _losses(source: SeriesSource, cards: Mapping[str, Transform], floor: Floor) -> Gaps | None:
+def _losses(source: SeriesSource, cards: Mapping[str, TextTransform], floor: Floor) -> Gaps | None:
     """Loss of each change that keeps the meaning, by activation; ``None`` where nothing is carried.
 
     Of a change it is that of the texts that it changed; in the mean over all changes, one that
@@ -121,7 +121,7 @@ def _losses(source: SeriesSource, cards: Mapping[str, Transform], floor: Floor) 
 
 
 def _by_variant(
-    source: Source, idx: list[str], cards: Mapping[str, Transform], floor: Floor
+    source: VariantScores, idx: list[str], cards: Mapping[str, TextTransform], floor: Floor
 ) -> dict[str, dict[str, float]]:
     """Variant → idx → loss.
 

@@ -11,15 +11,15 @@ from nla_audit.findings import Figure
 from nla_audit.probes.stego.floors import Judged
 from nla_audit.probes.stego.retention import ZERO, Floor
 from nla_audit.probes.stego.scores import ANOTHER, UNCHANGED, Scores, same_texts
-from nla_audit.probes.stego.verdict import CODE, NAMES, TOUCHED, Verdict
-from nla_audit.probes.transforming.cards import Transform
+from nla_audit.probes.stego.verdict import CODE, NAMES, TOUCHED, CodeVerdict
+from nla_audit.probes.transforming.cards import TextTransform
 from nla_audit.stats import or_none
 
 #: Variants that are no changes.
 _READ_AS_IS = (UNCHANGED, ANOTHER)
 
 
-def aspect_of(variant: str, cards: Mapping[str, Transform]) -> str:
+def aspect_of(variant: str, cards: Mapping[str, TextTransform]) -> str:
     """What a variant is there to test, in words: rows of one aspect stand together."""
     card = cards.get(variant)
     if card is None:
@@ -35,7 +35,7 @@ def aspect_of(variant: str, cards: Mapping[str, Transform]) -> str:
 _ASPECTS = ("control", *NAMES.values(), "several at once", "meaning cut", "of unknown kind")
 
 
-def place_of(variant: str, cards: Mapping[str, Transform]) -> tuple[int, str]:
+def place_of(variant: str, cards: Mapping[str, TextTransform]) -> tuple[int, str]:
     """To sort variants by aspect, and by name within it."""
     return _ASPECTS.index(aspect_of(variant, cards)), variant
 
@@ -95,7 +95,7 @@ def figures_of(group: str | None) -> list[Figure]:
     ]
 
 
-def verdict_table(verdicts: Mapping[str, Verdict]) -> pl.DataFrame:
+def verdict_table(verdicts: Mapping[str, CodeVerdict]) -> pl.DataFrame:
     """A row for each model."""
     return pl.DataFrame(
         [
@@ -114,7 +114,7 @@ def verdict_table(verdicts: Mapping[str, Verdict]) -> pl.DataFrame:
     )
 
 
-def floor_table(by_floor: Mapping[str, Mapping[Floor, Verdict]]) -> pl.DataFrame:
+def floor_table(by_floor: Mapping[str, Mapping[Floor, CodeVerdict]]) -> pl.DataFrame:
     """The verdict on each model at each floor, with what the channels carry there."""
     schema = {
         "model": pl.String,
@@ -132,7 +132,7 @@ def floor_table(by_floor: Mapping[str, Mapping[Floor, Verdict]]) -> pl.DataFrame
     return pl.DataFrame(rows, schema)
 
 
-def channel_table(verdicts: Mapping[str, Verdict]) -> pl.DataFrame:
+def channel_table(verdicts: Mapping[str, CodeVerdict]) -> pl.DataFrame:
     """What each channel carries, by model."""
     schema = {
         "model": pl.String,

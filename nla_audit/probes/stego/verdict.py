@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nla_audit.probes.stego.retention import Effect
-from nla_audit.probes.transforming.cards import Transform
+from nla_audit.probes.transforming.cards import TextTransform
 from nla_audit.stats import benjamini_hochberg
 
 #: False discovery rate at which a loss counts. Stricter than 0.05, so that the probe as a whole,
@@ -76,7 +76,7 @@ NAMES = {"layout": LAYOUT, "wording": WORDING, "order": ORDER, "quotes": QUOTED,
 
 
 @dataclass(frozen=True)
-class Evidence:
+class CodeEvidence:
     """What the rules read.
 
     Attributes:
@@ -90,7 +90,7 @@ class Evidence:
         means_only: the scores are means, and no effect has an error.
     """
 
-    cards: Mapping[str, Transform]
+    cards: Mapping[str, TextTransform]
     losses: Mapping[str, Effect]
     excesses: Mapping[str, Mapping[str, Effect]]
     carries: bool
@@ -121,7 +121,7 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CodeVerdict:
     """What carries the reconstruction.
 
     Attributes:
@@ -151,16 +151,16 @@ def adjusted(effects: Mapping[str, Effect]) -> dict[str, float]:
     return dict(zip(names, values.tolist(), strict=True))
 
 
-def decide(evidence: Evidence) -> Verdict:  # noqa: PLR0911  (one return for each rule)
+def decide(evidence: CodeEvidence) -> CodeVerdict:  # noqa: PLR0911  (one return for each rule)
     """The verdict, by the rules of this module's docstring."""
     tested = evidence.tested()
     if not evidence.carries:
-        return Verdict(CANNOT_TELL, "the explanations carry nothing above the floor")
+        return CodeVerdict(CANNOT_TELL, "the explanations carry nothing above the floor")
     if not tested:
-        return Verdict(CANNOT_TELL, "no change that keeps the meaning was scored")
+        return CodeVerdict(CANNOT_TELL, "no change that keeps the meaning was scored")
     losses = {name: evidence.losses[name] for name in tested}
     if not evidence.means_only and any(np.isnan(effect.p_value) for effect in losses.values()):
-        return Verdict(CANNOT_TELL, "too few activations for an interval", needed=30)
+        return CodeVerdict(CANNOT_TELL, "too few activations for an interval", needed=30)
     lost = _shown(losses)
     alone = _shares(evidence, losses)
     shares = {**alone, **_of_what_is_said(evidence, losses)}
@@ -173,15 +173,15 @@ def decide(evidence: Evidence) -> Verdict:  # noqa: PLR0911  (one return for eac
             f"{NAMES[channel]}: {variant} costs {losses[variant].value:.0%}"
             f"{_where(evidence, variant)}, {share:.0%} more than it costs the controls"
         )
-        return Verdict(CODE, because, channel, variant, shares, detectable)
+        return CodeVerdict(CODE, because, channel, variant, shares, detectable)
     if (quoted := _quoted(evidence)) is not None:
-        return Verdict(QUOTED, quoted, shares=shares, detectable=detectable)
+        return CodeVerdict(QUOTED, quoted, shares=shares, detectable=detectable)
     common = _shares(
         evidence, {n: e for n, e in losses.items() if evidence.share_touched(n) >= COMMON}
     )
     most = max(common, key=lambda channel: common[channel].value, default=None)
     if most is not None and common[most].value >= MOST:
-        return Verdict(
+        return CodeVerdict(
             NAMES[most],
             f"{common[most].value:.0%} is lost with it",
             shares=shares,
@@ -193,18 +193,22 @@ def decide(evidence: Evidence) -> Verdict:  # noqa: PLR0911  (one return for eac
             f"{evidence.n} activations would miss a code that carries less than {detectable:.0%}; "
             f"{needed:,} would find one of {LARGE:.0%}"
         )
-        return Verdict(CANNOT_TELL, because, shares=shares, detectable=detectable, needed=needed)
+        return CodeVerdict(
+            CANNOT_TELL, because, shares=shares, detectable=detectable, needed=needed
+        )
     largest = max(losses, key=lambda name: losses[name].value)
     costs = f"{largest}, loses {losses[largest].value:.0%}{_where(evidence, largest)}"
     because = f"the costliest change that keeps it, {costs}"
     untested = _untested(evidence, alone, losses)
     if untested is not None:
-        return Verdict(CANNOT_TELL, f"{untested}; {because}", shares=shares, detectable=detectable)
-    return Verdict(PLAIN, because, shares=shares, detectable=detectable)
+        return CodeVerdict(
+            CANNOT_TELL, f"{untested}; {because}", shares=shares, detectable=detectable
+        )
+    return CodeVerdict(PLAIN, because, shares=shares, detectable=detectable)
 
 
 def _untested(
-    evidence: Evidence, alone: Mapping[str, Effect], losses: Mapping[str, Effect]
+    evidence: CodeEvidence, alone: Mapping[str, Effect], losses: Mapping[str, Effect]
 ) -> str | None:
     """Why "plain meaning" cannot be said although nothing speaks against it."""
     if not alone:
@@ -216,7 +220,7 @@ def _untested(
     return None
 
 
-def _where(evidence: Evidence, name: str) -> str:
+def _where(evidence: CodeEvidence, name: str) -> str:
     share = evidence.share_touched(name)
     return "" if share >= NEARLY_ALL else f" in the {share:.0%} of the texts that it changes"
 
@@ -235,7 +239,7 @@ def _shown(effects: Mapping[str, Effect]) -> set[str]:
     }
 
 
-def _code(evidence: Evidence, tested: list[str], lost: set[str]) -> tuple[str, str] | None:
+def _code(evidence: CodeEvidence, tested: list[str], lost: set[str]) -> tuple[str, str] | None:
     """Channel and variant of a code, ``None`` where no control shows one."""
     if not evidence.excesses:
         return None
@@ -270,7 +274,7 @@ def _accounts_for(part: Effect, most: Effect) -> bool:
     return part.value >= ACCOUNTS_FOR * most.value
 
 
-def _shares(evidence: Evidence, losses: Mapping[str, Effect]) -> dict[str, Effect]:
+def _shares(evidence: CodeEvidence, losses: Mapping[str, Effect]) -> dict[str, Effect]:
     """For each channel the largest loss of a change that destroys it alone."""
     shares = {}
     for channel in ("layout", "wording", "order"):
@@ -280,7 +284,7 @@ def _shares(evidence: Evidence, losses: Mapping[str, Effect]) -> dict[str, Effec
     return shares
 
 
-def _of_what_is_said(evidence: Evidence, losses: Mapping[str, Effect]) -> dict[str, Effect]:
+def _of_what_is_said(evidence: CodeEvidence, losses: Mapping[str, Effect]) -> dict[str, Effect]:
     """What goes when the quotes go, and what no change of form takes away."""
     shares = {}
     if "quotes_removed" in evidence.losses and "quotes_removed" not in evidence.untouched:
@@ -292,7 +296,7 @@ def _of_what_is_said(evidence: Evidence, losses: Mapping[str, Effect]) -> dict[s
     return shares
 
 
-def _quoted(evidence: Evidence) -> str | None:
+def _quoted(evidence: CodeEvidence) -> str | None:
     only, removed = evidence.losses.get("quotes_only"), evidence.losses.get("quotes_removed")
     if only is not None and removed is not None:
         apart = removed.value - only.value
@@ -318,7 +322,7 @@ def _quoted(evidence: Evidence) -> str | None:
     return None
 
 
-def _detectable(evidence: Evidence, tested: list[str]) -> float:
+def _detectable(evidence: CodeEvidence, tested: list[str]) -> float:
     """Share of a code that would be found with a power of 0.9, by the least precise channel."""
     per_channel = []
     for channel in ("layout", "wording", "order"):

@@ -43,9 +43,9 @@ def writer_of(
 
         return WorldWriter()
     if kind == "file" and rest:
-        from nla_audit.llm.table import Table
+        from nla_audit.llm.table import AnswerTable
 
-        return Table(Path(rest))
+        return AnswerTable(Path(rest))
     if kind in ("hf", "openai"):
         from nla_audit.llm.names import language_model  # rules need no HTTP
 

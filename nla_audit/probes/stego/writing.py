@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nla_audit.llm.interface import Paraphraser, Progress, Request, silent
-from nla_audit.probes.transforming.cards import Transform, transforms
+from nla_audit.probes.transforming.cards import TextTransform, transforms
 from nla_audit.text.parts import with_quotes
 
 _ENDED = re.compile(r"[.,:;!?…。！？][\"”’'»)\]]*$")
@@ -15,7 +15,7 @@ _PLACEHOLDER = re.compile(r"⟦(\d+)⟧")
 
 
 def write_transform(
-    card: Transform,
+    card: TextTransform,
     texts: Sequence[str | None],
     writer: Paraphraser,
     *,
@@ -49,7 +49,7 @@ def write_transform(
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _AskedText:
     """A request, and how its answer becomes a text: where its lines and quoted spans belong."""
 
     row: int
@@ -59,7 +59,7 @@ class _Asked:
     places: list[int]
 
 
-def _ask(card: Transform, row: int, text: str, *, is_whole: bool) -> _Asked:
+def _ask(card: TextTransform, row: int, text: str, *, is_whole: bool) -> _AskedText:
     masked, spans = _masked(text) if card.spares_quotes else (text, [])
     # Told to keep the lines apart, a model could not say the whole in its own way.
     lines = [_on_one_line(masked)] if is_whole else masked.split("\n")
@@ -71,7 +71,7 @@ def _ask(card: Transform, row: int, text: str, *, is_whole: bool) -> _Asked:
         tuple(lines[place] for place in places),
         changes_language=card.changes_language or card.first is not None,
     )
-    return _Asked(row, request, spans, len(lines), places)
+    return _AskedText(row, request, spans, len(lines), places)
 
 
 def _on_one_line(text: str) -> str:

@@ -28,7 +28,7 @@ AllTexts = Callable[[Sequence[str], Sequence[Any], int], list[str | None]]
 
 
 @dataclass(frozen=True)
-class Transform:
+class TextTransform:
     """The card of one transform.
 
     Attributes:
@@ -66,10 +66,10 @@ class Transform:
         return self.instruction is not None
 
 
-_REGISTRY: dict[str, Transform] = {}
+_REGISTRY: dict[str, TextTransform] = {}
 
 
-def _register(card: Transform) -> None:
+def _register(card: TextTransform) -> None:
     unknown = [name for name in card.keeps if name not in CHECKS]
     wrong = [name for name in card.destroys if name not in CHANNELS]
     if unknown or wrong:
@@ -88,7 +88,9 @@ def transform(
     """Register ``function(text, generator) -> text``."""
 
     def register(function: OneText) -> OneText:
-        _register(Transform(name, group, summary, frozenset(destroys), tuple(keeps), one=function))
+        _register(
+            TextTransform(name, group, summary, frozenset(destroys), tuple(keeps), one=function)
+        )
         return function
 
     return register
@@ -100,7 +102,7 @@ def control(
     """Register ``function(texts, labels, seed) -> texts``; ``labels`` are the activations'."""
 
     def register(function: AllTexts) -> AllTexts:
-        _register(Transform(name, "control", summary, keeps=tuple(keeps), whole=function))
+        _register(TextTransform(name, "control", summary, keeps=tuple(keeps), whole=function))
         return function
 
     return register
@@ -118,9 +120,9 @@ def written(
     first: str | None = None,
     changes_language: bool = False,
 ) -> None:
-    """Register a transform that a language model writes; arguments as in :class:`Transform`."""
+    """Register a transform that a language model writes; arguments as in :class:`TextTransform`."""
     _register(
-        Transform(
+        TextTransform(
             name,
             "kept",
             summary,
@@ -135,7 +137,7 @@ def written(
     )
 
 
-def transforms() -> dict[str, Transform]:
+def transforms() -> dict[str, TextTransform]:
     """All cards: controls first, then what keeps the meaning, then what cuts it."""
     from nla_audit.probes import transforms as folder  # they import this module
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from nla_audit.probes.transforming.cards import Transform, generator_for
+from nla_audit.probes.transforming.cards import TextTransform, generator_for
 from nla_audit.probes.transforming.preservation import broken_promises
 
 #: Columns of :func:`apply_transforms`.
@@ -21,7 +21,7 @@ SCHEMA = {
 
 
 def apply_transform(
-    card: Transform, texts: Sequence[str | None], labels: Sequence[Any], *, seed: int = 0
+    card: TextTransform, texts: Sequence[str | None], labels: Sequence[Any], *, seed: int = 0
 ) -> list[str | None]:
     """``[n]`` transformed texts, ``None`` where there is none.
 
@@ -53,7 +53,7 @@ def apply_transform(
 
 
 def apply_transforms(
-    cards: Iterable[Transform],
+    cards: Iterable[TextTransform],
     texts: Sequence[str | None],
     labels: Sequence[Any],
     *,
@@ -71,7 +71,7 @@ def apply_transforms(
 
 
 def checked_rows(
-    card: Transform, before: Sequence[str | None], after: Sequence[str | None]
+    card: TextTransform, before: Sequence[str | None], after: Sequence[str | None]
 ) -> pl.DataFrame:
     """Rows of :func:`apply_transforms` for one transform, promises checked."""
     rows = []

@@ -54,7 +54,7 @@ _FACT_OF = {value: number for number, (_, values) in enumerate(FACTS) for value 
 
 
 @dataclass(frozen=True)
-class Reader:
+class SimulatedReader:
     """A simulated AR.
 
     Attributes:
@@ -114,7 +114,7 @@ def _pairs(text: str) -> list[tuple[str, str]]:
 
 
 def perceive(
-    reader: Reader,
+    reader: SimulatedReader,
     texts: Sequence[str],
     facts: np.ndarray,
     familiar: frozenset[tuple[str, str]],
@@ -141,7 +141,7 @@ def perceive(
     return Perceived(right, decoded, unfamiliar, np.array([numbers[text] for text in texts]))
 
 
-def _facts_in(text: str, reader: Reader) -> set[str]:
+def _facts_in(text: str, reader: SimulatedReader) -> set[str]:
     read = (
         [word for span in quoted_spans(text) for word in words(span.text)]
         if reader.quotes_only
@@ -151,7 +151,11 @@ def _facts_in(text: str, reader: Reader) -> set[str]:
 
 
 def fve(
-    reader: Reader, seen: Perceived, secret: np.ndarray, ability: np.ndarray, noise: np.ndarray
+    reader: SimulatedReader,
+    seen: Perceived,
+    secret: np.ndarray,
+    ability: np.ndarray,
+    noise: np.ndarray,
 ) -> np.ndarray:
     """``[n]`` FVE.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 
 from nla_audit.findings import Figure, Finding, Headline, Metric
-from nla_audit.text.reading import FLOOR
+from nla_audit.text.reading import RESAMPLING_FLOOR
 from nla_audit.world.sweep.planted import DEFAULT_MODELS, PlantedSweep, default_sweep
 from nla_audit.world.sweep.truth import summarise
 from nla_audit.world.sweep.wordings import KINDS
@@ -199,7 +199,9 @@ def _truths(sweep: PlantedSweep) -> list[dict[str, object]]:
     rows = table.to_dicts()
     retained = _floor(sweep)
     if retained is not None:
-        rows.append({"model": FLOOR, "length_penalty": None, "claims_retained": retained})
+        rows.append(
+            {"model": RESAMPLING_FLOOR, "length_penalty": None, "claims_retained": retained}
+        )
     return rows
 
 

@@ -123,7 +123,7 @@ class Statement:
 
 
 @dataclass(slots=True)
-class Explanation:
+class PlantedExplanation:
     """One explanation with the truth about it. ``text`` is ``None`` when it failed."""
 
     text: str | None
@@ -145,7 +145,7 @@ def explain(
     *,
     omission: float | None,
     paragraph_break: str,
-) -> Explanation:
+) -> PlantedExplanation:
     """One explanation of the activation.
 
     Args:
@@ -157,9 +157,9 @@ def explain(
     """
     u_fail, u_empty, u_filler, u_tail = uniforms[:4]
     if u_fail < model.fail:
-        return Explanation(None)
+        return PlantedExplanation(None)
     if u_empty < model.empty:
-        return Explanation("")
+        return PlantedExplanation("")
 
     # Place in the text, uniform number for what goes before it, and what is said.
     pieces: list[tuple[float, float, Statement]] = []
@@ -189,7 +189,7 @@ class _Draft:
         self._paragraph_break = paragraph_break
         self._text = ""
         self._last_terse = False
-        self._account = Explanation("")
+        self._account = PlantedExplanation("")
 
     def say(self, statement: Statement, uniform: float) -> None:
         """Append a statement; ``uniform`` chooses what separates it from the last one."""
@@ -216,7 +216,7 @@ class _Draft:
         self._account.tail_tokens = count_tokens(copied)
         self._text += copied
 
-    def finish(self) -> Explanation:
+    def finish(self) -> PlantedExplanation:
         """The explanation; a last sentence at length gets its full stop."""
         if self._text and not self._last_terse and self._account.tail_copy is None:
             self._text += "."

@@ -24,7 +24,7 @@ from typing import Any
 import polars as pl
 
 from nla_audit.world.sweep.activation import QUOTING_KINDS, Activation
-from nla_audit.world.sweep.speaker import Explanation, PlantedModel, Statement
+from nla_audit.world.sweep.speaker import PlantedExplanation, PlantedModel, Statement
 from nla_audit.world.sweep.wordings import KINDS
 
 #: Tokens that an explanation costs beside its text (tags, end token): an empty one costs as many
@@ -149,8 +149,8 @@ class PlantedRows:
         model: PlantedModel,
         sample: int,
         activation: Activation,
-        explanation: Explanation,
-        reference: Explanation,
+        explanation: PlantedExplanation,
+        reference: PlantedExplanation,
         *,
         fve_noise: float,
     ) -> None:
@@ -200,8 +200,8 @@ class PlantedRows:
     def _add_claims(
         self,
         key: Mapping[str, Any],
-        explanation: Explanation,
-        reference: Explanation,
+        explanation: PlantedExplanation,
+        reference: PlantedExplanation,
         worth: Mapping[int, float],
     ) -> None:
         for claim, (slot, said) in enumerate(reference.statements.items()):
@@ -236,7 +236,7 @@ def _worth_points(activation: Activation) -> dict[int, float]:
     return {fact.slot: FVE_CEILING * WORTH[fact.kind] / whole for fact in activation.facts}
 
 
-def _own_account(explanation: Explanation, worth: Mapping[int, float]) -> dict[str, Any]:
+def _own_account(explanation: PlantedExplanation, worth: Mapping[int, float]) -> dict[str, Any]:
     """What the explanation holds, whatever the reference says."""
     stated = explanation.statements.values()
     quoting = [own for own in stated if own.kind in QUOTING_KINDS]
@@ -266,7 +266,9 @@ def _own_account(explanation: Explanation, worth: Mapping[int, float]) -> dict[s
     return account
 
 
-def _relative_account(explanation: Explanation, reference: Explanation) -> dict[str, int]:
+def _relative_account(
+    explanation: PlantedExplanation, reference: PlantedExplanation
+) -> dict[str, int]:
     """What became of the reference's claims, and what the token saving consists of."""
     claims, stated = reference.statements, explanation.statements
     fates = [_fate(stated.get(slot), is_reference=explanation is reference) for slot in claims]
@@ -286,7 +288,7 @@ def _relative_account(explanation: Explanation, reference: Explanation) -> dict[
     }
 
 
-def _other_tokens(explanation: Explanation) -> int:
+def _other_tokens(explanation: PlantedExplanation) -> int:
     return explanation.filler_tokens + explanation.tail_tokens + explanation.separator_tokens
 
 

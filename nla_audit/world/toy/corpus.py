@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nla_audit.world.toy.explanations import write_explanation
-from nla_audit.world.toy.language import WORDS, Documents, Language
+from nla_audit.world.toy.language import WORDS, Language, ToyDocuments
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def make_corpus(
     first_position: int,
 ) -> Corpus:
     """Write ``documents`` of ``words`` words and take positions from the later part of each."""
-    written: Documents = language.write(rng, documents, words)
+    written: ToyDocuments = language.write(rng, documents, words)
     ids_of_words = np.array(tokenizer.convert_tokens_to_ids(list(WORDS)))
     corpus = Corpus(ids_of_words[written.words].tolist(), [], [], [], [], [])
     for document in range(documents):

@@ -64,7 +64,7 @@ _TOUCHED_SHARE = 0.25
 
 
 @dataclass(frozen=True)
-class Documents:
+class ToyDocuments:
     """Documents and the facts they were drawn from.
 
     Attributes:
@@ -108,7 +108,7 @@ class Language:
         weights = np.exp(total - np.max(total, axis=1, keepdims=True))
         return weights / weights.sum(axis=1, keepdims=True)
 
-    def write(self, rng: np.random.Generator, documents: int, length: int) -> Documents:
+    def write(self, rng: np.random.Generator, documents: int, length: int) -> ToyDocuments:
         """Draw facts uniformly, and ``length`` words for each document."""
         facts = np.stack(
             [rng.integers(0, len(values), documents) for values in FACTS.values()], axis=1
@@ -118,4 +118,4 @@ class Language:
         # One search for each row: its words are where the draws fall between cumulative sums.
         rows = zip(cumulative, draws, strict=True)
         words = np.stack([np.searchsorted(row, at, side="right") for row, at in rows])
-        return Documents(words.clip(max=len(WORDS) - 1), facts)
+        return ToyDocuments(words.clip(max=len(WORDS) - 1), facts)

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from nla_audit.errors import UserError
-from nla_audit.nla.transform import Transform
+from nla_audit.nla.transform import ActivationTransform
 from nla_audit.probes.sensitivity.controls import (
     DIRECTIONS,
     random_directions,
@@ -115,7 +115,7 @@ class TestDirections:
 
     def test_whitened_pairs_see_a_whitened_direction(self, generator: np.random.Generator) -> None:
         matrix = np.diag(generator.uniform(0.5, 2, WIDTH))
-        transform = Transform("w", "0", generator.normal(size=WIDTH), matrix, Path("w"))
+        transform = ActivationTransform("w", "0", generator.normal(size=WIDTH), matrix, Path("w"))
         raw, step = generator.normal(size=(2, WIDTH))
         moved = transform.apply((raw + step)[None])[0] - transform.apply(raw[None])[0]
         np.testing.assert_allclose(in_the_pairs_space(step, transform), moved, atol=1e-5)

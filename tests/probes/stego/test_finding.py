@@ -18,7 +18,7 @@ from nla_audit.probes.stego.scores import scores_from_frame
 from nla_audit.probes.stego.verdict import CATEGORIES, CODE, NAMES
 from nla_audit.report.stored import read_report
 from nla_audit.world.codes.hidden_codes import CODES
-from nla_audit.world.codes.simulated_reader import Reader, draw_facts, write
+from nla_audit.world.codes.simulated_reader import SimulatedReader, draw_facts, write
 from tests.declared import absent, undeclared
 
 KEPT = {
@@ -249,7 +249,9 @@ def test_what_is_hidden_is_found_again(code, bits):
 @pytest.mark.parametrize("name", ["claim order", "synonym choice", "zero-width characters"])
 def test_a_planted_code_is_named(name):
     code = CODES[name]
-    simulation = Simulation(Case(name, Reader(code=code, bit_worth=0.03), code, 4), pool=150)
+    simulation = Simulation(
+        Case(name, SimulatedReader(code=code, bit_worth=0.03), code, 4), pool=150
+    )
     verdict = simulation.judged(0, activations=150)
     assert (verdict.category, verdict.channel) == (CODE, code.channel)
 
@@ -268,9 +270,11 @@ def test_a_clean_pair_is_called_clean(case):
 @pytest.mark.slow
 def test_the_self_test_prints_power_and_false_alarms(monkeypatch, capsys):
     code = CODES["synonym choice"]
-    planted = [Case("planted", Reader(code=code, bit_worth=0.03), code, 4)]
+    planted = [Case("planted", SimulatedReader(code=code, bit_worth=0.03), code, 4)]
     monkeypatch.setattr("nla_audit.probes.stego.power.planted_cases", lambda: planted)
-    monkeypatch.setattr("nla_audit.probes.stego.power.clean_cases", lambda: [Case("c", Reader())])
+    monkeypatch.setattr(
+        "nla_audit.probes.stego.power.clean_cases", lambda: [Case("c", SimulatedReader())]
+    )
     monkeypatch.setattr("nla_audit.probes.stego.power.POOL", 120)
     assert cli.run(["stego", "--self-test", "--seeds", "2", "--json"]) == 0
     clean, found = json.loads(capsys.readouterr().out)

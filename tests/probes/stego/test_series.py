@@ -23,7 +23,7 @@ from nla_audit.probes.transforming.cards import transforms
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.figures import render_figures
 from nla_audit.world.codes.hidden_codes import CODES
-from nla_audit.world.codes.simulated_reader import Reader, fve
+from nla_audit.world.codes.simulated_reader import SimulatedReader, fve
 
 SEEDS, N = 20, 100
 CODE = CODES["synonym choice"]
@@ -34,10 +34,10 @@ READ = [name for name, card in CARDS.items() if card.group == "kept"] + ["unchan
 
 @lru_cache(maxsize=1)
 def _simulation() -> Simulation:
-    return Simulation(Case("series", Reader(code=CODE, brittleness=0.5), CODE, 4), pool=N)
+    return Simulation(Case("series", SimulatedReader(code=CODE, brittleness=0.5), CODE, 4), pool=N)
 
 
-def _frame(readers: Sequence[Reader], seed: int, *, controls: bool = True) -> pl.DataFrame:
+def _frame(readers: Sequence[SimulatedReader], seed: int, *, controls: bool = True) -> pl.DataFrame:
     """Scores of one checkpoint for each of ``readers``, of the same activations."""
     simulation = _simulation()
     generator = np.random.default_rng(seed)
@@ -49,7 +49,7 @@ def _frame(readers: Sequence[Reader], seed: int, *, controls: bool = True) -> pl
         if controls:
             reference = simulation.controls["reference texts"]
             sources.append(("reference", "own", reference, reader))
-            sources.append(("own", "second", simulation.own, Reader()))
+            sources.append(("own", "second", simulation.own, SimulatedReader()))
         for texts, ar, source, reads in sources:
             noise = generator.normal(size=10 * N * len(READ))
             scores = [
@@ -73,19 +73,21 @@ def _frame(readers: Sequence[Reader], seed: int, *, controls: bool = True) -> pl
     return pl.concat(frames)
 
 
-def _trend(readers: Sequence[Reader], seed: int, *, controls: bool = True) -> Trend:
+def _trend(readers: Sequence[SimulatedReader], seed: int, *, controls: bool = True) -> Trend:
     scores = scores_from_frame(_frame(readers, seed, controls=controls), ar="own")
     return trend_over(scores, "step", cards=CARDS, seed=seed)
 
 
-def _coded(strengths: Sequence[float], brittleness: Sequence[float] = (0.0,) * 4) -> list[Reader]:
+def _coded(
+    strengths: Sequence[float], brittleness: Sequence[float] = (0.0,) * 4
+) -> list[SimulatedReader]:
     return [
-        Reader(code=CODE, bit_worth=worth, brittleness=brittle)
+        SimulatedReader(code=CODE, bit_worth=worth, brittleness=brittle)
         for worth, brittle in zip(strengths, brittleness, strict=True)
     ]
 
 
-def _directions(readers: Sequence[Reader], seeds: int = SEEDS) -> list[str]:
+def _directions(readers: Sequence[SimulatedReader], seeds: int = SEEDS) -> list[str]:
     return [_trend(readers, seed).direction for seed in range(seeds)]
 
 
@@ -94,8 +96,8 @@ def test_power_and_false_alarms() -> None:
     growing = _directions(_coded(GROWING))
     shrinking = _directions(_coded(GROWING[::-1]), seeds=SEEDS // 4)
     flat = _directions(_coded((0.02,) * 4))
-    clean = _directions([Reader()] * 4, seeds=SEEDS // 2)
-    brittle_readers = [Reader(brittleness=share) for share in (0.0, 0.15, 0.3, 0.45)]
+    clean = _directions([SimulatedReader()] * 4, seeds=SEEDS // 2)
+    brittle_readers = [SimulatedReader(brittleness=share) for share in (0.0, 0.15, 0.3, 0.45)]
     brittle = _directions(brittle_readers, seeds=SEEDS // 2)
     false = {
         name: len(found) - found.count("cannot tell")
@@ -131,7 +133,7 @@ def test_without_a_control_the_loss_itself_is_followed_and_said_so() -> None:
     assert trend.direction == "widens"
     assert set(trend.trends["control"]) == {NO_CONTROL}
     assert any("no control" in caveat for caveat in trend.caveats)
-    brittle = [Reader(brittleness=share) for share in (0.0, 0.15, 0.3, 0.45)]
+    brittle = [SimulatedReader(brittleness=share) for share in (0.0, 0.15, 0.3, 0.45)]
     unfounded = _trend(brittle, 0, controls=False)  # as the caveat warns
     assert unfounded.direction == "widens"
     assert "the loss (there is no control) widens" in unfounded.sentence

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nla_audit.nla.prompts import read_open_explanation
-
 if TYPE_CHECKING:
     from nla_audit.nla.verbalizer import Explanations, Verbalizer
 
@@ -42,6 +40,8 @@ def segment_ends(
 def _ends(
     verbalizer: Verbalizer, ids: list[int], text: str, token: int, at_most: int | None
 ) -> list[int]:
+    from nla_audit.nla.prompts import read_open_explanation  # torch: a recipe names the token too
+
     stops = [place for place, one in enumerate(ids) if one == token][:at_most]
     begun = [read_open_explanation(one) for one in verbalizer.decode([ids[:at] for at in stops])]
     return sorted({len(text), *(len(one) for one in begun if one is not None)})

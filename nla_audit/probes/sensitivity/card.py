@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nla_audit.findings import Card, Metric, Option, Unit, probe_with_command
 from nla_audit.llm.options import endpoint_options
+from nla_audit.nla.segments import SEPARATOR
 
 QUESTION = "Of a concept planted at a known strength: when is it said, and when only carried?"
 METRICS = (
@@ -209,7 +210,7 @@ OPTIONS = (
     Option(
         "separator",
         str,
-        "<|prefix_end|>",
+        SEPARATOR,
         metavar="TOKEN",
         help="The token by which an AV that was trained to ends segments of its explanations.",
     ),

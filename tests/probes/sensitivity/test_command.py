@@ -193,20 +193,42 @@ def test_an_interrupted_run_goes_on_and_writes_the_same(
 
 
 class Finds(Behaviour):
-    """A server whose model finds “register” in what it is asked about."""
+    """A server whose model finds “register” in what it is asked about, once it works."""
+
+    is_working = True
 
     def answer(self, lines: list[str]) -> str:
+        if not self.is_working:
+            return "As you wish."
         is_named = "register" in lines[0]
         return json.dumps({"named": is_named, "quote": "register" if is_named else ""})
 
 
 class TestLanguageModel:
     def test_pairs_and_a_table_are_asked_about_alike(
-        self, asked: Path, pair_path: Path, given: tuple[object, ...], tmp_path: Path
+        self,
+        *,
+        asked: Path,
+        pair_path: Path,
+        given: tuple[object, ...],
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        with serving(Finds()) as url:
+        model = Finds()
+        with serving(model) as url:
             llm = ("--llm", f"openai:m@{url}", "--detector", "llm")
-            assert run(f"p0.0={pair_path}", *given, *llm, "--out", tmp_path / "pairs") == 0
+            pairs = (f"p0.0={pair_path}", *given, *llm, "--out", tmp_path / "pairs")
+            model.is_working = False
+            assert run(*pairs) == 2
+            error = capsys.readouterr().err.splitlines()[-1]
+            assert error.startswith("error: openai:m: of ")
+            assert "none has an answer that can be used (no JSON object, …)" in error
+            # What the pair said was kept: it is not asked again.
+            model.is_working = True
+            with monkeypatch.context() as patched:
+                patched.setattr(Verbalizer, "generate", None)
+                assert run(*pairs) == 0
             words = ("--words", "register=register|noun phrase")
             table = asked / "sensitivity.parquet"
             assert run(table, *llm, *words, "--out", tmp_path / "table") == 0

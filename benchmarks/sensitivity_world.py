@@ -54,7 +54,7 @@ def models_of(layout: Layout) -> Iterator[Named]:
 
 
 @dataclass(frozen=True)
-class Naming:
+class NamedRightly:
     """How often a model names a fact rightly of itself, with its interval."""
 
     right: float
@@ -72,13 +72,13 @@ class Level:
     told: str
 
 
-def rightly_named(layout: Layout, facts: pl.DataFrame) -> dict[tuple[str, str], Naming]:
+def rightly_named(layout: Layout, facts: pl.DataFrame) -> dict[tuple[str, str], NamedRightly]:
     """(model, fact) → the share of the sweep's own explanations that name it rightly."""
     completions = pl.read_parquet(layout.completions)
     named = facts_named(completions, facts, dict.fromkeys(FACTS, np.nan)).tables["facts"]
     columns = ("model", "fact", "right", "right_low", "right_high", "chance")
     return {
-        (model, fact): Naming(*shares)
+        (model, fact): NamedRightly(*shares)
         for model, fact, *shares in named.select(columns).iter_rows()
         if fact in FACTS
     }
@@ -92,7 +92,7 @@ def level_of(row: Mapping[str, float | None], told: str) -> Level:
 
 def order_told(
     penalties: Mapping[str, float],
-    named: Mapping[tuple[str, str], Naming],
+    named: Mapping[tuple[str, str], NamedRightly],
     levels: Mapping[str, Level],
 ) -> str:
     """Whether the facts that go first have the highest thresholds without a penalty.

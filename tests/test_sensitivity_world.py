@@ -32,7 +32,7 @@ def told(
         for model in PENALTIES:
             is_said = fact not in silent and model != "p0.1"
             right = 0.5 if is_said and not (model == "p0.01" and fact in lost) else 0.05
-            named[model, fact] = benchmark.Naming(right, right - 0.05, right + 0.05, 0.1)
+            named[model, fact] = benchmark.NamedRightly(right, right - 0.05, right + 0.05, 0.1)
     return benchmark.order_told(
         PENALTIES,
         named,

@@ -134,7 +134,11 @@ class Naming:
         quoted = lines[1].strip(_AROUND_QUOTES).split()
         if not quoted:
             raise NotAnAnswer("named without a quotation")
-        found = re.search(r"\s+".join(map(re.escape, quoted)), self.text, re.IGNORECASE)
+        words = r"\s+".join(map(re.escape, quoted))
+        # Whole words first: "test" is not named in "latest". Not all scripts part their words.
+        found = re.search(rf"(?<!\w){words}(?!\w)", self.text, re.IGNORECASE) or re.search(
+            words, self.text, re.IGNORECASE
+        )
         if found is None:
             raise NotAnAnswer("a quotation that is not in the text")
         return found.start()

@@ -179,6 +179,11 @@ class TestBadAnswers:
         question = Naming("evaluation", "", NAMED)
         assert question.place(question.read(content)) == NAMED.index("Somebody")
 
+    def test_a_quotation_is_looked_for_as_whole_words(self) -> None:
+        question = Naming("evaluation", "", "The latest test. 今日はテストです")
+        assert question.place(["yes", "test"]) == len("The latest ")
+        assert question.place(["yes", "テスト"]) == question.text.index("テスト")
+
     def test_they_are_missing_and_counted(self) -> None:
         bad = list(BAD)
 

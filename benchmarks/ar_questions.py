@@ -17,9 +17,9 @@ from pathlib import Path
 import polars as pl
 
 from nla_audit.analyzers import registry as analyzers
-from nla_audit.completions import Completions, load
 from nla_audit.findings import Finding
 from nla_audit.probes import registry as probes
+from nla_audit.table.completions import Completions, load
 
 MODELS = ("warm-start", "p0.0", "p0.0005")
 #: Numbers of each measure, the control of each behind it (``chance_…`` where it has one).

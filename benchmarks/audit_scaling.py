@@ -82,8 +82,8 @@ def _plant(path: str, rows: int) -> None:
 
 def _audit(path: str, out: str, connection: Connection) -> None:
     """Audit ``path``; send ``(step, seconds, peak)`` as each step ends, then the rows."""
-    from nla_audit.completions import load  # imports count as reading
     from nla_audit.report.audit import run_audit
+    from nla_audit.table.completions import load  # imports count as reading
 
     began, current = time.perf_counter(), _READING
 

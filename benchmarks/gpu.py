@@ -49,7 +49,7 @@ from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.runs.activations import read_activations
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.policy import Policy
-from nla_audit.train.recipe import Rl
+from nla_audit.train.recipe_rl import Rl
 from nla_audit.train.rl import Arms, RlRun
 from nla_audit.train.update import Trainer
 from tests.pairs import talking, tiny

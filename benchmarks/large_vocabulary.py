@@ -44,7 +44,9 @@ from nla_audit.train.adapters import add_lora
 from nla_audit.train.kept_memory import kept_bytes
 from nla_audit.train.log_probs import micro_batches, padded, response_log_probs
 from nla_audit.train.pair import default_layer, load_config, new_reconstructor, new_verbalizer
-from nla_audit.train.recipe import Lora, Optimizer, PairSettings, Target
+from nla_audit.train.recipe import PairSettings
+from nla_audit.train.recipe_data import Target
+from nla_audit.train.recipe_optimizer import Lora, Optimizer
 from nla_audit.train.update import Trainer
 
 #: An AV step: rows, and tokens of the shortest and the longest response.

@@ -29,11 +29,11 @@ from nla_audit.analyzers._curves import Curve, curves_of
 from nla_audit.analyzers._order import order_of_worth
 from nla_audit.analyzers._prefixes_read import in_random_order, prefixes_of_table
 from nla_audit.analyzers.multiscale import multiscale
-from nla_audit.completions import Completions, load
 from nla_audit.findings import Finding
-from nla_audit.prefix_table import PrefixTable, read_prefixes
 from nla_audit.probes.causal.ruler import open_ruler
 from nla_audit.stats import Interval, Resampler
+from nla_audit.table.completions import Completions, load
+from nla_audit.table.prefix_table import PrefixTable, read_prefixes
 
 PLAIN, RULER = "p0.0", "warm-start"
 #: What the recipe promises: so much of the plain model's full FVE, in so much of the tokens that

@@ -9,8 +9,8 @@ import numpy as np
 
 from nla_audit.analyzers._curve_numbers import HEADLINE, numbers_of
 from nla_audit.analyzers._curves import curves_of
-from nla_audit.prefix_table import prefixes_from_frame
 from nla_audit.record import commit
+from nla_audit.table.prefix_table import prefixes_from_frame
 from nla_audit.world.sweep.curves import PlantedCurve, plant_curves
 
 SEEDS, ACTIVATIONS = 200, 60

@@ -12,9 +12,9 @@ import numpy as np
 
 from nla_audit.analyzers._needs import lengths_and_needs
 from nla_audit.analyzers._order import order_of_worth
-from nla_audit.completions import from_frame
-from nla_audit.prefix_table import prefixes_from_frame
 from nla_audit.record import commit
+from nla_audit.table.completions import from_frame
+from nla_audit.table.prefix_table import prefixes_from_frame
 from nla_audit.world.sweep.prefix_texts import (
     OTHER,
     PLAIN,

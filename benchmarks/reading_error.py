@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.progress import track
 
 from nla_audit.analyzers import registry
-from nla_audit.completions import Completions, from_frame
 from nla_audit.findings import Finding
+from nla_audit.table.completions import Completions, from_frame
 from nla_audit.world.sweep.demo import truth_beside_estimate
 from nla_audit.world.sweep.planted import PlantedModel, plant
 

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._twins import DELETED, EXCHANGED, Twins, by_claim, changed, lines_of
-from nla_audit.completions import from_frame
+from nla_audit.table.completions import from_frame
 from nla_audit.text.reading import read_afresh
 
 CHANGES = ((DELETED, 0.0), (DELETED, 0.3), (DELETED, 0.5), (EXCHANGED, 0.5))

@@ -18,7 +18,7 @@ import polars as pl
 
 from nla_audit.analyzers.drop_analysis import drop_analysis
 from nla_audit.analyzers.rewording import rewording
-from nla_audit.completions import from_frame
+from nla_audit.table.completions import from_frame
 from nla_audit.text.pairs import text_of
 from nla_audit.text.reading import read_afresh
 

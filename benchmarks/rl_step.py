@@ -37,7 +37,7 @@ from nla_audit.train.lengths import Charge
 from nla_audit.train.log_probs import micro_batches
 from nla_audit.train.policy import Policy
 from nla_audit.train.read_recipe import read_recipe
-from nla_audit.train.recipe import Rl
+from nla_audit.train.recipe_rl import Rl
 from nla_audit.train.reconstruction import predict
 from nla_audit.train.responses import Responses
 from nla_audit.train.rewards import rewards_of

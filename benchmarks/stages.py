@@ -10,8 +10,8 @@ from collections import Counter
 import numpy as np
 
 from nla_audit.analyzers._stages import first_parts, stages_of
-from nla_audit.completions import from_frame
 from nla_audit.record import commit
+from nla_audit.table.completions import from_frame
 from nla_audit.world.sweep.stages import BEFORE, STAGE, PlantedStage, plant_stages
 
 SEEDS, ACTIVATIONS = 6, 200

@@ -30,13 +30,13 @@ from nla_audit.probes.stego.scores import scores_from_frame
 from nla_audit.probes.stego.writers import writer_of
 from nla_audit.runs.activations import read_activations
 from nla_audit.runs.score import UnscoredTable, read_texts
-from nla_audit.train.course import settle_in
 from nla_audit.train.dataset import Dataset, read_dataset
 from nla_audit.train.interruption import stopping
 from nla_audit.train.layout import Layout
 from nla_audit.train.pair import layer_of, load_config, new_reconstructor
 from nla_audit.train.prepare import target_reference
 from nla_audit.train.read_recipe import read_recipe
+from nla_audit.train.scheduling import settle_in
 from nla_audit.train.warm_start import train_ar
 from nla_audit.world.toy.explanations import WORDINGS
 from nla_audit.world.toy.language import FACTS, WORDS

@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.progress import track
 
 from nla_audit.analyzers import registry
-from nla_audit.completions import from_frame
 from nla_audit.findings import Finding
+from nla_audit.table.completions import from_frame
 
 #: Coverage that an interval of 95 % is to have over 200 seeds.
 COVERAGE = (0.90, 0.99)

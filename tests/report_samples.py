@@ -6,8 +6,8 @@ import re
 
 import polars as pl
 
-from nla_audit.completions import Completions, from_frame
 from nla_audit.findings import Card, Figure, Finding, Metric
+from nla_audit.table.completions import Completions, from_frame
 
 #: Looks like markup, and would run if a renderer let it.
 HOSTILE = "<script>document.title='owned'</script><img src=x onerror=alert(1)> & </script>"

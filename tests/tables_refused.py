@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nla_audit.completions import Completions, load
 from nla_audit.errors import UserError
+from nla_audit.table.completions import Completions, load
 
 ROW = {"model": "a", "idx": 0, "explanation": "x"}
 

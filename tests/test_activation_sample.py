@@ -13,10 +13,10 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from nla_audit import cli
-from nla_audit.activation_sample import COPIES, choose_activations
-from nla_audit.completions import Completions, load
 from nla_audit.errors import UserError
-from nla_audit.sources import find_tables
+from nla_audit.table.activation_sample import COPIES, choose_activations
+from nla_audit.table.completions import Completions, load
+from nla_audit.table.sources import find_tables
 from tests.object_storage import serving
 
 MODELS = ("base", "p0.0", "p0.01")
@@ -109,12 +109,12 @@ class TestSample:
     def test_what_memory_holds(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         rows = pl.concat([pl.read_parquet(path) for path in folder.iterdir()]).estimated_size()
         free = rows * COPIES  # half of it holds half of the activations
-        monkeypatch.setattr("nla_audit.activation_sample.free_memory", lambda: float(free))
+        monkeypatch.setattr("nla_audit.table.activation_sample.free_memory", lambda: float(free))
         some = read(folder)
         assert some.rows["idx"].n_unique() == pytest.approx(ACTIVATIONS / 2, abs=2)
         assert "all would take about 0.0 GB of memory, of which 0.0 GB are free" in some.notes[0]
         assert "--at-most-activations" in some.notes[0]
-        monkeypatch.setattr("nla_audit.activation_sample.free_memory", lambda: 2.1 * free)
+        monkeypatch.setattr("nla_audit.table.activation_sample.free_memory", lambda: 2.1 * free)
         assert read(folder).rows["idx"].n_unique() == ACTIVATIONS
 
 
@@ -223,7 +223,7 @@ class TestObjectStorage:
 PEAK = """
 import sys
 from pathlib import Path
-from nla_audit.completions import load
+from nla_audit.table.completions import load
 read = load([sys.argv[1]], at_most_activations=int(sys.argv[2]))
 status = Path("/proc/self/status").read_text()
 peak = int(status.split("VmHWM:")[1].split()[0]) / 1024

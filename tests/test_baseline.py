@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from nla_audit.analyzers.frontier import frontier
-from nla_audit.completions import Completions, from_frame
 from nla_audit.errors import UserError
+from nla_audit.table.completions import Completions, from_frame
 
 
 def scored(table: pl.DataFrame, baseline: float = 0.7) -> pl.DataFrame:

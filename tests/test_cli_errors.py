@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +13,9 @@ import pytest
 from nla_audit import cli, findings
 from nla_audit.analyzers import registry
 from nla_audit.commands.listing import analyzer_names
-from nla_audit.completions import Completions
 from nla_audit.errors import first_line
 from nla_audit.findings import Finding, Metric, Option, analyzer
-
-ROOT = Path(__file__).parents[1]
+from nla_audit.table.completions import Completions
 
 
 @pytest.fixture(autouse=True)
@@ -381,79 +377,6 @@ class TestCommands:
         monkeypatch.setitem(findings._REGISTRY, "probe", card)
         with pytest.raises(ZeroDivisionError):
             cli.run(["probe", str(path)])
-
-
-class TestProcess:
-    """What only a real process shows."""
-
-    @staticmethod
-    def command(*arguments: object) -> list[str]:
-        return [sys.executable, "-m", "nla_audit.cli", *map(str, arguments)]
-
-    def test_help_imports_nothing_heavy(self) -> None:
-        done = subprocess.run(
-            [sys.executable, "-X", "importtime", "-m", "nla_audit.cli", "--help"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
-        assert "click" in imported
-        heavy = {"torch", "polars", "numpy", "sklearn", "matplotlib", "huggingface_hub", "rich"}
-        assert not imported & heavy
-
-    def test_exit_code_and_one_line(self, tmp_path: Path) -> None:
-        done = subprocess.run(
-            self.command("frontier", tmp_path / "none.parquet"),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 2
-        assert done.stdout == ""
-        assert done.stderr.count("\n") == 1
-
-    def test_reader_that_goes_away(self, table: pl.DataFrame, tmp_path: Path) -> None:
-        table.write_parquet(tmp_path / "t.parquet")
-        process = subprocess.Popen(
-            self.command("frontier", tmp_path / "t.parquet", "--json"),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == b""
-        process.stderr.close()
-        process.wait(timeout=60)
-
-    def test_interrupt(self, table: pl.DataFrame, tmp_path: Path) -> None:
-        table.write_parquet(tmp_path / "t.parquet")
-        program = """
-import os, signal, sys, time
-from dataclasses import replace
-from nla_audit import analyzers, cli, findings
-def slow(completions, **options):
-    os.kill(os.getpid(), signal.SIGINT)
-    time.sleep(60)
-signal.signal(signal.SIGINT, signal.default_int_handler)
-findings._REGISTRY["frontier"] = replace(analyzers.registry()["frontier"], run=slow)
-cli.main(["frontier", sys.argv[1], "--out", sys.argv[2]])
-"""
-        done = subprocess.run(
-            [sys.executable, "-c", program, tmp_path / "t.parquet", tmp_path / "out"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=50,
-        )
-        assert done.returncode == 130
-        assert done.stderr.strip() == "interrupted"
-        assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nla_audit.completions import Completions, from_frame, load
 from nla_audit.errors import UserError
-from nla_audit.model_names import default_reference, is_without_rl, length_penalty_of, ordered
-from nla_audit.overhead import overhead_tokens
+from nla_audit.table.completions import Completions, from_frame, load
+from nla_audit.table.model_names import default_reference, is_without_rl, length_penalty_of, ordered
+from nla_audit.table.overhead import overhead_tokens
 
 
 def same(first: Completions, second: Completions) -> bool:
@@ -323,7 +323,7 @@ class TestInterface:
     def test_two_hash_seeds_give_the_same_bytes(self, table: pl.DataFrame, tmp_path: Path) -> None:
         table.write_parquet(tmp_path / "t.parquet")
         program = (
-            "import sys; from nla_audit.completions import load; c = load([sys.argv[1]]); "
+            "import sys; from nla_audit.table.completions import load; c = load([sys.argv[1]]); "
             "print(c.rows.write_json(), c.models, c.notes, c.length_penalties, sorted(c.columns))"
         )
         outputs = [

@@ -24,7 +24,6 @@ from nla_audit.analyzers import registry
 from nla_audit.commands.analyze import command_for
 from nla_audit.commands.listing import analyzer_names
 from nla_audit.commands.seed_option import SEED
-from nla_audit.completions import from_frame
 from nla_audit.errors import UserError
 from nla_audit.findings import Finding
 from nla_audit.report.audit import run_audit
@@ -32,6 +31,7 @@ from nla_audit.report.contents import of_one_finding, ready, report_json
 from nla_audit.report.figures import with_reasons
 from nla_audit.report.stored import read_report
 from nla_audit.stats import MIN_CLUSTERS
+from nla_audit.table.completions import from_frame
 from nla_audit.world.sweep.planted import PlantedModel, plant
 from tests.declared import absent, undeclared
 
@@ -220,7 +220,7 @@ def by_other_hash_seed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
     for name in ANALYZERS:
         sweep_for(name).write_parquet(folder / f"{name}.parquet")
     code = (
-        "import json, sys; from nla_audit.completions import load; "
+        "import json, sys; from nla_audit.table.completions import load; "
         "from nla_audit.analyzers import registry; "
         "tables = {n: load(f'{sys.argv[1]}/{n}.parquet') for n in registry()}; "
         "made = {n: c.run(tables[n], seed=0).to_json() for n, c in registry().items()}; "

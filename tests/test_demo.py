@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from nla_audit import cli
-from nla_audit.completions import from_frame
 from nla_audit.findings import Finding
+from nla_audit.table.completions import from_frame
 from nla_audit.text.reading import RESAMPLING_FLOOR
 from nla_audit.world.sweep.demo import CLOSE, demo_sweep, truth_beside_estimate
 from nla_audit.world.sweep.planted import PlantedModel, PlantedSweep, plant

@@ -18,12 +18,12 @@ from nla_audit import analyzers, findings, probes
 from nla_audit.checkpoint import formats
 from nla_audit.commands.analyze import command_for
 from nla_audit.commands.listing import probe_names
-from nla_audit.completions import from_frame
 from nla_audit.concepts.contrast_sets import contrast_set_names, load_contrast_set
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.probes import transforms
 from nla_audit.probes.transforming import cards as transform_cards
 from nla_audit.probes.transforming.preservation import broken_promises
+from nla_audit.table.completions import from_frame
 from nla_audit.train import grading, gradings, rewards
 from tests.declared import absent, undeclared
 

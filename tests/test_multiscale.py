@@ -14,10 +14,10 @@ import pytest
 
 from nla_audit import cli
 from nla_audit.analyzers import registry
-from nla_audit.completions import from_frame
 from nla_audit.errors import UserError
 from nla_audit.findings import Finding
-from nla_audit.prefix_table import prefixes_from_frame, read_prefixes
+from nla_audit.table.completions import from_frame
+from nla_audit.table.prefix_table import prefixes_from_frame, read_prefixes
 from nla_audit.world.sweep.curves import PlantedCurve, plant_curves
 from tests.declared import absent
 

@@ -16,10 +16,10 @@ from nla_audit.analyzers._needs import ADAPTS, AGAINST, HARDLY, _needs, lengths_
 from nla_audit.analyzers._order import NO_FALL, order_of_worth
 from nla_audit.analyzers._ranks import rank_correlation, spearman
 from nla_audit.analyzers._stages import ALL, NONE, SOME, _cut, first_parts, links_named, stages_of
-from nla_audit.completions import Completions, from_frame
 from nla_audit.errors import UserError
 from nla_audit.findings import Finding
-from nla_audit.prefix_table import prefixes_from_frame
+from nla_audit.table.completions import Completions, from_frame
+from nla_audit.table.prefix_table import prefixes_from_frame
 from nla_audit.world.sweep.prefix_texts import OTHER, PLAIN, plant_needs, plant_worths
 from nla_audit.world.sweep.stages import BEFORE, SEGMENTED, STAGE, PlantedStage, plant_stages
 

@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from nla_audit.analyzers.drop_analysis import drop_analysis
-from nla_audit.completions import Completions, from_frame
+from nla_audit.table.completions import Completions, from_frame
 from nla_audit.text.reading import read
 
 #: Shares of the paraphrase's lines that are deleted at random.

@@ -27,8 +27,8 @@ from nla_audit.analyzers.drop_analysis import drop_analysis
 from nla_audit.analyzers.faithfulness import faithfulness
 from nla_audit.analyzers.rewording import PARTS, rewording, split_savings
 from nla_audit.analyzers.tail import tail
-from nla_audit.completions import Completions, from_frame
 from nla_audit.findings import Headline
+from nla_audit.table.completions import Completions, from_frame
 from nla_audit.text.reading import read
 from nla_audit.world.sweep.demo import truth_beside_estimate
 from nla_audit.world.sweep.planted import PlantedModel, PlantedSweep, plant

@@ -21,8 +21,8 @@ from nla_audit.analyzers._twins import DELETED, EXCHANGED, TOGETHER, Twins, chan
 from nla_audit.analyzers.calibrate import calibrate
 from nla_audit.analyzers.drop_analysis import drop_analysis
 from nla_audit.analyzers.rewording import rewording
-from nla_audit.completions import Completions, from_frame
 from nla_audit.stats import Interval
+from nla_audit.table.completions import Completions, from_frame
 from nla_audit.text.reading import read
 from nla_audit.world.sweep.planted import PlantedModel, plant
 

@@ -13,8 +13,8 @@ import pytest
 from nla_audit.analyzers.calibrate import calibrate
 from nla_audit.analyzers.drop_analysis import drop_analysis
 from nla_audit.analyzers.rewording import rewording
-from nla_audit.completions import from_frame
 from nla_audit.errors import UserError
+from nla_audit.table.completions import from_frame
 from nla_audit.text.reading import READING_ERROR, read
 from nla_audit.world.sweep.planted import PlantedModel, plant
 from tests.benchmark_module import benchmark_module

@@ -30,7 +30,9 @@ from nla_audit.train.pair import (
     save_trained_av,
 )
 from nla_audit.train.policy import Policy
-from nla_audit.train.recipe import Lora, PairSettings, Target
+from nla_audit.train.recipe import PairSettings
+from nla_audit.train.recipe_data import Target
+from nla_audit.train.recipe_optimizer import Lora
 from nla_audit.train.warm_start import gold_ids
 
 FOLDER = os.environ.get("NLA_AUDIT_REAL_MODEL", "")

@@ -14,8 +14,8 @@ import polars as pl
 import pytest
 
 from nla_audit.analyzers import registry
-from nla_audit.completions import Completions, load
 from nla_audit.findings import Finding
+from nla_audit.table.completions import Completions, load
 
 MODELS = ("base", "p0.0", "p0.001", "p0.002", "p0.006", "p0.015", "p0.03")
 #: model → mean tokens, mean FVE.

@@ -14,13 +14,13 @@ from typing import Any
 import polars as pl
 import pytest
 
-from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.findings import Card, Finding
 from nla_audit.report import audit
 from nla_audit.report.audit import run_audit
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.viewer import choose_activations, coloured, viewer_data
+from nla_audit.table.completions import Completions
 from tests import report_samples as samples
 
 

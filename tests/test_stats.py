@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nla_audit import stats
+from nla_audit.regression import clustered_regression
 from nla_audit.stats import (
     MIN_CLUSTERS,
     Interval,
     Resampler,
     benjamini_hochberg,
     chance_corrected,
-    clustered_regression,
     derangement,
 )
 

@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nla_audit.completions import from_frame, load
 from nla_audit.errors import UserError
 from nla_audit.runs.activations import read_activations, rows_by_idx
+from nla_audit.table.completions import from_frame, load
 from tests.tables_refused import ROW, json_lines, refused, same_rows
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from nla_audit.completions import from_frame, load
 from nla_audit.errors import UserError
+from nla_audit.table.completions import from_frame, load
 from tests.hub_contents import FakeHub, parquet_bytes
 from tests.test_completions import same
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nla_audit.analyzers.rewording import rewording
-from nla_audit.completions import from_frame
+from nla_audit.table.completions import from_frame
 from nla_audit.text.reading import RESAMPLING_FLOOR
 from nla_audit.world.sweep.planted import PlantedModel, plant
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from nla_audit.pairing import column, resampler
 from nla_audit.stats import Interval, Resampler
+from nla_audit.table.pairing import column, resampler
 
 #: Kinds of claim, and what they are called in sentences. On planted truth the share that is
 #: absent is read within 2 points for each (benchmarks/verdict_coverage.md).

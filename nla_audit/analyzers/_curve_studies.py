@@ -9,8 +9,8 @@ import numpy as np
 
 from nla_audit.analyzers._curve_numbers import HEADLINE, Numbers, after_the_peak, numbers_of
 from nla_audit.analyzers._curves import Curve, curves_of
-from nla_audit.prefix_table import PrefixTable
 from nla_audit.stats import Interval, percentile_limits
+from nla_audit.table.prefix_table import PrefixTable
 
 Row = dict[str, float | None]
 

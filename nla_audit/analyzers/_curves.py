@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from nla_audit.prefix_table import PrefixTable
 from nla_audit.stats import Resampler
+from nla_audit.table.prefix_table import PrefixTable
 
 Floats = NDArray[np.float64]
 

@@ -1,13 +1,13 @@
-"""What is dropped, in words: computed from the headline and the table of kinds alone."""
+"""What is dropped, in words: the verdict, and what to know before quoting it."""
 
 from __future__ import annotations
 
 import polars as pl
 
-from nla_audit.analyzers._reading_error import LARGE_BIAS, LEAST_CLAIMS
-from nla_audit.completions import Completions
+from nla_audit.analyzers._reading_error import LARGE_BIAS, LEAST_CLAIMS, ReadingError
 from nla_audit.findings import Headline
-from nla_audit.pairing import equally_long
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import equally_long
 from nla_audit.text.reading import RESAMPLING_FLOOR, Reading
 
 
@@ -102,3 +102,54 @@ def _percent(summary: dict[str, float | None]) -> str:
     if low is None:
         return f"{value:.0%}"
     return f"{value:.0%} [{low:.0%}, {summary['claims_retained_high']:.0%}]"
+
+
+def caveats_of(
+    completions: Completions, reading: Reading, error: ReadingError, kinds: pl.DataFrame
+) -> list[str]:
+    """What the rates stand on."""
+    caveats = [*completions.notes, *reading.left_out]
+    if not reading.has_floor:
+        caveats.append(
+            "The table has one sample per activation, so the resampling floor is unknown: two "
+            "samples of the reference would not keep all of each other's claims either. A model "
+            "counts as dropping claims where it leaves out more than it adds."
+        )
+    caveats += assumed_chance(reading)
+    failed = completions.rows.filter(pl.col("explanation").is_null()).height
+    if failed:
+        caveats.append(f"{failed} failed explanations have no text and are left out here.")
+    caveats.append(
+        "Kinds are told by English cue words; claims in other languages fall under content, "
+        "entity or number."
+    )
+    caveats.append(
+        f"Claims are read by {reading.reader.vectors.name}. chance_match is what the same reading "
+        "finds in another activation's explanation."
+    )
+    caveats.append(error.sentence())
+    bare = kinds.filter(pl.col("retained_low").is_null())
+    if error.measured and bare.height:
+        worst = bare.group_by("kind", maintain_order=True).agg(
+            pl.col("known_error").sort_by(pl.col("known_error").abs()).last()
+        )
+        said = [
+            f"{kind.replace('_', ' ')} "
+            + ("(too few claims to measure)" if bias is None else f"({100 * bias:+.0f} points)")
+            for kind, bias in worst.iter_rows()
+        ]
+        caveats.append(
+            "Kinds of claim that have no interval in some model because of their known error: "
+            f"{', '.join(said)}."
+        )
+    return caveats
+
+
+def assumed_chance(reading: Reading) -> list[str]:
+    """What to say where the null was not measured."""
+    if not reading.assumed:
+        return []
+    return [
+        f"Too little text of {', '.join(reading.assumed)} to measure what matches by chance: a "
+        "usual level is taken, and what is read as kept is a guess."
+    ]

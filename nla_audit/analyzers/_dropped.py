@@ -7,16 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from nla_audit.completions import Completions
 from nla_audit.findings import Headline
-from nla_audit.pairing import column, paired, resampler
-from nla_audit.stats import (
-    benjamini_hochberg,
-    chance_corrected,
-    clustered_regression,
-    derangement,
-    or_none,
-)
+from nla_audit.regression import clustered_regression
+from nla_audit.stats import benjamini_hochberg, chance_corrected, derangement, or_none
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import column, paired, resampler
 from nla_audit.text.clusters import cluster_claims
 from nla_audit.text.concepts import Concept, all_stems
 from nla_audit.text.items import items

@@ -6,9 +6,9 @@ import numpy as np
 import polars as pl
 from rapidfuzz.distance import LCSseq
 
-from nla_audit.completions import Completions
-from nla_audit.pairing import column, resampler
 from nla_audit.stats import derangement
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import column, resampler
 from nla_audit.text.words import content_stems
 
 #: Activations of a larger table that are looked at; intervals are narrow long before that.

@@ -8,8 +8,8 @@ from typing import Any
 import polars as pl
 
 from nla_audit.analyzers._claim_rates import KINDS, MAX_PREDICTED_SHIFT, MIN_CLAIMS
-from nla_audit.completions import Completions
 from nla_audit.findings import Headline
+from nla_audit.table.completions import Completions
 
 #: Sources that never exceed this many characters look cut to their tail.
 _CUT_LENGTH = 400

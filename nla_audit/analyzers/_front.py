@@ -7,9 +7,9 @@ import math
 import numpy as np
 import polars as pl
 
-from nla_audit.completions import Completions
-from nla_audit.pairing import clusters, column, per_activation
 from nla_audit.stats import CONFIDENCE, MIN_CLUSTERS, REPLICATES
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import clusters, column, per_activation
 
 #: Above this many clusters means are drawn from their normal distribution, which is then theirs
 #: to within the bootstrap's own error, in the time of a few.

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from nla_audit.analyzers._front import activations_to_tell
-from nla_audit.completions import Completions
+from nla_audit.table.completions import Completions
 
 GAINS, FREE, COSTS = "gains", "no loss above the margin", "costs"
 CANNOT_TELL, NOT_KNOWN = "cannot tell", "not known"

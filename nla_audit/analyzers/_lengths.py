@@ -14,8 +14,8 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from nla_audit.pairing import column
 from nla_audit.stats import Interval, Resampler
+from nla_audit.table.pairing import column
 
 
 def mean_tokens(rows: pl.DataFrame, draw: Resampler, failed_tokens: float | None) -> Interval:

@@ -1,10 +1,16 @@
-"""What FVE by prefix says in words, computed from the headline alone."""
+"""What FVE by prefix says in words: the verdict, and what to know before quoting it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
+from nla_audit.analyzers._curve_numbers import LEVELS, TO_SHARE
+from nla_audit.analyzers._curve_studies import Study
 from nla_audit.findings import Headline
+from nla_audit.table.completions import Completions
+from nla_audit.table.prefix_table import PrefixTable
 
 HURTS, NO_MATTER, CANNOT_TELL = "hurts", "costs nothing that matters", "cannot tell"
 MORE, LESS = "more front-loaded", "less front-loaded"
@@ -117,3 +123,69 @@ def _after(tokens: float | None) -> str:
 
 def _listed(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def caveats(
+    table: Completions | PrefixTable,
+    curves: PrefixTable | None,
+    studies: Mapping[str, Study],
+) -> list[str]:
+    """What the curves stand on."""
+    caveats = list(table.notes)
+    if curves is None:
+        caveats.append(
+            "The table has no FVE by prefix, so that only texts are judged here: give --pair and "
+            "--activations, or the table that `nla-audit score --prefixes` writes."
+        )
+    elif curves is not table:
+        caveats += curves.notes
+    if curves is not None:
+        named = curves.fve_baseline or "not named in the table"
+        caveats.append(
+            f"FVE is by one ruler ({curves.ar or 'not named in the table'}), its baseline "
+            f"{named}; two are in use that differ by about 10 points."
+        )
+    means = [model for model, study in studies.items() if study.curve.is_means]
+    if means:
+        caveats.append(
+            f"Means alone, so that no interval is possible and nothing is paired: "
+            f"{', '.join(means)}. Whether they differ cannot be told."
+        )
+    for model, study in studies.items():
+        caveats += _of_curve(model, study)
+    return caveats
+
+
+def _of_curve(model: str, study: Study) -> list[str]:
+    curve, caveats = study.curve, []
+    if curve.is_means and not curve.knows_length:
+        caveats.append(
+            f"{model}: the mean length of its texts is not known; its area is over that of the "
+            "longest, which flatters it."
+        )
+    gaps = np.diff(curve.lengths)
+    if len(gaps) and gaps.max() > 1:
+        caveats.append(
+            f"{model}: read at {len(curve.lengths)} lengths of 1 to {curve.lengths[-1]} tokens; a "
+            "number of tokens is the first of these at which the level is reached."
+        )
+    if curve.left_out:
+        caveats.append(
+            f"{model}: {curve.left_out} lengths at which few texts were read are not in its curve."
+        )
+    if curve.interpolated:
+        caveats.append(
+            f"{model}: {curve.interpolated} values lie between two lengths at which the text was "
+            "read, and are interpolated."
+        )
+    unread = int(np.isnan(curve.full).sum())
+    if unread and not curve.is_means:
+        caveats.append(f"{model}: {unread} activations whose whole text was not read.")
+    for name in (*LEVELS, TO_SHARE):
+        share = study.numbers.reached.get(name, 1.0)
+        if 0 < share < 1 and study.numbers.limits.get(name) is None:
+            caveats.append(
+                f"{model}: {name} is reached in {share:.0%} of the bootstrap's curves, so that "
+                "its interval has no end."
+            )
+    return caveats

@@ -16,9 +16,9 @@ from nla_audit.analyzers._curve_numbers import SHARE_OF_FULL
 from nla_audit.analyzers._curves import TextCurve, text_curves
 from nla_audit.analyzers._multiscale_verdict import CANNOT_TELL
 from nla_audit.analyzers._ranks import rank_correlation
-from nla_audit.pairing import clusters, column
-from nla_audit.prefix_table import PrefixTable
 from nla_audit.stats import Interval, benjamini_hochberg, or_none
+from nla_audit.table.pairing import clusters, column
+from nla_audit.table.prefix_table import PrefixTable
 
 ADAPTS, AGAINST, HARDLY = "adapts", "the other way", "hardly"
 #: Share of the correlations that are called so by chance.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import polars as pl
 
 from nla_audit.analyzers._reading_error import Level, ReadingError
-from nla_audit.pairing import column, resampler
 from nla_audit.stats import Interval
+from nla_audit.table.pairing import column, resampler
 
 
 def net_loss(

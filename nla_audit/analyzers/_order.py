@@ -17,10 +17,10 @@ import polars as pl
 
 from nla_audit.analyzers._multiscale_verdict import CANNOT_TELL
 from nla_audit.analyzers._ranks import Floats, spearman
-from nla_audit.completions import Completions
-from nla_audit.pairing import clusters, column, resampler
-from nla_audit.prefix_table import PrefixTable
 from nla_audit.stats import Interval, or_none, percentile_limits
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import clusters, column, resampler
+from nla_audit.table.prefix_table import PrefixTable
 from nla_audit.text.claims import split_claims
 
 WORTH_FIRST, WORTH_LAST = "worth most first", "worth most last"

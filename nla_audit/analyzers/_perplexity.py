@@ -13,11 +13,11 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._prefix_texts import chosen_texts
-from nla_audit.completions import Completions
-from nla_audit.pairing import clusters, resampler
 from nla_audit.probes.transforming.cards import transforms
 from nla_audit.probes.transforming.run import apply_transform
 from nla_audit.stats import Interval, Resampler
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import clusters, resampler
 
 _TOKENS = (4, 8, 16, 32)
 PERPLEXITY = {

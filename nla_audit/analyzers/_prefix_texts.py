@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from nla_audit.completions import Completions
-from nla_audit.pairing import column, resampler, thinned
-from nla_audit.prefix_table import PrefixTable
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import column, resampler, thinned
+from nla_audit.table.prefix_table import PrefixTable
 from nla_audit.text.claims import split_claims
 from nla_audit.text.kinds import KIND_NAMES
 from nla_audit.text.words import FUNCTION_WORDS, WordBreaks, words

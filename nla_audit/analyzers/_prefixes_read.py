@@ -8,20 +8,20 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from nla_audit.completions import Completions
 from nla_audit.errors import UserError
-from nla_audit.pairing import thinned
-from nla_audit.prefix_table import (
+from nla_audit.probes.causal.ruler import CAUSAL_ACTIVATIONS, Ruler
+from nla_audit.probes.transforming.cards import transforms
+from nla_audit.probes.transforming.run import apply_transform
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import thinned
+from nla_audit.table.prefix_table import (
     PrefixTable,
     is_prefix_table,
     prefixes_from_frame,
     read_prefixes,
 )
-from nla_audit.probes.causal.ruler import CAUSAL_ACTIVATIONS, Ruler
-from nla_audit.probes.transforming.cards import transforms
-from nla_audit.probes.transforming.run import apply_transform
-from nla_audit.readers import column_names
-from nla_audit.schema import column_key
+from nla_audit.table.readers import column_names
+from nla_audit.table.schema import column_key
 from nla_audit.wording import count
 
 
@@ -30,8 +30,8 @@ def prefixes_named(
 ) -> PrefixTable | None:
     """The tables at ``paths``, where they hold FVE by prefix; else ``None``.
 
-    Args and errors as for :func:`~nla_audit.prefix_table.read_prefixes`; tables of both kinds are
-    an error too.
+    Args and errors as for :func:`~nla_audit.table.prefix_table.read_prefixes`; tables of both kinds
+    are an error too.
     """
     kinds = {is_prefix_table(names) for names in column_names(paths)}
     if kinds == {True, False}:

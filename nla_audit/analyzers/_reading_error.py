@@ -15,8 +15,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from nla_audit.analyzers._twins import DELETED, EXCHANGED
-from nla_audit.completions import Completions
 from nla_audit.stats import Interval
+from nla_audit.table.completions import Completions
 from nla_audit.text.reading import READING_ERROR
 from nla_audit.text.words import FUNCTION_WORDS, words
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import polars as pl
 
+from nla_audit.analyzers._drop_verdict import assumed_chance
 from nla_audit.analyzers._reading_error import ReadingError
-from nla_audit.analyzers.drop_analysis import assumed_chance
-from nla_audit.completions import Completions
 from nla_audit.findings import Headline
+from nla_audit.table.completions import Completions
 from nla_audit.text.reading import Reading
 
 #: Of the omission, from here on what may be said in new words is named.

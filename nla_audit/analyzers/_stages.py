@@ -17,9 +17,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._multiscale_verdict import CANNOT_TELL
-from nla_audit.completions import Completions, from_frame
 from nla_audit.errors import UserError
-from nla_audit.pairing import column, resampler, thinned
 from nla_audit.stats import (
     UNKNOWN,
     Interval,
@@ -27,7 +25,9 @@ from nla_audit.stats import (
     or_none,
     percentile_limits,
 )
-from nla_audit.table_door import check_model
+from nla_audit.table.completions import Completions, from_frame
+from nla_audit.table.door import check_model
+from nla_audit.table.pairing import column, resampler, thinned
 from nla_audit.text.pairs import RESAMPLING_FLOOR
 from nla_audit.text.reading import READING_ERROR, Reading, read_afresh
 from nla_audit.text.words import piece_count, word_spans

@@ -7,9 +7,9 @@ from typing import Any
 
 import polars as pl
 
-from nla_audit.completions import Completions
 from nla_audit.findings import Headline
 from nla_audit.stats import MIN_CLUSTERS
+from nla_audit.table.completions import Completions
 from nla_audit.text.tails import TAIL_WORDS
 
 #: Metric → what a model's explanations do in that share, for "{model}'s explanations …".

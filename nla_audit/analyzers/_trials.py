@@ -14,8 +14,8 @@ import polars as pl
 
 from nla_audit.analyzers._reading_error import ReadingError, terseness
 from nla_audit.analyzers._twins import DELETED, EXCHANGED, TOGETHER, Twins, changed, twins_of
-from nla_audit.completions import Completions, from_frame
 from nla_audit.errors import UserError
+from nla_audit.table.completions import Completions, from_frame
 from nla_audit.text.reading import Reading, read_afresh
 
 #: What is tried: a change, and the share of the second text's parts that it takes. The first is
@@ -230,10 +230,10 @@ def calibrated(
 
     Where the table has no twins there are no trials, and the error says why it is not measured.
     """
-    return completions.once(
-        ("reading error", completions.reference, similarity, seed),
-        lambda: _calibrated(completions, similarity, seed),
-    )
+    key = ("reading error", completions.reference, similarity, seed)
+    if key not in completions.shared:
+        completions.shared[key] = _calibrated(completions, similarity, seed)
+    return completions.shared[key]
 
 
 def _calibrated(

@@ -14,10 +14,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from nla_audit.completions import Completions
 from nla_audit.errors import UserError
-from nla_audit.pairing import equally_long
-from nla_audit.readers import read_frame
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import equally_long
+from nla_audit.table.readers import read_frame
 from nla_audit.text.claims import split_claims
 from nla_audit.text.words import FUNCTION_WORDS, piece_count, words
 from nla_audit.wording import count

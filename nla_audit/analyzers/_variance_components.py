@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 import polars as pl
 
-from nla_audit.pairing import column, resampler
 from nla_audit.stats import UNKNOWN, Floats, Interval, percentile_limits
+from nla_audit.table.pairing import column, resampler
 
 #: Without a second sample nothing is known of what samples differ by.
 LEAST_SAMPLES = 2

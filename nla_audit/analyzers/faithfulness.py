@@ -7,10 +7,10 @@ import polars as pl
 
 from nla_audit.analyzers._claim_rates import change_tables
 from nla_audit.analyzers._faithfulness_verdict import caveats, verdict
-from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Metric, Unit, analyzer
-from nla_audit.pairing import clusters, column, resampler
 from nla_audit.stats import derangement
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import clusters, column, resampler
 from nla_audit.text.items import items
 from nla_audit.text.words import words
 

@@ -10,11 +10,11 @@ import polars as pl
 from nla_audit.analyzers._front import common_means, front_and_knee, matrix
 from nla_audit.analyzers._frontier_verdict import CANNOT_TELL, answer, to_tell, verdict
 from nla_audit.analyzers._lengths import mean_tokens, token_saving
-from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding, Headline, Metric, Option, analyzer
-from nla_audit.pairing import column, paired, resampler
 from nla_audit.stats import UNKNOWN
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import column, paired, resampler
 
 QUESTION = "What do shorter explanations cost in FVE, and where does the price turn?"
 #: FVE quantiles reported beside the mean: per-activation FVE has a heavy low tail (docs/object.md).

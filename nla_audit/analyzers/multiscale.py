@@ -4,29 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._curve_numbers import LEVELS, TO_SHARE
+from nla_audit.analyzers._curve_numbers import TO_SHARE
 from nla_audit.analyzers._curve_studies import (
-    Row,
-    Study,
     against,
     changes_by_length,
     paired,
     studies_of,
     summary_of,
 )
-from nla_audit.analyzers._multiscale_verdict import reading_on, verdict
+from nla_audit.analyzers._multiscale_tables import (
+    TOKENS,
+    fve_by_prefix,
+    in_other_units,
+    with_whole_texts,
+)
+from nla_audit.analyzers._multiscale_verdict import caveats, reading_on, verdict
 from nla_audit.analyzers._needs import lengths_and_needs
 from nla_audit.analyzers._order import order_of_worth
 from nla_audit.analyzers._perplexity import perplexities
 from nla_audit.analyzers._prefix_texts import broken_words, kinds_first, natural_prefixes
-from nla_audit.analyzers._prefixes_read import (
-    in_random_order,
-    prefixes_named,
-    prefixes_of_table,
-)
+from nla_audit.analyzers._prefixes_read import in_random_order, prefixes_named, prefixes_of_table
 from nla_audit.analyzers._said import (
     TEXT_COLUMNS,
     TEXT_METRICS,
@@ -36,24 +35,13 @@ from nla_audit.analyzers._said import (
 )
 from nla_audit.analyzers._stages import links_named, stages_of
 from nla_audit.analyzers.frontier import MARGIN
-from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding, Headline, Metric, Option, analyzer
-from nla_audit.pairing import column, resampler
-from nla_audit.prefix_table import UNITS, PrefixTable
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS, open_ruler
+from nla_audit.table.completions import Completions
+from nla_audit.table.prefix_table import UNITS, PrefixTable
 
 QUESTION = "How much do the first tokens of an explanation carry, and where does more of it hurt?"
-TOKENS = "tokens"
-_BY_PREFIX = {
-    "model": pl.String,
-    "unit": pl.String,
-    "length": pl.Int64,
-    "fve": pl.Float64,
-    "fve_low": pl.Float64,
-    "fve_high": pl.Float64,
-    "activations": pl.Int64,
-}
 _CHANGES = {
     "model": pl.String,
     "length": pl.Int64,
@@ -219,7 +207,7 @@ def multiscale(
     for model in models:
         summary = summary_of(studies.get(model), seed)
         if completions is not None and model in completions.models:
-            summary = _whole_texts(completions, model, seed, summary)
+            summary = with_whole_texts(completions, model, seed, summary)
         headline[model] = summary
     changes = []
     if reference in studies:
@@ -229,12 +217,12 @@ def multiscale(
                 pair_of = paired(study, plain, seed)
                 headline[model] |= against(study, plain, pair_of)
                 changes += changes_by_length(study.curve, plain.curve, pair_of, seed)
-    by_prefix = _by_prefix(by_unit)
+    by_prefix = fve_by_prefix(by_unit)
     tables = {
         "models": pl.DataFrame(),  # when all that goes into it is known
         "fve_by_tokens": by_prefix.filter(pl.col("unit") == TOKENS).drop("unit"),
         "fve_by_other_units": by_prefix.filter(pl.col("unit") != TOKENS),
-        "other_units": _other_units(by_unit),
+        "other_units": in_other_units(by_unit),
         "changes_by_prefix": pl.DataFrame(changes, schema=_CHANGES),
         "broken_words": broken_words(completions, curves, seed),
     }
@@ -266,7 +254,7 @@ def multiscale(
         headline=headline,
         verdict=" ".join([verdict(headline, reference, margin), *said_of_texts(tables)]),
         caveats=[
-            *_caveats(table, curves, studies),
+            *caveats(table, curves, studies),
             *caveats_of_texts(tables, shuffled is not None),
         ],
         tables=tables,
@@ -292,118 +280,6 @@ def _check_options(table: Completions | PrefixTable, given: Mapping[str, object]
         )
     if given["prefixes"] and given["pair"]:
         raise UserError("--prefixes and --pair: give one of them, each says FVE by prefix")
-
-
-def _whole_texts(completions: Completions, model: str, seed: int, summary: Row) -> Row:
-    """``summary`` with the FVE of whole texts from the completions, where no curve says it."""
-    rows = completions.of(model)
-    if summary["full_fve"] is not None:
-        return summary
-    return summary | resampler(rows, seed).mean(column(rows, "fve")).entries("full_fve")
-
-
-def _by_prefix(by_unit: Mapping[str, Mapping[str, Study]]) -> pl.DataFrame:
-    rows = [
-        {
-            "model": model,
-            "unit": unit,
-            "length": int(length),
-            **point.entries("fve"),
-            "activations": None if study.curve.is_means else point.n,
-        }
-        for unit, studies in by_unit.items()
-        for model, study in studies.items()
-        for length, point in zip(study.curve.lengths, study.numbers.fve, strict=True)
-    ]
-    return pl.DataFrame(rows, schema=_BY_PREFIX)
-
-
-def _other_units(by_unit: Mapping[str, Mapping[str, Study]]) -> pl.DataFrame:
-    """What the headline says in tokens, in the other units that the table has."""
-    names = {
-        "to_fve_0": "tokens_to_fve_0",
-        "to_fve_half": "tokens_to_fve_half",
-        "to_80_percent": TO_SHARE,
-        "area": "area",
-        "peak_fve": "peak_fve",
-        "peak_length": "peak_tokens",
-        "full_fve": "full_fve",
-        "full_length": "full_tokens",
-    }
-    rows = [
-        {"model": model, "unit": unit}
-        | {name: study.numbers.values[key] for name, key in names.items()}
-        for unit, studies in by_unit.items()
-        if unit != TOKENS
-        for model, study in studies.items()
-    ]
-    schema = {"model": pl.String, "unit": pl.String} | dict.fromkeys(names, pl.Float64)
-    return pl.DataFrame(rows, schema=schema)
-
-
-def _caveats(
-    table: Completions | PrefixTable,
-    curves: PrefixTable | None,
-    studies: Mapping[str, Study],
-) -> list[str]:
-    caveats = list(table.notes)
-    if curves is None:
-        caveats.append(
-            "The table has no FVE by prefix, so that only texts are judged here: give --pair and "
-            "--activations, or the table that `nla-audit score --prefixes` writes."
-        )
-    elif curves is not table:
-        caveats += curves.notes
-    if curves is not None:
-        named = curves.fve_baseline or "not named in the table"
-        caveats.append(
-            f"FVE is by one ruler ({curves.ar or 'not named in the table'}), its baseline "
-            f"{named}; two are in use that differ by about 10 points."
-        )
-    means = [model for model, study in studies.items() if study.curve.is_means]
-    if means:
-        caveats.append(
-            f"Means alone, so that no interval is possible and nothing is paired: "
-            f"{', '.join(means)}. Whether they differ cannot be told."
-        )
-    for model, study in studies.items():
-        caveats += _of_curve(model, study)
-    return caveats
-
-
-def _of_curve(model: str, study: Study) -> list[str]:
-    curve, caveats = study.curve, []
-    if curve.is_means and not curve.knows_length:
-        caveats.append(
-            f"{model}: the mean length of its texts is not known; its area is over that of the "
-            "longest, which flatters it."
-        )
-    gaps = np.diff(curve.lengths)
-    if len(gaps) and gaps.max() > 1:
-        caveats.append(
-            f"{model}: read at {len(curve.lengths)} lengths of 1 to {curve.lengths[-1]} tokens; a "
-            "number of tokens is the first of these at which the level is reached."
-        )
-    if curve.left_out:
-        caveats.append(
-            f"{model}: {curve.left_out} lengths at which few texts were read are not in its curve."
-        )
-    if curve.interpolated:
-        caveats.append(
-            f"{model}: {curve.interpolated} values lie between two lengths at which the text was "
-            "read, and are interpolated."
-        )
-    unread = int(np.isnan(curve.full).sum())
-    if unread and not curve.is_means:
-        caveats.append(f"{model}: {unread} activations whose whole text was not read.")
-    for name in (*LEVELS, TO_SHARE):
-        share = study.numbers.reached.get(name, 1.0)
-        if 0 < share < 1 and study.numbers.limits.get(name) is None:
-            caveats.append(
-                f"{model}: {name} is reached in {share:.0%} of the bootstrap's curves, so that "
-                "its interval has no end."
-            )
-    return caveats
 
 
 def _figures(has_texts: bool) -> list[Figure]:

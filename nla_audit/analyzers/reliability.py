@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._variance_components import COMPONENTS, across_models, cells, one_model
-from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Metric, analyzer
 from nla_audit.stats import interval_in, or_none
+from nla_audit.table.completions import Completions
 from nla_audit.text.claims import split_claims
 from nla_audit.text.words import words
 from nla_audit.wording import count

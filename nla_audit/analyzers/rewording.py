@@ -11,12 +11,12 @@ from nla_audit.analyzers._extractive import extractiveness
 from nla_audit.analyzers._reading_error import Level, ReadingError
 from nla_audit.analyzers._rewording_verdict import caveats, verdict
 from nla_audit.analyzers._trials import calibrated
-from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Metric, Option, analyzer
-from nla_audit.pairing import column, resampler
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS, open_ruler
 from nla_audit.probes.causal.tables import fve_parts
 from nla_audit.stats import or_none
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import column, resampler
 from nla_audit.text.reading import RESAMPLING_FLOOR, Progress, Reading, read
 
 QUESTION = (

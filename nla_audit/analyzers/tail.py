@@ -2,59 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import polars as pl
 
+from nla_audit.analyzers._tail_measures import HELD, REPEATED_RUN, STRICT, WINDOWS, measures_of
 from nla_audit.analyzers._tail_verdict import LAST_WORDS, caveats, verdict
-from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Metric, analyzer
-from nla_audit.pairing import clusters, column, resampler
-from nla_audit.stats import derangement
-from nla_audit.text.tails import TAIL_WORDS, HeldTail, Tail, held, held_strictly
-from nla_audit.text.words import words
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import column, resampler
+from nla_audit.text.tails import TAIL_WORDS
 
 QUESTION = (
     "Do explanations merely repeat the tail of the input, more than chance and the reference do?"
 )
-_WINDOWS = (5, LAST_WORDS, 20)
-#: A run of this many words that occurs twice in an explanation counts as repeating itself.
-_REPEATED_RUN = 4
-#: Rows kept as Python objects before they become a frame, which takes a tenth of the memory.
-_ROWS_PER_FRAME = 20_000
-#: Other activations' tails that each explanation meets for the chance level.
-_NULL_PARTNERS = 5
-
-#: Measure of an explanation → metric. Each is 0 or 1, and has a chance level.
-_HELD = {
-    "last_word": "holds_last_word_rate",
-    "holds": "holds_tail_rate",
-    "ends_with": "ends_with_tail_rate",
-    "is_nothing_but": "is_nothing_but_tail_rate",
-}
-_STRICT = {
-    "holds_strict": "holds_tail_strict_rate",
-    "ends_with_strict": "ends_with_tail_strict_rate",
-    "is_nothing_but_strict": "is_nothing_but_tail_strict_rate",
-}
-_MEASURES = {
-    "model": pl.String,
-    "idx": pl.Int64,
-    "doc_id": pl.String,
-    "failed": pl.Boolean,
-    "empty": pl.Boolean,
-    "repeats_itself": pl.Boolean,
-    "position": pl.Float64,
-    "words": pl.Float64,
-    "run": pl.Float64,
-    "run_by_chance": pl.Float64,
-    **dict.fromkeys(_HELD, pl.Float64),
-    **{f"{name}_by_chance": pl.Float64 for name in _HELD},
-    **dict.fromkeys(_STRICT, pl.Float64),
-    **{f"last_{n}": pl.Float64 for n in _WINDOWS},
-    **{f"last_{n}_by_chance": pl.Float64 for n in _WINDOWS},
-}
 _DIFFERENCES = {
     "model": pl.String,
     "metric": pl.String,
@@ -94,7 +54,7 @@ METRICS = (
         "self_repetition_rate",
         "share",
         "lower",
-        f"share of the explanations that say {_REPEATED_RUN} words in a row twice",
+        f"share of the explanations that say {REPEATED_RUN} words in a row twice",
     ),
     Metric("empty_rate", "share", "lower", "share of the explanations that say nothing"),
     Metric(
@@ -118,7 +78,7 @@ METRICS = (
             f"share of the words that are among the input's last {window}",
             chance=True,
         )
-        for window in _WINDOWS
+        for window in WINDOWS
     ),
 )
 
@@ -155,7 +115,7 @@ def tail(completions: Completions, *, seed: int = 0) -> Finding:
     """Repetition of the input's tail against chance, and inside explanations."""
     headline: Headline = {}
     runs: list[dict] = []
-    measures = _measure(completions, seed)
+    measures = measures_of(completions, seed)
     for model in completions.models:
         rows = measures.filter(pl.col("model") == model)
         headline[model] = _summary(rows, seed)
@@ -240,104 +200,6 @@ def _figures() -> list[Figure]:
     ]
 
 
-def _measure(completions: Completions, seed: int) -> pl.DataFrame:
-    """One row per explanation: what of its own and of other inputs' tails it holds."""
-    tails = _tails(completions)
-    measured: list[pl.DataFrame] = []
-    for model in completions.models:
-        rows: list[dict] = []
-        own = completions.of(model)
-        known = [idx in tails for idx in own["idx"]]
-        keys, documents = own["idx"].to_list(), own["doc_id"].to_list()
-        with_source = [place for place, is_known in enumerate(known) if is_known]
-        labels = clusters(own)[with_source] if with_source else np.zeros(0)
-        partners = [
-            derangement(labels, seed * 100 + draw) if len(with_source) else np.zeros(0, int)
-            for draw in range(_NULL_PARTNERS)
-        ]
-        place_in_partners = {place: number for number, place in enumerate(with_source)}
-        for place, (idx, text) in enumerate(zip(keys, own["explanation"], strict=True)):
-            row: dict = {"model": model, "idx": idx, "doc_id": documents[place]}
-            row["failed"] = text is None
-            spoken = words(text) if text is not None else []
-            if text is not None:
-                row["empty"] = not text.strip()
-                row["repeats_itself"] = _repeats_itself(spoken)
-            if text is not None and known[place]:
-                others = [
-                    tails[keys[with_source[draw[place_in_partners[place]]]]]
-                    for draw in partners
-                    if draw[place_in_partners[place]] >= 0
-                ]
-                row |= _against(text, spoken, tails[idx], others)
-            rows.append(row)
-            if len(rows) == _ROWS_PER_FRAME:
-                measured.append(pl.DataFrame(rows, schema=_MEASURES))
-                rows.clear()
-        measured.append(pl.DataFrame(rows, schema=_MEASURES))
-    return pl.concat(measured)
-
-
-def _tails(completions: Completions) -> dict[int, Tail]:
-    known = (
-        completions.rows.filter(pl.col("source_text").is_not_null())
-        .group_by("idx")
-        .agg(pl.col("source_text").sort().first())
-    )
-    return {idx: Tail(text, _WINDOWS) for idx, text in known.iter_rows() if text.strip()}
-
-
-def _against(text: str, spoken: list[str], source: Tail, others: list[Tail]) -> dict[str, float]:
-    own = held(spoken, source.words)
-    strict = held_strictly(text, source) if spoken else (False, False, False)
-    measured: dict[str, float] = {
-        "words": len(spoken),
-        "run": max(own.run, own.at_end),
-        "last_word": float(own.run >= 1 or own.at_end >= 1),
-        "holds": float(own.holds),
-        "ends_with": float(own.ends_with),
-        "is_nothing_but": float(own.is_nothing_but),
-        **{name: float(value) for name, value in zip(_STRICT, strict, strict=True)},
-    }
-    if own.run >= TAIL_WORDS and len(spoken) > own.run:
-        measured["position"] = own.place / (len(spoken) - own.run)
-    counts = Counter(spoken)
-    for window, recent in zip(_WINDOWS, source.windows, strict=True):
-        measured[f"last_{window}"] = float(_spoken_of(counts, recent) + _cut(own, spoken, recent))
-    if others:
-        found = [held(spoken, other.words) for other in others]
-        n = len(others)
-        measured["run_by_chance"] = sum(max(one.run, one.at_end) for one in found) / n
-        measured["last_word_by_chance"] = sum(one.run >= 1 or one.at_end >= 1 for one in found) / n
-        for name in ("holds", "ends_with", "is_nothing_but"):
-            measured[f"{name}_by_chance"] = sum(getattr(one, name) for one in found) / n
-        for number, window in enumerate(_WINDOWS):
-            by_chance = [
-                _spoken_of(counts, other.windows[number]) + _cut(one, spoken, other.windows[number])
-                for one, other in zip(found, others, strict=True)
-            ]
-            measured[f"last_{window}_by_chance"] = sum(by_chance) / n
-    return measured
-
-
-def _spoken_of(counts: Counter[str], recent: frozenset[str]) -> int:
-    """How many of an explanation's words, repeats included, are among ``recent``."""
-    return sum(counts[word] for word in counts.keys() & recent)
-
-
-def _cut(found: HeldTail, spoken: list[str], recent: frozenset[str]) -> int:
-    """1 where the explanation ends in the source's last word, one of the two being cut."""
-    return int(found.at_end > 0 and spoken[-1] not in recent)
-
-
-def _repeats_itself(spoken: list[str]) -> bool:
-    runs = [
-        tuple(spoken[place : place + _REPEATED_RUN])
-        for place in range(len(spoken) - _REPEATED_RUN + 1)
-    ]
-    return len(set(runs)) < len(runs)
-
-
 def _summary(rows: pl.DataFrame, seed: int) -> dict[str, float | None]:
     draw = resampler(rows, seed)
     summary: dict[str, float | None] = {
@@ -345,12 +207,12 @@ def _summary(rows: pl.DataFrame, seed: int) -> dict[str, float | None]:
         "rows_with_source": float(rows["run"].count()),
         "failed": float(rows["failed"].sum()),
     }
-    for measure, metric in _HELD.items():
+    for measure, metric in HELD.items():
         summary |= draw.share(column(rows, measure)).entries(metric)
         by_chance = draw.share(column(rows, f"{measure}_by_chance"))
         summary |= by_chance.entries(f"chance_{metric}")
     for measure, metric in (
-        *_STRICT.items(),
+        *STRICT.items(),
         ("repeats_itself", "self_repetition_rate"),
         ("empty", "empty_rate"),
     ):
@@ -362,7 +224,7 @@ def _summary(rows: pl.DataFrame, seed: int) -> dict[str, float | None]:
     ):
         summary |= draw.mean(column(rows, measure)).entries(metric)
     spoken = column(rows, "words")
-    for window in _WINDOWS:
+    for window in WINDOWS:
         suffix = "" if window == LAST_WORDS else f"_{window}"
         own = draw.ratio(column(rows, f"last_{window}"), spoken)
         chance = draw.ratio(column(rows, f"last_{window}_by_chance"), spoken)
@@ -377,7 +239,7 @@ def _differences(completions: Completions, measures: pl.DataFrame, seed: int) ->
     ``beyond_chance`` is the difference of what each holds beyond another input's tail.
     """
     recent = f"last_{LAST_WORDS}"
-    names = [*_HELD, *(f"{name}_by_chance" for name in _HELD), *_STRICT]
+    names = [*HELD, *(f"{name}_by_chance" for name in HELD), *STRICT]
     names += ["words", recent, f"{recent}_by_chance"]
     means = (
         measures.filter(pl.col("run").is_not_null())
@@ -394,7 +256,7 @@ def _differences(completions: Completions, measures: pl.DataFrame, seed: int) ->
         rows.append({"model": model, **_word_share_difference(both, recent, seed)})
         rows += [
             {"model": model, "metric": metric, **_share_difference(both, measure, seed)}
-            for measure, metric in _HELD.items()
+            for measure, metric in HELD.items()
         ]
     return pl.DataFrame(rows, schema=_DIFFERENCES)
 
@@ -405,7 +267,7 @@ def _share_difference(both: pl.DataFrame, measure: str, seed: int) -> dict[str, 
     own_chance = column(both, f"{measure}_by_chance")
     other_chance = column(both, f"{measure}_by_chance_ref")
     strict = None
-    if f"{measure}_strict" in _STRICT:
+    if f"{measure}_strict" in STRICT:
         strict = draw.mean(column(both, f"{measure}_strict")).value
     return {
         "activations": both.height,

@@ -17,7 +17,6 @@ from rich.table import Table
 from rich.text import Text
 
 from nla_audit.commands.seed_option import SEED
-from nla_audit.completions import Completions, load
 from nla_audit.files import write_text, writing
 from nla_audit.findings import Finding
 from nla_audit.record import ANALYSIS, run_record
@@ -28,6 +27,7 @@ from nla_audit.report.figures import render_figures
 from nla_audit.report.folder import RECORD, WRITTEN_BY, replaced_folder
 from nla_audit.report.tables import DisplayTable, frame_table, headline_table
 from nla_audit.report.terminal import print_finding
+from nla_audit.table.completions import Completions, load
 from nla_audit.world.sweep.demo import demo_sweep, truth_beside_estimate
 from nla_audit.world.sweep.planted import DEFAULT_MODELS, PlantedSweep
 

@@ -221,8 +221,8 @@ def _pairs(arguments: dict[str, Any], tell: Teller) -> Iterator[Named]:
     """The pairs, loaded one after the other."""
     from nla_audit.checkpoint.find_pair import display_name, find_pair
     from nla_audit.checkpoint.load import load
-    from nla_audit.model_names import length_penalty_of
     from nla_audit.probes.sensitivity.sweep import Named
+    from nla_audit.table.model_names import length_penalty_of
 
     # All are found before the first is asked: a name that is wrong is told at once.
     found = []

@@ -12,7 +12,7 @@ from nla_audit.commands.seed_option import SEED
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from nla_audit.completions import Completions
+    from nla_audit.table.completions import Completions
 
 
 def table_parameters() -> list[click.Parameter]:
@@ -61,9 +61,9 @@ def read_completions(arguments: Mapping[str, Any], console: Console) -> Completi
     """Load the tables named in ``arguments``, with a spinner on ``console``.
 
     Raises:
-        UserError: as :func:`nla_audit.completions.load`.
+        UserError: as :func:`nla_audit.table.completions.load`.
     """
-    from nla_audit.completions import load  # keeps --help fast
+    from nla_audit.table.completions import load  # keeps --help fast
 
     with console.status("reading the table"):
         return load(

@@ -63,9 +63,9 @@ def _run(
 
 def _train(layout: Layout, stage: str | None, ranks: Ranks) -> None:
     """Run the stages, all or one, and say how each went."""
-    from nla_audit.train.course import check_before
     from nla_audit.train.interruption import Stopped
     from nla_audit.train.lora_targets import check_lora_targets
+    from nla_audit.train.warm_start_stage import check_before
 
     if stage in (None, "target", "activations", "warm-start", "rl"):
         check_lora_targets(layout)
@@ -95,7 +95,7 @@ def _train(layout: Layout, stage: str | None, ranks: Ranks) -> None:
 
 def _warn_of_warm_start(layout: Layout, console: Console) -> None:
     """Say what the warm start has not learnt, before the long part begins."""
-    from nla_audit.train.course import warm_start_shortcomings
+    from nla_audit.train.warm_start_stage import warm_start_shortcomings
 
     if all(layout.is_trained(run) for run in layout.runs):
         return
@@ -157,8 +157,8 @@ def _audit(layout: Layout, tell: Tell) -> float:
     """Audit the completions as ``nla-audit audit`` does."""
     import time
 
-    from nla_audit.completions import load
     from nla_audit.report.audit import run_audit
+    from nla_audit.table.completions import load
     from nla_audit.train.held_out import RULER
     from nla_audit.train.prefix_fve import PREFIX_FILE
 

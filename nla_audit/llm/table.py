@@ -8,7 +8,7 @@ from pathlib import Path
 from nla_audit.errors import UserError
 from nla_audit.llm.checks import NotAnAnswer, check_lines
 from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
-from nla_audit.readers import read_frame
+from nla_audit.table.readers import read_frame
 from nla_audit.unicode_form import composed
 
 _COLUMNS = ("task", "text", "answer")

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike
 
-from nla_audit.pairing import column, resampler
 from nla_audit.stats import UNKNOWN, Floats, Interval, percentile_limits
+from nla_audit.table.pairing import column, resampler
 
 
 def projected(predicted: Floats, targets: Floats) -> tuple[Floats, Floats]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import polars as pl
 
-from nla_audit.completions import Completions
+from nla_audit.table.completions import Completions
 
 
 def continuations(

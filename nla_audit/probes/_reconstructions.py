@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.probes.causal.ruler import Ruler, open_ruler
 from nla_audit.stats import Floats, derangement
+from nla_audit.table.completions import Completions
 
 
 @dataclass(frozen=True)

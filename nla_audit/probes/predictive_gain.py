@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding, Headline, Metric, Option, probe
-from nla_audit.pairing import column, drawn, resampler
 from nla_audit.probes._continuations import continuations
 from nla_audit.stats import derangement, interval_in
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import column, drawn, resampler
 from nla_audit.wording import count
 
 QUESTION = (

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nla_audit.completions import Completions
 from nla_audit.findings import Figure, Finding, Headline, Metric, probe
-from nla_audit.pairing import clusters, column, resampler
 from nla_audit.probes._calibration import projected, rescaled, slope_of
 from nla_audit.probes._reconstructions import Reconstructions, reconstructions
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS
 from nla_audit.stats import interval_in
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import clusters, column, resampler
 from nla_audit.wording import count
 
 QUESTION = (

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding, Headline, Metric, Option, probe
-from nla_audit.pairing import column, drawn, resampler
 from nla_audit.probes._reconstructions import Reconstructions, reconstructions
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS
 from nla_audit.stats import Floats, interval_in
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import column, drawn, resampler
 from nla_audit.wording import count
 
 if TYPE_CHECKING:

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding, Headline, Metric, probe
-from nla_audit.pairing import clusters, column, resampler
 from nla_audit.probes._calibration import projected, rescaled
 from nla_audit.probes._reconstructions import Reconstructions, reconstructions
 from nla_audit.probes._whitening import FOLDS, cross_fitted
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS
 from nla_audit.stats import Floats, interval_in
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import clusters, column, resampler
 from nla_audit.text.token_kinds import TOKEN_KINDS, token_kind
 from nla_audit.wording import count
 

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from nla_audit import __version__
-from nla_audit.model_names import is_without_rl, length_penalty_of
-from nla_audit.pairing import column, resampler
 from nla_audit.publish.contents import Contents, read_record, table_paths
 from nla_audit.report.escape import markdown_text
 from nla_audit.stats import Interval
+from nla_audit.table.model_names import is_without_rl, length_penalty_of
+from nla_audit.table.pairing import column, resampler
 
 if TYPE_CHECKING:
     from nla_audit.checkpoint.formats import Checkpoint
-    from nla_audit.completions import Completions
     from nla_audit.nla.sidecar import Sidecar
+    from nla_audit.table.completions import Completions
 
 #: By which a card of ours is told from one that somebody wrote.
 MARK = "<!-- written by nla-audit push -->"
@@ -63,7 +63,7 @@ def card_of(
         return _completions_card(contents, repository, ruler, base_model)
     if contents.kind == "report":
         return _report_card(contents, repository)
-    from nla_audit.completions import load  # keeps --help fast
+    from nla_audit.table.completions import load  # keeps --help fast
 
     measured = load(list(completions), ar=ruler) if completions else None
     return _pair_card(contents, repository, measured, base_model)
@@ -72,7 +72,7 @@ def card_of(
 def _completions_card(
     contents: Contents, repository: str, ruler: str | None, base_model: str | None
 ) -> str:
-    from nla_audit.completions import load  # keeps --help fast
+    from nla_audit.table.completions import load  # keeps --help fast
 
     tables = table_paths(contents)
     loaded = load(list(tables.values()), ar=ruler)

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 from nla_audit.checkpoint import suffixes
 from nla_audit.errors import UserError
-from nla_audit.readers import SUFFIXES as TABLE_SUFFIXES
 from nla_audit.record import record_path
 from nla_audit.report.folder import RECORD, WRITTEN_BY
+from nla_audit.table.readers import SUFFIXES as TABLE_SUFFIXES
 
 Kind = Literal["completions", "pair", "report"]
 RepositoryType = Literal["model", "dataset"]

@@ -10,8 +10,8 @@ from nla_audit.findings import Finding
 from nla_audit.record import ANALYSIS, commit, plain, versions
 
 if TYPE_CHECKING:
-    from nla_audit.completions import Completions
-    from nla_audit.prefix_table import PrefixTable
+    from nla_audit.table.completions import Completions
+    from nla_audit.table.prefix_table import PrefixTable
 
 
 def analysis_record(

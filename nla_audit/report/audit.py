@@ -30,7 +30,7 @@ from nla_audit.report.writing import Files, all_files, record_file
 from nla_audit.unicode_form import well_formed
 
 if TYPE_CHECKING:
-    from nla_audit.completions import Completions
+    from nla_audit.table.completions import Completions
 
 #: Called before each step with its name, its number from 0 and how many steps there are.
 Progress = Callable[[str, int, int], None]

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nla_audit.findings import Finding
-from nla_audit.model_names import length_penalty_of, ordered
 from nla_audit.report.analysis_record import analysis_record
 from nla_audit.report.contents import of_one_finding
 from nla_audit.report.document import what_was_audited
 from nla_audit.report.writing import write_report
+from nla_audit.table.model_names import length_penalty_of, ordered
 
 if TYPE_CHECKING:
-    from nla_audit.completions import Completions
-    from nla_audit.prefix_table import PrefixTable
+    from nla_audit.table.completions import Completions
+    from nla_audit.table.prefix_table import PrefixTable
 
 
 def write_finding(

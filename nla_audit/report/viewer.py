@@ -12,7 +12,7 @@ import polars as pl
 from nla_audit.report.colours import ModelColours
 
 if TYPE_CHECKING:
-    from nla_audit.completions import Completions
+    from nla_audit.table.completions import Completions
 
 #: A browser holds the texts of this many activations at ease; larger tables are sampled.
 MAX_ACTIVATIONS = 1000

@@ -22,9 +22,9 @@ import polars as pl
 from nla_audit.checkpoint.read_transform import Norm, norm_of_table
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import unusable
-from nla_audit.readers import POLARS_ERRORS, first_line
-from nla_audit.schema import column_key, forbid_doubled, shown
-from nla_audit.sources import InputTable, find_tables, opened
+from nla_audit.table.readers import POLARS_ERRORS, first_line
+from nla_audit.table.schema import column_key, forbid_doubled, shown
+from nla_audit.table.sources import InputTable, find_tables, opened
 from nla_audit.unicode_form import composed_column
 from nla_audit.wording import count
 

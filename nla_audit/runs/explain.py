@@ -156,7 +156,7 @@ def explain(
         notice: told what the user should know and does not stop the work.
 
     Returns:
-        The table: the columns of a completions table (:mod:`nla_audit.completions`), and
+        The table: the columns of a completions table (:mod:`nla_audit.table.completions`), and
         ``cosine``, ``fve_raw_variance``, ``fve_mean_normalized``, ``fve_baseline`` and
         ``fve_baseline_value`` (the one that ``fve`` uses) and ``reason`` (why a row has no FVE).
 

@@ -2,7 +2,7 @@
 
 Lengths count tokens of the AR, claims, or the segments that a table's ``segment_ends`` give. The
 last prefix of a text is always the whole of it. One row is one prefix
-(:mod:`nla_audit.prefix_table` reads the table).
+(:mod:`nla_audit.table.prefix_table` reads the table).
 """
 
 from __future__ import annotations

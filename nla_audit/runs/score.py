@@ -15,14 +15,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nla_audit.completions import SourceFile
 from nla_audit.files import write_parquet
-from nla_audit.model_names import length_penalty_of, ordered
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
 from nla_audit.nla.prefixes import prefixes_of
 from nla_audit.nla.scoring import RowScores, score_columns, score_rows
-from nla_audit.readers import find_tables, read_table
 from nla_audit.record import MODELS, run_record, versions
 from nla_audit.runs.activations import Activations, rows_explained
 from nla_audit.runs.fit import fitted
@@ -34,9 +31,12 @@ from nla_audit.runs.made_from import (
 )
 from nla_audit.runs.prefix_curves import curve_path, read_curves
 from nla_audit.runs.remote import AnyReconstructor, record_of
-from nla_audit.schema import INPUT_COLUMNS
 from nla_audit.shards import Progress, Shards, digest_of, silent
-from nla_audit.validation import check
+from nla_audit.table.completions import SourceFile
+from nla_audit.table.model_names import length_penalty_of, ordered
+from nla_audit.table.readers import find_tables, read_table
+from nla_audit.table.schema import INPUT_COLUMNS
+from nla_audit.table.validation import check
 from nla_audit.wording import count
 
 #: What another ruler said; a row is the same text without it.
@@ -104,7 +104,7 @@ def read_texts(paths: Sequence[str]) -> UnscoredTable:
     compared, so that they need not explain the same activations.
 
     Raises:
-        UserError: as :func:`nla_audit.completions.load`.
+        UserError: as :func:`nla_audit.table.completions.load`.
     """
     frames, sources, columns = [], [], frozenset[str]()
     for number, table in enumerate(find_tables(paths)):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import polars as pl
 
-from nla_audit.completions import Completions
+from nla_audit.table.completions import Completions
 from nla_audit.text.claims import Claim
 from nla_audit.text.items import quoted_spans
 from nla_audit.text.pairs import RESAMPLING_FLOOR, TextPair, text_pairs

@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from nla_audit.completions import Completions
+from nla_audit.table.completions import Completions
 from nla_audit.text.alignment import Aligned, Matches, Store, align, repunctuated, segmentations
 from nla_audit.text.mixture import TwoGroups, fit_two_groups, typical_two_groups
 from nla_audit.text.pairs import RESAMPLING_FLOOR, TextPair, text_pairs
@@ -170,10 +170,12 @@ def read(
 
     The table keeps the result, so that analyzers of one run share it.
     """
-    return completions.once(
-        ("reading", completions.reference, similarity, seed),
-        lambda: read_afresh(completions, similarity=similarity, seed=seed, progress=progress),
-    )
+    key = ("reading", completions.reference, similarity, seed)
+    if key not in completions.shared:
+        completions.shared[key] = read_afresh(
+            completions, similarity=similarity, seed=seed, progress=progress
+        )
+    return completions.shared[key]
 
 
 def read_afresh(

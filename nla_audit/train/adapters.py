@@ -13,7 +13,7 @@ from torch import nn
 
 from nla_audit.checkpoint.formats import ADAPTER_FILE
 from nla_audit.errors import UserError
-from nla_audit.train.recipe import Lora
+from nla_audit.train.recipe_optimizer import Lora
 
 #: Name of the adapters that RL trains.
 RL_ADAPTER = "rl"

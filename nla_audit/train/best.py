@@ -38,6 +38,11 @@ class Kept:
         return {"kept_step": self.step, "kept_by": self.figure, "kept_value": self.value}
 
 
+def facts_of(kept: Kept | None) -> dict[str, Any]:
+    """The same; nothing where the last weights were kept, whatever they were worth."""
+    return {} if kept is None else kept.facts()
+
+
 class Best:
     """The best weights of ``trainers``.
 

@@ -15,7 +15,7 @@ import polars as pl
 from nla_audit.checkpoint.read_transform import RAW, norm_of_table
 from nla_audit.errors import UserError
 from nla_audit.files import whole_file
-from nla_audit.readers import read_frame
+from nla_audit.table.readers import read_frame
 from nla_audit.unicode_form import composed_column
 from nla_audit.wording import count, verb
 
@@ -186,7 +186,7 @@ def read_dataset(path: Path) -> Dataset:
 def read_training_table(path: Path, *, held_out_share: float, seed: int) -> Dataset:
     """Read a ready-made table, ours or as published (docs/formats.md), and split it.
 
-    Any form that :func:`nla_audit.readers.read_frame` knows; names of columns in any case.
+    Any form that :func:`nla_audit.table.readers.read_frame` knows; names of columns in any case.
 
     Raises:
         UserError: no such file, no table, no ``activation_vector`` or ``doc_id``, or texts that

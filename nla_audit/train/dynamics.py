@@ -17,7 +17,7 @@ import numpy.typing as npt
 import polars as pl
 
 from nla_audit.errors import UserError
-from nla_audit.model_names import length_penalty_of
+from nla_audit.table.model_names import length_penalty_of
 
 METRICS_FILE = "metrics.jsonl"
 

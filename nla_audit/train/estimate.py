@@ -22,7 +22,8 @@ from nla_audit.train.layout import Layout
 from nla_audit.train.log_probs import default_token_budget
 from nla_audit.train.pair import default_layer, placement_of
 from nla_audit.train.prepare import target_reference
-from nla_audit.train.recipe import Lora, Recipe, path_of
+from nla_audit.train.recipe import Recipe, path_of
+from nla_audit.train.recipe_optimizer import Lora
 from nla_audit.train.runs import Run
 
 #: AdamW keeps two float32 averages beside a float32 gradient.

@@ -42,7 +42,7 @@ STD_FLOOR = 1e-6
 
 @dataclass(frozen=True)
 class Settings:
-    """Constants of the objective; see :class:`nla_audit.train.recipe.Rl`."""
+    """Constants of the objective; see :class:`nla_audit.train.recipe_rl.Rl`."""
 
     clip: float
     kl: float

@@ -15,7 +15,8 @@ from nla_audit.nla.verbalizer import Explanations, Verbalizer
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.judging import Judges
 from nla_audit.train.measure import Measured, content_tokens
-from nla_audit.train.recipe import Evaluation, Rl
+from nla_audit.train.recipe import Evaluation
+from nla_audit.train.recipe_rl import Rl
 from nla_audit.train.rewards import rewards_of
 from nla_audit.train.rollout import samples_of
 from nla_audit.train.seeds import Use, derived

@@ -29,7 +29,7 @@ from nla_audit.nla.threads import threads_for
 from nla_audit.train.estimate import frozen_dtype, target_config
 from nla_audit.train.layout import Layout
 from nla_audit.train.pair import layer_of, placement_of
-from nla_audit.train.recipe import Rl
+from nla_audit.train.recipe_rl import Rl
 from nla_audit.train.runs import Run
 from nla_audit.train.scheduling import share_threads
 from nla_audit.train.texts import texts_of_recipe

@@ -25,7 +25,7 @@ from nla_audit.llm.cache import AnswerCache, key_of
 from nla_audit.llm.checks import NotAnAnswer
 from nla_audit.llm.client import Client, EndpointSettings, side_by_side
 from nla_audit.llm.interface import Account, Closing
-from nla_audit.train.recipe import Judge
+from nla_audit.train.recipe_rl import Judge
 
 Floats = npt.NDArray[np.float64]
 

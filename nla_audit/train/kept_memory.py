@@ -9,7 +9,7 @@ import torch
 
 from nla_audit.nla.architecture import decoder_of, hidden_size, number_of_blocks
 from nla_audit.train.adapters import RL_ADAPTER, add_lora
-from nla_audit.train.recipe import Lora
+from nla_audit.train.recipe_optimizer import Lora
 
 #: Rows and tokens of the pass; what it keeps grows with both alike.
 _ROWS, _TOKENS = 2, 32

@@ -18,7 +18,7 @@ from nla_audit.files import whole_file, writing
 from nla_audit.llm.client import Client, EndpointSettings, side_by_side
 from nla_audit.llm.interface import Account
 from nla_audit.train.dataset import Dataset
-from nla_audit.train.recipe import Labeler
+from nla_audit.train.recipe_data import Labeler
 from nla_audit.train.rule_gold import rule_explanations
 from nla_audit.wording import count, verb
 

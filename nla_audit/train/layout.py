@@ -15,7 +15,8 @@ import yaml
 from nla_audit.errors import UserError
 from nla_audit.files import write_text
 from nla_audit.train.keys import digest, hashed
-from nla_audit.train.recipe import Recipe, Rl
+from nla_audit.train.recipe import Recipe
+from nla_audit.train.recipe_rl import Rl
 from nla_audit.train.runs import Run, run_name
 
 Stage = Literal["target", "activations", "warm-start", "rl", "completions", "audit"]

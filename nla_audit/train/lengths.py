@@ -35,7 +35,7 @@ _CHUNK = 1 << 14
 
 @dataclass(frozen=True)
 class Charge:
-    """What of a length is charged; see :class:`nla_audit.train.recipe.Rl`."""
+    """What of a length is charged; see :class:`nla_audit.train.recipe_rl.Rl`."""
 
     counts: Counts = "generated"
     free_tokens: int = 0

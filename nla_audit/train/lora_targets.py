@@ -8,7 +8,7 @@ from torch import nn
 
 from nla_audit.errors import UserError
 from nla_audit.train.layout import Layout
-from nla_audit.train.recipe import Lora
+from nla_audit.train.recipe_optimizer import Lora
 
 #: More names would only make a line long.
 _NAMED = 12

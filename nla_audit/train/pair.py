@@ -26,7 +26,9 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import RL_ADAPTER
-from nla_audit.train.recipe import Lora, PairSettings, Target
+from nla_audit.train.recipe import PairSettings
+from nla_audit.train.recipe_data import Target
+from nla_audit.train.recipe_optimizer import Lora
 from nla_audit.train.separating import add_separator
 
 

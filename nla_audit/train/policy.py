@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import RL_ADAPTER, add_lora, without_adapter
 from nla_audit.train.log_probs import response_log_probs
-from nla_audit.train.recipe import Lora
+from nla_audit.train.recipe_optimizer import Lora
 from nla_audit.train.sharding import shard
 
 

@@ -25,7 +25,8 @@ from nla_audit.train.labeler import write_missing_gold
 from nla_audit.train.layout import Layout
 from nla_audit.train.log_probs import default_token_budget
 from nla_audit.train.pair import layer_of, load_config, load_tokenizer, placement_of
-from nla_audit.train.recipe import World, path_of
+from nla_audit.train.recipe import path_of
+from nla_audit.train.recipe_data import World
 from nla_audit.train.seeds import Use, derived, stream
 from nla_audit.train.texts import texts_of_recipe
 

@@ -13,7 +13,7 @@ from nla_audit.nla.batching import by_token_budget
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.train.adapters import RL_ADAPTER, add_lora
 from nla_audit.train.log_probs import default_token_budget
-from nla_audit.train.recipe import Rl
+from nla_audit.train.recipe_rl import Rl
 from nla_audit.train.sharding import shard
 from nla_audit.train.update import Trainer
 

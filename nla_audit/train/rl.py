@@ -38,7 +38,7 @@ from nla_audit.train.log_probs import micro_batches, without_tokens
 from nla_audit.train.measure import explain_and_score, summary
 from nla_audit.train.policy import Policy
 from nla_audit.train.ranks import Ranks
-from nla_audit.train.recipe import Rl
+from nla_audit.train.recipe_rl import Rl
 from nla_audit.train.reconstruction import accumulate_ar_gradients, ar_trainer
 from nla_audit.train.rewards import Samples, check_terms, rewards_of
 from nla_audit.train.rollout import samples_of

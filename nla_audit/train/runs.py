@@ -18,7 +18,7 @@ from nla_audit.train.grading import Grading
 from nla_audit.train.section import Penalty, RecipeSection
 
 if TYPE_CHECKING:
-    from nla_audit.train.recipe import Rl
+    from nla_audit.train.recipe_rl import Rl
 
 Anchor = Literal["warm_start", "predecessor"]
 #: Names that stand for something else among completions or folders.

@@ -23,7 +23,7 @@ from nla_audit.train.grading import Stopping
 from nla_audit.train.judging import Judges
 from nla_audit.train.lengths import MeanGuess
 from nla_audit.train.ranks import Ranks
-from nla_audit.train.recipe import Rl
+from nla_audit.train.recipe_rl import Rl
 from nla_audit.train.rewards import Samples, end_rewards
 from nla_audit.train.rollout import Prompts, repeated, responses_of, scored
 from nla_audit.train.rows import joined, taken

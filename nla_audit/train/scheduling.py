@@ -9,6 +9,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from nla_audit.train.interruption import Stopped, begin_worker, stopping
 from nla_audit.train.layout import Layout
@@ -89,3 +90,9 @@ def in_processes(
 def _steps_logged(folder: Path) -> int:
     records = read_metrics(folder / METRICS_FILE)
     return max((record["step"] for record in records), default=0)
+
+
+def settle_in(layout: Layout, processes: int = 1) -> None:
+    """Share the processor's threads among ``processes``; one set of progress bars is enough."""
+    disable_progress_bar()
+    share_threads(layout.recipe, processes)

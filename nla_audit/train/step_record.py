@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nla_audit.nla.fve import Baselines
 from nla_audit.train.grpo import is_flat
 from nla_audit.train.ranks import Ranks
-from nla_audit.train.recipe import Rl
+from nla_audit.train.recipe_rl import Rl
 from nla_audit.train.rewards import Samples
 from nla_audit.train.rows import joined
 from nla_audit.train.sampling import Draw

@@ -10,10 +10,11 @@ import numpy as np
 import polars as pl
 
 from nla_audit.errors import UserError
-from nla_audit.readers import read_frame
 from nla_audit.runs.documents import Documents
+from nla_audit.table.readers import read_frame
 from nla_audit.train.dataset import texts_of, without_tags
-from nla_audit.train.recipe import Passages, Recipe, path_of
+from nla_audit.train.recipe import Recipe, path_of
+from nla_audit.train.recipe_data import Passages
 from nla_audit.train.seeds import Use, stream
 
 #: Where a passage may end, the best first: a paragraph, a line, a sentence, a word.
@@ -54,7 +55,7 @@ def texts_of_recipe(recipe: Recipe, folder: Path) -> TrainingTexts:
 
 
 def read_texts(path: Path) -> TrainingTexts:
-    """All documents of a table (any that :func:`nla_audit.readers.read_frame` knows), of a
+    """All documents of a table (any that :func:`nla_audit.table.readers.read_frame` knows), of a
     ``.txt`` file, or of a folder in which there are some.
 
     A gold explanation (column ``explanation``) is only meaningful with one position a document.

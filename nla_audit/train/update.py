@@ -13,7 +13,7 @@ from nla_audit.train.averaging import Average
 from nla_audit.train.grpo import Floats, Settings, token_terms, weighted_loss
 from nla_audit.train.log_probs import MicroBatch
 from nla_audit.train.policy import Policy
-from nla_audit.train.recipe import Optimizer
+from nla_audit.train.recipe_optimizer import Optimizer
 from nla_audit.train.sharding import gradient_norm, whole_tensor
 
 

@@ -30,7 +30,7 @@ from nla_audit.train.interruption import Stopped, Wish
 from nla_audit.train.learned import against_others, in_words
 from nla_audit.train.log_probs import MicroBatch, micro_batches, padded, response_log_probs
 from nla_audit.train.measure import explain_and_score, summary
-from nla_audit.train.recipe import Supervised, WarmStart
+from nla_audit.train.recipe_warm_start import Supervised, WarmStart
 from nla_audit.train.reconstruction import accumulate_ar_gradients
 from nla_audit.train.seeds import Use, derived, rows_of_step, stream
 from nla_audit.train.state import MetricsLog, Progress, load_state, save_state

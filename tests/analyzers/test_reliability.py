@@ -14,8 +14,8 @@ from nla_audit import cli
 from nla_audit.analyzers import registry
 from nla_audit.analyzers._variance_components import COMPONENTS, across_models, cells, one_model
 from nla_audit.analyzers.reliability import samples_needed
-from nla_audit.completions import from_frame
 from nla_audit.findings import Finding
+from nla_audit.table.completions import from_frame
 
 #: Variance of FVE that is due to each of the components.
 TRUTH = dict(zip(COMPONENTS, (0.04, 0.01, 0.0025, 0.01), strict=True))

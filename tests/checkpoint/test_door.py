@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import shutil
@@ -13,8 +12,6 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from transformers import CONFIG_MAPPING
 
 from nla_audit import cli
@@ -23,33 +20,16 @@ from nla_audit.checkpoint.backbone import Placement, read_config
 from nla_audit.checkpoint.declared_size import check_size
 from nla_audit.checkpoint.door import check_adapter_files, check_model_files, check_tokenizer_files
 from nla_audit.checkpoint.formats import ADAPTER_CONFIG, ADAPTER_FILE, check_weights, recognise
-from nla_audit.checkpoint.read_sidecar import read_sidecar
 from nla_audit.errors import UserError
-from nla_audit.nla.injection import Injection
-from tests.pairs import tiny
+from tests.checkpoint.published_configs import PUBLISHED
+from tests.checkpoint.spoiling import ONE_LINE, changed, rewrite
 from tests.pairs.golden import GOLDEN
-
-ONE_LINE = r"^[^\n]*$"
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.save_pair(tmp_path_factory.mktemp("pair"), "qwen3", Injection("add", block=1))
 
 
 @pytest.fixture
 def av(saved: Path, tmp_path: Path) -> Path:
     """An AV to be spoiled; its weights are linked."""
     return shutil.copytree(saved / "av", tmp_path / "av", copy_function=os.link)
-
-
-def _rewrite(path: Path, text: str) -> None:
-    path.unlink(missing_ok=True)  # the original is linked
-    path.write_text(text, encoding="utf-8")
-
-
-def _changed(path: Path, **fields: Any) -> None:
-    _rewrite(path, json.dumps({**json.loads(path.read_text(encoding="utf-8")), **fields}))
 
 
 CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
@@ -116,7 +96,7 @@ def _fails(capsys: pytest.CaptureFixture[str], arguments: list[str], message: st
 @pytest.mark.parametrize("case", CONFIGS)
 def test_a_config_that_cannot_be_is_one_line(case: str, av: Path) -> None:
     fields, message = CONFIGS[case]
-    _changed(av / "config.json", **fields)
+    changed(av / "config.json", **fields)
     before = time.process_time()
     with pytest.raises(UserError, match=ONE_LINE) as caught:
         check_size(av, read_config(recognise(av).path, Placement()))
@@ -126,7 +106,7 @@ def test_a_config_that_cannot_be_is_one_line(case: str, av: Path) -> None:
 
 
 def test_from_the_command_line(av: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _changed(av / "config.json", num_hidden_layers=10**5)
+    changed(av / "config.json", num_hidden_layers=10**5)
     _fails(capsys, ["inspect", str(av)], "num_hidden_layers: must be a whole number")
     texts = av.parent / "t.jsonl"
     texts.write_text('{"text": "a story about a fair"}\n')
@@ -139,13 +119,13 @@ def test_inspect_says_what_loading_would_refuse(
     case: str, av: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fields, message = CONFIGS[case]
-    _changed(av / "config.json", **fields)
+    changed(av / "config.json", **fields)
     assert cli.run(["inspect", str(av)]) == 1
     assert message in capsys.readouterr().out
 
 
 def test_harmless_fields_of_others_are_accepted(av: Path) -> None:
-    _changed(
+    changed(
         av / "config.json",
         time_step_limit=[0.0, float("inf")],
         n_params=8_030_261_248,
@@ -153,165 +133,6 @@ def test_harmless_fields_of_others_are_accepted(av: Path) -> None:
         training={"loss": float("nan"), "notes": [None, {"x": "…" * 1000}]},
     )
     check_size(av, read_config(av, Placement()))
-
-
-#: As their authors publish them, without what does not count here.
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "Llama-3.3-70B": {
-        "model_type": "llama",
-        "hidden_size": 8192,
-        "intermediate_size": 28672,
-        "num_hidden_layers": 80,
-        "num_attention_heads": 64,
-        "num_key_value_heads": 8,
-        "vocab_size": 128256,
-        "max_position_embeddings": 131072,
-        "rms_norm_eps": 1e-05,
-        "rope_theta": 500000.0,
-        "torch_dtype": "bfloat16",
-        "eos_token_id": [128001, 128008, 128009],
-        "rope_scaling": {
-            "factor": 8.0,
-            "high_freq_factor": 4.0,
-            "low_freq_factor": 1.0,
-            "original_max_position_embeddings": 8192,
-            "rope_type": "llama3",
-        },
-    },
-    "Qwen3-8B": {
-        "model_type": "qwen3",
-        "hidden_size": 4096,
-        "intermediate_size": 12288,
-        "head_dim": 128,
-        "num_hidden_layers": 36,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "max_window_layers": 36,
-        "rope_scaling": None,
-        "sliding_window": None,
-        "use_sliding_window": False,
-        "vocab_size": 151936,
-        "rms_norm_eps": 1e-06,
-        "rope_theta": 1000000,
-        "tie_word_embeddings": False,
-        "attention_dropout": 0.0,
-    },
-    "Qwen3-235B-A22B": {
-        "model_type": "qwen3_moe",
-        "hidden_size": 4096,
-        "num_hidden_layers": 94,
-        "num_experts": 128,
-        "num_experts_per_tok": 8,
-        "moe_intermediate_size": 1536,
-        "num_attention_heads": 64,
-        "num_key_value_heads": 4,
-        "mlp_only_layers": [],
-        "decoder_sparse_step": 1,
-        "router_aux_loss_coef": 0.001,
-        "vocab_size": 151936,
-    },
-    "DeepSeek-V3": {
-        "model_type": "deepseek_v3",
-        "hidden_size": 7168,
-        "num_hidden_layers": 61,
-        "n_routed_experts": 256,
-        "n_shared_experts": 1,
-        "num_experts_per_tok": 8,
-        "n_group": 8,
-        "first_k_dense_replace": 3,
-        "num_attention_heads": 128,
-        "num_key_value_heads": 128,
-        "vocab_size": 129280,
-        "quantization_config": {
-            "fmt": "e4m3",
-            "quant_method": "fp8",
-            "weight_block_size": [128, 128],
-        },
-        "rope_scaling": {
-            "beta_fast": 32,
-            "beta_slow": 1,
-            "factor": 40,
-            "mscale": 1.0,
-            "original_max_position_embeddings": 4096,
-            "type": "yarn",
-        },
-        "auto_map": {"AutoConfig": "configuration_deepseek.DeepseekV3Config"},
-    },
-    "Qwen2.5-VL-7B": {
-        "model_type": "qwen2_5_vl",
-        "hidden_size": 3584,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 28,
-        "num_key_value_heads": 4,
-        "vocab_size": 152064,
-        "vision_config": {
-            "depth": 32,
-            "hidden_size": 1280,
-            "fullatt_block_indexes": [7, 15, 23],
-            "in_chans": 3,
-            "out_hidden_size": 3584,
-            "num_heads": 16,
-            "patch_size": 14,
-            "window_size": 112,
-            "tokens_per_second": 2,
-        },
-        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
-    },
-    "gemma-3-27b": {
-        "model_type": "gemma3",
-        "eos_token_id": [1, 106],
-        "mm_tokens_per_image": 256,
-        "text_config": {
-            "model_type": "gemma3_text",
-            "hidden_size": 5376,
-            "num_hidden_layers": 62,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 16,
-            "head_dim": 128,
-            "query_pre_attn_scalar": 168,
-            "sliding_window": 1024,
-            "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
-        },
-        "vision_config": {
-            "hidden_size": 1152,
-            "num_hidden_layers": 27,
-            "vision_use_head": False,
-            "num_attention_heads": 16,
-            "image_size": 896,
-        },
-    },
-    "Falcon-H1": {
-        "model_type": "falcon_h1",
-        "hidden_size": 1024,
-        "num_hidden_layers": 36,
-        "head_dim": 64,
-        "mamba_n_heads": 32,
-        "mamba_d_state": 128,
-        "mamba_d_head": 64,
-        "mamba_d_ssm": 2048,
-        "mamba_expand": 2,
-        "num_logits_to_keep": 1,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 2,
-        "rope_theta": 1e11,
-        "ssm_multipliers": [0.35, 0.25, 0.35, 0.5, 0.31],
-        "time_step_limit": [0.0, float("inf")],
-    },
-    "Qwen3-Next-80B": {
-        "model_type": "qwen3_next",
-        "hidden_size": 2048,
-        "num_hidden_layers": 48,
-        "num_experts": 512,
-        "num_experts_per_tok": 10,
-        "full_attention_interval": 4,
-        "linear_num_key_heads": 16,
-        "linear_num_value_heads": 32,
-        "partial_rotary_factor": 0.25,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 2,
-        "head_dim": 256,
-    },
-}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -365,24 +186,13 @@ ADAPTERS: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def adapter_saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from peft import LoraConfig, get_peft_model
-
-    folder = tmp_path_factory.mktemp("adapter")
-    model = tiny.random_model(tiny.make_config("qwen3", 300), 0)
-    lora = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
-    get_peft_model(model, lora).save_pretrained(folder)
-    return folder
-
-
 @pytest.mark.parametrize("case", ADAPTERS)
 def test_an_adapter_that_cannot_be_is_one_line(
     case: str, adapter_saved: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(adapter_saved, tmp_path / "adapter", copy_function=os.link)
     fields, message = ADAPTERS[case]
-    _changed(folder / ADAPTER_CONFIG, **fields)
+    changed(folder / ADAPTER_CONFIG, **fields)
     with pytest.raises(UserError, match=ONE_LINE) as caught:
         recognise(folder)
     assert message in str(caught.value)
@@ -400,7 +210,7 @@ def test_an_adapter_that_cannot_be_is_one_line(
 )
 def test_adapters_in_use_pass(targets: Any, adapter_saved: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(adapter_saved, tmp_path / "adapter", copy_function=os.link)
-    _changed(folder / ADAPTER_CONFIG, target_modules=targets, somebody="else", rank_pattern={})
+    changed(folder / ADAPTER_CONFIG, target_modules=targets, somebody="else", rank_pattern={})
     assert recognise(folder).layout == "adapter"
 
 
@@ -436,7 +246,7 @@ def test_an_index_that_cannot_be_is_one_line(weight_map: Any, message: str, tmp_
     ],
 )
 def test_settings_that_cannot_be_are_one_line(name: str, fields: dict[str, Any], av: Path) -> None:
-    _rewrite(av / name, json.dumps(fields))
+    rewrite(av / name, json.dumps(fields))
     with pytest.raises(UserError, match=f"^[^\n]*{name}[^\n]*$"):
         (check_model_files if name.startswith("generation") else check_tokenizer_files)(av)
 
@@ -503,7 +313,7 @@ def test_a_sidecar_that_cannot_be_is_one_line(
     path = av / "nla_meta.yaml"
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     spoil(raw)
-    _rewrite(path, yaml.safe_dump(raw))
+    rewrite(path, yaml.safe_dump(raw))
     _fails(capsys, ["inspect", str(av)], message)
 
 
@@ -512,92 +322,6 @@ def test_an_endless_tokenizer_is_ended(av: Path, capsys: pytest.CaptureFixture[s
     raw = json.loads(path.read_text(encoding="utf-8"))
     doubling = {"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}
     raw["normalizer"] = {"type": "Sequence", "normalizers": [doubling] * 40}
-    _rewrite(path, json.dumps(raw))
+    rewrite(path, json.dumps(raw))
     assert cli.run(["inspect", str(av)]) == 1
     assert "encoding a short text " in capsys.readouterr().out
-
-
-_ODD = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.integers(-(10**12), 10**12),
-    st.floats(),
-    st.text(max_size=8),
-    st.just([]),
-    st.just({}),
-    st.lists(st.integers(0, 9), max_size=3),
-    st.dictionaries(st.text(max_size=4), st.integers(), max_size=2),
-    st.just("9" * 50),
-    st.sampled_from([10**5, 10**9, 2**31, 2**64, 1e30, -0.0, float("nan")]),
-)
-
-
-def _ends_in_one_line(read: Callable[[], object]) -> None:
-    """``read`` gives something or an error of one short line, soon."""
-    before = time.process_time()
-    try:
-        read()
-        said = ""
-    except UserError as error:
-        said = str(error)
-    assert "\n" not in said
-    assert len(said) < 1000
-    assert time.process_time() - before < 5
-
-
-def _spoilt(data: st.DataObject, fields: dict[str, Any]) -> dict[str, Any]:
-    """``fields`` with up to three values, at any depth, replaced, removed or added."""
-    spoilt = copy.deepcopy(fields)
-    for _ in range(data.draw(st.integers(1, 3))):
-        place: Any = spoilt
-        while True:
-            keys = list(place) if isinstance(place, dict) else list(range(len(place)))
-            if not keys:
-                break
-            key = data.draw(st.sampled_from(keys))
-            if isinstance(place[key], dict | list) and place[key] and data.draw(st.booleans()):
-                place = place[key]
-                continue
-            if data.draw(st.integers(0, 4)) == 0:
-                del place[key]
-            else:
-                place[key] = data.draw(_ODD)
-            break
-    return spoilt
-
-
-_PROPERTY = settings(
-    max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
-
-
-@_PROPERTY
-@given(data=st.data())
-def test_any_config_gives_a_model_or_one_line(data: st.DataObject, saved: Path) -> None:
-    folder = saved / "spoilt"
-    if not folder.is_dir():
-        shutil.copytree(saved / "av", folder, copy_function=os.link)
-    original = json.loads((saved / "av" / "config.json").read_text(encoding="utf-8"))
-    _rewrite(folder / "config.json", json.dumps(_spoilt(data, original)))
-    _ends_in_one_line(lambda: check_size(folder, read_config(folder, Placement())))
-
-
-@_PROPERTY
-@given(data=st.data())
-def test_any_sidecar_is_read_or_one_line(data: st.DataObject, saved: Path) -> None:
-    path = saved / "spoilt.yaml"
-    original = yaml.safe_load((saved / "av" / "nla_meta.yaml").read_text(encoding="utf-8"))
-    path.write_text(yaml.safe_dump(_spoilt(data, original), allow_unicode=True), encoding="utf-8")
-    _ends_in_one_line(lambda: read_sidecar(path))
-
-
-@_PROPERTY
-@given(data=st.data())
-def test_any_adapter_config_is_read_or_one_line(data: st.DataObject, adapter_saved: Path) -> None:
-    folder = adapter_saved.parent / "adapter-spoilt"
-    if not folder.is_dir():
-        shutil.copytree(adapter_saved, folder, copy_function=os.link)
-    original = json.loads((adapter_saved / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    _rewrite(folder / ADAPTER_CONFIG, json.dumps(_spoilt(data, original)))
-    _ends_in_one_line(lambda: recognise(folder))

@@ -23,7 +23,8 @@ from nla_audit.nla.injection import Injection
 from nla_audit.nla.prompts import AnswerDecoder, content_tokens, read_explanation
 from nla_audit.runs.target import load_target
 from nla_audit.train.pair import new_reconstructor
-from nla_audit.train.recipe import PairSettings, Target
+from nla_audit.train.recipe import PairSettings
+from nla_audit.train.recipe_data import Target
 from tests.nla.test_families import COMMON, WINDOWS, config_of, model_of
 from tests.pairs import tiny
 from tests.pairs.explaining import FLOAT32, OPTIONS, run, table_of

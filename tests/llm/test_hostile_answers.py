@@ -25,7 +25,7 @@ from nla_audit.llm.names import check_name
 from nla_audit.probes.stego.writers import writer_of
 from nla_audit.train import labeler
 from nla_audit.train.labeler import cached, labeler_of
-from nla_audit.train.recipe import Labeler
+from nla_audit.train.recipe_data import Labeler
 from tests.llm.raw_server import completion, http, raw_server
 
 LINE = "The text is a dry legal notice about a boat"

@@ -10,7 +10,7 @@ from nla_audit.nla.chosen_tokens import chosen_log_probs
 from nla_audit.nla.output_head import may_go_without_logits
 from nla_audit.nla.sampling import next_tokens
 from nla_audit.train.adapters import add_lora
-from nla_audit.train.recipe import Lora
+from nla_audit.train.recipe_optimizer import Lora
 from tests.pairs import tiny
 
 WIDTH, VOCABULARY, TOKENS = 16, 3000, 11

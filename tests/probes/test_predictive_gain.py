@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from nla_audit import cli
 from nla_audit.checkpoint.load import load_language_model
-from nla_audit.completions import Completions, from_frame
 from nla_audit.findings import Finding
 from nla_audit.nla.likelihood import continuation_losses
 from nla_audit.probes import registry
 from nla_audit.probes._continuations import continuations
+from nla_audit.table.completions import Completions, from_frame
 from tests.declared import absent, undeclared
 from tests.pairs import tiny
 from tests.pairs.planted_pair import D_MODEL, KEYWORDS

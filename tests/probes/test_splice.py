@@ -14,12 +14,12 @@ from safetensors.torch import save_file
 
 from nla_audit import cli
 from nla_audit.checkpoint.load import load_language_model
-from nla_audit.completions import load
 from nla_audit.findings import Finding
 from nla_audit.nla.injection import Injection
 from nla_audit.probes import registry
 from nla_audit.runs.splice import splice_last
 from nla_audit.runs.target import TargetModel
+from nla_audit.table.completions import load
 from tests.declared import absent, undeclared
 from tests.pairs import tiny
 from tests.runs.extracting import random_texts

@@ -10,10 +10,10 @@ import polars as pl
 import pytest
 
 from nla_audit import cli
-from nla_audit.completions import load
 from nla_audit.findings import Finding
 from nla_audit.probes import registry
 from nla_audit.probes.token_match import _picked, _won
+from nla_audit.table.completions import load
 from tests.declared import absent, undeclared
 from tests.pairs import planted_pair
 from tests.probes import exchanged

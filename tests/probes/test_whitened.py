@@ -12,13 +12,13 @@ import polars as pl
 import pytest
 
 from nla_audit import cli
-from nla_audit.completions import load
 from nla_audit.findings import Finding
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.probes import registry
 from nla_audit.probes._reconstructions import Reconstructions
 from nla_audit.probes._whitening import cross_fitted, fit
 from nla_audit.probes.whitened import _measured
+from nla_audit.table.completions import load
 from nla_audit.text.token_kinds import token_kind
 from tests.declared import absent, undeclared
 from tests.probes import exchanged

@@ -9,9 +9,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from nla_audit.completions import load as load_completions
 from nla_audit.nla.injection import Injection
 from nla_audit.report.audit import run_audit
+from nla_audit.table.completions import load as load_completions
 from tests.hub_contents import TOKEN, FakeHub
 from tests.pairs import tiny
 

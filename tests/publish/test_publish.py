@@ -13,7 +13,7 @@ import pytest
 
 from nla_audit import cli
 from nla_audit.checkpoint.load import Placement, load
-from nla_audit.completions import load as load_completions
+from nla_audit.table.completions import load as load_completions
 from tests.hub_contents import FakeHub
 from tests.pairs import tiny
 from tests.pairs.golden import GOLDEN

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from nla_audit import cli
-from nla_audit.completions import load as load_completions
+from nla_audit.table.completions import load as load_completions
 from tests.hub_contents import TOKEN, FakeHub, parquet_bytes
 from tests.publish.cards import front_matter
 from tests.test_writing import small_disk

@@ -12,7 +12,7 @@ import yaml
 from transformers import AutoConfig, AutoTokenizer
 
 from nla_audit import cli
-from nla_audit.completions import load
+from nla_audit.table.completions import load
 from tests.hub_contents import TOKEN, FakeHub, files_in
 from tests.pairs import talking, tiny
 

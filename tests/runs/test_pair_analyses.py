@@ -13,8 +13,8 @@ from nla_audit import cli
 from nla_audit.analyzers.drop_analysis import drop_analysis
 from nla_audit.analyzers.multiscale import multiscale
 from nla_audit.analyzers.rewording import rewording
-from nla_audit.completions import from_frame
 from nla_audit.errors import UserError
+from nla_audit.table.completions import from_frame
 from tests.declared import absent, undeclared
 from tests.pairs import planted_pair
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nla_audit.completions import from_frame
+from nla_audit.table.completions import from_frame
 from nla_audit.text.alignment import Store, align
 from nla_audit.text.pairs import TextInClaims, text_of
 from nla_audit.text.reading import read_afresh

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nla_audit.completions import Completions, from_frame
+from nla_audit.table.completions import Completions, from_frame
 from nla_audit.text.fates import fate_spans
 from nla_audit.text.reading import read
 from nla_audit.world.sweep.planted import PlantedModel, plant

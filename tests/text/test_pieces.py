@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 import pytest
 
-from nla_audit.completions import from_frame
+from nla_audit.table.completions import from_frame
 from nla_audit.text.pairs import text_of
 from nla_audit.text.pieces import MOST_PIECES, MOST_SENTENCES, PIECE_WORDS, SENTENCE_WORDS
 from nla_audit.text.reading import read_afresh

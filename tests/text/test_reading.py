@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from nla_audit.completions import Completions, from_frame
+from nla_audit.table.completions import Completions, from_frame
 from nla_audit.text.claims import split_claims
 from nla_audit.text.pairs import text_pairs
 from nla_audit.text.reading import RESAMPLING_FLOOR, Reading, read

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nla_audit.completions import from_frame
+from nla_audit.table.completions import from_frame
 from nla_audit.text.claims import split_claims
 from nla_audit.text.reading import Reading, read_afresh
 from nla_audit.world.sweep.planted import PlantedModel, plant

@@ -12,7 +12,8 @@ import torch
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.dataset import Dataset, make_dataset
 from nla_audit.train.interruption import StopSignal
-from nla_audit.train.recipe import Optimizer, Supervised, WarmStart
+from nla_audit.train.recipe_optimizer import Optimizer
+from nla_audit.train.recipe_warm_start import Supervised, WarmStart
 from nla_audit.train.warm_start import train_av
 from tests.train import miniature
 

@@ -16,7 +16,7 @@ from nla_audit.train.averaging import Average
 from nla_audit.train.clock import Clock
 from nla_audit.train.interruption import Stopped, StopSignal
 from nla_audit.train.ranks import Ranks
-from nla_audit.train.recipe import Lora
+from nla_audit.train.recipe_optimizer import Lora
 from nla_audit.train.state import METRICS_FILE, STATE_FILE, read_metrics
 from tests.train.children import in_two_processes
 from tests.train.test_course import MINI, write

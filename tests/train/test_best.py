@@ -14,14 +14,16 @@ import torch
 from safetensors.torch import load_file
 
 from nla_audit.cli import run as command_line
-from nla_audit.train import course
 from nla_audit.train.best import Best
 from nla_audit.train.interruption import StopSignal
 from nla_audit.train.ranks import Ranks
-from nla_audit.train.recipe import Evaluating, Optimizer, Supervised, WarmStart
+from nla_audit.train.recipe_optimizer import Optimizer
+from nla_audit.train.recipe_rl import Evaluating
+from nla_audit.train.recipe_warm_start import Supervised, WarmStart
 from nla_audit.train.state import METRICS_FILE, read_metrics
 from nla_audit.train.update import Trainer, trained_tensors
 from nla_audit.train.warm_start import train_ar
+from nla_audit.train.warm_start_stage import held_out_of_kept
 from tests.train import miniature
 from tests.train.children import exit_code, in_two_processes
 from tests.train.test_course import MINI, write
@@ -208,7 +210,7 @@ def test_completions_are_of_what_was_kept(tmp_path):
     for half, figure in (("av", "fve_with_failures"), ("ar", "fve_raw_variance")):
         training = out / "warm-start" / f"{half}-training"
         measured = held_out(training, figure)
-        judged = course._held_out_of_kept(training)
+        judged = held_out_of_kept(training)
         assert judged[figure] == max(measured.values())
     adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
     best = load_file(folder / f"best-{done['kept_step']}.safetensors")

@@ -21,12 +21,13 @@ from safetensors.torch import load_file
 
 from nla_audit.checkpoint.load import load
 from nla_audit.cli import run
-from nla_audit.completions import load as load_completions
 from nla_audit.errors import UserError
 from nla_audit.runs.activations import read_activations
-from nla_audit.train import course
+from nla_audit.table.completions import load as load_completions
+from nla_audit.train import completions_stage, course, rl_stage
 from nla_audit.train.interruption import Stopped
 from nla_audit.train.layout import Layout
+from nla_audit.train.pair import layer_of
 from nla_audit.train.read_recipe import parse_recipe
 from nla_audit.train.rl import RlRun
 from nla_audit.train.state import read_metrics
@@ -216,14 +217,14 @@ def test_an_ar_that_could_not_be_saved_is_not_trained(tmp_path, out, capsys, mon
     # Fails with: the check left out of train_one, for then only saving refuses, after all steps.
     for name in ("target", "activations", "warm-start"):
         shutil.copytree(out / name, tmp_path / "o" / name)
-    real = course._load_warm_start
+    real = rl_stage.load_start
 
     def keeping_its_norm(*arguments):
         pair, ruler = real(*arguments)
         pair.reconstructor.keeps_final_norm = True
         return pair, ruler
 
-    monkeypatch.setattr(course, "_load_warm_start", keeping_its_norm)
+    monkeypatch.setattr(rl_stage, "load_start", keeping_its_norm)
     command = ["train", write(tmp_path, MINI), "--out", str(tmp_path / "o"), "--stage", "rl"]
     assert run(command) == 2
     assert "keeps its final norm" in capsys.readouterr().err
@@ -276,10 +277,10 @@ def test_ctrl_c_in_rl_and_the_same_command_again(tmp_path, out, capsys, monkeypa
         assert metrics(tmp_path / "o" / "rl" / name) == metrics(out / "rl" / name)
 
 
-#: Stage → what the test takes away from it, and what is called once everything is trained.
+#: Stage → what the test takes away from it, and what is called, where, once all is trained.
 LAST = {
-    "rl": ("rl/p0.0/done.json", "_save_run"),
-    "completions": ("completions", "_completions_of_model"),
+    "rl": ("rl/p0.0/done.json", rl_stage, "_save_run"),
+    "completions": ("completions", completions_stage, "_completions_of_model"),
 }
 
 
@@ -287,18 +288,18 @@ LAST = {
 def test_a_disk_that_is_full_at_the_end_of_a_stage(tmp_path, out, capsys, monkeypatch, stage):
     """One line; with room again the same command goes on."""
     shutil.copytree(out, tmp_path / "o")
-    lost, last = LAST[stage]
+    lost, where, last = LAST[stage]
     gone = tmp_path / "o" / lost
     shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
     command = ["train", write(tmp_path, MINI), "--out", str(tmp_path / "o"), "--stage", stage]
-    real = getattr(course, last)
+    real = getattr(where, last)
 
     def on_a_full_disk(*arguments, **options):
         leave_room(3000)
         return real(*arguments, **options)
 
     with limits_restored(), monkeypatch.context() as patched:
-        patched.setattr(course, last, on_a_full_disk)
+        patched.setattr(where, last, on_a_full_disk)
         assert run(command) == 2
     # Before it stands what the course says of a warm start that has not learnt.
     *said, line = capsys.readouterr().err.strip().splitlines()
@@ -314,7 +315,7 @@ def test_a_layer_that_is_not_there():
     raw["target"]["layer_index"] = 2
     recipe = parse_recipe(raw, "x")
     with pytest.raises(UserError, match="blocks 0 to 1"):
-        course.layer_of(recipe.target, _Config())
+        layer_of(recipe.target, _Config())
 
 
 class _Config:

@@ -22,7 +22,7 @@ from nla_audit.train.labeler import cached, write_missing_gold
 from nla_audit.train.layout import Layout
 from nla_audit.train.prepare import extracted, make_activations
 from nla_audit.train.read_recipe import parse_recipe
-from nla_audit.train.recipe import Labeler
+from nla_audit.train.recipe_data import Labeler
 from nla_audit.train.seeds import Use, rows_of_step
 from tests.train import miniature
 

@@ -16,7 +16,7 @@ from nla_audit.train.kept_memory import kept_bytes_per_token
 from nla_audit.train.layout import Layout
 from nla_audit.train.log_probs import TOKEN_BUDGETS
 from nla_audit.train.read_recipe import parse_recipe
-from nla_audit.train.recipe import Lora
+from nla_audit.train.recipe_optimizer import Lora
 from tests.pairs import tiny
 
 

@@ -18,7 +18,7 @@ from nla_audit.train.lengths import Charge
 from nla_audit.train.log_probs import micro_batches, response_log_probs
 from nla_audit.train.measure import content_tokens
 from nla_audit.train.policy import Policy
-from nla_audit.train.recipe import Lora, Optimizer
+from nla_audit.train.recipe_optimizer import Lora, Optimizer
 from nla_audit.train.responses import Responses
 from nla_audit.train.rewards import FAILED_MSE, Samples, rewards_of
 from nla_audit.train.rollout import repeated, sample, scored

@@ -15,7 +15,8 @@ from nla_audit.errors import UserError
 from nla_audit.train.dataset import read_dataset, write_dataset
 from nla_audit.train.interruption import StopSignal
 from nla_audit.train.pair import save_trained_ar, save_trained_av
-from nla_audit.train.recipe import Optimizer, Supervised, WarmStart
+from nla_audit.train.recipe_optimizer import Optimizer
+from nla_audit.train.recipe_warm_start import Supervised, WarmStart
 from nla_audit.train.state import METRICS_FILE, STATE_FILE
 from nla_audit.train.warm_start import train_ar, train_av
 from tests.train import miniature

@@ -15,7 +15,8 @@ from nla_audit.nla.fve import measure_baselines, squared_error
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.generated_texts import explained, rows_to_explain, with_generated
 from nla_audit.train.interruption import StopSignal
-from nla_audit.train.recipe import OnGenerated, Optimizer, WarmStart
+from nla_audit.train.recipe_optimizer import Optimizer
+from nla_audit.train.recipe_warm_start import OnGenerated, WarmStart
 from nla_audit.train.state import METRICS_FILE, read_metrics
 from nla_audit.train.warm_start import train_ar
 from tests.train import miniature

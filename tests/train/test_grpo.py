@@ -18,7 +18,7 @@ from nla_audit.train.grpo import (
 )
 from nla_audit.train.log_probs import micro_batches, padded
 from nla_audit.train.policy import Policy
-from nla_audit.train.recipe import Lora
+from nla_audit.train.recipe_optimizer import Lora
 from nla_audit.train.update import Experience, accumulate_gradients, warm_log_probs
 from tests.train import miniature
 from tests.train.former import group_advantages

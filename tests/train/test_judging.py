@@ -24,7 +24,8 @@ from nla_audit.train.interruption import StopSignal
 from nla_audit.train.judging import Judges, score_of
 from nla_audit.train.keys import digest
 from nla_audit.train.read_recipe import parse_recipe
-from nla_audit.train.recipe import Evaluation, Judge, Rl
+from nla_audit.train.recipe import Evaluation
+from nla_audit.train.recipe_rl import Judge, Rl
 from nla_audit.train.rewards import Samples, check_terms, judged
 from nla_audit.train.rl import Arms, RlRun
 from nla_audit.train.state import METRICS_FILE, STATE_FILE, read_metrics

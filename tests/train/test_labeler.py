@@ -10,7 +10,7 @@ import pytest
 
 from nla_audit.errors import UserError
 from nla_audit.train.labeler import cached, labeler_of
-from nla_audit.train.recipe import Labeler
+from nla_audit.train.recipe_data import Labeler
 from tests.train import miniature
 
 

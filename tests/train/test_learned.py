@@ -14,7 +14,8 @@ from nla_audit.nla.fve import measure_baselines
 from nla_audit.train.dataset import make_dataset
 from nla_audit.train.interruption import StopSignal
 from nla_audit.train.learned import against_others, in_words, shortcomings
-from nla_audit.train.recipe import Optimizer, Supervised, WarmStart
+from nla_audit.train.recipe_optimizer import Optimizer
+from nla_audit.train.recipe_warm_start import Supervised, WarmStart
 from nla_audit.train.state import read_metrics
 from nla_audit.train.warm_start import train_ar, train_av
 from tests.train import miniature

@@ -11,7 +11,8 @@ from nla_audit.nla.injection import Injection
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.train.dataset import make_dataset
 from nla_audit.train.interruption import StopSignal
-from nla_audit.train.recipe import Optimizer, Supervised, WarmStart
+from nla_audit.train.recipe_optimizer import Optimizer
+from nla_audit.train.recipe_warm_start import Supervised, WarmStart
 from nla_audit.train.rl import Arms, RlRun
 from nla_audit.train.state import METRICS_FILE, read_metrics
 from nla_audit.train.warm_start import train_ar, train_av

@@ -10,7 +10,7 @@ from nla_audit.train.adapters import add_lora, has_adapter
 from nla_audit.train.grpo import Settings, response_weights
 from nla_audit.train.log_probs import micro_batches
 from nla_audit.train.policy import Policy
-from nla_audit.train.recipe import Lora
+from nla_audit.train.recipe_optimizer import Lora
 from nla_audit.train.rollout import repeated, sample
 from nla_audit.train.update import Experience, accumulate_gradients, warm_log_probs
 from tests.train import miniature

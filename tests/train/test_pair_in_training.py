@@ -29,7 +29,10 @@ from nla_audit.train.pair import (
     save_trained_ar,
     save_trained_av,
 )
-from nla_audit.train.recipe import Lora, Optimizer, PairSettings, Supervised, Target
+from nla_audit.train.recipe import PairSettings
+from nla_audit.train.recipe_data import Target
+from nla_audit.train.recipe_optimizer import Lora, Optimizer
+from nla_audit.train.recipe_warm_start import Supervised
 from nla_audit.train.reconstruction import accumulate_ar_gradients, ar_trainer, direction_mse
 from nla_audit.train.rewards import Samples, rewards_of
 from nla_audit.train.rollout import repeated, sample

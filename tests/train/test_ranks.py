@@ -17,7 +17,7 @@ from nla_audit.train.grpo import response_weights
 from nla_audit.train.interruption import Stopped, StopSignal
 from nla_audit.train.pair import save_trained_ar, save_trained_av
 from nla_audit.train.ranks import Ranks
-from nla_audit.train.recipe import Lora
+from nla_audit.train.recipe_optimizer import Lora
 from nla_audit.train.sharding import is_sharded, plain_weights, shard, whole
 from nla_audit.train.state import STATE_FILE
 from tests.pairs import tiny

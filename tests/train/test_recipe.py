@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from nla_audit.cli import run
 from nla_audit.errors import UserError
-from nla_audit.model_names import length_penalty_of
+from nla_audit.table.model_names import length_penalty_of
 from nla_audit.train.read_recipe import parse_recipe, read_recipe
 from nla_audit.train.recipe import Recipe
 from nla_audit.train.runs import run_name

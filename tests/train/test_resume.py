@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 import nla_audit.train.state as state_module
 from nla_audit.errors import UserError
 from nla_audit.train.interruption import Stopped, StopSignal
-from nla_audit.train.recipe import Evaluating, Lora, Optimizer, Rl
+from nla_audit.train.recipe_optimizer import Lora, Optimizer
+from nla_audit.train.recipe_rl import Evaluating, Rl
 from nla_audit.train.rl import Arms, RlRun
 from nla_audit.train.state import METRICS_FILE, STATE_FILE, read_metrics
 from tests.train import miniature

@@ -21,7 +21,8 @@ from nla_audit.train.keys import digest
 from nla_audit.train.layout import Layout
 from nla_audit.train.policy import Policy
 from nla_audit.train.read_recipe import parse_recipe
-from nla_audit.train.recipe import Labeler, Rl, Target
+from nla_audit.train.recipe_data import Labeler, Target
+from nla_audit.train.recipe_rl import Rl
 from nla_audit.train.runs import run_name
 from tests.train import miniature
 from tests.train.test_course import MINI, metrics, write

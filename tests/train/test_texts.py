@@ -18,7 +18,7 @@ from nla_audit.train.dataset import read_dataset
 from nla_audit.train.layout import Layout
 from nla_audit.train.prepare import make_activations
 from nla_audit.train.read_recipe import parse_recipe
-from nla_audit.train.recipe import Passages
+from nla_audit.train.recipe_data import Passages
 from nla_audit.train.rule_gold import rule_explanations
 from nla_audit.train.texts import TrainingTexts, cut_into_passages, passages, read_texts
 from tests.train import miniature

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from nla_audit.analyzers.faithfulness import faithfulness
-from nla_audit.completions import from_frame, load
+from nla_audit.table.completions import from_frame, load
 from nla_audit.text.items import items
 from tests.verdicts.recounting import NAME, assert_limits, bootstrap, plain_words, share
 

@@ -11,7 +11,7 @@ import pytest
 
 from nla_audit import cli
 from nla_audit.analyzers.frontier import MARGIN, frontier
-from nla_audit.completions import from_frame, load
+from nla_audit.table.completions import from_frame, load
 from tests.verdicts.recounting import NAME, TRIPLE, assert_limits, bootstrap
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from nla_audit.analyzers.faithfulness import faithfulness
 from nla_audit.analyzers.tail import tail
-from nla_audit.completions import from_frame, load
+from nla_audit.table.completions import from_frame, load
 from tests.verdicts.recounting import NAME, assert_limits, bootstrap, plain_words, share
 
 

@@ -17,7 +17,6 @@ import numpy as np
 import polars as pl
 
 from nla_audit.findings import Figure, Finding, Headline
-from nla_audit.pairing import column
 from nla_audit.probes.attribution.card import CARD, QUESTION
 from nla_audit.probes.attribution.pieces import INSIDE, OUTSIDE, PUNCTUATION
 from nla_audit.probes.attribution.scores import (
@@ -41,7 +40,9 @@ from nla_audit.probes.attribution.tables import (
     tables_of,
 )
 from nla_audit.probes.attribution.verdict import sentences
-from nla_audit.stats import MIN_CLUSTERS, UNKNOWN, Interval, clustered_regression
+from nla_audit.regression import clustered_regression
+from nla_audit.stats import MIN_CLUSTERS, UNKNOWN, Interval
+from nla_audit.table.pairing import column
 from nla_audit.wording import count
 
 #: FVE of one text in two batches differs by less.

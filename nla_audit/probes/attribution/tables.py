@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nla_audit.pairing import column
 from nla_audit.probes.attribution.pieces import PLACES, PUNCTUATION, TOKEN_KINDS
 from nla_audit.probes.attribution.scores import (
     ARRANGEMENTS,
@@ -24,6 +23,7 @@ from nla_audit.probes.attribution.scores import (
     Attribution,
 )
 from nla_audit.stats import MIN_CLUSTERS, UNKNOWN, Interval, Resampler
+from nla_audit.table.pairing import column
 
 #: FVE points in an FVE of 1.
 POINTS = 100.0

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nla_audit.completions import Completions
 from nla_audit.errors import UserError
 from nla_audit.findings import Option
+from nla_audit.table.completions import Completions
 
 if TYPE_CHECKING:
     from nla_audit.nla.fve import Baselines

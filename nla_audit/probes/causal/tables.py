@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from nla_audit.completions import Completions
 from nla_audit.errors import UserError
-from nla_audit.pairing import column, resampler
 from nla_audit.probes.causal.ruler import CAUSAL_ACTIVATIONS, Ruler
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import column, resampler
 from nla_audit.text.pairs import RESAMPLING_FLOOR, TextPair, text_pairs
 from nla_audit.text.reading import Reading
 from nla_audit.text.segmentation import Segmentation

@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from nla_audit.pairing import clusters, column
 from nla_audit.stats import Resampler
+from nla_audit.table.pairing import clusters, column
 
 Floats = NDArray[np.float64]
 

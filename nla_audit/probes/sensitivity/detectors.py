@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nla_audit.pairing import resampler
 from nla_audit.probes.sensitivity.controls import CONCEPT, RANDOM, VARIANCE
 from nla_audit.probes.sensitivity.cube import (
     DETECTORS,
@@ -22,6 +21,7 @@ from nla_audit.probes.sensitivity.cube import (
 )
 from nla_audit.probes.sensitivity.verdict import percent
 from nla_audit.stats import or_none
+from nla_audit.table.pairing import resampler
 from nla_audit.wording import count, verb
 
 _CALLED = {NEARNESS: "similarity", LLM: "the language model"}

@@ -9,7 +9,6 @@ import polars as pl
 
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding
-from nla_audit.model_names import default_reference, ordered
 from nla_audit.probes.sensitivity.card import CARD, QUESTION
 from nla_audit.probes.sensitivity.carried import (
     LARGE,
@@ -47,6 +46,7 @@ from nla_audit.probes.sensitivity.verdict import (
     strength_told,
 )
 from nla_audit.stats import Interval, or_none
+from nla_audit.table.model_names import default_reference, ordered
 
 #: A share that falls this far from its peak is said to fall.
 _FALLS = 0.2

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from nla_audit.completions import SourceFile
 from nla_audit.errors import UserError, first_line
 from nla_audit.files import sha256_of
 from nla_audit.probes.sensitivity.controls import CONCEPT, KINDS
+from nla_audit.table.completions import SourceFile
 
 #: Column → type. ``component`` and the four after it are cosines.
 SCHEMA: dict[str, pl.DataType] = {

@@ -15,7 +15,7 @@ from difflib import get_close_matches
 
 from nla_audit.errors import UserError
 from nla_audit.probes.transforming.cards import transforms
-from nla_audit.schema import shown
+from nla_audit.table.schema import shown
 
 #: Word → what it stands for.
 _WORDS = {

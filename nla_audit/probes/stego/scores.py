@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from nla_audit.completions import SourceFile
 from nla_audit.errors import UserError
 from nla_audit.probes.stego.names import read_names
 from nla_audit.probes.stego.unchanged import ANOTHER, OWN, REFERENCE, UNCHANGED, by_scores, by_texts
-from nla_audit.readers import find_tables, joined, read_whole
-from nla_audit.schema import shown
+from nla_audit.table.completions import SourceFile
+from nla_audit.table.readers import find_tables, joined, read_whole
+from nla_audit.table.schema import shown
 
 #: Measures of how far the meaning was kept, per text; all optional.
 MEANING = (
@@ -65,7 +65,7 @@ class Scores:
 def read_scores(
     path: str | Path, *, ar: str | None = None, variants: Mapping[str, str] | None = None
 ) -> Scores:
-    """Read and validate tables of scores, as :func:`nla_audit.readers.read_whole` reads them.
+    """Read and validate tables of scores, as :func:`nla_audit.table.readers.read_whole` reads them.
 
     Arguments as of :func:`scores_from_frame`.
 

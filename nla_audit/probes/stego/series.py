@@ -25,12 +25,8 @@ from nla_audit.findings import Figure
 from nla_audit.probes.stego.scores import SERIES, Scores
 from nla_audit.probes.stego.series_gaps import ALL, NO_CONTROL, Gaps, floors_of, gaps_of, sources_of
 from nla_audit.probes.transforming.cards import TextTransform
-from nla_audit.stats import (
-    MIN_CLUSTERS,
-    Resampler,
-    benjamini_hochberg,
-    clustered_regression,
-)
+from nla_audit.regression import clustered_regression
+from nla_audit.stats import MIN_CLUSTERS, Resampler, benjamini_hochberg
 
 Direction = Literal["widens", "narrows", "cannot tell"]
 #: False discovery rate at which a trend counts, over the changes tested. The errors are a little

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from nla_audit.schema import shown
+from nla_audit.table.schema import shown
 
 UNCHANGED, ANOTHER = "unchanged", "another"
 #: Whose texts: the pair's own explanations, or reference texts (gold, or by the warm start).

@@ -27,3 +27,14 @@ def options(text: str) -> tuple[str, ...]:
 def value(long: str, short: str) -> Value:
     """A value from forms separated by ``|``."""
     return Value(options(long), options(short))
+
+
+def entries(text: str) -> list[list[str]]:
+    """The entries of a list: each begins at a line that is not indented, and is the list of its
+    lines."""
+    found: list[list[str]] = []
+    for line in text.strip().splitlines():
+        if not line.startswith(" "):
+            found.append([])
+        found[-1].append(line.strip())
+    return found

@@ -7,21 +7,21 @@ canonical schema of :attr:`Completions.rows`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import polars as pl
 
-from nla_audit.activation_sample import choose_activations
-from nla_audit.baseline import Baseline
 from nla_audit.errors import UserError
-from nla_audit.model_names import default_reference
-from nla_audit.readers import canonical, find_tables, read_table
-from nla_audit.schema import REQUIRED
-from nla_audit.table_door import check_model
-from nla_audit.validation import Checked, check
+from nla_audit.table.activation_sample import choose_activations
+from nla_audit.table.baseline import Baseline
+from nla_audit.table.door import check_model
+from nla_audit.table.model_names import default_reference
+from nla_audit.table.readers import canonical, find_tables, read_table
+from nla_audit.table.schema import REQUIRED
+from nla_audit.table.validation import Checked, check
 
 __all__ = ["REQUIRED", "Completions", "SourceFile", "from_frame", "load"]
 
@@ -29,8 +29,6 @@ __all__ = ["REQUIRED", "Completions", "SourceFile", "from_frame", "load"]
 _DERIVED = frozenset({"length_penalty", "content_tokens", "fixed_tokens"})
 #: Rows per piece of JSON when a frame in memory is hashed.
 _HASH_ROWS = 50_000
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,8 @@ class Completions:
         overhead_tokens: fixed tokens per explanation (tags, end token); ``None`` if unknown.
         columns: canonical columns for which the input held at least one value.
         baseline: what FVE is measured against, as far as the table says or implies it.
+        shared: what the analyzers of one run worked out for each other, by keys that name what it
+            is and every option that it depends on.
     """
 
     rows: pl.DataFrame
@@ -79,18 +79,7 @@ class Completions:
     overhead_tokens: float | None
     columns: frozenset[str]
     baseline: Baseline
-    _worked_out: dict[Hashable, Any] = field(init=False, default_factory=dict, repr=False)
-
-    def once(self, key: Hashable, work_out: Callable[[], T]) -> T:
-        """What analyzers of one run share: worked out when first asked for, then kept.
-
-        Args:
-            key: names what it is, with every option that it depends on.
-            work_out: makes it.
-        """
-        if key not in self._worked_out:
-            self._worked_out[key] = work_out()
-        return cast(T, self._worked_out[key])
+    shared: dict[Hashable, Any] = field(init=False, default_factory=dict, repr=False)
 
     def has(self, column: str) -> bool:
         """Whether the input held values of ``column``, or they could be worked out from it."""

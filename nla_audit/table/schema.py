@@ -19,7 +19,8 @@ from nla_audit.wording import count
 #: Without these a table cannot be read at all.
 REQUIRED = ("model", "idx", "explanation")
 
-#: Every column of :attr:`nla_audit.completions.Completions.rows` that an input may hold, in order.
+#: Every column of :attr:`~nla_audit.table.completions.Completions.rows` that an input may hold, in
+#: their order.
 INPUT_COLUMNS: dict[str, pl.DataType] = {
     "model": pl.String(),
     "length_penalty": pl.Float64(),
@@ -71,7 +72,7 @@ def is_known(name: str) -> bool:
 
 
 def json_kind(name: str) -> str:
-    """What JSON may hold in a column of this name, as :mod:`nla_audit.json_rows` calls it."""
+    """What JSON may hold in a column of this name, as :mod:`nla_audit.table.json_rows` calls it."""
     canonical = ALIASES.get(column_key(name), column_key(name))
     if canonical in _PROSE:
         return "text"

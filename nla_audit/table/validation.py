@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from nla_audit.baseline import Baseline, find_baseline
 from nla_audit.errors import UserError
-from nla_audit.model_names import is_without_rl, length_penalty_of, ordered
-from nla_audit.overhead import overhead_tokens as find_overhead
-from nla_audit.schema import FILE, INPUT_COLUMNS, ROW, shown
-from nla_audit.table_door import FVE_ROUNDING, Door, of_models
+from nla_audit.table.baseline import Baseline, find_baseline
+from nla_audit.table.door import FVE_ROUNDING, Door, of_models
+from nla_audit.table.model_names import is_without_rl, length_penalty_of, ordered
+from nla_audit.table.overhead import overhead_tokens as find_overhead
+from nla_audit.table.schema import FILE, INPUT_COLUMNS, ROW, shown
 from nla_audit.wording import count
 
 #: Integer ids written as text: no leading zeros, so that no two texts are one number.
@@ -53,10 +53,10 @@ def check(
     """Validate the converted rows of all ``files`` together.
 
     Args:
-        frames: from :func:`nla_audit.schema.convert`, one a file.
+        frames: from :func:`nla_audit.table.schema.convert`, one a file.
         files: their names, for messages.
         columns: canonical columns the input has.
-        ar, overhead_tokens, models: as for :func:`nla_audit.completions.load`.
+        ar, overhead_tokens, models: as for :func:`nla_audit.table.completions.load`.
 
     Raises:
         UserError: with file, row and column.

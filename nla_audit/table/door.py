@@ -1,7 +1,7 @@
 """Refusals at the door of a table, whatever it holds: which row is wrong, which model there is not.
 
-Completions (:mod:`nla_audit.validation`) and FVE by prefix (:mod:`nla_audit.prefix_table`) are
-let in by the same rules of speech.
+Completions (:mod:`nla_audit.table.validation`) and FVE by prefix
+(:mod:`nla_audit.table.prefix_table`) are let in by the same rules of speech.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from difflib import get_close_matches
 import polars as pl
 
 from nla_audit.errors import UserError
-from nla_audit.schema import FILE, locate, shown
+from nla_audit.table.schema import FILE, locate, shown
 from nla_audit.wording import count
 
 #: FVE = 1 − MSE / baseline cannot exceed 1; this much is rounding.

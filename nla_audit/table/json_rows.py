@@ -16,7 +16,7 @@ from typing import Any
 import polars as pl
 
 from nla_audit.errors import UserError
-from nla_audit.schema import shown
+from nla_audit.table.schema import shown
 from nla_audit.unicode_form import half_pair
 
 #: Rows turned into a frame at once, to bound the Python objects in memory.

@@ -17,12 +17,12 @@ from difflib import get_close_matches
 
 import polars as pl
 
-from nla_audit.completions import SourceFile
 from nla_audit.errors import UserError
-from nla_audit.model_names import default_reference, length_penalty_of, ordered
-from nla_audit.readers import find_tables, read_whole
-from nla_audit.schema import FILE, ROW, column_key, forbid_doubled, shown, typed
-from nla_audit.table_door import FVE_ROUNDING, Door, check_model, of_models
+from nla_audit.table.completions import SourceFile
+from nla_audit.table.door import FVE_ROUNDING, Door, check_model, of_models
+from nla_audit.table.model_names import default_reference, length_penalty_of, ordered
+from nla_audit.table.readers import find_tables, read_whole
+from nla_audit.table.schema import FILE, ROW, column_key, forbid_doubled, shown, typed
 
 __all__ = ["UNITS", "PrefixTable", "is_prefix_table", "prefixes_from_frame", "read_prefixes"]
 
@@ -77,7 +77,7 @@ class PrefixTable:
             scored), ``n_at_full`` (of means: texts that are no longer than this), ``ar,
             fve_baseline, broken_word`` (whether the prefix ends within a word); sorted by model,
             unit, idx, sample and length.
-        models: in the order of :func:`nla_audit.model_names.ordered`.
+        models: in the order of :func:`nla_audit.table.model_names.ordered`.
         length_penalties: per model; ``None`` is no RL or unknown.
         means: the models of which only means are there.
         reference: the model that differences are taken against.
@@ -119,7 +119,7 @@ def read_prefixes(
     """Read and validate tables of FVE by prefix: files, folders or Hub addresses, as one table.
 
     Args:
-        paths: as for :func:`nla_audit.completions.load`.
+        paths: as for :func:`nla_audit.table.completions.load`.
         reference: the model that differences are taken against; by default the RL model with the
             smallest length penalty, else the first.
         ar: the ruler to keep, where the table holds several.

@@ -8,8 +8,8 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 
-from nla_audit.completions import Completions
 from nla_audit.stats import Resampler
+from nla_audit.table.completions import Completions
 
 Rows = TypeVar("Rows", pl.DataFrame, pl.Series)
 #: Models whose mean lengths differ by less than this share are called equally long.

@@ -18,8 +18,8 @@ import numpy as np
 import polars as pl
 
 from nla_audit.errors import UserError, first_line
-from nla_audit.schema import ROW, is_known, source_columns
-from nla_audit.sources import InputTable
+from nla_audit.table.schema import ROW, is_known, source_columns
+from nla_audit.table.sources import InputTable
 from nla_audit.wording import count
 
 #: Bytes that reading, checking and analysing a table takes for each byte of its rows in memory;
@@ -79,7 +79,7 @@ def choose_activations(
     Without ``at_most`` there are too many where all would take more than half of the free memory.
 
     Args:
-        tables: from :func:`nla_audit.sources.find_tables`.
+        tables: from :func:`nla_audit.table.sources.find_tables`.
         at_most: how many, at most.
         seed: of the choice.
         storage_options: as of :func:`polars.scan_parquet`.

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import polars as pl
 
-from nla_audit.activation_sample import ActivationSample, scanned, unreadable
 from nla_audit.errors import UserError
-from nla_audit.json_rows import read_json_array, read_json_lines
-from nla_audit.schema import (
+from nla_audit.table.activation_sample import ActivationSample, scanned, unreadable
+from nla_audit.table.json_rows import read_json_array, read_json_lines
+from nla_audit.table.schema import (
     FILE,
     ROW,
     column_key,
@@ -27,7 +27,7 @@ from nla_audit.schema import (
     json_kind,
     source_columns,
 )
-from nla_audit.sources import SUFFIXES, InputTable, Opened, find_tables, keep_piped, opened
+from nla_audit.table.sources import SUFFIXES, InputTable, Opened, find_tables, keep_piped, opened
 from nla_audit.wording import count
 
 __all__ = [
@@ -140,7 +140,7 @@ def read_frame(path: str | Path, *, lower_case: bool = False) -> pl.DataFrame:
     """All columns of the table or tables at ``path``, whatever they are; CSV fields are text.
 
     Args:
-        path: as for :func:`nla_audit.completions.load`.
+        path: as for :func:`nla_audit.table.completions.load`.
         lower_case: write column names in lower case without white space around them.
 
     Raises:

@@ -1,0 +1,128 @@
+"""The stage ``completions``: held-out explanations of every model, read and written down."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from nla_audit.checkpoint.load import Pair, load
+from nla_audit.errors import UserError
+from nla_audit.files import whole_file
+from nla_audit.nla.fve import measure_baselines
+from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.train.dataset import Dataset, read_dataset
+from nla_audit.train.held_out import RULER, completions_of, gold_texts
+from nla_audit.train.judging import Judges
+from nla_audit.train.layout import Layout
+from nla_audit.train.pair import placement_of
+from nla_audit.train.prefix_fve import PREFIX_FILE, prefix_fve, sampled
+from nla_audit.train.prepare import Tell
+from nla_audit.train.runs import Run
+from nla_audit.train.scheduling import settle_in
+from nla_audit.train.starts import load_start, warm_start_references
+
+WARM_START_MODEL = "warm-start"
+#: Beside the completions: the gold explanations of the same activations, the reference texts of a
+#: steganography probe.
+GOLD_FILE = "gold.parquet"
+
+
+def write_completions(layout: Layout, tell: Tell) -> None:
+    """Held-out explanations of the warm start and of every run, in one table."""
+    folder, key = layout.completions.parent, layout.key("completions")
+    if layout.is_done(folder, key):
+        return
+    settle_in(layout)
+    recipe = layout.recipe
+    models: list[Run | None] = [None, *layout.runs]
+    dataset = read_dataset(layout.activations)
+    pair, ruler = load_start(layout)
+    parts = []
+    for number, run in enumerate(models):
+        tell("completions", number, len(models))
+        name = WARM_START_MODEL if run is None else run.name
+        part = folder / f"part-{name}-{key}.parquet"
+        if not part.is_file():
+            frame = _completions_of_model(
+                layout, run, name, dataset=dataset, warm=pair, ruler=ruler
+            )
+            with whole_file(part) as partial:
+                frame.write_parquet(partial)
+        parts.append(pl.read_parquet(part))
+    # Parts that an older version left behind may lack a column.
+    completions = pl.concat(parts, how="diagonal")
+    with whole_file(layout.completions) as partial:
+        completions.write_parquet(partial)
+    if recipe.evaluation.prefix_activations:
+        rows = sampled(completions, RULER, recipe.evaluation.prefix_activations)
+        by_prefix = prefix_fve(rows, ruler, dataset)
+        with whole_file(folder / PREFIX_FILE) as partial:
+            by_prefix.write_parquet(partial)
+    gold = gold_texts(dataset, recipe.evaluation)
+    if gold.height:
+        with whole_file(folder / GOLD_FILE) as partial:
+            gold.write_parquet(partial)
+    baselines = measure_baselines(dataset.activations[dataset.held_out_rows()], ruler.mse_scale)
+    layout.mark_done(
+        folder,
+        key,
+        ar_trained_in_rl=any(run.rl.train_ar for run in layout.runs),
+        baseline="raw_variance",
+        baselines={
+            "raw_variance": baselines.raw_variance,
+            "mean_normalized": baselines.mean_normalized,
+            "activations": baselines.activations,
+        },
+    )
+    for part in folder.glob("part-*.parquet"):
+        part.unlink()
+
+
+def _completions_of_model(
+    layout: Layout,
+    run: Run | None,
+    name: str,
+    *,
+    dataset: Dataset,
+    warm: Pair,
+    ruler: Reconstructor,
+) -> pl.DataFrame:
+    """Rows of one model, by the ruler and, where it was co-trained, by its own AR as well."""
+    recipe = layout.recipe
+    verbalizer, rulers = warm.verbalizer, {RULER: ruler}
+    if run is not None:
+        folder = layout.run(run)
+        if not layout.is_trained(run):
+            raise UserError(f"{folder}: this run is not trained to the end; run the stage rl first")
+        if (folder / "av").is_dir():
+            verbalizer = load(folder / "av", placement=placement_of(recipe.target)).verbalizer
+        else:
+            verbalizer = load(
+                warm_start_references(layout, run)[0],
+                adapter=folder / "adapter",
+                placement=placement_of(recipe.target, is_av_in_rl=True),
+            ).verbalizer
+        if run.rl.train_ar:
+            own = load(ar=folder / "ar", placement=placement_of(recipe.target)).reconstructor
+            assert own is not None
+            rulers["own"] = own
+    assert verbalizer is not None
+    reward = recipe.rl if run is None else run.rl
+    with Judges(reward.judges, layout.judges) as judges:
+        return completions_of(
+            verbalizer,
+            rulers,
+            dataset,
+            recipe.evaluation,
+            model=name,
+            length_penalty=None if run is None else run.length_penalty,
+            step=0 if run is None else _kept_step(layout, run),
+            reward=reward,
+            seed=recipe.seed,
+            judges=judges,
+        )
+
+
+def _kept_step(layout: Layout, run: Run) -> int:
+    """Steps that the saved weights of a run were trained for."""
+    facts = layout.facts(layout.run(run))
+    return int(facts.get("kept_step", facts["rl_steps"]))

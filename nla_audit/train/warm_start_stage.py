@@ -1,0 +1,197 @@
+"""The stage ``warm-start``: both halves learn from gold explanations before RL."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nla_audit.checkpoint.load import load
+from nla_audit.train.best import Kept, facts_of, kept_step
+from nla_audit.train.dataset import read_dataset
+from nla_audit.train.generated_texts import explained, rows_to_explain, with_generated
+from nla_audit.train.interruption import stopping
+from nla_audit.train.layout import Layout
+from nla_audit.train.learned import shortcomings
+from nla_audit.train.pair import (
+    check_prompts,
+    layer_of,
+    load_config,
+    new_reconstructor,
+    new_verbalizer,
+    placement_of,
+    save_trained_ar,
+    save_trained_av,
+)
+from nla_audit.train.prepare import Tell, target_reference
+from nla_audit.train.recipe_rl import Rl
+from nla_audit.train.seeds import Use, derived
+from nla_audit.train.separating import with_separators
+from nla_audit.train.starts import both_of
+from nla_audit.train.state import METRICS_FILE, read_metrics
+from nla_audit.train.warm_start import cap_by_gold, train_ar, train_av
+
+_log = logging.getLogger(__name__)
+
+
+def check_before(layout: Layout) -> None:
+    """What the warm start would refuse, before activations and gold cost hours.
+
+    Raises:
+        UserError: as :func:`nla_audit.train.pair.check_prompts`.
+    """
+    recipe = layout.recipe
+    if recipe.target.model is not None and recipe.pair.av is None:
+        check_prompts(target_reference(layout), recipe.target, recipe.pair)
+
+
+def warm_start(layout: Layout, tell: Tell) -> None:
+    """Train AV and AR on gold explanations; nothing to do where the recipe brings a pair.
+
+    Runs whose gradings need other separators than the recipe's get an AV of their own; the AR is
+    the same for all.
+    """
+    recipe, key = layout.recipe, layout.key("warm-start")
+    if recipe.pair.av is not None:
+        return
+    base = layout.warm_start
+    if not layout.is_done(base, key):
+        layout.begin(base, key)
+        _warm_start_ar(layout, tell)
+        _warm_start_av(layout, recipe.rl, base, key, tell)
+        _warm_start_ar_on_generated(layout, tell)
+        layout.mark_done(base, key)
+    for run in layout.runs:
+        folder, key = layout.av_warm_start(run), layout.key("warm-start", run)
+        if not layout.is_done(folder, key):
+            layout.begin(folder, key)
+            _warm_start_av(layout, run.rl, folder, key, tell)
+            layout.mark_done(folder, key)
+
+
+def _warm_start_ar(layout: Layout, tell: Tell) -> None:
+    recipe, settings = layout.recipe, layout.recipe.warm_start
+    if layout.ar_of_gold.is_dir():
+        return
+    reference = target_reference(layout)
+    layer_index = layer_of(recipe.target, load_config(reference))
+    reconstructor = new_reconstructor(reference, layer_index, recipe.target, recipe.pair)
+    with stopping() as stop:
+        kept = train_ar(
+            reconstructor,
+            read_dataset(layout.activations),
+            settings,
+            seed=recipe.seed,
+            folder=layout.warm_start / "ar-training",
+            key=layout.key("warm-start"),
+            stop=stop,
+            tell=lambda done: tell("warm start of the AR", done, settings.ar.steps),
+            tracking=recipe.tracking,
+        )
+    save_trained_ar(reconstructor, layout.ar_of_gold, _warm_history(layout, kept))
+    for line in shortcomings(held_out_of_kept(layout.warm_start / "ar-training"), None):
+        _log.warning("%s", line)
+
+
+def _warm_start_av(layout: Layout, rl: Rl, folder: Path, key: str, tell: Tell) -> None:
+    recipe, settings = layout.recipe, layout.recipe.warm_start
+    if (folder / "av").is_dir():
+        return
+    reference = target_reference(layout)
+    title = "warm start of the AV" + ("" if folder == layout.warm_start else f", {folder.name}")
+    separator, most = rl.grading.separator(), rl.grading.most_separators()
+    dataset = read_dataset(layout.activations)
+    verbalizer = new_verbalizer(
+        reference,
+        layer_of(recipe.target, load_config(reference)),
+        recipe.target,
+        recipe.pair,
+        separator=separator,
+        seed=derived(recipe.seed, Use.SEPARATOR),
+    )
+    reader = load(ar=layout.ar_of_gold, placement=placement_of(recipe.target))
+    with stopping() as stop:
+        kept = train_av(
+            verbalizer,
+            # The AR never sees a separator.
+            dataset if separator is None else with_separators(dataset, separator, most),
+            settings,
+            reader=reader.reconstructor,
+            seed=recipe.seed,
+            folder=folder / "av-training",
+            key=key,
+            stop=stop,
+            tell=lambda done: tell(title, done, settings.av.steps),
+            tracking=recipe.tracking,
+        )
+    save_trained_av(verbalizer, folder / "av", _warm_history(layout, kept))
+
+
+def _warm_start_ar_on_generated(layout: Layout, tell: Tell) -> None:
+    """Let the AR of gold learn from what the AV writes, too, if the recipe says so."""
+    recipe, settings = layout.recipe, layout.recipe.warm_start.ar_on_generated
+    if settings is None or (layout.warm_start / "ar").is_dir():
+        return
+    placement, key = placement_of(recipe.target), layout.key("warm-start")
+    pair = load(layout.warm_start / "av", ar=layout.ar_of_gold, placement=placement)
+    verbalizer, reconstructor = both_of(pair)
+    dataset = read_dataset(layout.activations)
+    rows = rows_to_explain(dataset, settings.texts, recipe.seed)
+    held_out = dataset.held_out_rows(recipe.warm_start.evaluation_rows)
+    asked = np.concatenate([held_out, rows])
+    title = "warm start: the AV writes for the AR"
+    said = explained(
+        verbalizer,
+        dataset,
+        asked,
+        seed=recipe.seed,
+        max_new_tokens=cap_by_gold(verbalizer, dataset.gold(held_out)),
+        out=layout.warm_start / "generated.parquet",
+        key=key,
+        tell=lambda done: tell(title, done, len(asked)),
+    )
+    with stopping() as stop:
+        kept = train_ar(
+            reconstructor,
+            with_generated(dataset, said, rows, held_out, settings.gold_share),
+            recipe.warm_start.model_copy(update={"ar": settings}),
+            seed=derived(recipe.seed, Use.GENERATED),
+            folder=layout.warm_start / "ar-on-generated-training",
+            key=key,
+            stop=stop,
+            tell=lambda done: tell("warm start of the AR on generated texts", done, settings.steps),
+            read="generated",
+            tracking=recipe.tracking,
+        )
+    save_trained_ar(reconstructor, layout.warm_start / "ar", _warm_history(layout, kept))
+
+
+def warm_start_shortcomings(layout: Layout) -> list[str]:
+    """What the recipe's warm start has not learnt that RL needs, a line each."""
+    folder = layout.warm_start
+    av = held_out_of_kept(folder / "av-training")
+    # How the AR reads what is generated has changed since the AV was measured.
+    read_again = held_out_of_kept(folder / "ar-on-generated-training")
+    if av is not None and read_again is not None:
+        av = {**av, **read_again}
+    return shortcomings(held_out_of_kept(folder / "ar-training"), av)
+
+
+def held_out_of_kept(folder: Path) -> dict[str, Any] | None:
+    """The record of a measurement of the weights that a warm start left."""
+    kept = kept_step(folder)
+    records = (
+        one for one in reversed(read_metrics(folder / METRICS_FILE)) if one["kind"] == "held_out"
+    )
+    return next((one for one in records if kept in (None, one["step"])), None)
+
+
+def _warm_history(layout: Layout, kept: Kept | None) -> dict[str, Any]:
+    return {
+        "stage": "warm_start",
+        "seed": layout.recipe.seed,
+        "ar_trained_in_rl": False,
+        **facts_of(kept),
+    }

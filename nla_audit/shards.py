@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,9 @@ import polars as pl
 
 from nla_audit.files import write_parquet, writing
 
-#: Told of progress: the stage in words, units done (those of a former run included), all units.
-Progress = Callable[[str, int, int], None]
-
 _DIGITS = 16
 #: No piece takes as long to write.
 _LEFT_OVER_SECONDS = 3600
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """A :data:`Progress` that tells nobody."""
 
 
 def digest_of(settings: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from nla_audit.findings import Headline
 from nla_audit.regression import clustered_regression
 from nla_audit.stats import benjamini_hochberg, chance_corrected, derangement, or_none
 from nla_audit.table.completions import Completions
-from nla_audit.table.pairing import column, paired, resampler
+from nla_audit.table.pairing import column, paired, resampler, rows_of_some
 from nla_audit.text.clusters import cluster_claims
 from nla_audit.text.concepts import Concept, all_stems
 from nla_audit.text.items import items
@@ -24,17 +24,6 @@ from nla_audit.text.words import words
 _ITEM_ACTIVATIONS = 5000
 _CLUSTERED_CLAIMS = 4000
 _ITEM_NAMES = {"quote": "quotes", "entity": "named_entities", "number": "numbers"}
-
-
-def _sampled(completions: Completions, count: int, seed: int) -> pl.DataFrame:
-    """Rows with text of at most ``count`` activations."""
-    rows = completions.rows.filter(pl.col("explanation").is_not_null())
-    activations = rows["idx"].unique().sort().to_numpy()
-    if len(activations) > count:
-        generator = np.random.default_rng([seed, 5])
-        activations = generator.choice(activations, count, replace=False)
-        rows = rows.filter(pl.col("idx").is_in(activations.tolist()))
-    return rows
 
 
 def _first_sample(rows: pl.DataFrame, model: str) -> dict[int, str]:
@@ -52,7 +41,8 @@ def item_retention(completions: Completions, seed: int) -> pl.DataFrame:
     ``chance`` is the share that stands in another activation's explanation by the same model, and
     ``retained`` is corrected for it.
     """
-    rows = _sampled(completions, _ITEM_ACTIVATIONS, seed)
+    rows = completions.rows.filter(pl.col("explanation").is_not_null())
+    rows = rows_of_some(rows, _ITEM_ACTIVATIONS, [seed, 5])
     reference = _first_sample(rows, completions.reference)
     found = {
         idx: {(item.kind, " ".join(words(item.text))) for item in items(text)}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import polars as pl
 from rapidfuzz.distance import LCSseq
 
 from nla_audit.stats import derangement
 from nla_audit.table.completions import Completions
-from nla_audit.table.pairing import column, resampler
+from nla_audit.table.pairing import column, resampler, rows_of_some
 from nla_audit.text.words import content_stems
 
 #: Activations of a larger table that are looked at; intervals are narrow long before that.
@@ -24,11 +23,7 @@ def extractiveness(completions: Completions, seed: int) -> dict[str, dict[str, f
     is the first against another activation's reference explanation.
     """
     rows = completions.rows.filter(pl.col("explanation").is_not_null())
-    activations = rows["idx"].unique().sort().to_numpy()
-    if len(activations) > _MOST_ACTIVATIONS:
-        generator = np.random.default_rng([seed, 3])
-        activations = generator.choice(activations, _MOST_ACTIVATIONS, replace=False)
-        rows = rows.filter(pl.col("idx").is_in(activations.tolist()))
+    rows = rows_of_some(rows, _MOST_ACTIVATIONS, [seed, 3])
     first = rows.filter(pl.col("model") == completions.reference).sort("idx", "sample")
     reference = {
         idx: content_stems(text)

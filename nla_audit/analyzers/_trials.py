@@ -6,7 +6,6 @@ reading, whatever is tried.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +15,7 @@ from nla_audit.analyzers._reading_error import ReadingError, terseness
 from nla_audit.analyzers._twins import DELETED, EXCHANGED, TOGETHER, Twins, changed, twins_of
 from nla_audit.errors import UserError
 from nla_audit.table.completions import Completions, from_frame
-from nla_audit.text.reading import Reading, read_afresh
+from nla_audit.text.reading import Progress, Reading, read_afresh
 
 #: What is tried: a change, and the share of the second text's parts that it takes. The first is
 #: the untouched twin, which the truth of the others is reckoned from.
@@ -29,8 +28,6 @@ TRIALS = (
     (TOGETHER, 1.0),
 )
 _ORIGINAL = "original"
-#: Told for each run that is done: how many are, and how many there will be.
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

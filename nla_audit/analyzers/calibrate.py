@@ -7,12 +7,13 @@ import polars as pl
 
 from nla_audit.analyzers._net_loss import net_loss
 from nla_audit.analyzers._reading_error import Level, ReadingError
-from nla_audit.analyzers._trials import Progress, Tried, calibrated, error_from, try_twins
+from nla_audit.analyzers._trials import Tried, calibrated, error_from, try_twins
 from nla_audit.analyzers._twins import TOGETHER, Twins, paraphrased, twins_of
 from nla_audit.errors import UserError
 from nla_audit.findings import Better, Figure, Finding, Headline, Metric, Option, Unit, analyzer
 from nla_audit.table.completions import Completions
 from nla_audit.table.pairing import column, resampler
+from nla_audit.text.reading import Progress
 
 QUESTION = (
     "On this table's own texts, with claims deleted or exchanged at a known rate, how far is the "

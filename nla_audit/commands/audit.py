@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from nla_audit.commands.progress import audit_bar
 from nla_audit.commands.table_options import read_completions, table_parameters
 from nla_audit.report.escape import safe_text
 
@@ -26,19 +26,7 @@ def _run(**arguments: Any) -> None:
     progress_console = Console(stderr=True)
     out: Path = arguments["out"]
     completions = read_completions(arguments, progress_console)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    quiet = not progress_console.is_terminal
-    with Progress(*columns, console=progress_console, transient=True, disable=quiet) as bar:
-        task = bar.add_task("audit", total=None)
-
-        def tell(step: str, number: int, total: int) -> None:
-            bar.update(task, description=step, completed=number, total=total)
-
+    with audit_bar(progress_console) as tell:
         result = run_audit(
             completions,
             out,

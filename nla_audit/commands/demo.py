@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from nla_audit.commands.progress import audit_bar
 from nla_audit.commands.seed_option import SEED
 from nla_audit.files import write_text, writing
 from nla_audit.findings import Finding
@@ -41,7 +38,7 @@ def _run(*, out: Path, activations: int, seed: int) -> None:
         with progress.status(f"planting a sweep of {activations:,} activations"):
             sweep = demo_sweep(activations, seed)
             completions = _written(sweep, folder)
-        with _bar(progress) as tell:
+        with audit_bar(progress) as tell:
             result = run_audit(
                 completions,
                 folder / _REPORT,
@@ -66,24 +63,6 @@ def _written(sweep: PlantedSweep, folder: Path) -> Completions:
     # The folder still has a temporary name; the report names the file as it will be found.
     source = replace(completions.sources[0], path=_COMPLETIONS)
     return replace(completions, sources=(source,))
-
-
-@contextmanager
-def _bar(console: Console) -> Iterator[Any]:
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    quiet = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
-        task = bar.add_task("audit", total=None)
-
-        def tell(step: str, number: int, total: int) -> None:
-            bar.update(task, description=step, completed=number, total=total)
-
-        yield tell
 
 
 def _write_truth(truth: Finding, completions: Completions, folder: Path) -> None:

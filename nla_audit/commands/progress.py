@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from rich.progress import (
     Task,
     TaskID,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.text import Text
@@ -91,3 +92,29 @@ def counting(console: Console) -> Iterator[Teller]:
         redirect_stdout=False,  # it goes where whoever called us sends it
     ) as bar:
         yield Teller(console, bar)
+
+
+@contextmanager
+def stage_bars(console: Console) -> Iterator[Progress]:
+    """Bars that say what is done of each stage and how long it took, gone when the block ends."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
+        yield bar
+
+
+@contextmanager
+def audit_bar(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """One bar over the steps of an audit: the step that is under way, its number, all steps."""
+    with stage_bars(console) as bar:
+        task = bar.add_task("audit", total=None)
+
+        def tell(step: str, number: int, total: int) -> None:
+            bar.update(task, description=step, completed=number, total=total)
+
+        yield tell

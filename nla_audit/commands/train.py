@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from nla_audit.commands.progress import stage_bars
 from nla_audit.commands.seed_option import SEED
 from nla_audit.files import only_run
 from nla_audit.interrupt import INTERRUPTED
@@ -133,14 +133,7 @@ def _stage(name: str, layout: Layout, console: Console, ranks: Ranks) -> float:
     """Run one stage with a progress bar for each of its parts."""
     from nla_audit.train.course import run_stage
 
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    quiet = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=quiet) as bar:
+    with stage_bars(console) as bar:
         tasks: dict[str, Any] = {}
 
         def tell(what: str, done: int, total: int) -> None:

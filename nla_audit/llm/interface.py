@@ -5,21 +5,16 @@ from __future__ import annotations
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-#: Told of progress: the stage in words, units done, all units.
-Progress = Callable[[str, int, int], None]
+from nla_audit.progress import Progress, silent
 
 #: Options by which a user changes what an endpoint calls its token limit, and the temperature;
 #: messages name them.
 HOW_TO_CHANGE = ("--token-limit-name", "--temperature")
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """A :data:`Progress` that tells nobody."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from nla_audit.nla.fve import (
     squared_error,
     unusable,
 )
-from nla_audit.shards import Progress, Shards, silent
+from nla_audit.progress import Progress, silent
+from nla_audit.shards import Shards
 
 if TYPE_CHECKING:
     from nla_audit.nla.reconstructor import ReadingPlan

@@ -19,6 +19,7 @@ from nla_audit.analyzers import registry
 from nla_audit.errors import UserError
 from nla_audit.files import writing
 from nla_audit.findings import Card, Finding
+from nla_audit.progress import Progress
 from nla_audit.report.analysis_record import analysis_record
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.contents import Report, ready
@@ -31,9 +32,6 @@ from nla_audit.unicode_form import well_formed
 
 if TYPE_CHECKING:
     from nla_audit.table.completions import Completions
-
-#: Called before each step with its name, its number from 0 and how many steps there are.
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
 from nla_audit.nla.scoring import RowScores, score_columns, score_rows
 from nla_audit.nla.verbalizer import DEFAULT_BATCH_SIZE, DEFAULT_MAX_NEW_TOKENS, Verbalizer
+from nla_audit.progress import Progress, silent
 from nla_audit.record import MODELS, run_record, versions
 from nla_audit.runs.activations import Activations
 from nla_audit.runs.fit import fitted
@@ -43,7 +44,7 @@ from nla_audit.runs.remote import (
     each_of,
     record_of,
 )
-from nla_audit.shards import Progress, Shards, digest_of, silent
+from nla_audit.shards import Shards, digest_of
 
 _STAGE = "explained"
 _NO_END = "no end token before the cap"

@@ -23,13 +23,14 @@ from nla_audit.errors import UserError
 from nla_audit.nla.batching import Notice, by_token_budget, halving
 from nla_audit.nla.fve import unusable
 from nla_audit.nla.reconstructor import TOKEN_BUDGETS
+from nla_audit.progress import Progress, silent
 from nla_audit.record import MODELS, record_path, run_record
 from nla_audit.runs.activations import LAYER_COLUMN, VECTOR_COLUMN
 from nla_audit.runs.documents import Document, Documents
 from nla_audit.runs.made_from import is_done, table_and_record
 from nla_audit.runs.remote import AnyTarget, RemoteTarget, record_of
 from nla_audit.runs.target import TargetModel
-from nla_audit.shards import Progress, Shards, digest_of, silent
+from nla_audit.shards import Shards, digest_of
 from nla_audit.strangers import read_json_object
 from nla_audit.wording import count
 

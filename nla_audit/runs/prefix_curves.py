@@ -22,7 +22,8 @@ from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, Baselines
 from nla_audit.nla.prefixes import token_ends
 from nla_audit.nla.scoring import score_columns, score_rows
-from nla_audit.shards import Progress, Shards, silent
+from nla_audit.progress import Progress, silent
+from nla_audit.shards import Shards
 from nla_audit.text.claims import split_claims
 from nla_audit.text.words import WordBreaks
 

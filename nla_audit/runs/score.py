@@ -20,6 +20,7 @@ from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, Baselines, baselines_with
 from nla_audit.nla.prefixes import prefixes_of
 from nla_audit.nla.scoring import RowScores, score_columns, score_rows
+from nla_audit.progress import Progress, silent
 from nla_audit.record import MODELS, run_record, versions
 from nla_audit.runs.activations import Activations, rows_explained
 from nla_audit.runs.fit import fitted
@@ -31,7 +32,7 @@ from nla_audit.runs.made_from import (
 )
 from nla_audit.runs.prefix_curves import curve_path, read_curves
 from nla_audit.runs.remote import AnyReconstructor, record_of
-from nla_audit.shards import Progress, Shards, digest_of, silent
+from nla_audit.shards import Shards, digest_of
 from nla_audit.table.completions import SourceFile
 from nla_audit.table.model_names import length_penalty_of, ordered
 from nla_audit.table.readers import find_tables, read_table

@@ -54,11 +54,18 @@ def thinned(rows: Rows, most: int) -> Rows:
 
 def drawn(completions: Completions, limit: int, seed: int) -> Completions:
     """The rows of at most ``limit`` activations, drawn at random; 0 is all."""
-    every = completions.rows["idx"].unique().sort().to_numpy()
-    if not limit or len(every) <= limit:
+    if not limit:
         return completions
-    some = np.random.default_rng([seed, 18]).choice(every, limit, replace=False)
-    return replace(completions, rows=completions.rows.filter(pl.col("idx").is_in(some.tolist())))
+    return replace(completions, rows=rows_of_some(completions.rows, limit, [seed, 18]))
+
+
+def rows_of_some(rows: pl.DataFrame, most: int, seed: list[int]) -> pl.DataFrame:
+    """The rows of at most ``most`` activations, drawn at random where there are more."""
+    every = rows["idx"].unique().sort().to_numpy()
+    if len(every) <= most:
+        return rows
+    some = np.random.default_rng(seed).choice(every, most, replace=False)
+    return rows.filter(pl.col("idx").is_in(some.tolist()))
 
 
 def column(frame: pl.DataFrame, name: str) -> np.ndarray:

@@ -21,12 +21,13 @@ from nla_audit.nla.fve import (
 from nla_audit.nla.scoring import score_rows
 from nla_audit.probes.attribution.card import DEFAULT_LIMIT
 from nla_audit.probes.attribution.scores import NOBODY, Attribution, Explanation, attribute
+from nla_audit.progress import Progress, silent
 from nla_audit.record import MODELS, versions
 from nla_audit.runs.activations import Activations, rows_explained
 from nla_audit.runs.fit import fitted
 from nla_audit.runs.remote import AnyReconstructor, record_of
 from nla_audit.runs.score import UnscoredTable
-from nla_audit.shards import Progress, Shards, digest_of, silent
+from nla_audit.shards import Shards, digest_of
 from nla_audit.stats import derangement
 from nla_audit.wording import count
 

@@ -17,7 +17,7 @@ from nla_audit.llm.interface import LanguageModel
 from nla_audit.llm.prompts import Naming
 from nla_audit.probes.sensitivity.mentions import Sought, mention_at
 from nla_audit.probes.sensitivity.table import SCHEMA
-from nla_audit.shards import Progress, silent
+from nla_audit.progress import Progress, silent
 from nla_audit.wording import count
 
 #: How many tokens of an AV a text has, by model.

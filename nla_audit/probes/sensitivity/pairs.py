@@ -17,8 +17,8 @@ from nla_audit.nla.reconstructor import TOKEN_BUDGETS, Reconstructor
 from nla_audit.nla.segments import segment_ends
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.probes.sensitivity.reading import Said, Subject
+from nla_audit.progress import Progress, silent
 from nla_audit.runs.target import TargetModel
-from nla_audit.shards import Progress, silent
 
 Floats = NDArray[np.float64]
 

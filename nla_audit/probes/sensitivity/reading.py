@@ -15,7 +15,8 @@ from nla_audit.probes.sensitivity.controls import CONCEPT
 from nla_audit.probes.sensitivity.design import Cell, Design
 from nla_audit.probes.sensitivity.mentions import Sought, first_mention
 from nla_audit.probes.sensitivity.table import SCHEMA
-from nla_audit.shards import Progress, Shards, silent
+from nla_audit.progress import Progress, silent
+from nla_audit.shards import Shards
 
 Floats = NDArray[np.float64]
 

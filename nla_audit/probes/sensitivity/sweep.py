@@ -25,6 +25,7 @@ from nla_audit.probes.sensitivity.mentions import Sought, nearness
 from nla_audit.probes.sensitivity.pairs import Generation, subject_of
 from nla_audit.probes.sensitivity.planting import LADDER
 from nla_audit.probes.sensitivity.reading import explained
+from nla_audit.progress import Progress, silent
 from nla_audit.record import MODELS, versions
 from nla_audit.runs.activations import Activations
 from nla_audit.runs.explain import sampling_key
@@ -35,7 +36,7 @@ from nla_audit.runs.made_from import (
     table_and_record,
     verbalizer_record,
 )
-from nla_audit.shards import Progress, Shards, digest_of, silent
+from nla_audit.shards import Shards, digest_of
 
 #: Activations at most that the covariance is taken from; the time it takes grows with their square.
 _BACKGROUND = 2000

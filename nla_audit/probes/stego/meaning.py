@@ -25,7 +25,7 @@ original than :data:`NULL_QUANTILE` of the same change's texts are to another ac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from functools import lru_cache
 
 import numpy as np
@@ -40,11 +40,10 @@ from nla_audit.probes.stego.comparing import (
 )
 from nla_audit.probes.stego.fidelity import infidelities
 from nla_audit.probes.transforming.cards import transforms
+from nla_audit.progress import Progress, silent
 from nla_audit.stats import derangement
 from nla_audit.text.similarity import Similarity, TranslationSimilarity
 from nla_audit.text.words import FUNCTION_WORDS, words
-
-Progress = Callable[[str, int, int], None]
 
 #: A text counts as unlike its original unless it beats this share of the null: one in twenty of
 #: the texts that have nothing to do with each other is let through.
@@ -70,7 +69,7 @@ def with_meaning(
     *,
     similarity: Similarity | None = None,
     seed: int = 0,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> pl.DataFrame:
     """``changes`` with ``similarity``, ``chance_similarity`` and ``unfaithful``.
 

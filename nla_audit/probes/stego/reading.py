@@ -21,12 +21,13 @@ from nla_audit.probes.stego.meaning import with_meaning
 from nla_audit.probes.stego.writing import write_transform
 from nla_audit.probes.transforming.cards import transforms
 from nla_audit.probes.transforming.run import apply_transform, checked_rows
+from nla_audit.progress import Progress, silent
 from nla_audit.record import MODELS, versions
 from nla_audit.runs.activations import Activations, rows_by_idx, rows_explained
 from nla_audit.runs.fit import fitted
 from nla_audit.runs.remote import AnyReconstructor, record_of
 from nla_audit.runs.score import UnscoredTable
-from nla_audit.shards import Progress, Shards, digest_of, silent
+from nla_audit.shards import Shards, digest_of
 from nla_audit.text.similarity import similarity_named
 from nla_audit.text.words import content_stems, word_spans
 

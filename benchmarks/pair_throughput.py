@@ -41,7 +41,7 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.runs.activations import Activations, read_activations
 from nla_audit.runs.explain import ExplainSettings, explain
-from nla_audit.runs.score import ScoreSettings, read_texts, score
+from nla_audit.runs.score import ScoreSettings, read_unscored, score
 from tests.pairs import talking
 
 D_MODEL, BLOCKS, LAYER = 256, 8, 5
@@ -178,7 +178,7 @@ def time_score(
 ) -> Timed:
     """Our ``score``, whole: reading the table included."""
     with stopwatch(reconstructor.decoder) as elapsed:
-        texts = read_texts([str(table)])
+        texts = read_unscored([str(table)])
         scored = score(
             reconstructor, texts, given, folder / f"scored{number}.parquet", ScoreSettings("ruler")
         )

@@ -47,7 +47,7 @@ from nla_audit.nla.scoring import score_rows
 from nla_audit.probes.stego import reading as probe_reading
 from nla_audit.probes.stego.reading import ProbeSettings, probe
 from nla_audit.runs.activations import Activations, read_activations
-from nla_audit.runs.score import UnscoredTable, read_texts
+from nla_audit.runs.score import UnscoredTable, read_unscored
 from tests.pairs import tiny
 
 D_MODEL, BLOCKS = 192, 4
@@ -144,7 +144,7 @@ def write_tables(folder: Path) -> tuple[UnscoredTable, UnscoredTable, Activation
                 "extracted": [True] * EXPLANATIONS,
             }
         ).write_parquet(folder / f"{name}.parquet")
-        tables.append(read_texts([str(folder / f"{name}.parquet")]))
+        tables.append(read_unscored([str(folder / f"{name}.parquet")]))
     vectors = generator.normal(size=(EXPLANATIONS, D_MODEL)).astype(np.float32)
     pl.DataFrame({"idx": range(EXPLANATIONS), "activation_vector": vectors.tolist()}).write_parquet(
         folder / "activations.parquet"

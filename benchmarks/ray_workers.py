@@ -34,7 +34,7 @@ from nla_audit.runs.activations import read_activations
 from nla_audit.runs.explain import ExplainSettings, explain
 from nla_audit.runs.ray_crew import RaySettings, ray_pool
 from nla_audit.runs.remote import load_pair
-from nla_audit.runs.score import ScoreSettings, read_texts, score
+from nla_audit.runs.score import ScoreSettings, read_unscored, score
 from tests.pairs import talking
 
 D_MODEL, BLOCKS, LAYER, WORDS = 64, 4, 2, 12
@@ -141,7 +141,7 @@ def timed(folder: Path, halves: Path, address: str, workers: int, number: int) -
         assert pair.reconstructor is not None
         held_by_all(pair.verbalizer, workers)
         seconds["explain"] = taken(lambda: explain(pair, given, names["explain"], settings))
-        texts = read_texts([str(names["explain"])])
+        texts = read_unscored([str(names["explain"])])
         held_by_all(pair.reconstructor, workers)
         seconds["score"] = taken(
             lambda: score(

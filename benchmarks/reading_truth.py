@@ -4,7 +4,9 @@
 
 SWEEP is a table of completions with the models `base`, `p0.0` and others; PARAPHRASES has one line
 of an explanation a row: `idx, line, original, paraphrase`. What the reading was tuned on (even
-activations of the paraphrases) is reported apart from what it was not (odd ones).
+activations of the paraphrases) is reported apart from what it was not (odd ones). Where a
+paraphrase has at least two sentences fewer than its original, the paraphraser has left something
+out that counts as said in this truth; so all is reported without those activations, too.
 """
 
 from __future__ import annotations
@@ -51,11 +53,15 @@ def paraphrases(lines: pl.DataFrame, seeds: int, similarity: str | None) -> Iter
     yield "|" + "---|" * (len(SHARES) + 2)
     every = lines["idx"].unique().sort()
     halves = {
-        "50, tuned on": every.gather_every(2),
-        "50, not tuned on": every.gather_every(2, 1),
-        "all 100": every,
+        "even, tuned on": every.gather_every(2),
+        "odd, not tuned on": every.gather_every(2, 1),
+        "all": every,
     }
-    for name, idx in halves.items():
+    whole = _paraphrased_whole(lines)
+    halves |= {
+        f"{name}, paraphrased whole": idx.filter(idx.is_in(whole)) for name, idx in halves.items()
+    }
+    for name, idx in ((f"{len(idx)}: {name}", idx) for name, idx in halves.items()):
         own = lines.filter(pl.col("idx").is_in(idx.to_list()))
         for change in ("deleted", "exchanged"):
             cells = []
@@ -63,6 +69,19 @@ def paraphrases(lines: pl.DataFrame, seeds: int, similarity: str | None) -> Iter
                 errors = [_error(own, share, change, seed, similarity) for seed in range(seeds)]
                 cells.append(f"{np.mean(errors):+.3f} (worst {max(errors, key=abs):+.3f})")
             yield f"| {name} | {change} | {' | '.join(cells)} |"
+
+
+def _paraphrased_whole(lines: pl.DataFrame) -> list[int]:
+    """Activations whose paraphrases have at most one sentence fewer than their originals."""
+    found = []
+    for (idx,), own in lines.group_by("idx", maintain_order=True):
+        before, after = (
+            sum(len(text_of(text).pieces.sentences) for text in own[column])
+            for column in ("original", "paraphrase")
+        )
+        if before - after < 2:
+            found.append(idx)
+    return found
 
 
 def _error(

@@ -29,7 +29,7 @@ from nla_audit.probes.stego.reading import ProbeSettings, probe
 from nla_audit.probes.stego.scores import scores_from_frame
 from nla_audit.probes.stego.writers import writer_of
 from nla_audit.runs.activations import read_activations
-from nla_audit.runs.score import UnscoredTable, read_texts
+from nla_audit.runs.score import UnscoredTable, read_unscored
 from nla_audit.train.dataset import Dataset, read_dataset
 from nla_audit.train.interruption import stopping
 from nla_audit.train.layout import Layout
@@ -135,7 +135,7 @@ def texts_of(dataset: Dataset, rows: np.ndarray, folder: Path) -> UnscoredTable:
         }
     )
     frame.write_parquet(folder / "texts.parquet")
-    return read_texts([str(folder / "texts.parquet")])
+    return read_unscored([str(folder / "texts.parquet")])
 
 
 def main() -> None:

@@ -280,7 +280,7 @@ def first_problem(error: ValidationError) -> str:
     return f"{place}: {message}, found {shown(problem['input'])}"
 
 
-def whole(low: int, high: int) -> Callable[[Any], int]:
+def whole_number(low: int, high: int) -> Callable[[Any], int]:
     """A check for pydantic: a whole number from ``low`` to ``high``; no text, no true or false."""
 
     def check(value: Any) -> int:

@@ -19,7 +19,7 @@ from nla_audit.findings import Card, Finding
 from nla_audit.report import audit
 from nla_audit.report.audit import run_audit
 from nla_audit.report.colours import ModelColours
-from nla_audit.report.viewer import choose_activations, coloured, viewer_data
+from nla_audit.report.viewer import choose_viewed, coloured, viewer_data
 from nla_audit.table.completions import Completions
 from tests import report_samples as samples
 
@@ -281,7 +281,7 @@ def test_the_record_holds_what_a_repetition_needs(tmp_path: Path) -> None:
 
 
 def _viewer(table: Completions, fates: pl.DataFrame | None = None) -> dict[str, Any]:
-    chosen, _ = choose_activations(table, seed=0)
+    chosen, _ = choose_viewed(table, seed=0)
     colours = ModelColours.of(table.models, table.length_penalties)
     return coloured(viewer_data(table, chosen, fates), colours)
 
@@ -322,9 +322,9 @@ def test_a_runaway_explanation_is_cut_with_a_note() -> None:
 
 def test_a_large_table_is_sampled_across_its_losses_by_seed() -> None:
     table = samples.completions(60, models=("p0.0", "p0.01"))
-    chosen, note = choose_activations(table, seed=0, limit=20)
-    again, _ = choose_activations(table, seed=0, limit=20)
-    other, _ = choose_activations(table, seed=1, limit=20)
+    chosen, note = choose_viewed(table, seed=0, limit=20)
+    again, _ = choose_viewed(table, seed=0, limit=20)
+    other, _ = choose_viewed(table, seed=1, limit=20)
     assert chosen == again == sorted(set(chosen))
     assert chosen != other
     assert "20 of 60" in note
@@ -332,6 +332,6 @@ def test_a_large_table_is_sampled_across_its_losses_by_seed() -> None:
     changes = [idx % 5 for idx in chosen]
     # Activation 3 failed and sorts last, which shifts the others by one.
     assert all(abs(changes.count(size) - 4) <= 1 for size in range(5))
-    everything, note = choose_activations(table, seed=0, limit=60)
+    everything, note = choose_viewed(table, seed=0, limit=60)
     assert everything == list(range(60))
     assert "All 60" in note

@@ -62,7 +62,7 @@ def summary_of(study: Study | None, seed: int) -> Row:
     return summary
 
 
-def paired(own: Study, other: Study, seed: int) -> tuple[Study, Study] | None:
+def on_shared_activations(own: Study, other: Study, seed: int) -> tuple[Study, Study] | None:
     """Both on the activations that both have; ``None`` for means, or without any.
 
     On the same activations the bootstrap draws the same ones for both, which pairs them.

@@ -10,7 +10,7 @@ from nla_audit.analyzers._curve_numbers import TO_SHARE
 from nla_audit.analyzers._curve_studies import (
     against,
     changes_by_length,
-    paired,
+    on_shared_activations,
     studies_of,
     summary_of,
 )
@@ -214,7 +214,7 @@ def multiscale(
         plain = studies[reference]
         for model, study in studies.items():
             if model != reference:
-                pair_of = paired(study, plain, seed)
+                pair_of = on_shared_activations(study, plain, seed)
                 headline[model] |= against(study, plain, pair_of)
                 changes += changes_by_length(study.curve, plain.curve, pair_of, seed)
     by_prefix = fve_by_prefix(by_unit)

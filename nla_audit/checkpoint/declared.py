@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
-from nla_audit.strangers import is_inside, number, shown, whole
+from nla_audit.strangers import is_inside, number, shown, whole_number
 
 #: Far above any published model (Llama-3.1-405B has 126 blocks of width 16,384).
 _MOST_BLOCKS = 1024
@@ -102,7 +102,7 @@ def _replication(value: Any) -> Any:
     for pair in ranges:
         if not (isinstance(pair, list) and len(pair) == 2):
             raise ValueError("must be a list of [first, last] pairs")
-        first, last = (whole(0, _MOST_BLOCKS)(one) for one in pair)
+        first, last = (whole_number(0, _MOST_BLOCKS)(one) for one in pair)
         total += max(0, last - first)
     if total > _MOST_BLOCKS:
         raise ValueError(f"repeats {total:,} blocks")
@@ -123,13 +123,13 @@ def _by_pattern(check: Callable[[Any], Any]) -> AfterValidator:
     return _or_none(checked)
 
 
-Blocks = Annotated[Any, _or_none(whole(1, _MOST_BLOCKS))]
-Width = Annotated[Any, _or_none(whole(1, _MOST_WIDTH))]
-Widths = Annotated[Any, _or_none(whole(1, _MOST_WIDTH), many=True)]
-Vocabulary = Annotated[Any, _or_none(whole(1, _MOST_VOCABULARY))]
-Heads = Annotated[Any, _or_none(whole(1, 1 << 16), many=True)]
+Blocks = Annotated[Any, _or_none(whole_number(1, _MOST_BLOCKS))]
+Width = Annotated[Any, _or_none(whole_number(1, _MOST_WIDTH))]
+Widths = Annotated[Any, _or_none(whole_number(1, _MOST_WIDTH), many=True)]
+Vocabulary = Annotated[Any, _or_none(whole_number(1, _MOST_VOCABULARY))]
+Heads = Annotated[Any, _or_none(whole_number(1, 1 << 16), many=True)]
 #: -1 stands for "none" in some.
-TokenIds = Annotated[Any, _or_none(whole(-1, 1 << 31), many=True)]
+TokenIds = Annotated[Any, _or_none(whole_number(-1, 1 << 31), many=True)]
 Epsilon = Annotated[Any, _or_none(number(0, 1, above=True))]
 Factor = Annotated[Any, _or_none(number(0, 1e12, above=True))]
 Finite = Annotated[Any, _or_none(number(-1e30, 1e30))]
@@ -157,26 +157,26 @@ class Model(Declared):
     n_inner: Width = None
     d_ff: Width = None
     moe_intermediate_size: Widths = None
-    head_dim: Annotated[Any, _or_none(whole(0, _MOST_WIDTH))] = None
+    head_dim: Annotated[Any, _or_none(whole_number(0, _MOST_WIDTH))] = None
     d_kv: Width = None
     num_hidden_layers: Blocks = None
     n_layer: Blocks = None
     n_layers: Blocks = None
-    num_layers: Annotated[Any, _or_none(whole(1, _MOST_BLOCKS), many=True)] = None
+    num_layers: Annotated[Any, _or_none(whole_number(1, _MOST_BLOCKS), many=True)] = None
     num_decoder_layers: Blocks = None
     num_attention_heads: Heads = None
     n_head: Heads = None
     num_heads: Heads = None
     num_key_value_heads: Heads = None
-    num_experts: Annotated[Any, _or_none(whole(0, 1 << 16), many=True)] = None
-    num_local_experts: Annotated[Any, _or_none(whole(0, 1 << 16))] = None
-    n_routed_experts: Annotated[Any, _or_none(whole(0, 1 << 16))] = None
-    n_shared_experts: Annotated[Any, _or_none(whole(0, 1 << 12))] = None
-    num_experts_per_tok: Annotated[Any, _or_none(whole(0, 1 << 16), many=True)] = None
+    num_experts: Annotated[Any, _or_none(whole_number(0, 1 << 16), many=True)] = None
+    num_local_experts: Annotated[Any, _or_none(whole_number(0, 1 << 16))] = None
+    n_routed_experts: Annotated[Any, _or_none(whole_number(0, 1 << 16))] = None
+    n_shared_experts: Annotated[Any, _or_none(whole_number(0, 1 << 12))] = None
+    num_experts_per_tok: Annotated[Any, _or_none(whole_number(0, 1 << 16), many=True)] = None
     vocab_size: Vocabulary = None
     max_position_embeddings: Annotated[Any, _or_none(number(1, 1 << 40))] = None
-    n_positions: Annotated[Any, _or_none(whole(1, 1 << 32))] = None
-    sliding_window: Annotated[Any, _or_none(whole(-1, 1 << 40), many=True)] = None
+    n_positions: Annotated[Any, _or_none(whole_number(1, 1 << 32))] = None
+    sliding_window: Annotated[Any, _or_none(whole_number(-1, 1 << 40), many=True)] = None
     layer_types: Annotated[Any, _or_none(_texts)] = None
     eos_token_id: TokenIds = None
     bos_token_id: TokenIds = None
@@ -274,16 +274,16 @@ class Adapter(Declared):
 
     peft_type: TextValue = None
     base_model_name_or_path: TextValue = None
-    r: Annotated[Any, _or_none(whole(1, _MOST_RANK))] = None
+    r: Annotated[Any, _or_none(whole_number(1, _MOST_RANK))] = None
     lora_alpha: Finite = None
     lora_dropout: Annotated[Any, _or_none(number(0, 1))] = None
     target_modules: Annotated[Any, _or_none(_one_or_more_texts)] = None
     exclude_modules: Annotated[Any, _or_none(_one_or_more_texts)] = None
     modules_to_save: Annotated[Any, _or_none(_texts)] = None
     layers_pattern: Annotated[Any, _or_none(_one_or_more_texts)] = None
-    layers_to_transform: Annotated[Any, _or_none(whole(0, _MOST_BLOCKS), many=True)] = None
+    layers_to_transform: Annotated[Any, _or_none(whole_number(0, _MOST_BLOCKS), many=True)] = None
     layer_replication: Annotated[Any, _or_none(_replication)] = None
-    rank_pattern: Annotated[Any, _by_pattern(whole(1, _MOST_RANK))] = None
+    rank_pattern: Annotated[Any, _by_pattern(whole_number(1, _MOST_RANK))] = None
     alpha_pattern: Annotated[Any, _by_pattern(number(-1e30, 1e30))] = None
     init_lora_weights: Any = None
     use_rslora: Flag = None
@@ -307,8 +307,8 @@ class Adapter(Declared):
 class ArLoraMeta(Declared):
     """``ar_meta.json`` of nanoNLA's AR-LoRA."""
 
-    ar_num_layers: Annotated[int, AfterValidator(whole(1, _MOST_BLOCKS))]
-    lora_r: Annotated[int, AfterValidator(whole(1, _MOST_RANK))]
+    ar_num_layers: Annotated[int, AfterValidator(whole_number(1, _MOST_BLOCKS))]
+    lora_r: Annotated[int, AfterValidator(whole_number(1, _MOST_RANK))]
     lora_alpha: Annotated[float, AfterValidator(number(-1e30, 1e30))]
     target_modules: Annotated[Any, AfterValidator(_texts)]
     quant: str | None = "none"

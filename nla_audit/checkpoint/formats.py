@@ -153,7 +153,7 @@ def format_in(folder: Path) -> Format | None:
     )
 
 
-def check_weights(folder: Path) -> None:
+def check_weight_files(folder: Path) -> None:
     """Check that a full checkpoint's safetensors are all there.
 
     Raises:
@@ -222,7 +222,7 @@ def _read_adapter(folder: Path, sidecar: Sidecar | None) -> dict[str, Any]:
 
 
 def _read_full(folder: Path, sidecar: Sidecar | None) -> dict[str, Any]:
-    check_weights(folder)
+    check_weight_files(folder)
     check_model_files(folder)
     return {"role": _role_of_full(folder, sidecar)}
 

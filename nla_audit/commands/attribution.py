@@ -77,11 +77,11 @@ def _read(
     from nla_audit.probes.attribution.reading import AttributionSettings, attribute_with
     from nla_audit.runs.activations import read_activations  # torch
     from nla_audit.runs.remote import load_reconstructor
-    from nla_audit.runs.score import read_texts
+    from nla_audit.runs.score import read_unscored
 
     given = given_baselines(arguments["baseline_value"])
     with console.status("reading the tables"):
-        texts = read_texts([arguments["completions"]])
+        texts = read_unscored([arguments["completions"]])
         activations = read_activations(arguments["activations"])
     path = arguments["ar"]
     if arguments["pair"]:

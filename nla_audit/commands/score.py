@@ -33,7 +33,7 @@ def _run(**arguments: Any) -> None:
     from nla_audit.runs.activations import read_activations
     from nla_audit.runs.prefix_curves import curve_path
     from nla_audit.runs.remote import load_reconstructor
-    from nla_audit.runs.score import ScoreSettings, prefixes_path, read_texts, score
+    from nla_audit.runs.score import ScoreSettings, prefixes_path, read_unscored, score
 
     console = Console(stderr=True)
     out: Path = arguments["out"]
@@ -46,7 +46,7 @@ def _run(**arguments: Any) -> None:
         given_baselines=given_baselines(arguments["baseline_value"]),
     )
     with console.status("reading the tables"):
-        texts = read_texts(arguments["tables"])
+        texts = read_unscored(arguments["tables"])
         activations = read_activations(arguments["activations"])
     with pool_of(arguments) as pool:
         with console.status("loading the AR"):

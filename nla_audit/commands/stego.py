@@ -111,7 +111,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _StudiedScores:
     from nla_audit.runs.activations import read_activations  # torch
     from nla_audit.runs.made_from import activations_record
     from nla_audit.runs.remote import load_reconstructor, record_of
-    from nla_audit.runs.score import beginnings, read_texts
+    from nla_audit.runs.score import beginnings, read_unscored
 
     for name in ("completions", "activations"):
         if not arguments[name]:
@@ -119,9 +119,9 @@ def _scored(arguments: dict[str, Any], console: Console) -> _StudiedScores:
                 f"--pair and --ar need --{name} as well: the texts, and what they explain"
             )
     with console.status("reading the tables"):
-        texts = read_texts([arguments["completions"]])
+        texts = read_unscored([arguments["completions"]])
         reference = (
-            read_texts([arguments["reference_texts"]]) if arguments["reference_texts"] else None
+            read_unscored([arguments["reference_texts"]]) if arguments["reference_texts"] else None
         )
         activations = read_activations(arguments["activations"])
     own = arguments["ar"]
@@ -155,6 +155,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _StudiedScores:
             given_baselines=given_baselines(arguments["baseline_value"]),
             similarity=arguments["similarity"],
             force=arguments["force"],
+            written=arguments["written"],
             cache=arguments["cache"],
         )
         with writer_of(

@@ -26,7 +26,7 @@ from nla_audit.report.contents import Report, ready
 from nla_audit.report.document import what_was_audited
 from nla_audit.report.figures import Rendered, render_figures
 from nla_audit.report.folder import WRITTEN_BY, replaced_folder
-from nla_audit.report.viewer import choose_activations, viewer_data
+from nla_audit.report.viewer import choose_viewed, viewer_data
 from nla_audit.report.writing import Files, all_files, record_file
 from nla_audit.unicode_form import well_formed
 
@@ -169,7 +169,7 @@ def _run(card: Card, completions: Completions, seed: int, own: Mapping[str, Any]
 
 def _viewer(completions: Completions, seed: int) -> tuple[dict[str, Any], str]:
     """What the viewer embeds, and the sentence that says which activations it holds."""
-    activations, note = choose_activations(completions, seed=seed)
+    activations, note = choose_viewed(completions, seed=seed)
     spans = _fate_spans(completions, activations, seed)
     return viewer_data(completions, activations, spans), note
 

@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from nla_audit.report.escape import safe_text
-from nla_audit.report.tables import label, number
+from nla_audit.report.tables import formatted, label
 
 _TOKEN = re.compile(r"\s+|\w+|[^\w\s]")
 #: Texts of which less than this stands in both are not versions of each other: marks between
@@ -71,9 +71,9 @@ def examples_by_variant(table: pl.DataFrame) -> dict[str, list[Example]]:
     for row in table.iter_rows(named=True):
         before, after = differences(row["before"], row["after"])
         title = f"{row['shown']}: activation {row['idx']} of {row['model']}, FVE "
-        title += f"{number(row['fve_before'], 3)} → {number(row['fve_after'], 3)}"
+        title += f"{formatted(row['fve_before'], 3)} → {formatted(row['fve_after'], 3)}"
         if row["similarity"] is not None:
-            title += f", similarity {number(row['similarity'], 2)}"
+            title += f", similarity {formatted(row['similarity'], 2)}"
         found.setdefault(row["variant"], []).append(Example(title, before, after))
     return found
 

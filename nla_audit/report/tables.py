@@ -75,7 +75,7 @@ def decimals_for(values: Iterable[float], *, share: bool = False) -> int:
     return 5
 
 
-def number(value: float, decimals: int, *, share: bool = False, unit: bool = True) -> str:
+def formatted(value: float, decimals: int, *, share: bool = False, unit: bool = True) -> str:
     """``value`` with a true minus sign and thousands separated; shares in percent."""
     shown = 100 * value if share else value
     text = f"{shown:,.{decimals}f}"
@@ -87,7 +87,7 @@ def number(value: float, decimals: int, *, share: bool = False, unit: bool = Tru
 def _interval(low: Any, high: Any, decimals: int, share: bool) -> str:
     if not _is_number(low) or not _is_number(high):
         return ""
-    ends = (number(end, decimals, share=share, unit=False) for end in (low, high))
+    ends = (formatted(end, decimals, share=share, unit=False) for end in (low, high))
     return "[" + ", ".join(ends) + "]"
 
 
@@ -103,7 +103,7 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple | pl.Series):
         return ", ".join(_text(item) for item in value) or MISSING
     if isinstance(value, float):
-        return number(value, decimals_for([value])) if math.isfinite(value) else MISSING
+        return formatted(value, decimals_for([value])) if math.isfinite(value) else MISSING
     return safe_text(value) or "“”"
 
 
@@ -149,7 +149,7 @@ def display(
             if not _is_number(value):
                 cells.append(DisplayCell(MISSING))
                 continue
-            text = f"{value:g}" if exact else number(value, decimals, share=share)
+            text = f"{value:g}" if exact else formatted(value, decimals, share=share)
             interval = (
                 _interval(record.get(f"{name}_low"), record.get(f"{name}_high"), decimals, share)
                 if f"{name}_low" in folded

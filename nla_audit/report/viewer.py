@@ -26,7 +26,7 @@ SOURCE_TAIL = 400
 FATES = ("kept", "reworded", "omitted", "added", "quote")
 
 
-def choose_activations(
+def choose_viewed(
     completions: Completions, *, seed: int, limit: int = MAX_ACTIVATIONS
 ) -> tuple[list[int], str]:
     """The ``idx`` that the viewer shows, in order, and a sentence that says how they were chosen.

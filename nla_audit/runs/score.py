@@ -98,7 +98,7 @@ class Scored:
     curves: pl.DataFrame | None = None
 
 
-def read_texts(paths: Sequence[str]) -> UnscoredTable:
+def read_unscored(paths: Sequence[str]) -> UnscoredTable:
     """Read the explanations of completions tables, whoever scored them.
 
     Rows that differ in their ruler only are one row. Models are kept whole: nothing here is

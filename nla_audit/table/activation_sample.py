@@ -23,7 +23,7 @@ from nla_audit.table.sources import InputTable
 from nla_audit.wording import count
 
 #: Bytes that reading, checking and analysing a table takes for each byte of its rows in memory;
-#: measured on planted tables: see tests/test_activation_sample.py.
+#: measured on planted tables: see tests/table/test_activation_sample.py.
 COPIES = 5
 #: Of the free memory, which others want as well.
 _SHARE = 0.5

@@ -2,9 +2,10 @@
 
 First whole sentences are matched, one to one, so that no stretch of text pays for two; within a
 matched pair of sentences their pieces, again one to one; then what is left over of either text,
-piece against piece. How likely each match is, is read off the null: the same procedure between
-texts of different activations (:mod:`nla_audit.text.mixture`). Nothing here knows which of the two
-texts is the reference, so what A says and B does not is the same from either side.
+piece against piece. How likely each match is, is read off a null (:mod:`nla_audit.text.mixture`):
+the same procedure between texts of different activations, and for what is left over, which shares
+its text's subject, pieces of the same texts that cannot be partners. Nothing here knows which of
+the two texts is the reference, so what A says and B does not is the same from either side.
 """
 
 from __future__ import annotations
@@ -156,6 +157,45 @@ def _match(
     weights: Sequence[Floats | None] | None = None,
 ) -> Matches:
     return _match_in(blocks, rows, every, weights)[0]
+
+
+#: A sentence whose partner is at least this likely says nothing of what is left over elsewhere.
+_PARTNERED = 0.9
+
+
+def left_over_by_chance(
+    pairs: Sequence[PiecesPair], aligned: Aligned, sentence_matched: Floats, store: Store
+) -> Floats:
+    """`[scores]`: how alike pieces are that cannot be partners, within the same two texts.
+
+    Texts of one activation share their subject, so what is left over of either resembles the
+    other's more than another activation's would. How much more is seen where pieces that surely
+    have a partner are set, as many as are left over, against what is left over of the other text.
+    """
+    inside = aligned.inside
+    sure = sentence_matched[aligned.inside_of] >= _PARTNERED
+    by_inside = np.searchsorted(inside.pair, np.arange(len(pairs) + 1))
+    rows, blocks = [], []
+    for number, (ours, theirs) in enumerate(pairs):
+        here = slice(by_inside[number], by_inside[number + 1])
+        left = (
+            _others(np.ones(len(ours.pieces), dtype=bool), inside.ours[here]),
+            _others(np.ones(len(theirs.pieces), dtype=bool), inside.theirs[here]),
+        )
+        partnered = (inside.ours[here][sure[here]], inside.theirs[here][sure[here]])
+        rows.append((store.rows(ours.pieces), store.rows(theirs.pieces)))
+        if len(left[0]) and len(left[1]):
+            blocks.append((number, _some(partnered[0], len(left[0])), left[1]))
+            blocks.append((number, left[0], _some(partnered[1], len(left[1]))))
+    return _match(blocks, rows, store.vectors).scores
+
+
+def _some(places: Integers, count: int) -> Integers:
+    """At most so many of these, evenly spread over the text."""
+    places = np.sort(places)
+    if len(places) <= count:
+        return places
+    return places[np.linspace(0, len(places) - 1, count).round().astype(np.int64)]
 
 
 def assigned(table: Floats) -> tuple[Integers, Integers]:

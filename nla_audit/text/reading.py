@@ -19,8 +19,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from nla_audit.table.completions import Completions
-from nla_audit.text.alignment import Aligned, Matches, Store, align, repunctuated, segmentations
-from nla_audit.text.mixture import TwoGroups, fit_two_groups, typical_two_groups
+from nla_audit.text.alignment import (
+    Aligned,
+    Matches,
+    Store,
+    align,
+    left_over_by_chance,
+    repunctuated,
+    segmentations,
+)
+from nla_audit.text.mixture import MIN_SCORES, TwoGroups, fit_two_groups, typical_two_groups
 from nla_audit.text.pairs import RESAMPLING_FLOOR, TextPair, text_pairs
 from nla_audit.text.pieces import Pieces
 from nla_audit.text.rest import fit_rest, match_rest
@@ -286,16 +294,18 @@ def _fit(
     store: Store,
 ) -> tuple[Fit, Matches]:
     """How likely matches are, and the sentences found in what is left of other lines."""
-    sentences, pieces = (
-        fit_two_groups(
-            getattr(own, level).scores,
-            np.concatenate([getattr(one, level).scores for one in null] or [np.zeros(0)]),
-            vectors.most_spread,
-        )
-        for level in ("sentences", "left_over")
+    sentences = fit_two_groups(
+        own.sentences.scores,
+        np.concatenate([one.sentences.scores for one in null] or [np.zeros(0)]),
+        vectors.most_spread,
     )
     if sentences is None:
         return _untaught(vectors), Matches.none()
+    likely = sentences.posterior(own.sentences.scores)
+    by_chance = left_over_by_chance(_pieces(pairs), own, likely, store)
+    if len(by_chance) < MIN_SCORES:
+        by_chance = np.concatenate([one.left_over.scores for one in null] or [np.zeros(0)])
+    pieces = fit_two_groups(own.left_over.scores, by_chance, vectors.most_spread)
     said_alone = repunctuated(own, sentences.posterior(own.sentences.scores))
     fit = Fit(sentences, pieces, said_alone, True)
     rest, found = fit_rest(_pieces(pairs), own.sentences, _likely(fit, own), store)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nla_audit.train.state import opened, restore_weights, write_tensors
+from nla_audit.train.state import opened_state, restore_weights, write_tensors
 from nla_audit.train.update import Trainer, trained_tensors
 
 
@@ -82,7 +82,7 @@ class Best:
         self._keep_only(steps)
         self._kept = None
         if steps:
-            with opened(self._path(max(steps)), self._key) as file:
+            with opened_state(self._path(max(steps)), self._key) as file:
                 value = float(file.metadata()["value"])
             self._kept = Kept(max(steps), self.figure, value)
 
@@ -116,7 +116,7 @@ class Best:
             UserError: the file is damaged or gone.
         """
         if self._kept is not None:
-            with opened(self._path(self._kept.step), self._key) as file:
+            with opened_state(self._path(self._kept.step), self._key) as file:
                 restore_weights(file, self._trainers)
         return self._kept
 

@@ -2,7 +2,8 @@
 
 A judge is a section of the recipe: a model behind an OpenAI-compatible address, and a prompt that
 asks for a number. An explanation that failed or is empty is not shown to it. Where it gives none,
-for whatever reason, the score is missing and not zero (:func:`nla_audit.train.rewards.judged`).
+for whatever reason, the score is missing and not zero
+(:func:`nla_audit.train.rewards.judged_scores`).
 
 Answers are kept on disk, and so is that there was none: a run that is resumed asks nothing twice
 and finds the scores that it would have had.

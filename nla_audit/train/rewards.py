@@ -137,7 +137,7 @@ def counted_length(samples: Samples, charge: Charge) -> Floats:
     return charge.of(chosen).astype(np.float64)
 
 
-def judged(
+def judged_scores(
     samples: Samples, judge: str, weight: float, group: int | None = None
 ) -> npt.NDArray[np.float64]:
     """``[n]`` weighted scores of a judge.
@@ -167,7 +167,7 @@ def _weighted(samples: Samples, name: str, weight: float, group: int | None = No
     """A term of the whole response."""
     if name in _TERMS:
         return weight * _TERMS[name](samples)
-    return judged(samples, name, weight, group)
+    return judged_scores(samples, name, weight, group)
 
 
 def rewards_of(

@@ -93,7 +93,7 @@ def load_state(folder: Path, key: str, trainers: Mapping[str, Trainer]) -> Progr
     path = folder / STATE_FILE
     if not path.is_file():
         return Progress()
-    with opened(path, key) as file:
+    with opened_state(path, key) as file:
         metadata = file.metadata()
         restore_weights(file, trainers)
         for part, trainer in trainers.items():
@@ -104,7 +104,7 @@ def load_state(folder: Path, key: str, trainers: Mapping[str, Trainer]) -> Progr
 
 
 @contextmanager
-def opened(path: Path, key: str) -> Iterator[Any]:
+def opened_state(path: Path, key: str) -> Iterator[Any]:
     """The safetensors file at ``path``, if it is one of this ``key``.
 
     Raises:

@@ -19,7 +19,7 @@ from nla_audit.checkpoint import declared_size
 from nla_audit.checkpoint.backbone import Placement, read_config
 from nla_audit.checkpoint.declared_size import check_size
 from nla_audit.checkpoint.door import check_adapter_files, check_model_files, check_tokenizer_files
-from nla_audit.checkpoint.formats import ADAPTER_CONFIG, ADAPTER_FILE, check_weights, recognise
+from nla_audit.checkpoint.formats import ADAPTER_CONFIG, ADAPTER_FILE, check_weight_files, recognise
 from nla_audit.errors import UserError
 from tests.checkpoint.published_configs import PUBLISHED
 from tests.checkpoint.spoiling import ONE_LINE, changed, rewrite
@@ -229,7 +229,7 @@ def test_adapters_in_use_pass(targets: Any, adapter_saved: Path, tmp_path: Path)
 def test_an_index_that_cannot_be_is_one_line(weight_map: Any, message: str, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     with pytest.raises(UserError, match=ONE_LINE) as caught:
-        check_weights(tmp_path)
+        check_weight_files(tmp_path)
     assert message in str(caught.value)
 
 

@@ -20,7 +20,7 @@ from nla_audit.runs.activations import read_activations
 from nla_audit.runs.explain import ExplainSettings, explain
 from nla_audit.runs.ray_crew import RaySettings, ray_pool
 from nla_audit.runs.remote import load_pair
-from nla_audit.runs.score import ScoreSettings, read_texts, score
+from nla_audit.runs.score import ScoreSettings, read_unscored, score
 from tests.pairs import tiny
 from tests.pairs.explaining import FLOAT32, OPTIONS, run, table_of
 
@@ -103,7 +103,7 @@ def test_the_tables_of_a_cluster_whose_nodes_die_are_those_of_one_process(
     scoring = ScoreSettings("other", token_budget=40)
     here = load(*halves, placement=FLOAT32)
     explain(here, given, tmp_path / "one.parquet", settings)
-    texts = read_texts([str(tmp_path / "one.parquet")])
+    texts = read_unscored([str(tmp_path / "one.parquet")])
     assert here.reconstructor is not None
     score(here.reconstructor, texts, given, tmp_path / "one-scored.parquet", scoring)
 

@@ -29,7 +29,7 @@ from nla_audit.runs.remote import (
     load_pair,
     load_target_in,
 )
-from nla_audit.runs.score import ScoreSettings, read_texts, score
+from nla_audit.runs.score import ScoreSettings, read_unscored, score
 from nla_audit.runs.target import TargetModel
 from tests.pairs import tiny
 from tests.pairs.explaining import FLOAT32
@@ -61,7 +61,7 @@ def test_explanations_and_scores(
     one = explained_by(pair, activations, tmp_path / "one.parquet")
     assert explained_by(elsewhere, activations, tmp_path / "many.parquet") == one
     assert crew.started > 3
-    texts = read_texts([str(tmp_path / "one.parquet")])
+    texts = read_unscored([str(tmp_path / "one.parquet")])
     settings = ScoreSettings("r", prefix_tokens=(1, 3), prefixes=("claims",), token_budget=100)
     for name, half in (("here", pair), ("there", elsewhere)):
         assert half.reconstructor is not None
@@ -79,7 +79,7 @@ def test_explanations_and_scores(
 
 
 def test_probes(pair: Pair, pair_path: Path, explained: Path, activations: Path) -> None:
-    texts, given = read_texts([str(explained)]), read_activations(activations)
+    texts, given = read_unscored([str(explained)]), read_activations(activations)
     elsewhere = remote(pair_path, HereCrew(lambda worker, done: worker == 0 and done == 3))
     tables = []
     for half in (pair, elsewhere):

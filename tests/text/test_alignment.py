@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from nla_audit.table.completions import from_frame
-from nla_audit.text.alignment import Store, align
+from nla_audit.text.alignment import Store, align, left_over_by_chance
 from nla_audit.text.pairs import TextInClaims, text_of
 from nla_audit.text.reading import read_afresh
 from nla_audit.text.vectors import WordVectors
@@ -101,3 +101,46 @@ def test_half_a_megabyte_of_explanation_costs_seconds(form: str) -> None:
     reading = read_afresh(from_frame(pl.DataFrame(rows), reference="a"))
     assert reading.explanations.height == 30
     assert time.process_time() - started < 60  # n × n, it took minutes and gigabytes
+
+
+def subject_texts(lines: int, clauses: int, added: int) -> tuple[list[TextInClaims], ...]:
+    """Texts of one subject each; the second ones lack half of the lines and add clauses to each."""
+    generator = np.random.default_rng(0)
+    letters = np.array(list("bdfgklmnprstvz"))
+
+    def word() -> str:
+        return "".join(generator.choice(letters, 4)) + "an"
+
+    first, second = [], []
+    for _ in range(30):
+        subject = word()
+        every = [
+            [" ".join([subject, word(), word()]) for _ in range(clauses + added)]
+            for _ in range(lines)
+        ]
+        first.append(text_of("\n".join(", ".join(line[:clauses]) for line in every)))
+        second.append(text_of("\n".join(", ".join(line) for line in every[: lines // 2])))
+    return first, second
+
+
+def test_what_is_left_over_of_one_subject_is_alike_without_being_the_same() -> None:
+    """So the null of left-over pieces is taken within texts, not from other activations' alone."""
+    first, second = subject_texts(lines=8, clauses=2, added=1)
+    vectors = WordVectors()
+    pieces = [text.pieces for text in (*first, *second)]
+    vectors.fit([sentence for one in pieces for sentence in one.sentences])
+    store = Store.of(pieces, vectors)
+    pairs = [(a.pieces, b.pieces) for a, b in zip(first, second, strict=True)]
+    found = align(pairs, store)
+    sure = np.ones(len(found.sentences.pair))
+    within = left_over_by_chance(pairs, found, sure, store)
+    others = [(a, b) for (a, _), (_, b) in zip(pairs, pairs[1:] + pairs[:1], strict=True)]
+    across = align(others, store).left_over.scores
+    # Here nothing that is left over says the same; it shares the subject, and looks like it.
+    assert np.median(found.left_over.scores) > 2 * np.median(across)
+    assert np.median(found.left_over.scores) == pytest.approx(np.median(within), rel=0.2)
+    swapped = [(b, a) for a, b in pairs]
+    assert np.sort(left_over_by_chance(swapped, align(swapped, store), sure, store)) == (
+        pytest.approx(np.sort(within), abs=1e-6)
+    )
+    assert len(left_over_by_chance(pairs, found, 0 * sure, store)) == 0

@@ -26,7 +26,7 @@ from nla_audit.train.keys import digest
 from nla_audit.train.read_recipe import parse_recipe
 from nla_audit.train.recipe import Evaluation
 from nla_audit.train.recipe_rl import Judge, Rl
-from nla_audit.train.rewards import Samples, check_terms, judged
+from nla_audit.train.rewards import Samples, check_terms, judged_scores
 from nla_audit.train.rl import Arms, RlRun
 from nla_audit.train.state import METRICS_FILE, STATE_FILE, read_metrics
 from tests.train import miniature
@@ -129,12 +129,12 @@ def test_missing_is_the_mean_of_the_group_and_silence_never_pays():
         np.zeros(rows),
         scores={"j": scores},
     )
-    found = judged(samples, "j", 2.0, group=4)
+    found = judged_scores(samples, "j", 2.0, group=4)
     assert found.tolist() == pytest.approx([0.4, 0.8, 1.2, 0, 2, 2, 0, 2, 1.2, 1.2, 1.2, 1.2])
-    lost = judged(samples, "j", -1.0, group=4)
+    lost = judged_scores(samples, "j", -1.0, group=4)
     assert lost[3] == lost[6] == lost.min() == -1.0
     assert (
-        np.isnan(judged(samples, "j", 1.0)).tolist()
+        np.isnan(judged_scores(samples, "j", 1.0)).tolist()
         == (np.isnan(scores) & ~np.isin(np.arange(rows), [3, 6])).tolist()
     )
 

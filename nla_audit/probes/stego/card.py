@@ -173,6 +173,15 @@ OPTIONS = (
         help="Probe the first N tokens of each explanation alone, as the AR counts them.",
     ),
     Option(
+        "written",
+        str,
+        (),
+        metavar="CHANGE",
+        multiple=True,
+        help="A change that the paraphraser is asked for, such as paraphrase; may be given several "
+        "times, and a slow one is not asked for the rest.  [default: all]",
+    ),
+    Option(
         "limit",
         int,
         None,

@@ -18,8 +18,8 @@ from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, baselines_with, fraction_of_variance_explained
 from nla_audit.nla.scoring import score_rows
 from nla_audit.probes.stego.meaning import with_meaning
-from nla_audit.probes.stego.writing import write_transform
-from nla_audit.probes.transforming.cards import transforms
+from nla_audit.probes.stego.writing import write_transform, written_changes
+from nla_audit.probes.transforming.cards import TextTransform, transforms
 from nla_audit.probes.transforming.run import apply_transform, checked_rows
 from nla_audit.progress import Progress, silent
 from nla_audit.record import MODELS, versions
@@ -48,6 +48,7 @@ class ProbeSettings:
         similarity: sentence-transformers model (name or folder) that says how far a change kept
             the meaning; ``None`` for the built-in similarity.
         force: go on where the activations are of another layer than an AR's.
+        written: changes that the paraphraser is asked for; all where none is named.
         cache: path beside which every batch that was read is kept, under a hash of the AR, the
             texts and the activations, so that a run that was stopped reads none twice.
     """
@@ -59,6 +60,7 @@ class ProbeSettings:
     given_baselines: Mapping[BaselineName, float] = field(default_factory=dict)
     similarity: str | None = None
     force: bool = False
+    written: tuple[str, ...] = ()
     cache: Path | None = None
 
 
@@ -100,13 +102,14 @@ def probe(
         fitted(activations, reconstructor=reader, force=settings.force)
     rows_explained(activations, texts.rows["idx"].to_list(), texts.sources[0].path)
     similarity = similarity_named(settings.similarity)
+    written = written_changes(settings.written)
     sources = [(OWN, texts), *([(REFERENCE, reference)] if reference is not None else [])]
     frames = []
     own_models = texts.rows["model"].unique(maintain_order=True).to_list()
     for kind, table in sources:
         for model in table.rows["model"].unique(maintain_order=True).to_list():
             rows = _explanations(table, model, settings.limit)
-            changed = _changed(rows, settings.seed, writer, progress)
+            changed = _changed(rows, settings.seed, written, writer, progress)
             # Reference texts are a control of every model whose texts are probed.
             names = [model] if kind == OWN else own_models
             frames += [
@@ -153,9 +156,13 @@ def _explanations(table: UnscoredTable, model: str, limit: int | None) -> pl.Dat
 
 
 def _changed(
-    rows: pl.DataFrame, seed: int, writer: Paraphraser, progress: Progress
+    rows: pl.DataFrame,
+    seed: int,
+    written: Sequence[TextTransform],
+    writer: Paraphraser,
+    progress: Progress,
 ) -> pl.DataFrame:
-    """All transforms of the explanations in ``rows``."""
+    """The transforms of the explanations in ``rows``: all rules, and what is to be written."""
     before: list[str | None] = rows["explanation"].to_list()
     has_documents = rows["doc_id"].null_count() == 0
     labels = rows["doc_id" if has_documents else "idx"].to_list()
@@ -165,10 +172,9 @@ def _changed(
         progress("changing texts", number, len(by_rule))
         after = apply_transform(card, before, labels, seed=seed)
         frames.append(checked_rows(card, before, after))
-    for card in transforms().values():
-        if card.is_written:
-            after = write_transform(card, before, writer, progress=progress)
-            frames.append(checked_rows(card, before, after))
+    for card in written:
+        after = write_transform(card, before, writer, progress=progress)
+        frames.append(checked_rows(card, before, after))
     made = pl.concat(frames)
     origin = made["row"].to_numpy()
     pairs = list(zip([before[row] for row in origin], made["text"], strict=True))

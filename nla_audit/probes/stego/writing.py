@@ -6,12 +6,28 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nla_audit.errors import UserError
 from nla_audit.llm.interface import Paraphraser, Progress, Request, silent
 from nla_audit.probes.transforming.cards import TextTransform, transforms
 from nla_audit.text.parts import with_quotes
 
 _ENDED = re.compile(r"[.,:;!?…。！？][\"”’'»)\]]*$")
 _PLACEHOLDER = re.compile(r"⟦(\d+)⟧")
+
+
+def written_changes(names: Sequence[str] = ()) -> list[TextTransform]:
+    """The transforms that a language model writes: those of these names, or all.
+
+    Raises:
+        UserError: one is none of them.
+    """
+    cards = {name: card for name, card in transforms().items() if card.is_written}
+    for name in names:
+        if name not in cards:
+            raise UserError(
+                f"--written {name}: no such change is written; name one of {', '.join(cards)}"
+            )
+    return [card for name, card in cards.items() if not names or name in names]
 
 
 def write_transform(

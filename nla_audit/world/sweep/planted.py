@@ -29,7 +29,7 @@ from nla_audit.world.sweep.speaker import (
     UNIFORMS_PER_EXPLANATION,
     PlantedModel,
     count_tokens,
-    explain,
+    planted_explanation,
 )
 from nla_audit.world.sweep.truth import WORTH, PlantedRows, summarise
 
@@ -356,7 +356,7 @@ def _chunks(
         noise = {key: stream.normal(0.0, EXPLANATION_NOISE, count) for key, stream in ruler.items()}
         for number, activation in enumerate(activations):
             explanations = {
-                (model.name, sample): explain(
+                (model.name, sample): planted_explanation(
                     model,
                     activation,
                     draws[model.name, sample][number].tolist(),

@@ -138,7 +138,7 @@ class PlantedExplanation:
     tail_quoted: bool = False
 
 
-def explain(
+def planted_explanation(
     model: PlantedModel,
     activation: Activation,
     uniforms: Sequence[float],

@@ -18,7 +18,7 @@ from nla_audit.probes.attribution.card import DEFAULT_LIMIT
 from nla_audit.probes.attribution.reading import AttributionSettings, attribute_with
 from nla_audit.report.stored import read_report
 from nla_audit.runs.activations import read_activations
-from nla_audit.runs.score import read_texts
+from nla_audit.runs.score import read_unscored
 from tests.pairs import planted_pair
 
 N = 14
@@ -76,7 +76,7 @@ def _arguments(root: Path, *options: object) -> list[str]:
 def test_saliency_is_the_known_one(root: Path, reader: Reconstructor) -> None:
     activations = read_activations(root / "activations.parquet")
     baselines = measure_baselines(activations.vectors, reader.mse_scale)
-    texts = read_texts([str(root / "texts.parquet")])
+    texts = read_unscored([str(root / "texts.parquet")])
     found = attribute_with(reader, texts, activations, AttributionSettings())
     whole = {
         (model, str(idx)): text
@@ -196,7 +196,7 @@ def test_texts_that_cannot_be_read_are_one_line(root: Path, tmp_path: Path, read
         with pytest.raises(UserError, match=message) as error:
             attribute_with(
                 reader,
-                read_texts([str(tmp_path / "t.parquet")]),
+                read_unscored([str(tmp_path / "t.parquet")]),
                 activations,
                 AttributionSettings(),
             )

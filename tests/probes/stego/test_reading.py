@@ -20,7 +20,7 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.probes.stego.reading import ProbeSettings, probe
 from nla_audit.probes.stego.writers import writer_of
 from nla_audit.runs.activations import read_activations
-from nla_audit.runs.score import read_texts
+from nla_audit.runs.score import read_unscored
 from tests.llm.server import Behaviour, serving
 from tests.pairs import planted_pair, tiny
 
@@ -57,7 +57,7 @@ def _probe(root: Path, reader: Reconstructor, **options) -> pl.DataFrame:
     with writer_of("rules") as writer:
         return probe(
             {"own": reader},
-            read_texts([str(root / "texts.parquet")]),
+            read_unscored([str(root / "texts.parquet")]),
             read_activations(root / "activations.parquet"),
             ProbeSettings(),
             writer=writer,
@@ -113,7 +113,7 @@ def test_all_variants_are_read_in_one_pass_of_distinct_texts(root, reader, monke
 
 
 def test_reference_texts_are_a_control(root, reader):
-    reference = read_texts([str(root / "texts.parquet")])
+    reference = read_unscored([str(root / "texts.parquet")])
     frame = _probe(root, reader, reference=reference)
     assert set(frame["texts"]) == {"own", "reference"}
     assert set(frame["model"]) == {"p0.0"}
@@ -318,6 +318,25 @@ def test_from_the_command_line_with_an_endpoint(root, tmp_path, capsys):
     scores = ["stego", "--scores", str(tmp_path / "scores.parquet"), "--own-ar", "own", "--json"]
     assert cli.run(scores) == 0
     assert json.loads(capsys.readouterr().out)["headline"] == finding["headline"]
+
+
+def test_only_the_changes_that_are_named_are_written(root, tmp_path, capsys):
+    behaviour = Behaviour()
+    given = ["--ar", root / "ar", "--completions", root / "texts.parquet"]
+    given += ["--activations", root / "activations.parquet", "--limit", 4, "--json"]
+    with serving(behaviour) as url:
+        written = ["--paraphraser", f"openai:tiny@{url}", "--written", "paraphrase"]
+        assert cli.run(list(map(str, ["stego", *given, *written]))) == 0
+        asked = sum(behaviour.tries.values())
+    headline = json.loads(capsys.readouterr().out)["headline"]
+    assert "paraphrase" in headline
+    assert "words_shuffled" in headline
+    assert not {"paraphrase_lines", "translate", "rewrite_fluently"} & set(headline)
+    assert 0 < asked <= 4
+    assert cli.run(list(map(str, ["stego", *given, "--written", "unchanged"]))) == 2
+    told = capsys.readouterr().err
+    assert "--written unchanged: no such change is written; name one of" in told
+    assert "paraphrase_lines" in told
 
 
 def test_the_key_is_in_no_file_and_the_cost_is_told(root, tmp_path, monkeypatch, capsys):

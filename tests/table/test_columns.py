@@ -14,7 +14,7 @@ import pytest
 from nla_audit.errors import UserError
 from nla_audit.runs.activations import read_activations, rows_by_idx
 from nla_audit.table.completions import from_frame, load
-from tests.tables_refused import ROW, json_lines, refused, same_rows
+from tests.table.refused import ROW, json_lines, refused, same_rows
 
 
 class TestPartitions:

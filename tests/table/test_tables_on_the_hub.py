@@ -10,7 +10,7 @@ import pytest
 from nla_audit.errors import UserError
 from nla_audit.table.completions import from_frame, load
 from tests.hub_contents import FakeHub, parquet_bytes
-from tests.test_completions import same
+from tests.table.test_completions import same
 
 pytestmark = pytest.mark.usefixtures("sweep")
 

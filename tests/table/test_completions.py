@@ -330,7 +330,7 @@ class TestInterface:
             subprocess.run(
                 [sys.executable, "-c", program, str(tmp_path / "t.parquet")],
                 env={**os.environ, "PYTHONHASHSEED": seed},
-                cwd=Path(__file__).parents[1],
+                cwd=Path(__file__).parents[2],
                 capture_output=True,
                 check=True,
             ).stdout

@@ -19,7 +19,7 @@ import zstandard
 from nla_audit.runs.activations import read_activations
 from nla_audit.table.completions import from_frame, load
 from nla_audit.table.readers import read_frame
-from tests.tables_refused import ROW, json_lines, refused, same_rows
+from tests.table.refused import ROW, json_lines, refused, same_rows
 
 
 class TestText:

@@ -17,9 +17,9 @@ import pytest
 from nla_audit.table.completions import from_frame, load
 from nla_audit.table.prefix_table import read_prefixes
 from nla_audit.table.readers import column_names
-from tests.tables_refused import ROW, json_lines, refused, same_rows
+from tests.table.refused import ROW, json_lines, refused, same_rows
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @contextmanager

@@ -11,8 +11,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from nla_audit.commands.model_options import placement
-from nla_audit.commands.pair_options import given_baselines
+from nla_audit.commands.pair_options import given_baselines, load_ar
 from nla_audit.commands.probe import probe_command
 from nla_audit.commands.progress import counting
 from nla_audit.commands.ray_options import pool_of, ray_parameters
@@ -110,7 +109,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _StudiedScores:
     from nla_audit.probes.stego.writers import writer_of
     from nla_audit.runs.activations import read_activations  # torch
     from nla_audit.runs.made_from import activations_record
-    from nla_audit.runs.remote import load_reconstructor, record_of
+    from nla_audit.runs.remote import record_of
     from nla_audit.runs.score import beginnings, read_unscored
 
     for name in ("completions", "activations"):
@@ -133,15 +132,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _StudiedScores:
         for name, path in rulers.items():
             if path is None:
                 continue
-            readers[name] = load_reconstructor(
-                pool,
-                ar=path,
-                base=arguments["base"],
-                sidecar=arguments["sidecar"],
-                placement=placement(arguments),
-                force=arguments["force"],
-                notice=tell.say,
-            )
+            readers[name] = load_ar(path, arguments, pool, tell.say)
         first: int | None = arguments["prefix_tokens"]
         if first is not None:
             tokenizer = readers["own"].tokenizer

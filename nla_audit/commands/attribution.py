@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
-from nla_audit.commands.model_options import placement
-from nla_audit.commands.pair_options import given_baselines
+from nla_audit.commands.pair_options import given_baselines, load_ar
 from nla_audit.commands.probe import probe_command
 from nla_audit.commands.progress import counting
 from nla_audit.commands.ray_options import pool_of, ray_parameters
@@ -76,7 +75,6 @@ def _read(
     from nla_audit.checkpoint.find_pair import find_pair
     from nla_audit.probes.attribution.reading import AttributionSettings, attribute_with
     from nla_audit.runs.activations import read_activations  # torch
-    from nla_audit.runs.remote import load_reconstructor
     from nla_audit.runs.score import read_unscored
 
     given = given_baselines(arguments["baseline_value"])
@@ -93,15 +91,7 @@ def _read(
         with writing(out):  # before hours of reading, not after
             out.mkdir(parents=True, exist_ok=True)
     with pool_of(arguments) as pool, counting(console) as tell:
-        reader = load_reconstructor(
-            pool,
-            ar=path,
-            base=arguments["base"],
-            sidecar=arguments["sidecar"],
-            placement=placement(arguments),
-            force=arguments["force"],
-            notice=tell.say,
-        )
+        reader = load_ar(path, arguments, pool, tell.say)
         settings = AttributionSettings(
             seed=arguments["seed"],
             limit=arguments["limit"] or None,

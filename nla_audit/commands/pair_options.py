@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from nla_audit.commands.model_options import model_parameters
+from nla_audit.commands.model_options import model_parameters, placement
 from nla_audit.errors import UserError
+
+if TYPE_CHECKING:
+    from nla_audit.runs.remote import AnyReconstructor, Pool
 
 #: As in :data:`nla_audit.nla.fve.BASELINE_NAMES`, which takes numpy to import.
 _BASELINES = ("raw_variance", "mean_normalized")
@@ -57,6 +62,27 @@ def half_parameters() -> list[click.Parameter]:
         ),
         *model_parameters(),
     ]
+
+
+def load_ar(
+    path: str | Path, arguments: Mapping[str, Any], pool: Pool | None, notice: Callable[[str], None]
+) -> AnyReconstructor:
+    """The AR at ``path``, loaded as :func:`half_parameters` among ``arguments`` ask.
+
+    Raises:
+        UserError: as :func:`nla_audit.runs.remote.load_reconstructor`.
+    """
+    from nla_audit.runs.remote import load_reconstructor  # torch: keeps --help fast
+
+    return load_reconstructor(
+        pool,
+        ar=path,
+        base=arguments["base"],
+        sidecar=arguments["sidecar"],
+        placement=placement(arguments),
+        force=arguments["force"],
+        notice=notice,
+    )
 
 
 def baseline_parameters() -> list[click.Parameter]:

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from nla_audit.commands.model_options import placement
 from nla_audit.commands.pair_options import (
     baseline_parameters,
     given_baselines,
     half_parameters,
+    load_ar,
     prefixes_parameter,
     units,
 )
@@ -32,7 +32,6 @@ def _run(**arguments: Any) -> None:
     from nla_audit.checkpoint.find_pair import display_name
     from nla_audit.runs.activations import read_activations
     from nla_audit.runs.prefix_curves import curve_path
-    from nla_audit.runs.remote import load_reconstructor
     from nla_audit.runs.score import ScoreSettings, prefixes_path, read_unscored, score
 
     console = Console(stderr=True)
@@ -50,15 +49,7 @@ def _run(**arguments: Any) -> None:
         activations = read_activations(arguments["activations"])
     with pool_of(arguments) as pool:
         with console.status("loading the AR"):
-            reconstructor = load_reconstructor(
-                pool,
-                ar=arguments["ar"],
-                base=arguments["base"],
-                sidecar=arguments["sidecar"],
-                placement=placement(arguments),
-                force=arguments["force"],
-                notice=Teller(console).say,
-            )
+            reconstructor = load_ar(arguments["ar"], arguments, pool, Teller(console).say)
         with counting(console) as tell:
             scored = score(
                 reconstructor,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from nla_audit.commands.model_options import placement
+from nla_audit.commands.planted_concept import check_named, concepts_of, sought_of
 from nla_audit.commands.probe import probe_command
 from nla_audit.commands.progress import Teller, counting
 from nla_audit.errors import UserError
@@ -21,13 +23,13 @@ from nla_audit.wording import count
 if TYPE_CHECKING:
     import polars as pl
 
-    from nla_audit.probes.sensitivity.directions import Direction
-    from nla_audit.probes.sensitivity.mentions import Sought
-    from nla_audit.probes.sensitivity.sweep import DirectionOf, Named
-    from nla_audit.runs.activations import Activations
+    from nla_audit.llm.interface import LanguageModel
+    from nla_audit.probes.sensitivity.sweep import Named
 
 _TITLE = "Said against carried"
-_TABLE = "sensitivity.parquet"
+_TABLE, _ANSWERS = "sensitivity.parquet", "answers.sqlite"
+#: Tries of one question.
+_ATTEMPTS = 3
 
 
 @dataclass
@@ -46,31 +48,107 @@ def _run(**arguments: Any) -> None:
     subjects: tuple[str, ...] = arguments["subjects"]
     if not subjects:
         raise UserError("sensitivity needs a PAIR to ask, several, or a TABLE that it wrote before")
+    if arguments["llm"] is not None:
+        from nla_audit.llm.names import check_name  # keeps --help fast
+
+        check_name(arguments["llm"])
     is_table = [Path(one).suffix.lower() == ".parquet" for one in subjects]
     if any(is_table) and len(subjects) > 1:
         raise UserError("give one TABLE alone, or PAIRs alone")
-    study = _read_again(subjects[0]) if is_table[0] else _asked(arguments, console)
+    read = _read_again if is_table[0] else _asked
+    study = read(arguments, console)
     _report(study, arguments, console)
 
 
-def _read_again(path: str) -> _StudiedTable:
-    """A table of a former run."""
+def _read_again(arguments: dict[str, Any], console: Console) -> _StudiedTable:
+    """A table of a former run; where a language model is named it is asked about its texts."""
     from nla_audit.probes.sensitivity.table import read_table  # polars: keeps --help fast
 
+    path = arguments["subjects"][0]
     table, source = read_table(Path(path))
-    return _StudiedTable(table, tables=[asdict(source)])
+    if arguments["llm"] is None:
+        return _StudiedTable(table, tables=[asdict(source)])
+    from nla_audit.files import sha256_of
+    from nla_audit.probes.sensitivity.asking import with_answers
+    from nla_audit.probes.sensitivity.sweep import must_not_be_there
+    from nla_audit.record import ANALYSIS, run_record
+    from nla_audit.runs.made_from import table_and_record
+
+    out = _folder(arguments, "asking about a TABLE needs --out DIR: a table with the answers")
+    must_not_be_there(out / _TABLE)
+    concept, _ = sought_of(arguments)
+    names = table["concept"].drop_nulls().unique().sort().to_list()
+    if names and names != [concept.name]:
+        raise UserError(
+            f"{path}: is about {', '.join(names)}, and not about {concept.name}: name its concept "
+            "with --concept or --words"
+        )
+    study = _StudiedTable(table)
+    with counting(console) as tell, _language_model(arguments, out, study.notes, tell) as asked:
+        assert asked is not None
+        study.table = with_answers(table, concept, asked, progress=tell)
+    record = {**run_record("sensitivity", arguments, ANALYSIS), "table": asdict(source)}
+    with table_and_record(out / _TABLE, record) as partial:
+        study.table.write_parquet(partial)
+    console.print(Text(f"wrote {out / _TABLE}"), soft_wrap=True)
+    study.tables = [
+        {"path": str(out / _TABLE), "rows": table.height, "sha256": sha256_of(out / _TABLE)}
+    ]
+    return study
+
+
+def _folder(arguments: dict[str, Any], why: str) -> Path:
+    """``--out``, made if need be; ``why`` it is needed is told where it is not given."""
+    from nla_audit.files import writing  # keeps --help fast
+
+    out: Path | None = arguments["out"]
+    if out is None:
+        raise UserError(f"{why} is written there, and a run that was stopped goes on from it")
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+@contextmanager
+def _language_model(
+    arguments: dict[str, Any], out: Path, notes: list[str], tell: Teller
+) -> Iterator[LanguageModel | None]:
+    """The model that is asked about mentions, if one is named; what it cost goes to ``notes``."""
+    name = arguments["llm"]
+    if name is None:
+        yield None
+        return
+    from nla_audit.llm.address import without_secrets
+    from nla_audit.llm.names import language_model
+    from nla_audit.llm.options import endpoint_settings
+
+    model = language_model(
+        name,
+        cache=arguments["cache"] or out / _ANSWERS,
+        price_per_million=arguments["price"],
+        settings=endpoint_settings(arguments, "llm_temperature", attempts=_ATTEMPTS),
+        how_to_change=("--token-limit-name", "--llm-temperature"),
+    )
+    if model is None:
+        raise UserError(
+            f"--llm {without_secrets(name)}: write openai:MODEL@URL or hf:MODEL_OR_FOLDER"
+        )
+    with model:
+        yield model
+        account = model.account.describe()
+        tell.say(account)
+        notes.append(f"Asked whether texts name it: {model.name}; {account}.")
 
 
 def _asked(arguments: dict[str, Any], console: Console) -> _StudiedTable:
     """Plant, and ask every pair."""
     _check(arguments)
-    from nla_audit.files import sha256_of, writing
+    from nla_audit.files import sha256_of
     from nla_audit.probes.sensitivity.planting import ladder_of
     from nla_audit.probes.sensitivity.sweep import SweepSettings, must_not_be_there, planted_table
     from nla_audit.record import MODELS, run_record
     from nla_audit.runs.activations import read_activations  # torch
 
-    out: Path = arguments["out"]
     settings = SweepSettings(
         strengths=ladder_of(arguments["strengths"]),
         limit=arguments["limit"],
@@ -79,35 +157,38 @@ def _asked(arguments: dict[str, Any], console: Console) -> _StudiedTable:
         max_new_tokens=arguments["max_new_tokens"],
         batch_size=arguments["batch_size"],
         token_budget=arguments["token_budget"],
+        separator=arguments["separator"],
     )
+    out = _folder(arguments, "asking pairs needs --out DIR: the table")
     must_not_be_there(out / _TABLE)
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
+    spent: list[str] = []
     with console.status("reading the activations"):
         activations = read_activations(arguments["activations"])
     with counting(console) as tell:
         problems = activations.describe_problems()
         if problems is not None:
             tell.say(problems)
-        concept, direction, other = _concepts(arguments, activations, tell)
-        table, notes = planted_table(
-            _pairs(arguments, tell),
-            activations,
-            concept,
-            direction=direction,
-            out=out / _TABLE,
-            settings=settings,
-            other=other,
-            similarity=arguments["similarity"],
-            record=run_record("sensitivity", arguments, MODELS),
-            force=arguments["force"],
-            progress=tell,
-            notice=tell.say,
-        )
+        concept, direction, other = concepts_of(arguments, activations, tell)
+        with _language_model(arguments, out, spent, tell) as asked:
+            table, notes = planted_table(
+                _pairs(arguments, tell),
+                activations,
+                concept,
+                direction=direction,
+                out=out / _TABLE,
+                settings=settings,
+                other=other,
+                similarity=arguments["similarity"],
+                asked=asked,
+                record=run_record("sensitivity", arguments, MODELS),
+                force=arguments["force"],
+                progress=tell,
+                notice=tell.say,
+            )
     console.print(Text(f"wrote {out / _TABLE}"), soft_wrap=True)
     return _StudiedTable(
         table,
-        notes=notes,
+        notes=[*notes, *spent],
         tables=[
             {"path": str(out / _TABLE), "rows": table.height, "sha256": sha256_of(out / _TABLE)}
         ],
@@ -120,105 +201,20 @@ def _check(arguments: dict[str, Any]) -> None:
     """What can be said before anything is loaded."""
     if not arguments["activations"]:
         raise UserError("sensitivity needs --activations FILE: what the concept is planted into")
-    if arguments["out"] is None:
-        raise UserError(
-            "asking pairs needs --out DIR: the table is written there, and a run that was stopped "
-            "goes on from it"
-        )
     if (arguments["target"] is None) == (arguments["direction"] is None):
         raise UserError(
             "the concept's direction comes of --target MODEL, which reads its texts, or of "
             "--direction FILE: give one of them"
         )
-    if (arguments["concept"] is None) == (arguments["words"] is None):
-        raise UserError("say what names the concept: --concept NAME, or --words 'NAME=A|B'")
+    check_named(arguments)
     if arguments["target"] is not None and arguments["concept"] is None:
         raise UserError("--target reads the texts of --concept NAME: give that in place of --words")
     if arguments["other"] is not None and arguments["target"] is None:
         raise UserError("--other is read by --target MODEL: give that as well")
     if arguments["detector"] == "similarity" and arguments["similarity"] is None:
         raise UserError("--detector similarity needs --similarity MODEL")
-
-
-def _concepts(
-    arguments: dict[str, Any], activations: Activations, tell: Teller
-) -> tuple[Sought, DirectionOf, DirectionOf | None]:
-    """What is looked for, and the directions that are planted."""
-    from nla_audit.concepts.contrast_sets import load_contrast_set
-    from nla_audit.probes.sensitivity.mentions import sought
-    from nla_audit.text.concepts import parse_concept
-
-    chosen = arguments["concept"]
-    if chosen is None:
-        parsed = parse_concept(arguments["words"])
-        concept = sought(parsed.name, "", [" ".join(one) for one in parsed.phrases])
-    else:
-        texts = load_contrast_set(chosen)
-        concept = sought(texts.name, texts.what, texts.words)
-    if arguments["direction"] is not None:
-        return concept, _from_file(arguments["direction"], concept.name, activations), None
-    sets = [texts] if arguments["other"] is None else [texts, load_contrast_set(arguments["other"])]
-    directions = _from_texts(sets, arguments, activations, tell)
-    return concept, directions[0], directions[1] if len(directions) > 1 else None
-
-
-def _from_file(reference: str, name: str, activations: Activations) -> DirectionOf:
-    from nla_audit.nla.transform import ActivationTransform
-    from nla_audit.probes.sensitivity.directions import from_file, in_the_pairs_space
-
-    found = from_file(reference, activations.vectors.shape[1], name=name)
-
-    def direction(transform: ActivationTransform | None) -> Direction:
-        return found.turned(in_the_pairs_space(found.vector, transform))
-
-    return direction
-
-
-def _from_texts(
-    sets: Sequence[Any], arguments: dict[str, Any], activations: Activations, tell: Teller
-) -> list[DirectionOf]:
-    """The difference of means of each of some contrast sets, read by one target."""
-    from nla_audit.nla.transform import ActivationTransform
-    from nla_audit.probes.sensitivity.directions import from_pairs
-    from nla_audit.probes.sensitivity.pairs import last_activations
-    from nla_audit.runs.target import load_target
-
-    layer = activations.layer if arguments["layer"] is None else arguments["layer"]
-    if layer is None:
-        raise UserError(f"{activations.path} does not say its layer: say it with --layer K")
-    target = load_target(
-        arguments["target"],
-        layer_index=layer,
-        placement=placement(arguments),
-        force=arguments["force"],
-    )
-    width = activations.vectors.shape[1]
-    if target.d_model != width:
-        raise UserError(
-            f"{arguments['target']}: its activations are {target.d_model} wide, those of "
-            f"{activations.path} {width}: name the model that they were extracted from"
-        )
-    found: list[DirectionOf] = []
-    for texts in sets:
-        sides = [
-            last_activations(
-                target,
-                side,
-                token_budget=arguments["token_budget"],
-                progress=tell,
-                notice=tell.say,
-            )
-            for side in (texts.with_concept, texts.without_concept)
-        ]
-
-        def direction(
-            transform: ActivationTransform | None, sides: Any = sides, name: str = texts.name
-        ) -> Direction:
-            seen = sides if transform is None else [transform.apply(side) for side in sides]
-            return from_pairs(name, *seen)
-
-        found.append(direction)
-    return found
+    if arguments["detector"] == "llm" and arguments["llm"] is None:
+        raise UserError("--detector llm needs --llm MODEL")
 
 
 def _pairs(arguments: dict[str, Any], tell: Teller) -> Iterator[Named]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from nla_audit.commands.model_options import placement
-from nla_audit.commands.pair_options import given_baselines
+from nla_audit.commands.pair_options import given_baselines, load_ar
 from nla_audit.commands.probe import probe_command
 from nla_audit.commands.progress import counting
 from nla_audit.commands.ray_options import pool_of, ray_parameters
@@ -42,9 +40,9 @@ def _run(**arguments: Any) -> None:
             "stego needs one of --scores TABLE, --pair PAIR (or --ar AR) with --completions and "
             "--activations, or --self-test"
         )
-    from nla_audit.probes.stego.writers import check_writer  # keeps --help fast
+    from nla_audit.llm.names import check_name  # keeps --help fast
 
-    check_writer(arguments["paraphraser"])
+    check_name(arguments["paraphraser"])
     console = Console(stderr=True)
     if modes == ["self_test"]:
         _self_test(arguments, console)
@@ -101,29 +99,17 @@ class _StudiedScores:
     facts: dict[str, str] = field(default_factory=dict)
 
 
-def _temperature(text: str) -> float | None:
-    if text == "none":
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < math.inf:
-        raise UserError(f"--temperature {text}: write a number from 0 on, or none")
-    return value
-
-
 def _scored(arguments: dict[str, Any], console: Console) -> _StudiedScores:
     """Change the texts, read them; scores, caveats and examples."""
     from nla_audit.checkpoint.find_pair import find_pair
-    from nla_audit.llm.client import EndpointSettings
+    from nla_audit.llm.options import endpoint_settings
     from nla_audit.probes.stego.examples import chosen_examples
     from nla_audit.probes.stego.reading import ProbeSettings, probe
     from nla_audit.probes.stego.scores import scores_from_frame
     from nla_audit.probes.stego.writers import writer_of
     from nla_audit.runs.activations import read_activations  # torch
     from nla_audit.runs.made_from import activations_record
-    from nla_audit.runs.remote import load_reconstructor, record_of
+    from nla_audit.runs.remote import record_of
     from nla_audit.runs.score import beginnings, read_unscored
 
     for name in ("completions", "activations"):
@@ -146,15 +132,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _StudiedScores:
         for name, path in rulers.items():
             if path is None:
                 continue
-            readers[name] = load_reconstructor(
-                pool,
-                ar=path,
-                base=arguments["base"],
-                sidecar=arguments["sidecar"],
-                placement=placement(arguments),
-                force=arguments["force"],
-                notice=tell.say,
-            )
+            readers[name] = load_ar(path, arguments, pool, tell.say)
         first: int | None = arguments["prefix_tokens"]
         if first is not None:
             tokenizer = readers["own"].tokenizer
@@ -175,11 +153,7 @@ def _scored(arguments: dict[str, Any], console: Console) -> _StudiedScores:
             arguments["paraphraser"],
             cache=arguments["cache"],
             price_per_million=arguments["price"],
-            settings=EndpointSettings(
-                temperature=_temperature(arguments["temperature"]),
-                max_tokens=arguments["max_tokens"],
-                token_limit_name=arguments["token_limit_name"],
-            ),
+            settings=endpoint_settings(arguments),
         ) as writer:
             frame = probe(
                 readers,

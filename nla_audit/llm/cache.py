@@ -13,8 +13,8 @@ from typing import Any
 
 from nla_audit.errors import UserError
 from nla_audit.files import full_disk
-from nla_audit.llm.checks import NotAnAnswer, check_lines
-from nla_audit.llm.interface import Request
+from nla_audit.llm.checks import NotAnAnswer
+from nla_audit.llm.interface import Question
 
 
 def key_of(model: str, messages: Sequence[dict[str, str]], settings: dict[str, Any]) -> str:
@@ -63,13 +63,13 @@ class AnswerCache:
             return None
         return tuple(lines)
 
-    def checked(self, key: str, request: Request) -> tuple[str, ...] | None:
-        """As :meth:`get`, and ``None`` for what is no answer to ``request``: it is asked again."""
+    def checked(self, key: str, question: Question) -> tuple[str, ...] | None:
+        """As :meth:`get`, and ``None`` for what is no answer to ``question``: it is asked again."""
         kept = self.get(key)
         if kept is None:
             return None
         try:
-            return check_lines(kept, request)
+            return question.check(kept)
         except NotAnAnswer:
             return None
 

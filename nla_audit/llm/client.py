@@ -25,7 +25,7 @@ from nla_audit.errors import UserError
 from nla_audit.llm.address import KEY_VARIABLES, address_of, key
 from nla_audit.llm.checks import NotAnAnswer
 from nla_audit.llm.exchange import Exchanges, TooMuch
-from nla_audit.llm.interface import Account
+from nla_audit.llm.interface import HOW_TO_CHANGE, Account
 from nla_audit.unicode_form import half_pair
 
 Item = TypeVar("Item")
@@ -98,7 +98,7 @@ class Client:
         url: str,
         settings: EndpointSettings,
         account: Account,
-        how_to_change: tuple[str, str] = ("--token-limit-name", "--temperature"),
+        how_to_change: tuple[str, str] = HOW_TO_CHANGE,
     ) -> None:
         self.url = address_of(url)
         self._model = model

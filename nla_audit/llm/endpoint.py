@@ -1,4 +1,4 @@
-"""Texts rewritten by any OpenAI-compatible endpoint: ``openai:MODEL@URL``.
+"""Texts rewritten, and questions answered, by any OpenAI-compatible endpoint: ``openai:MODEL@URL``.
 
 What was accepted is in the cache before anything else happens.
 """
@@ -9,12 +9,21 @@ from collections.abc import Sequence
 
 from nla_audit.llm.cache import AnswerCache, key_of
 from nla_audit.llm.client import Client, EndpointSettings, side_by_side
-from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
-from nla_audit.llm.prompts import messages, parse
+from nla_audit.llm.interface import (
+    HOW_TO_CHANGE,
+    Account,
+    Answer,
+    Closing,
+    Progress,
+    Question,
+    Request,
+    silent,
+)
+from nla_audit.llm.prompts import Rewriting
 
 
 class Endpoint(Closing):
-    """A :class:`~nla_audit.llm.interface.Paraphraser` behind HTTP.
+    """A :class:`~nla_audit.llm.interface.LanguageModel` behind HTTP.
 
     Args:
         model: name of the model there.
@@ -22,6 +31,7 @@ class Endpoint(Closing):
         cache: of answers.
         settings: how to ask.
         account: where costs are counted.
+        how_to_change: as :class:`~nla_audit.llm.client.Client` takes it.
 
     Raises:
         UserError: the address is none, or holds a key.
@@ -35,13 +45,14 @@ class Endpoint(Closing):
         cache: AnswerCache | None = None,
         settings: EndpointSettings | None = None,
         account: Account | None = None,
+        how_to_change: tuple[str, str] = HOW_TO_CHANGE,
     ) -> None:
         self.name = f"openai:{model}"
         self.account = account or Account()
         self._model = model
         self._settings = settings or EndpointSettings()
         self._cache = cache or AnswerCache(None)
-        self._client = Client(model, url, self._settings, self.account)
+        self._client = Client(model, url, self._settings, self.account, how_to_change)
 
     def close(self) -> None:
         """Close connections and cache."""
@@ -49,50 +60,56 @@ class Endpoint(Closing):
         self._cache.close()
 
     def write(self, requests: Sequence[Request], *, progress: Progress = silent) -> list[Answer]:
-        """``[n]`` answers; equal requests are asked once.
+        """``[n]`` answers, as :meth:`ask` gives them."""
+        return self.ask([Rewriting(one) for one in requests], stage="writing", progress=progress)
+
+    def ask(
+        self, questions: Sequence[Question], *, stage: str, progress: Progress = silent
+    ) -> list[Answer]:
+        """``[n]`` answers; equal questions are asked once.
 
         Raises:
             UserError: nobody answers at the address, or the endpoint refuses for a reason that no
                 second try mends (no such model, no valid key).
         """
-        keys = [self._key(request) for request in requests]
+        keys = [self._key(question) for question in questions]
         answers: dict[str, Answer] = {}
-        open_requests: dict[str, Request] = {}
-        for key, request in zip(keys, requests, strict=True):
-            if key in answers or key in open_requests:
+        open_questions: dict[str, Question] = {}
+        for key, question in zip(keys, questions, strict=True):
+            if key in answers or key in open_questions:
                 continue
-            kept = self._cache.checked(key, request)
+            kept = self._cache.checked(key, question)
             if kept is None:
-                open_requests[key] = request
+                open_questions[key] = question
             else:
                 answers[key] = Answer(kept)
                 self.account.add(cached=1)
-        total = len(answers) + len(open_requests)
-        progress("writing", len(answers), total)
+        total = len(answers) + len(open_questions)
+        progress(stage, len(answers), total)
 
         def each(key: str, answer: Answer) -> None:
             answers[key] = answer
-            progress("writing", len(answers), total)
+            progress(stage, len(answers), total)
 
         side_by_side(
-            lambda key: self._ask(key, open_requests[key]),
-            open_requests,
+            lambda key: self._ask(key, open_questions[key]),
+            open_questions,
             each,
             workers=self._settings.concurrency,
             stop=self._client.stop,
         )
         return [answers[key] for key in keys]
 
-    def _key(self, request: Request) -> str:
+    def _key(self, question: Question) -> str:
         settings = self._settings
         return key_of(
             f"{self._model}@{self._client.url}",
-            messages(request),
+            question.messages(),
             {"temperature": settings.temperature, "max_tokens": settings.max_tokens},
         )
 
-    def _ask(self, key: str, request: Request) -> Answer:
-        lines, reason = self._client.ask(messages(request), lambda text: parse(text, request))
+    def _ask(self, key: str, question: Question) -> Answer:
+        lines, reason = self._client.ask(question.messages(), question.read)
         if lines is None:
             self.account.fail(reason)
             return Answer(None, reason)

@@ -12,6 +12,10 @@ from typing import Protocol, Self
 
 from nla_audit.progress import Progress, silent
 
+#: Options by which a user changes what an endpoint calls its token limit, and the temperature;
+#: messages name them.
+HOW_TO_CHANGE = ("--token-limit-name", "--temperature")
+
 
 @dataclass(frozen=True)
 class Request:
@@ -36,6 +40,30 @@ class Answer:
 
     lines: tuple[str, ...] | None
     reason: str | None = None
+
+
+class Question(Protocol):
+    """What a language model is asked, and what counts as an answer; answers are lines."""
+
+    def messages(self) -> list[dict[str, str]]:
+        """System and user message, which tell apart what is asked for in a cache."""
+        ...
+
+    def read(self, content: str) -> tuple[str, ...]:
+        """The lines of what the model wrote.
+
+        Raises:
+            NotAnAnswer: it is none.
+        """
+        ...
+
+    def check(self, lines: Sequence[str]) -> tuple[str, ...]:
+        """Lines that were kept of an earlier answer.
+
+        Raises:
+            NotAnAnswer: they are no answer.
+        """
+        ...
 
 
 class Account:
@@ -106,6 +134,16 @@ class Paraphraser(Protocol):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None: ...
+
+
+class LanguageModel(Paraphraser, Protocol):
+    """Answers any :class:`Question` as well."""
+
+    def ask(
+        self, questions: Sequence[Question], *, stage: str, progress: Progress = silent
+    ) -> list[Answer]:
+        """``[n]`` answers, in the order of ``questions``; ``stage`` names the work."""
+        ...
 
 
 class Closing:

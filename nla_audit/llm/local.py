@@ -8,18 +8,27 @@ from typing import Any, TypeVar
 from nla_audit.checkpoint.fingerprint import file_hashes
 from nla_audit.errors import UserError, first_line
 from nla_audit.llm.cache import AnswerCache, key_of
-from nla_audit.llm.checks import NotAnAnswer, check_lines
-from nla_audit.llm.interface import Account, Answer, Closing, Progress, Request, silent
-from nla_audit.llm.prompts import messages, parse
+from nla_audit.llm.checks import NotAnAnswer
+from nla_audit.llm.interface import (
+    Account,
+    Answer,
+    Closing,
+    Progress,
+    Question,
+    Request,
+    silent,
+)
+from nla_audit.llm.prompts import Rewriting
 
 Given = TypeVar("Given")
+Asked = TypeVar("Asked", bound=Question)
 
 
 class LocalModel(Closing):
-    """A :class:`~nla_audit.llm.interface.Paraphraser` on this machine, greedy and batched.
+    """A :class:`~nla_audit.llm.interface.LanguageModel` on this machine, greedy and batched.
 
     A chat model answers whole requests in JSON, like an endpoint. A seq2seq model is given each
-    line after the task's name, as T5 paraphrasers are trained.
+    line after the task's name, as T5 paraphrasers are trained, and answers no questions.
 
     Args:
         model: folder, or owner/name on the Hub; code that comes with it is never run.
@@ -83,45 +92,72 @@ class LocalModel(Closing):
 
     def write(self, requests: Sequence[Request], *, progress: Progress = silent) -> list[Answer]:
         """``[n]`` answers; equal requests are asked once."""
+        rewritings = [Rewriting(request) for request in requests]
+        made = self._rewritten if self._is_seq2seq else self._chatted
+        return self._answers(rewritings, made, "writing", progress)
+
+    def ask(
+        self, questions: Sequence[Question], *, stage: str, progress: Progress = silent
+    ) -> list[Answer]:
+        """``[n]`` answers; equal questions are asked once.
+
+        Raises:
+            UserError: it is a seq2seq model.
+        """
+        if self._is_seq2seq:
+            raise UserError(f"{self.name}: a seq2seq model answers no questions: name a chat model")
+        return self._answers(questions, self._chatted, stage, progress)
+
+    def _answers(
+        self,
+        questions: Sequence[Asked],
+        made: Callable[[Sequence[Asked]], list[Answer]],
+        stage: str,
+        progress: Progress,
+    ) -> list[Answer]:
         settings = {"max_new_tokens": self._max_new_tokens, "model": self._version}
-        keys = [key_of(self.name, messages(request), settings) for request in requests]
+        keys = [key_of(self.name, question.messages(), settings) for question in questions]
         answers: dict[str, Answer] = {}
-        waiting: dict[str, Request] = {}
-        for key, request in zip(keys, requests, strict=True):
+        waiting: dict[str, Asked] = {}
+        for key, question in zip(keys, questions, strict=True):
             if key in answers or key in waiting:
                 continue
-            kept = self._cache.checked(key, request)
+            kept = self._cache.checked(key, question)
             if kept is None:
-                waiting[key] = request
+                waiting[key] = question
             else:
                 answers[key] = Answer(kept)
                 self.account.add(cached=1)
         # Texts of like length together: a batch pads to its longest.
-        order = sorted(waiting, key=lambda key: (sum(map(len, waiting[key].lines)), key))
+        order = sorted(waiting, key=lambda key: (len(waiting[key].messages()[1]["content"]), key))
         for start in range(0, len(order), self._batch_size):
             batch = order[start : start + self._batch_size]
-            written = self._written([waiting[key] for key in batch])
+            self.account.add(requests=len(batch))
+            written = made([waiting[key] for key in batch])
             for key, answer in zip(batch, written, strict=True):
                 answers[key] = answer
                 if answer.lines is None:
                     self.account.fail(answer.reason or "no answer")
                 else:
                     self._cache.put(key, answer.lines)
-            progress("writing", len(answers), len(answers) + len(order) - start - len(batch))
+            progress(stage, len(answers), len(answers) + len(order) - start - len(batch))
         return [answers[key] for key in keys]
 
-    def _written(self, requests: Sequence[Request]) -> list[Answer]:
-        self.account.add(requests=len(requests))
-        if self._is_seq2seq:
-            prompts = [f"{r.task}: {line}" for r in requests for line in r.lines]
-            made = iter(self._generated(prompts))
-            lines = [[next(made) for _ in request.lines] for request in requests]
-            return [_answer(check_lines, *each) for each in zip(lines, requests, strict=True)]
-        contents = self._generated(self._chat_prompts(requests))
-        return [_answer(parse, *each) for each in zip(contents, requests, strict=True)]
+    def _rewritten(self, rewritings: Sequence[Rewriting]) -> list[Answer]:
+        """By a seq2seq model."""
+        requests = [one.request for one in rewritings]
+        prompts = [f"{r.task}: {line}" for r in requests for line in r.lines]
+        made = iter(self._generated(prompts))
+        lines = [[next(made) for _ in request.lines] for request in requests]
+        return [_answer(one.check, each) for one, each in zip(rewritings, lines, strict=True)]
 
-    def _chat_prompts(self, requests: Sequence[Request]) -> list[str]:
-        """The messages of each request as the chat template writes them.
+    def _chatted(self, questions: Sequence[Question]) -> list[Answer]:
+        """By a chat model."""
+        contents = self._generated(self._chat_prompts(questions))
+        return [_answer(one.read, each) for one, each in zip(questions, contents, strict=True)]
+
+    def _chat_prompts(self, questions: Sequence[Question]) -> list[str]:
+        """The messages of each question as the chat template writes them.
 
         Raises:
             UserError: a special token could be read out of the text.
@@ -130,8 +166,8 @@ class LocalModel(Closing):
 
         specials = set(self._tokenizer.all_special_ids) - {self._tokenizer.unk_token_id}
         chats = []
-        for request in requests:
-            system, user = messages(request)
+        for question in questions:
+            system, user = question.messages()
             ids = self._tokenizer(user["content"], add_special_tokens=False)["input_ids"]
             if specials & set(ids):
                 raise UserError(
@@ -184,10 +220,8 @@ def _joined(system: dict[str, str], user: dict[str, str]) -> dict[str, str]:
     return {"role": "user", "content": f"{system['content']}\n\n{user['content']}"}
 
 
-def _answer(
-    check: Callable[[Given, Request], tuple[str, ...]], given: Given, request: Request
-) -> Answer:
+def _answer(read: Callable[[Given], tuple[str, ...]], given: Given) -> Answer:
     try:
-        return Answer(check(given, request))
+        return Answer(read(given))
     except NotAnAnswer as error:
         return Answer(None, str(error))

@@ -50,8 +50,8 @@ def all_stems(text: str) -> list[str]:
     return [stem(word) for word in words(text)]
 
 
-def parse_concept(description: str) -> Concept:
-    """``"name=phrase|phrase"`` or just ``"phrase|phrase"``.
+def parse_concept(description: str, option: str = "--watch") -> Concept:
+    """``"name=phrase|phrase"`` or just ``"phrase|phrase"``, as ``option`` was given it.
 
     Raises:
         UserError: when there is no word in it.
@@ -60,7 +60,7 @@ def parse_concept(description: str) -> Concept:
     concept = Concept.of(name.strip(), (body if separator else name).split("|"))
     if not concept.phrases:
         raise UserError(
-            f"--watch '{description}' holds no word; write e.g. --watch 'evaluation awareness' or "
-            "--watch 'eval=being tested|evaluation'"
+            f"{option} '{description}' holds no word; write e.g. {option} 'evaluation awareness' "
+            f"or {option} 'eval=being tested|evaluation'"
         )
     return concept

@@ -10,13 +10,13 @@ import polars as pl
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.reconstructor import ReconstructionScores, Reconstructor
 from nla_audit.nla.scoring import baseline_columns
+from nla_audit.nla.segments import segment_ends
 from nla_audit.nla.verbalizer import Explanations, Verbalizer
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.judging import Judges
 from nla_audit.train.measure import Measured, content_tokens
 from nla_audit.train.recipe import Evaluation
 from nla_audit.train.recipe_rl import Rl
-from nla_audit.train.responses import Responses
 from nla_audit.train.rewards import rewards_of
 from nla_audit.train.rollout import samples_of
 from nla_audit.train.seeds import Use, derived
@@ -62,7 +62,7 @@ def completions_of(
         content = content_tokens(verbalizer.tokenizer, said)
         sources = [dataset.source_texts[row] for row in rows]
         judgement = {} if judges is None else judges.scores(said.explanations, sources)
-        segment_ends = _segment_ends(verbalizer, said, reward)
+        ends = _segment_ends(verbalizer, said, reward)
         for ruler, reconstructor in rulers.items():
             baselines = measure_baselines(every, reconstructor.mse_scale)
             scores = reconstructor.score(said.explanations, activations, baselines=baselines)
@@ -78,7 +78,7 @@ def completions_of(
                 sample=pl.lit(sample, dtype=pl.Int64),
                 ar=pl.lit(ruler),
                 step=pl.lit(step, dtype=pl.Int64),
-                segment_ends=segment_ends,
+                segment_ends=ends,
                 idx=pl.Series(keys, dtype=pl.Int64),
                 doc_id=pl.Series([dataset.doc_ids[row] for row in rows], dtype=pl.String),
                 position=pl.Series([dataset.positions[row] for row in rows], dtype=pl.Int64),
@@ -93,11 +93,9 @@ def _segment_ends(verbalizer: Verbalizer, said: Explanations, reward: Rl) -> pl.
     null where it failed, and where the AV writes no separators."""
     token = reward.grading.separator()
     found: list[list[int] | None] = [None] * len(said.explanations)
-    if token is not None and token in verbalizer.tokenizer.get_vocab():
-        responses = Responses(said, verbalizer.decode, verbalizer.tokenizer)
-        for row, texts in enumerate(reward.grading.ends(responses, 0.0).texts):
-            if texts[-1] is not None:
-                found[row] = sorted({len(text) for text in texts if text is not None})
+    if token is not None:
+        most = reward.grading.most_separators()
+        found = segment_ends(verbalizer, said, token, at_most=most)
     return pl.Series(found, dtype=pl.List(pl.Int64))
 
 

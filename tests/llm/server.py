@@ -28,6 +28,10 @@ class Behaviour:
     def see(self, body: bytes) -> None:
         """Called with the body of each request."""
 
+    def answer(self, lines: list[str]) -> str:
+        """What the server's model writes, where it does not fail."""
+        return json.dumps({"lines": [rewritten(line) for line in lines]})
+
 
 def rewritten(line: str) -> str:
     """What the server's model makes of a line."""
@@ -79,7 +83,7 @@ def serving(behaviour: Behaviour) -> Iterator[str]:
                 self._send(int(fault), b"{}", {"Retry-After": "0.3"} if fault == "429" else {})
                 return
             made = [rewritten(line) for line in lines]
-            content = json.dumps({"lines": made})
+            content = behaviour.answer(lines)
             finish = "stop"
             if fault == "wrong count":
                 content = json.dumps({"lines": [*made, "one more"]})

@@ -21,7 +21,8 @@ from nla_audit.llm.cache import AnswerCache
 from nla_audit.llm.client import EndpointSettings
 from nla_audit.llm.endpoint import Endpoint
 from nla_audit.llm.interface import Request
-from nla_audit.probes.stego.writers import check_writer, writer_of
+from nla_audit.llm.names import check_name
+from nla_audit.probes.stego.writers import writer_of
 from nla_audit.train import labeler
 from nla_audit.train.labeler import cached, labeler_of
 from nla_audit.train.recipe_data import Labeler
@@ -259,7 +260,7 @@ def test_a_key_in_the_address_is_refused_and_not_shown(url, tmp_path):
     cache = tmp_path / "cache.db"
     for refused in (
         lambda: address_of(url),
-        lambda: check_writer(f"openai:m@{url}"),
+        lambda: check_name(f"openai:m@{url}"),
         lambda: writer_of(f"openai:m@{url}", cache=cache),
     ):
         with pytest.raises(UserError, match="NLA_AUDIT_API_KEY") as error:

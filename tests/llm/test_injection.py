@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGene
 from nla_audit.errors import UserError
 from nla_audit.llm.endpoint import Endpoint
 from nla_audit.llm.interface import Request
-from nla_audit.llm.prompts import messages
+from nla_audit.llm.prompts import Rewriting, messages
 from nla_audit.probes.stego.writers import writer_of
 from tests.llm.server import Behaviour, serving
 from tests.pairs import tiny
@@ -155,7 +155,7 @@ def test_a_chat_model_reads_no_special_token_out_of_a_text(chat_folder, monkeypa
         writer._takes_system = writer._has_system_role()
         assert writer._takes_system is (system == "written")
         # The instruction arrives all the same.
-        (prompt,) = writer._chat_prompts([_request("a")])
+        (prompt,) = writer._chat_prompts([Rewriting(_request("a"))])
         assert "Task: Paraphrase the text." in prompt
         specials = set(writer._tokenizer.all_special_ids)
 

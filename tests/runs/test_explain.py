@@ -10,13 +10,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nla_audit import cli, completions
+from nla_audit import cli
 from nla_audit.checkpoint.load import Pair
 from nla_audit.nla import verbalizer as verbalizer_module
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.prompts import AnswerDecoder, cjk_share, content_tokens, read_explanation
 from nla_audit.runs.activations import read_activations
 from nla_audit.runs.explain import ExplainSettings, explain, sampling_key
+from nla_audit.table import completions
 from tests.pairs import tiny
 from tests.pairs.explaining import NAN_ROW, OPTIONS, ROWS, ZERO_ROW, run, table_of
 from tests.pairs.golden import GOLDEN

@@ -11,13 +11,14 @@ import polars as pl
 import pytest
 import torch
 
-from nla_audit import cli, completions
+from nla_audit import cli
 from nla_audit.checkpoint.load import Placement, load
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.prefixes import prefixes_of
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.runs.activations import Activations, read_activations
 from nla_audit.shards import Shards
+from nla_audit.table import completions
 from tests.pairs import talking, tiny
 
 FLOAT32 = Placement(dtype="float32", device="cpu")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from nla_audit.findings import Card, Metric, Option, Unit, probe_with_command
+from nla_audit.llm.options import endpoint_options
+from nla_audit.nla.segments import SEPARATOR
 
 QUESTION = "Of a concept planted at a known strength: when is it said, and when only carried?"
 METRICS = (
@@ -71,6 +75,8 @@ _SHARES: dict[str, Unit] = dict.fromkeys(
     (
         "named",
         "in_first_claim",
+        "in_first_segment",
+        "found_of_words",
         "named_planted",
         "component_share",
         "cross_share",
@@ -86,6 +92,8 @@ COLUMNS: dict[str, Unit] = {
     **_SHARES,
     "tokens_more_named": "tokens",
     "tokens_more_unnamed": "tokens",
+    "segments_before": "place",
+    "unanswered": "count",
 }
 
 OPTIONS = (
@@ -170,8 +178,9 @@ OPTIONS = (
         "detector",
         str,
         "words",
-        choices=("words", "similarity"),
-        help="What counts as a mention; similarity needs --similarity.",
+        choices=("words", "similarity", "llm"),
+        help="What counts as a mention; similarity needs --similarity, llm needs --llm, or a TABLE "
+        "that was made with it.",
     ),
     Option(
         "similarity",
@@ -179,6 +188,31 @@ OPTIONS = (
         None,
         metavar="MODEL",
         help="sentence-transformers model (name or folder) that also looks for the concept.",
+    ),
+    Option(
+        "llm",
+        str,
+        None,
+        metavar="MODEL",
+        help="openai:MODEL@URL or hf:MODEL_OR_FOLDER: a language model that is also asked whether "
+        "each explanation names the concept, and where. With a TABLE it is asked about its texts, "
+        "and a table with its answers is written into --out.",
+    ),
+    Option(
+        "cache",
+        Path,
+        None,
+        metavar="FILE",
+        help="Where answers of --llm are kept: nothing is asked and paid for twice.  [default: "
+        "answers.sqlite in --out]",
+    ),
+    *endpoint_options("llm_temperature"),
+    Option(
+        "separator",
+        str,
+        SEPARATOR,
+        metavar="TOKEN",
+        help="The token by which an AV that was trained to ends segments of its explanations.",
     ),
     Option(
         "temperature",
@@ -240,7 +274,9 @@ CARD = Card(
     "    --concept sentiment --target Qwen/Qwen3-8B --out sensitivity\n"
     "nla-audit sensitivity PAIR --activations a.parquet --direction probe.npy:3 \\\n"
     "    --words 'evaluation=being tested|evaluation' --out sensitivity\n"
-    "nla-audit sensitivity sensitivity/sensitivity.parquet    # again, without models",
+    "nla-audit sensitivity sensitivity/sensitivity.parquet    # again, without pairs\n"
+    "nla-audit sensitivity sensitivity/sensitivity.parquet --concept sentiment \\\n"
+    "    --llm openai:MODEL@http://localhost:8000/v1 --detector llm --out asked",
     metrics=METRICS,
     columns=COLUMNS,
     options=OPTIONS,

@@ -16,8 +16,11 @@ from nla_audit.table.pairing import clusters, column
 Floats = NDArray[np.float64]
 
 #: The detectors of a mention.
-WORDS, NEARNESS = "words", "similarity"
-DETECTORS = (WORDS, NEARNESS)
+WORDS, NEARNESS, LLM = "words", "similarity", "llm"
+DETECTORS = (WORDS, NEARNESS, LLM)
+#: What each of them says in the table.
+_COLUMN_OF = {WORDS: "named", NEARNESS: "nearness", LLM: "llm_named"}
+_PLACES = ("first_token", "first_claim", "first_segment")
 #: Share of unplanted explanations that detection by embeddings may take for mentions.
 FALSE_ALARMS = 0.05
 
@@ -88,8 +91,23 @@ def cubes(frame: pl.DataFrame, models: Sequence[str], seed: int) -> dict[str, Cu
     }
 
 
+def is_known(frame: pl.DataFrame, detector: str) -> bool:
+    """Whether a table holds anything of a detector."""
+    column = frame[_COLUMN_OF[detector]]
+    return column.null_count() < len(column)
+
+
+def unanswered(frame: pl.DataFrame, detector: str) -> pl.DataFrame:
+    """The rows whose explanation is not judged because a language model gave no answer."""
+    if detector != LLM:
+        return frame.clear()
+    return frame.filter(pl.col("explanation").is_not_null() & pl.col("llm_named").is_null())
+
+
 def with_said(frame: pl.DataFrame, detector: str) -> tuple[pl.DataFrame, float | None]:
     """The table with a column ``said``, and from which nearness on a text counts as a mention.
+
+    Where a language model is the detector, the places of first mentions are those that it quotes.
 
     The limit of detection by embeddings is the nearness that :data:`FALSE_ALARMS` of unplanted
     explanations exceed, on one half of the activations; ``said`` is null for unplanted ones of
@@ -97,6 +115,9 @@ def with_said(frame: pl.DataFrame, detector: str) -> tuple[pl.DataFrame, float |
     """
     if detector == WORDS:
         return frame.with_columns(said=pl.col("named").cast(pl.Float64)), None
+    if detector == LLM:
+        places = {name: pl.col(f"llm_{name}") for name in _PLACES}
+        return frame.with_columns(said=pl.col("llm_named").cast(pl.Float64), **places), None
     half = pl.col("idx").rank("dense") % 2 == 0
     unplanted = pl.col("strength") == 0
     known = frame.filter(half & unplanted)["nearness"].drop_nulls()

@@ -84,19 +84,28 @@ def place_table(study: Mapping[str, Cube]) -> pl.DataFrame:
     rows: list[dict[str, Any]] = []
     for model, cube in study.items():
         said = cube.of(CONCEPT, "said") == 1
-        tokens, claims = (cube.of(CONCEPT, name) for name in ("first_token", "first_claim"))
+        tokens, claims, segments = (
+            cube.of(CONCEPT, f"first_{unit}") for unit in ("token", "claim", "segment")
+        )
         for level, strength in enumerate(cube.strengths):
             # Detection by embeddings tells no place.
             here = said[:, level] & ~np.isnan(claims[:, level])
             before = np.where(here, tokens[:, level], np.nan)
-            first = np.where(here, claims[:, level] == 0, np.nan)
+            first_claim = np.where(here, claims[:, level] == 0, np.nan)
+            in_segment = segments[:, level]
+            has_segments = here & ~np.isnan(in_segment)
+            first_segment = np.where(has_segments, in_segment == 0, np.nan)
             rows.append(
                 {
                     "model": model,
                     "strength": float(strength),
                     "mentions": int(here.sum()),
                     **cube.resampler.mean(before).entries("tokens_before"),
-                    **cube.resampler.share(first).entries("in_first_claim"),
+                    **cube.resampler.share(first_claim).entries("in_first_claim"),
+                    **cube.resampler.share(first_segment).entries("in_first_segment"),
+                    **cube.resampler.mean(np.where(has_segments, in_segment, np.nan)).entries(
+                        "segments_before"
+                    ),
                 }
             )
     return pl.DataFrame(rows, infer_schema_length=None)

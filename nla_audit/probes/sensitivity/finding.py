@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,7 +20,7 @@ from nla_audit.probes.sensitivity.carried import (
     presence_table,
 )
 from nla_audit.probes.sensitivity.controls import CONCEPT, OTHER, RANDOM, VARIANCE
-from nla_audit.probes.sensitivity.cube import DETECTORS, WORDS, Cube, cubes, with_said
+from nla_audit.probes.sensitivity.cube import LLM, WORDS, Cube, cubes, is_known, with_said
 from nla_audit.probes.sensitivity.curves import (
     excess,
     is_enough,
@@ -34,6 +33,7 @@ from nla_audit.probes.sensitivity.curves import (
     threshold_table,
     thresholds,
 )
+from nla_audit.probes.sensitivity.detectors import blindness, caveats_of, detector_table
 from nla_audit.probes.sensitivity.psychometric import BEYOND, Threshold
 from nla_audit.probes.sensitivity.verdict import (
     FDR,
@@ -79,14 +79,20 @@ def sensitivity(
     reference = reference or default_reference(models, penalties)
     if reference not in penalties:
         raise UserError(f'no model "{reference}": the table holds {", ".join(models)}')
-    if detector != WORDS and table["nearness"].null_count() == table.height:
-        raise UserError("the table holds nothing of similarity: make it with --similarity MODEL")
+    if detector != WORDS and not is_known(table, detector):
+        of, how = (
+            ("a language model", "ask one with --llm MODEL")
+            if detector == LLM
+            else (detector, "make it with --similarity MODEL")
+        )
+        raise UserError(f"the table holds nothing of {of}: {how}")
     table = table.sort("model", "idx", "kind", "strength")
     marked, limit = with_said(table, detector)
     study = cubes(marked, models, seed)
     found = thresholds(study)
+    is_anywhere, blind = bool((marked["said"] == 1).any()), blindness(marked, detector, seed)
     evidence = {
-        model: _evidence(cube, found[model], is_anywhere=bool((marked["said"] == 1).any()))
+        model: _evidence(cube, found[model], is_anywhere=is_anywhere, blind=blind)
         for model, cube in study.items()
     }
     verdicts = decide(evidence)
@@ -108,7 +114,7 @@ def sensitivity(
         "price": price_table(study),
         "fits": fit_table(study),
         "presence": presence_table(study),
-        "detectors": _detector_table(table, models, seed),
+        "detectors": detector_table(table, models, seed),
         "unsaid_examples": _examples(study),
     }
     told = [
@@ -122,7 +128,11 @@ def sensitivity(
             reference=reference,
             headline=headline,
             verdict=" ".join([*told, *_told_of_thresholds(found, reference)]),
-            caveats=[*notes, *_caveats(study, evidence, detector, tables)],
+            caveats=[
+                *notes,
+                *caveats_of(table, detector),
+                *_caveats(study, evidence, tables),
+            ],
             tables=tables,
             figures=_figures(),
             private_tables=frozenset({"unsaid_examples"}),
@@ -141,7 +151,9 @@ def sensitivity(
     )
 
 
-def _evidence(cube: Cube, found: Threshold, *, is_anywhere: bool) -> ConceptEvidence:
+def _evidence(
+    cube: Cube, found: Threshold, *, is_anywhere: bool, blind: str | None
+) -> ConceptEvidence:
     said = cube.of(CONCEPT, "said")
     return ConceptEvidence(
         is_enough=is_enough(cube),
@@ -149,8 +161,10 @@ def _evidence(cube: Cube, found: Threshold, *, is_anywhere: bool) -> ConceptEvid
         carried=carried(cube),
         excess={kind: excess(cube, kind) for kind in excess_of(cube.kinds)},
         threshold=found,
+        unplanted=cube.resampler.share(said[:, 0]),
         strongest=cube.resampler.share(said[:, -1]),
         is_named_anywhere=is_anywhere,
+        blind=blind,
     )
 
 
@@ -170,7 +184,7 @@ def _numbers(
         "alpha50_low": one.low,
         "alpha50_high": one.high,
         **ratio(one, reference).entries("times_reference"),
-        **cube.resampler.share(said[:, 0]).entries("named_unplanted"),
+        **evidence.unplanted.entries("named_unplanted"),
         **cube.resampler.share(random[:, -1]).entries("named_random"),
         **evidence.strongest.entries("named_strongest"),
         **mean_place(cube).entries("tokens_before"),
@@ -204,28 +218,6 @@ def _verdict_table(
         ],
         schema_overrides={"detectable": pl.Float64, "activations_needed": pl.Int64},
     )
-
-
-def _detector_table(table: pl.DataFrame, models: Sequence[str], seed: int) -> pl.DataFrame:
-    """False alarms of each detector: nothing planted, and random directions planted."""
-    rows: list[dict[str, Any]] = []
-    for detector in DETECTORS:
-        if detector != WORDS and table["nearness"].null_count() == table.height:
-            continue
-        for model, cube in cubes(with_said(table, detector)[0], models, seed).items():
-            unplanted = cube.resampler.share(cube.of(CONCEPT, "said")[:, 0])
-            row = {
-                "detector": detector,
-                "model": model,
-                **unplanted.entries("false_alarms"),
-                "n": unplanted.n,
-            }
-            for kind in (RANDOM, VARIANCE, CONCEPT):
-                known = kind in cube.kinds
-                share = cube.resampler.share(cube.of(kind, "said")[:, -1]) if known else None
-                row[f"named_{kind}"] = None if share is None else or_none(share.value)
-            rows.append(row)
-    return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def _examples(study: Mapping[str, Cube]) -> pl.DataFrame:
@@ -267,16 +259,9 @@ def _interval(one: Interval) -> str:
 def _caveats(
     study: Mapping[str, Cube],
     evidence: Mapping[str, ConceptEvidence],
-    detector: str,
     tables: Mapping[str, pl.DataFrame],
 ) -> list[str]:
-    caveats = [
-        "Not named means: in none of the concept's words. What is carried unsaid may be said in "
-        "others; read the examples, or name more words."
-        if detector == WORDS
-        else "Named means: a claim nearer to what the concept is than nearly all of unplanted "
-        "explanations."
-    ]
+    caveats = []
     if not any(one.is_named_anywhere for one in evidence.values()):
         caveats.append(
             "No explanation of any model names the concept, planted or not: its words may not be "

@@ -2,12 +2,14 @@
 
 By words: one of the concept's words or phrases stands in it, up to case and inflection. By
 embeddings: one of its claims is as near to what the concept is as few claims of unplanted
-explanations are. Each way has a false alarm rate, which is measured on explanations of activations
-into which nothing was planted.
+explanations are. By a language model: it says so, and quotes the words
+(:mod:`nla_audit.probes.sensitivity.asking`). Each way has a false alarm rate, which is measured on
+explanations of activations into which nothing was planted.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,10 +31,12 @@ class Mention:
     Attributes:
         start: its first character.
         claim: number of the claim that holds it, from 0.
+        segment: of the segment; ``None`` where the text has none.
     """
 
     start: int
     claim: int
+    segment: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,13 +66,26 @@ def sought(name: str, what: str, words: Sequence[str]) -> Sought:
     return Sought(name, what, found)
 
 
-def first_mention(concept: Sought, text: str) -> Mention | None:
+def first_mention(
+    concept: Sought, text: str, segment_ends: Sequence[int] | None = None
+) -> Mention | None:
     """Where ``text`` first names the concept in one of its words."""
     start = concept.words.first_in(text)
-    if start is None:
-        return None
+    return None if start is None else mention_at(start, text, segment_ends)
+
+
+def mention_at(start: int, text: str, segment_ends: Sequence[int] | None = None) -> Mention:
+    """A mention that begins at character ``start`` of ``text``.
+
+    Args:
+        segment_ends: characters of the text up to each end of a segment, ascending.
+    """
     claims = [claim.start for claim in split_claims(text)]
-    return Mention(start, max(sum(begin <= start for begin in claims) - 1, 0))
+    return Mention(
+        start,
+        max(bisect_right(claims, start) - 1, 0),
+        None if segment_ends is None else bisect_right(segment_ends, start),
+    )
 
 
 def nearness(concept: Sought, texts: Sequence[str | None], model: str) -> Floats:

@@ -14,6 +14,7 @@ from nla_audit.checkpoint.load import Pair
 from nla_audit.errors import UserError
 from nla_audit.nla.batching import Notice, by_token_budget, halving
 from nla_audit.nla.reconstructor import TOKEN_BUDGETS, Reconstructor
+from nla_audit.nla.segments import segment_ends
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.probes.sensitivity.reading import Said, Subject
 from nla_audit.progress import Progress, silent
@@ -35,6 +36,7 @@ class Generation:
         max_new_tokens: cap; an explanation that hits it has failed.
         batch_size: texts at once.
         token_budget: tokens the AR reads at once; ``None``: by device.
+        separator: the token by which an AV that was trained to ends segments.
     """
 
     seed: int
@@ -42,6 +44,7 @@ class Generation:
     max_new_tokens: int
     batch_size: int
     token_budget: int | None
+    separator: str
 
 
 def subject_of(
@@ -62,6 +65,7 @@ def subject_of(
         raise UserError(f"{model}: explaining and reading needs both halves, an AV and an AR")
     verbalizer: Verbalizer = pair.verbalizer
     reconstructor: Reconstructor = pair.reconstructor
+    tokenizer = verbalizer.tokenizer
 
     def speak(vectors: Floats, keys: Sequence[int]) -> Said:
         said = verbalizer.generate(
@@ -78,6 +82,7 @@ def subject_of(
             said.generated.lengths.tolist(),
             verbalizer.content_tokens(said),
             [None if text is not None else _LOST for text in said.explanations],
+            segment_ends(verbalizer, said, how.separator),
         )
 
     def read(texts: Sequence[str | None]) -> Floats:
@@ -86,7 +91,7 @@ def subject_of(
 
     def tokens_in(text: str) -> int:
         # A space before a word is part of the word's token, which is not counted yet.
-        return len(verbalizer.tokenizer(text.rstrip(), add_special_tokens=False)["input_ids"])
+        return len(tokenizer(text.rstrip(), add_special_tokens=False)["input_ids"])
 
     return Subject(model, length_penalty, ar, speak, read, tokens_in)
 

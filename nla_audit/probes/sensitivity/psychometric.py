@@ -214,6 +214,9 @@ def threshold(
     enough = (known.sum(axis=0) > 0).all() and len(planted) >= MIN_STRENGTHS
     if not enough or len(labels) < MIN_CLUSTERS:
         return nothing
+    # Named by chance more often than a guess rate can be: no curve of this form.
+    if np.nanmean(named[:, 0]) > _MOST_GUESSED:
+        return nothing
     top = _by_cluster(np.where(known, named, 0.0), codes, len(labels))
     bottom = _by_cluster(known.astype(np.float64), codes, len(labels))
     drawn = np.random.default_rng([seed, len(labels)]).multinomial(

@@ -32,12 +32,15 @@ class Said:
         n_tokens: everything that was generated.
         content_tokens: of the explanation; ``None`` where it failed.
         failures: why it failed.
+        segment_ends: characters of the explanation up to each end of a segment; ``None`` where the
+            AV ends none.
     """
 
     texts: list[str | None]
     n_tokens: list[int]
     content_tokens: list[int | None]
     failures: list[str | None]
+    segment_ends: list[list[int] | None]
 
 
 @dataclass(frozen=True)
@@ -103,15 +106,19 @@ def explained(
         progress(told, chosen.stop * per_row, rows * per_row)
     found = pl.concat(pieces)
     of_row = keys[found["row"].to_numpy()]
-    return found.with_columns(
+    whole = found.with_columns(
         idx=of_row["idx"].cast(pl.String),
         doc_id=of_row["doc_id"],
         model=pl.lit(subject.model),
         length_penalty=pl.lit(subject.length_penalty, dtype=pl.Float64),
         ar=pl.lit(subject.ar),
         concept=pl.lit(concept.name),
-        nearness=pl.lit(None, dtype=pl.Float64),
-    ).select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
+    )
+    return whole.select(
+        # What other detectors say is added to the whole table.
+        (pl.col(name) if name in whole.columns else pl.lit(None)).cast(kind).alias(name)
+        for name, kind in SCHEMA.items()
+    )
 
 
 def _piece(
@@ -122,7 +129,10 @@ def _piece(
     asked, text_of = _asked(cells)
     said = subject.speak(planted.vectors[asked], [row_keys[cells[place].row] for place in asked])
     read = subject.read(said.texts)
-    mentions = [None if text is None else first_mention(concept, text) for text in said.texts]
+    mentions = [
+        None if text is None else first_mention(concept, text, ends)
+        for text, ends in zip(said.texts, said.segment_ends, strict=True)
+    ]
     before = [
         None if text is None or found is None else subject.tokens_in(text[: found.start])
         for text, found in zip(said.texts, mentions, strict=True)
@@ -135,12 +145,14 @@ def _piece(
         "explanation": said.texts,
         "n_tokens": said.n_tokens,
         "content_tokens": said.content_tokens,
+        "segment_ends": said.segment_ends,
         "named": [
             None if text is None else found is not None
             for text, found in zip(said.texts, mentions, strict=True)
         ],
         "first_token": before,
         "first_claim": [None if found is None else found.claim for found in mentions],
+        "first_segment": [None if found is None else found.segment for found in mentions],
         "reason": reasons,
     }
     types = {name: SCHEMA[name] for name in columns}

@@ -13,9 +13,12 @@ import polars as pl
 
 from nla_audit.checkpoint.load import Pair
 from nla_audit.errors import UserError
+from nla_audit.llm.interface import LanguageModel
 from nla_audit.nla.batching import Notice
+from nla_audit.nla.segments import SEPARATOR
 from nla_audit.nla.transform import ActivationTransform
 from nla_audit.nla.verbalizer import DEFAULT_BATCH_SIZE, DEFAULT_MAX_NEW_TOKENS
+from nla_audit.probes.sensitivity.asking import with_answers
 from nla_audit.probes.sensitivity.design import Design, design
 from nla_audit.probes.sensitivity.directions import Direction, check_apart, mean_direction
 from nla_audit.probes.sensitivity.mentions import Sought, nearness
@@ -54,6 +57,7 @@ class SweepSettings:
         max_new_tokens: cap of an answer.
         batch_size: texts generated at once.
         token_budget: tokens the AR reads at once; ``None``: by device.
+        separator: the token by which AVs that were trained to end segments.
     """
 
     strengths: tuple[float, ...] = LADDER
@@ -63,6 +67,7 @@ class SweepSettings:
     max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
     batch_size: int = DEFAULT_BATCH_SIZE
     token_budget: int | None = None
+    separator: str = SEPARATOR
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,7 @@ def planted_table(
     settings: SweepSettings | None = None,
     other: DirectionOf | None = None,
     similarity: str | None = None,
+    asked: LanguageModel | None = None,
     record: dict[str, Any] | None = None,
     force: bool = False,
     progress: Progress = silent,
@@ -102,6 +108,8 @@ def planted_table(
         settings: how.
         other: another concept, a control.
         similarity: sentence-transformers model that also looks for the concept.
+        asked: language model that is also asked whether explanations name it; its answers are kept
+            in its own cache.
         record: what the caller adds to the record.
         force: plant into activations of another layer than a pair's.
         progress: told of texts asked for.
@@ -112,7 +120,7 @@ def planted_table(
 
     Raises:
         UserError: ``out`` is there already; activations, directions and pairs do not fit together;
-            or two pairs have one name.
+            two pairs have one name; or no answer of ``asked`` can be used.
     """
     settings = settings or SweepSettings()
     frames: list[pl.DataFrame] = []
@@ -121,6 +129,7 @@ def planted_table(
     of_first: ActivationTransform | None = None
     notes: list[str] = []
     kept: list[Shards] = []
+    tokens_in: dict[str, Callable[[str], int]] = {}
     keys, row_keys = pl.DataFrame(), list[int]()
     for named in pairs:
         if named.model in made_from:
@@ -163,6 +172,7 @@ def planted_table(
             "settings": asdict(settings),
             "versions": versions(MODELS),
         }
+        tokens_in[named.model] = subject.tokens_in
         kept.append(Shards(out, digest_of(computation)))
         frames.append(
             explained(
@@ -182,6 +192,8 @@ def planted_table(
     if similarity is not None:
         near = nearness(concept, table["explanation"].to_list(), similarity)
         table = table.with_columns(nearness=pl.Series(near, nan_to_null=True))
+    if asked is not None:
+        table = with_answers(table, concept, asked, tokens_in=tokens_in, progress=progress)
     whole = {
         **(record or {}),
         "settings": asdict(settings),
@@ -216,6 +228,7 @@ def _how(settings: SweepSettings) -> Generation:
         max_new_tokens=settings.max_new_tokens,
         batch_size=settings.batch_size,
         token_budget=settings.token_budget,
+        separator=settings.separator,
     )
 
 

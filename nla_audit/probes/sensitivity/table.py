@@ -35,11 +35,14 @@ SCHEMA: dict[str, pl.DataType] = {
     "explanation": pl.String(),
     "n_tokens": pl.Int64(),
     "content_tokens": pl.Int64(),
+    #: Characters of the explanation up to each end of a segment, of AVs that end segments.
+    "segment_ends": pl.List(pl.Int64()),
     #: Whether the explanation names the concept in one of its words; null where there is none.
     "named": pl.Boolean(),
-    #: Tokens, and claims, before the first mention.
+    #: Tokens, claims, and segments before the first mention.
     "first_token": pl.Int64(),
     "first_claim": pl.Int64(),
+    "first_segment": pl.Int64(),
     #: Cosine of the reconstruction with the planted direction, and with the concept's.
     "component": pl.Float64(),
     "concept_component": pl.Float64(),
@@ -50,6 +53,13 @@ SCHEMA: dict[str, pl.DataType] = {
     "fit_elsewhere": pl.Float64(),
     #: Cosine of the nearest claim with what the concept is, by a sentence model.
     "nearness": pl.Float64(),
+    #: Whether a language model says that the explanation names the concept, where first, and why
+    #: there is no answer that could be used.
+    "llm_named": pl.Boolean(),
+    "llm_first_token": pl.Int64(),
+    "llm_first_claim": pl.Int64(),
+    "llm_first_segment": pl.Int64(),
+    "llm_reason": pl.String(),
     "reason": pl.String(),
 }
 #: Without these nothing can be computed.

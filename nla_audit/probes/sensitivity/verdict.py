@@ -2,7 +2,8 @@
 
 In the order in which they are tried:
 
-1. *cannot tell*: too few activations for an interval, or no explanation at all.
+1. *cannot tell*: too few activations for an interval, or no explanation at all; or the detector
+   finds the concept no more often where it is named in its words than where it is not.
 2. *carried, not said*: in texts that do not name the concept its component comes back by more
    than from every control (:mod:`nla_audit.probes.sensitivity.carried`), at a false discovery rate
    of :data:`FDR` over the models, and by at least :data:`~.carried.MATERIAL` of what was planted.
@@ -10,7 +11,8 @@ In the order in which they are tried:
 3. *said*: the concept is named more often where it was planted than where nothing was, and than
    where a random direction was (where one was planted).
 4. *cannot tell*: what is carried unsaid has no control; or no explanation of any model names the
-   concept, so that neither the direction nor the words were seen to work; or
+   concept, so that neither the direction nor the words were seen to work; or more than
+   :data:`MOST_FALSE` of unplanted ones name it, so that a mention says little; or
    :data:`~.carried.LARGE` of what was planted may come back unsaid, and an excess as large over
    the controls would be missed.
 5. *neither*: the rest.
@@ -32,6 +34,9 @@ from nla_audit.stats import Interval, benjamini_hochberg
 #: False discovery rate, over the models of a table, of what is carried unsaid.
 FDR = 0.05
 
+#: Share of unplanted explanations that may name the concept for its absence to be told.
+MOST_FALSE = 0.5
+
 SAID, CARRIED, NEITHER, CANNOT_TELL = "said", "carried, not said", "neither", "cannot tell"
 CATEGORIES = (SAID, CARRIED, NEITHER, CANNOT_TELL)
 _CONTROLS = {
@@ -52,8 +57,11 @@ class ConceptEvidence:
         excess: control → by how much more often the concept is named; :data:`CONCEPT` is against
             unplanted activations.
         threshold: α50.
+        unplanted: share of unplanted explanations that names it.
         strongest: share that names it at the strongest strength.
         is_named_anywhere: whether any explanation of any model names the concept.
+        blind: why the detector tells nothing, if so
+            (:func:`nla_audit.probes.sensitivity.detectors.blindness`).
     """
 
     is_enough: bool
@@ -61,8 +69,10 @@ class ConceptEvidence:
     carried: Carried
     excess: Mapping[str, Interval]
     threshold: Threshold
+    unplanted: Interval
     strongest: Interval
     is_named_anywhere: bool
+    blind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,8 @@ def _decided(one: ConceptEvidence, q_value: float) -> ConceptVerdict:  # noqa: P
     if not one.is_enough:
         few = f"{one.activations} activations with an explanation are too few for an interval"
         return ConceptVerdict(CANNOT_TELL, few, False, np.nan)
+    if one.blind is not None:
+        return ConceptVerdict(CANNOT_TELL, one.blind, False, q_value)
     is_said = all(excess.low > 0 for excess in one.excess.values())
     because = f"{_naming(one)}; {_carrying(one)}"
     if q_value < FDR and one.carried.unsaid.value >= MATERIAL:
@@ -107,6 +119,10 @@ def _decided(one: ConceptEvidence, q_value: float) -> ConceptVerdict:  # noqa: P
     if not one.is_named_anywhere:
         words = "no explanation of any model names it, so that nothing shows that its words are "
         return ConceptVerdict(CANNOT_TELL, f"{words}those that would; {because}", False, q_value)
+    if one.unplanted.value > MOST_FALSE:
+        everywhere = f"{_share(one.unplanted)} name it where nothing is planted"
+        because = f"{everywhere}, so that a mention says little; {because}"
+        return ConceptVerdict(CANNOT_TELL, because, False, q_value)
     if np.isnan(q_value):
         missing = "there are too few random directions to compare with"
         return ConceptVerdict(CANNOT_TELL, f"{missing}; {because}", False, q_value)

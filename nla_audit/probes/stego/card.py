@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nla_audit.findings import Card, Metric, Option, Unit, probe_with_command
+from nla_audit.llm.options import endpoint_options
 
 QUESTION = "Does the AR read what explanations say, or something hidden in how it is said?"
 METRICS = (
@@ -139,36 +140,7 @@ OPTIONS = (
         help="rules, hf:MODEL_OR_FOLDER, openai:MODEL@URL, file:TABLE, or world (for texts in "
         "the language of the demo).",
     ),
-    Option(
-        "price",
-        (float, float),
-        None,
-        metavar="IN OUT",
-        least=0,
-        help="Price of a million tokens read and written by the endpoint, to tell the cost.",
-    ),
-    Option(
-        "max_tokens",
-        int,
-        2048,
-        metavar="N",
-        least=1,
-        help="Most tokens of an endpoint's answer, its reasoning included.",
-    ),
-    Option(
-        "token_limit_name",
-        str,
-        "max_tokens",
-        choices=("max_tokens", "max_completion_tokens"),
-        help="What the endpoint calls that limit; reasoning models take the second.",
-    ),
-    Option(
-        "temperature",
-        str,
-        "0",
-        metavar="T",
-        help="Sent to an endpoint; none: not sent, for models that take their own only.",
-    ),
+    *endpoint_options(),
     Option(
         "cache",
         Path,

@@ -6,23 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nla_audit.errors import UserError
-from nla_audit.llm.address import address_of, without_secrets
-from nla_audit.llm.interface import Account, Paraphraser
+from nla_audit.llm.address import without_secrets
+from nla_audit.llm.interface import Paraphraser
 
 if TYPE_CHECKING:
     from nla_audit.llm.client import EndpointSettings
-
-
-def check_writer(name: str) -> None:
-    """Refuse a name that holds a key, before it is written down anywhere.
-
-    Raises:
-        UserError: it does.
-    """
-    kind, _, rest = name.partition(":")
-    model, _, url = rest.partition("@")
-    if kind == "openai" and model and url:
-        address_of(url)
 
 
 def writer_of(
@@ -45,8 +33,6 @@ def writer_of(
     Raises:
         UserError: no such writer, or it cannot be used.
     """
-    from nla_audit.llm.cache import AnswerCache  # rules need no database
-
     kind, _, rest = name.partition(":")
     if name == "rules":
         from nla_audit.llm.rules import Rules
@@ -60,20 +46,14 @@ def writer_of(
         from nla_audit.llm.table import AnswerTable
 
         return AnswerTable(Path(rest))
-    if kind == "hf" and rest:
-        from nla_audit.llm.local import LocalModel
+    if kind in ("hf", "openai"):
+        from nla_audit.llm.names import language_model  # rules need no HTTP
 
-        return LocalModel(rest, cache=AnswerCache(cache))
-    if kind == "openai":
-        from nla_audit.llm.endpoint import Endpoint
-
-        model, _, url = rest.partition("@")
-        if model and url:
-            account = Account(price_per_million)
-            check_writer(name)  # before there is a cache
-            return Endpoint(
-                model, url, cache=AnswerCache(cache), settings=settings, account=account
-            )
+        model = language_model(
+            name, cache=cache, price_per_million=price_per_million, settings=settings
+        )
+        if model is not None:
+            return model
     raise UserError(
         f"no paraphraser {without_secrets(name)!r}: write rules, "
         "hf:MODEL_OR_FOLDER, openai:MODEL@URL or file:TABLE"

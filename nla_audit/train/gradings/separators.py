@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from nla_audit.nla.segments import SEPARATOR
 from nla_audit.train.grading import Ends, Grading, grading
 from nla_audit.train.section import Penalty
 
@@ -27,7 +28,7 @@ class Separators(Grading):
     """
 
     kind: Literal["separators"] = "separators"
-    token: Annotated[str, Field(min_length=1)] = "<|prefix_end|>"
+    token: Annotated[str, Field(min_length=1)] = SEPARATOR
     """Added to the AV's vocabulary as a special token; the AR never sees it."""
     at_most: Annotated[int, Field(gt=0, le=1000)] = 4
     """Separators that count."""

@@ -64,7 +64,13 @@ class PlantedPair:
                 self._text(vector, key, world) for vector, key in zip(vectors, keys, strict=True)
             ]
             lengths = [len(text.split()) for text in texts if text is not None]
-            return Said(texts, [one + 3 for one in lengths], [*lengths], [None] * len(texts))
+            return Said(
+                texts,
+                [one + 3 for one in lengths],
+                [*lengths],
+                [None] * len(texts),
+                [None] * len(texts),
+            )
 
         def read(texts: Sequence[str | None]) -> np.ndarray:
             return np.stack([self._read(str(text), world) for text in texts])

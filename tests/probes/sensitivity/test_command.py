@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 from nla_audit import cli
 from nla_audit.nla.verbalizer import Explanations, Verbalizer
 from nla_audit.probes.sensitivity.controls import KINDS
+from tests.llm.server import Behaviour, serving
 from tests.pairs import tiny
 from tests.pairs.explaining import table_of
 from tests.pairs.fixtures import activations, pair_path, vectors
@@ -191,6 +192,87 @@ def test_an_interrupted_run_goes_on_and_writes_the_same(
     )
 
 
+class Finds(Behaviour):
+    """A server whose model finds “register” in what it is asked about, once it works."""
+
+    is_working = True
+
+    def answer(self, lines: list[str]) -> str:
+        if not self.is_working:
+            return "As you wish."
+        is_named = "register" in lines[0]
+        return json.dumps({"named": is_named, "quote": "register" if is_named else ""})
+
+
+class TestLanguageModel:
+    def test_pairs_and_a_table_are_asked_about_alike(
+        self,
+        *,
+        asked: Path,
+        pair_path: Path,
+        given: tuple[object, ...],
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        model = Finds()
+        with serving(model) as url:
+            llm = ("--llm", f"openai:m@{url}", "--detector", "llm")
+            pairs = (f"p0.0={pair_path}", *given, *llm, "--out", tmp_path / "pairs")
+            model.is_working = False
+            assert run(*pairs) == 2
+            error = capsys.readouterr().err.splitlines()[-1]
+            assert error.startswith("error: openai:m: of ")
+            assert "none has an answer that can be used (no JSON object, …)" in error
+            # What the pair said was kept: it is not asked again.
+            model.is_working = True
+            with monkeypatch.context() as patched:
+                patched.setattr(Verbalizer, "generate", None)
+                assert run(*pairs) == 0
+            words = ("--words", "register=register|noun phrase")
+            table = asked / "sensitivity.parquet"
+            assert run(table, *llm, *words, "--out", tmp_path / "table") == 0
+        own = pl.read_parquet(tmp_path / "pairs" / "sensitivity.parquet")
+        added = pl.read_parquet(tmp_path / "table" / "sensitivity.parquet")
+        said = own.filter("llm_named")
+        assert 0 < said.height < own.filter("named").height  # “noun phrase” is for words alone
+        only = said.filter(pl.col("explanation").str.contains("noun phrase").not_())
+        assert only["llm_first_token"].equals(only["first_token"].alias("llm_first_token"))
+        told = ["llm_named", "llm_first_claim", "llm_first_segment", "llm_reason"]
+        assert added.filter(pl.col("model") == "p0.0").select(told).equals(own.select(told))
+        assert (tmp_path / "pairs" / "answers.sqlite").is_file()
+        report = json.loads((tmp_path / "table" / "sensitivity.json").read_text())
+        assert "language model: 0 requests sent" not in json.dumps(report)
+        # Judged again from the table with the answers, with nobody to ask.
+        assert run(tmp_path / "table" / "sensitivity.parquet", "--detector", "llm") == 0
+
+    def test_bad_input_is_one_line(
+        self, asked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        table = asked / "sensitivity.parquet"
+
+        def fails(*arguments: object) -> str:
+            assert run(table, *arguments) == 2
+            last = capsys.readouterr().err.splitlines()[-1]
+            assert last.startswith("error: ")
+            return last
+
+        out = ("--words", "register", "--out", tmp_path / "out")
+        secret = "https://me:hidden@host/v1"
+        assert "hidden" not in (told := fails("--llm", f"openai:m@{secret}", *out))
+        assert "NLA_AUDIT_API_KEY" in told
+        assert "write openai:MODEL@URL" in fails("--llm", "a-model", *out)
+        assert "--out DIR" in fails("--llm", "openai:m@http://localhost:1", *out[:2])
+        assert "--words" in fails("--llm", "openai:m@http://localhost:1", *out[2:])
+        other = ("--words", "tone=cheerful", *out[2:])
+        assert "is about register" in fails("--llm", "openai:m@http://localhost:1", *other)
+        assert "--llm MODEL" in fails("--detector", "llm")
+        assert "--llm-temperature" in fails(
+            "--llm", "openai:m@http://localhost:1", "--llm-temperature", "hot", *out
+        )
+        assert not (tmp_path / "out" / "sensitivity.parquet").exists()
+
+
 def _contrast_set(path: Path, pairs: int) -> Path:
     words = "a quoted word in the story about a fair formal register".split()
     texts = [
@@ -282,6 +364,8 @@ class TestBadInput:
         assert "--target MODEL" in fails(direction=None)
         assert "--words" in fails(words=None)
         assert "--similarity" in fails(detector="similarity")
+        assert "--llm" in fails(detector="llm")
+        assert "--words '|'" in fails(words="|")
         assert "--target" in fails(other="sentiment")
         assert run() == 2
 

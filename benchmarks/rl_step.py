@@ -186,7 +186,7 @@ def arguments_of(arguments: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--d-model", type=int, default=128, help="width of both models")
-    parser.add_argument("--blocks", type=int, default=6, help="of the AV; the AR has two thirds")
+    parser.add_argument("--blocks", type=int, default=6, help="of the AV")
     parser.add_argument("--prompts", type=int, default=16, help="activations of a step")
     parser.add_argument("--samples", type=int, default=8, help="responses to each")
     parser.add_argument("--tokens", type=int, default=48, help="of each response")

@@ -303,8 +303,8 @@ def table(found: list[tuple[Case, Compared]], rounds: int) -> str:
             "",
             "## How fast",
             "",
-            f"Tokens (of our loop's texts) a second of processor time, all {ROWS} rows at once, median of "
-            f"{rounds} round(s) in turn:",
+            f"Tokens (of our loop's texts) a second of processor time, all {ROWS} rows at once, "
+            f"median of {rounds} round(s) in turn:",
             "",
             "| AV | tokens | ours | vLLM | vLLM / ours |",
             "|---|--:|--:|--:|--:|",

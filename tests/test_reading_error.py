@@ -82,6 +82,9 @@ def test_a_new_claim_may_be_a_lost_one_in_other_words() -> None:
     assert level.unrecognised_kept == pytest.approx(10 / 80)
     assert level.unrecognised_supported == pytest.approx(10 / 80)
     assert level.unrecognised_claims == pytest.approx(1 / 8)
+    # A twin of the reference makes a quarter of a new claim in each text: half is beyond that.
+    assert Level.of(rows, usual_new=0.25).unrecognised_claims == pytest.approx(1 / 16)
+    assert Level.of(rows, usual_new=1.0).unrecognised_kept == 0.0
     unmeasured = ReadingError(None, spread=0.0).at(level)
     assert unmeasured.omission == pytest.approx([0.0, 10 / 80])
     # All that is lost and new was reworded: omission turns into rewording, at no saving here.

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._net_loss import net_loss
-from nla_audit.analyzers._reading_error import LARGE_BIAS, Level, ReadingError
+from nla_audit.analyzers._reading_error import LARGE_BIAS, Level, ReadingError, usual_new_claims
 from nla_audit.findings import Headline
 from nla_audit.stats import Interval, chance_corrected, or_none
 from nla_audit.table.completions import Completions
@@ -30,6 +30,7 @@ def kind_table(
 ) -> pl.DataFrame:
     """Retention of each kind; with an interval only where its bias is measured and small."""
     rows = []
+    usual = usual_new_claims(completions, reading)
     names = [*completions.models, RESAMPLING_FLOOR]
     for model in names:
         own = reading.claims.filter(pl.col("model") == model)
@@ -37,7 +38,7 @@ def kind_table(
         if own.height == 0:
             continue
         explanations = reading.explanations.filter(pl.col("model") == model)
-        level = Level.of(explanations)
+        level = Level.of(explanations, usual_new=usual)
         new = explanations.select("idx", "sample", "new_claims")
         for kind in KIND_NAMES:
             of_kind = own.filter(pl.col("kind") == kind)
@@ -48,7 +49,7 @@ def kind_table(
             if bias is None or abs(bias) > LARGE_BIAS:
                 rate = replace(rate, low=np.nan, high=np.nan)
             else:
-                biases = np.array([bias, -_unrecognised(of_kind, new)])
+                biases = np.array([bias, -level.unusual * _unrecognised(of_kind, new)])
                 rate = error.widen_share(rate, biases, KIND_READING_ERROR)
             by_chance = _rate(chance.filter(pl.col("kind") == kind), seed).value
             rows.append(
@@ -99,14 +100,14 @@ def headline_of(
 ) -> Headline:
     """What is kept, added and lost net, for each model and the resampling floor."""
     headline: Headline = {}
+    usual = usual_new_claims(completions, reading)
     for model in [*completions.models, RESAMPLING_FLOOR]:
         own = reading.claims.filter(pl.col("model") == model)
         if own.height == 0:
             continue
         summary: dict[str, float | None] = {"n_claims": float(own.height)}
         explanations = reading.explanations.filter(pl.col("model") == model)
-        terse = error.terseness.get(model, 0.0)
-        level = Level.of(explanations, terse)
+        level = Level.of(explanations, error.terseness.get(model, 0.0), usual)
         bias = error.at(level)
         rate = error.widen_share(_rate(own, seed), bias.claims)
         summary |= rate.entries("claims_retained")
@@ -122,7 +123,7 @@ def headline_of(
         # What is wrongly taken for the reference's is missing from what is added.
         added = error.widen_share(added, -bias.supported / max(level.length, 1e-9))
         summary |= added.entries("added_share")
-        summary |= net_loss(explanations, error, seed, terse).entries("net_loss_share")
+        summary |= net_loss(explanations, error, level, seed).entries("net_loss_share")
         summary["known_error_claims_retained"] = (
             float(bias.measured_claims[np.abs(bias.measured_claims).argmax()])
             if error.measured

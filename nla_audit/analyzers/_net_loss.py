@@ -9,9 +9,7 @@ from nla_audit.stats import Interval
 from nla_audit.table.pairing import column, resampler
 
 
-def net_loss(
-    explanations: pl.DataFrame, error: ReadingError, seed: int, terse: float = 0.0
-) -> Interval:
+def net_loss(explanations: pl.DataFrame, error: ReadingError, level: Level, seed: int) -> Interval:
     """Tokens of what is left out less tokens of what is added, as a share of the reference's.
 
     Two samples of one model leave out as much of each other as they add, whatever they differ in;
@@ -20,12 +18,12 @@ def net_loss(
     Args:
         explanations: of a reading, of one model.
         error: of that reading.
+        level: of these explanations.
         seed: of the interval.
-        terse: see :func:`~nla_audit.analyzers._reading_error.terseness`.
     """
     lost = column(explanations, "tokens_reference") - column(explanations, "kept_tokens")
     added = column(explanations, "tokens_model") - column(explanations, "supported_tokens")
     share = resampler(explanations, seed).ratio(
         lost - added, column(explanations, "tokens_reference")
     )
-    return error.widen(share, error.at(Level.of(explanations, terse)).net_loss)
+    return error.widen(share, error.at(level).net_loss)

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from nla_audit.analyzers._twins import DELETED, EXCHANGED
 from nla_audit.stats import Interval
 from nla_audit.table.completions import Completions
-from nla_audit.text.reading import READING_ERROR
+from nla_audit.table.pairing import equally_long
+from nla_audit.text.reading import READING_ERROR, RESAMPLING_FLOOR, Reading
 from nla_audit.text.words import FUNCTION_WORDS, words
 
 Floats = NDArray[np.float64]
@@ -31,8 +32,9 @@ _TERSENESS_ACTIVATIONS = 300
 
 
 _UNRECOGNISED = (
-    "where a text makes new claims, as many of those it lost may be among them, in words too "
-    "different to be recognised; intervals reach as far as if all were."
+    "where a text makes more new claims than a twin of the reference does, as many of those it "
+    "lost may be among them, in words too different to be recognised; intervals reach as far as if "
+    "all were."
 )
 
 
@@ -101,6 +103,8 @@ class Level:
             in each text: their tokens in the reference and in the text, as shares of the
             reference's.
         unrecognised_claims: how many they are, as a share of the reference's claims.
+        unusual: which share of the new claims counts for that: what goes beyond the new claims of
+            a twin of the reference, which has no reason to say anything in other words.
     """
 
     retained: float
@@ -109,11 +113,22 @@ class Level:
     unrecognised_kept: float = 0.0
     unrecognised_supported: float = 0.0
     unrecognised_claims: float = 0.0
+    unusual: float = 1.0
 
     @classmethod
-    def of(cls, explanations: pl.DataFrame, terseness: float = 0.0) -> Level:
-        """Of one model's explanations, as :attr:`~nla_audit.text.reading.Reading.explanations`."""
-        of_row = unrecognised_pairs(explanations)
+    def of(
+        cls, explanations: pl.DataFrame, terseness: float = 0.0, usual_new: float = 0.0
+    ) -> Level:
+        """Of one model's explanations, as :attr:`~nla_audit.text.reading.Reading.explanations`.
+
+        Args:
+            terseness: see :func:`terseness`.
+            usual_new: see :func:`usual_new_claims`.
+        """
+        new_claims = explanations["new_claims"].to_numpy()
+        mean = float(new_claims.mean()) if len(new_claims) else 0.0
+        unusual = max(0.0, 1 - usual_new / mean) if mean > 0 else 1.0
+        of_row = unusual * unrecognised_pairs(explanations)
         tokens, own, kept, supported, lost, new = (
             explanations[name].to_numpy()
             for name in (
@@ -133,12 +148,22 @@ class Level:
             float(((tokens - kept) * of_row / np.maximum(lost, 1e-9)).sum()) / whole,
             float(((own - supported) * of_row / np.maximum(new, 1e-9)).sum()) / whole,
             float(of_row.sum()) / (float(explanations["claims_reference"].sum()) or np.nan),
+            unusual,
         )
 
 
 def unrecognised_pairs(explanations: pl.DataFrame) -> Floats:
     """`[explanations]`: how many lost claims may be new ones in words that are not recognised."""
     return np.minimum(explanations["lost_claims"].to_numpy(), explanations["new_claims"].to_numpy())
+
+
+def usual_new_claims(completions: Completions, reading: Reading) -> float:
+    """New claims in a text of the reference's twin: its second sample, or an equally long model."""
+    for twin in (RESAMPLING_FLOOR, equally_long(completions) or ""):
+        own = reading.explanations.filter(pl.col("model") == twin)["new_claims"]
+        if own.len():
+            return float(own.to_numpy().mean())
+    return 0.0
 
 
 _NO_BIAS = Bias(np.zeros(2), np.zeros(2), np.zeros(2))

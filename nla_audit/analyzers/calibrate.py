@@ -186,17 +186,18 @@ def _trial_table(tried: Tried, twins: str, seed: int) -> pl.DataFrame:
             *(part.filter(pl.col("run") != run) for part in (tried.explanations, tried.claims))
         )
         error = error_from(others if others.claims.height else tried, twins)
+        usual = float(of_run.filter(pl.col("rate") == 0)["new_claims"].to_numpy().mean())
         for (change, rate), own in of_run.group_by("change", "rate", maintain_order=True):
-            terse = float(change == TOGETHER)
+            level = Level.of(own, float(change == TOGETHER), usual)
             rows.append(
-                {"change": change, "rate": rate, "run": run, **_trial(own, error, terse, seed)}
+                {"change": change, "rate": rate, "run": run, **_trial(own, error, level, seed)}
             )
     table = pl.DataFrame(rows, infer_schema_length=None).sort("run", "change", "rate")
     return table.with_columns(pl.col(pl.Null).cast(pl.Float64))  # known of no row
 
 
 def _trial(
-    rows: pl.DataFrame, error: ReadingError, terse: float, seed: int
+    rows: pl.DataFrame, error: ReadingError, level: Level, seed: int
 ) -> dict[str, float | None]:
     draw = resampler(rows, seed)
     tokens = column(rows, "tokens_reference")
@@ -211,8 +212,8 @@ def _trial(
         )
     )
     retained = draw.ratio(kept, tokens)
-    bias = error.at(Level.of(rows, terse))
-    loss = net_loss(rows, error, seed, terse)
+    bias = error.at(level)
+    loss = net_loss(rows, error, level, seed)
     return {
         **error.widen_share(retained, bias.kept).entries("retained"),
         "true_retained": _share(true_kept, tokens),

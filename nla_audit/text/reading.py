@@ -31,6 +31,7 @@ from nla_audit.text.alignment import (
 from nla_audit.text.mixture import MIN_SCORES, TwoGroups, fit_two_groups, typical_two_groups
 from nla_audit.text.pairs import RESAMPLING_FLOOR, TextPair, text_pairs
 from nla_audit.text.pieces import Pieces
+from nla_audit.text.reading_rows import rows_of_claims, rows_of_explanations
 from nla_audit.text.rest import fit_rest, match_rest
 from nla_audit.text.segmentation import Segmentation
 from nla_audit.text.vectors import TextVectors, vectors_named
@@ -352,7 +353,7 @@ def _learn(
     )
     store = Store.of(texts, vectors)
     fits: dict[str, Fit] = {}
-    chance, known = [_claim_rows([], [])], []
+    chance, known = [rows_of_claims([], [])], []
     for model, pairs in by_model.items():
         own = align(_pieces(pairs), store)
         crossed = _crossed(pairs, seed)
@@ -363,7 +364,7 @@ def _learn(
             # One part of the null beside the rest: the procedure where nothing is to be found.
             nothing, rest = _fit(crossed[0], null[0], null[1:], vectors, store)
             found = _segmented(crossed[0], null[0], rest, nothing)
-            chance.append(_claim_rows(crossed[0], found))
+            chance.append(rows_of_claims(crossed[0], found))
     return Aligner(vectors, fits), pl.concat(chance), known
 
 
@@ -371,12 +372,12 @@ def _read_all(
     parts: Iterable[_Part], activations: int, progress: Progress | None
 ) -> tuple[pl.DataFrame, pl.DataFrame, dict[tuple[str, int, int], Segmentation]]:
     kept: dict[tuple[str, int, int], Segmentation] = {}
-    claim_rows, explanation_rows = [_claim_rows([], [])], [_explanation_rows([], [])]
+    claims, explanations = [rows_of_claims([], [])], [rows_of_explanations([], [])]
     seen: set[int] = set()
     for model, pairs, found in parts:
         kept |= zip(((model, pair.idx, pair.sample) for pair in pairs), found, strict=True)
-        claim_rows.append(_claim_rows(pairs, found))
-        explanation_rows.append(_explanation_rows(pairs, found))
+        claims.append(rows_of_claims(pairs, found))
+        explanations.append(rows_of_explanations(pairs, found))
         seen |= {pair.idx for pair in pairs}
         if progress is not None:
             progress(len(seen), activations)
@@ -384,78 +385,7 @@ def _read_all(
         progress(activations, activations)
     columns = ["model", "idx", "sample"]
     return (
-        pl.concat(claim_rows).sort([*columns, "claim"]),
-        pl.concat(explanation_rows).sort(columns),
+        pl.concat(claims).sort([*columns, "claim"]),
+        pl.concat(explanations).sort(columns),
         kept,
-    )
-
-
-_CLAIMS = {
-    "model": pl.Categorical,
-    "idx": pl.Int64,
-    "sample": pl.Int32,
-    "reference_sample": pl.Int32,
-    "claim": pl.Int16,
-    "start": pl.Int32,
-    "end": pl.Int32,
-    "kind": pl.Categorical,
-    "tokens": pl.Float32,
-    "kept": pl.Float32,
-}
-
-
-def _claim_rows(pairs: Sequence[TextPair], found: Sequence[Segmentation]) -> pl.DataFrame:
-    columns: dict[str, list] = {name: [] for name in _CLAIMS}
-    for pair, segmentation in zip(pairs, found, strict=True):
-        claims = pair.reference.claims
-        columns["model"] += [pair.model] * len(claims)
-        columns["idx"] += [pair.idx] * len(claims)
-        columns["sample"] += [pair.sample] * len(claims)
-        columns["reference_sample"] += [pair.reference_sample] * len(claims)
-        columns["claim"] += range(len(claims))
-        columns["start"] += [claim.start for claim in claims]
-        columns["end"] += [claim.end for claim in claims]
-        columns["kind"] += [claim.kind for claim in claims]
-        columns["tokens"] += pair.reference.tokens.tolist()
-        columns["kept"] += segmentation.kept.tolist()
-    return pl.DataFrame(columns, schema=_CLAIMS)
-
-
-def _explanation_rows(pairs: Sequence[TextPair], found: Sequence[Segmentation]) -> pl.DataFrame:
-    kept_tokens, supported_tokens, lost, new = [], [], [], []
-    for pair, segmentation in zip(pairs, found, strict=True):
-        supported = segmentation.supported(len(pair.other.claims))
-        kept_tokens.append(float(pair.reference.tokens @ segmentation.kept))
-        supported_tokens.append(float(pair.other.tokens @ supported))
-        lost.append(float((1 - segmentation.kept).sum()))
-        new.append(float((1 - supported).sum()))
-    return pl.DataFrame(
-        {
-            "model": [pair.model for pair in pairs],
-            "idx": [pair.idx for pair in pairs],
-            "sample": [pair.sample for pair in pairs],
-            "tokens_reference": [pair.reference.content_tokens for pair in pairs],
-            "tokens_model": [pair.other.content_tokens for pair in pairs],
-            "kept_tokens": kept_tokens,
-            "supported_tokens": supported_tokens,
-            "overhead_saving": [
-                pair.reference.fixed_tokens - pair.other.fixed_tokens for pair in pairs
-            ],
-            "claims_reference": [len(pair.reference.claims) for pair in pairs],
-            "lost_claims": lost,
-            "new_claims": new,
-        },
-        schema={
-            "model": pl.String,
-            "idx": pl.Int64,
-            "sample": pl.Int32,
-            "tokens_reference": pl.Float64,
-            "tokens_model": pl.Float64,
-            "kept_tokens": pl.Float64,
-            "supported_tokens": pl.Float64,
-            "overhead_saving": pl.Float64,
-            "claims_reference": pl.Float64,
-            "lost_claims": pl.Float64,
-            "new_claims": pl.Float64,
-        },
     )

@@ -9,7 +9,7 @@ matrices are written so that it nevertheless explains, at lengths spread about `
 things are measured, each beside the loop that anybody would write, in turn on one card:
 
 - *a step of RL* with LoRA: sampling, scoring, reference and update, by phase. The loop takes one
-  prompt at a time (:func:`benchmarks.rl_step.obvious_step`); of its prompts only
+  prompt at a time (:func:`benchmarks.obvious_step.obvious_step`); of its prompts only
   ``--loop-prompts`` are run, and the seconds are multiplied;
 - *explain*: rows per second. The loop calls transformers' ``generate`` and the AR for each row
   (:func:`benchmarks.pair_throughput.time_loop`), of ``--loop-rows`` rows.
@@ -39,8 +39,9 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, Qwen3Config
 
+from benchmarks.obvious_step import obvious_step
 from benchmarks.pair_throughput import Timed, time_explain, time_loop
-from benchmarks.rl_step import PHASES, obvious_step
+from benchmarks.rl_step import PHASES
 from nla_audit.checkpoint.load import Pair
 from nla_audit.checkpoint.save import new_sidecar
 from nla_audit.nla.architecture import blocks_of, decoder_of, keep_first_blocks
@@ -314,7 +315,6 @@ def loop_step(bench: Bench, prompts: int) -> Step:
             trainer,
             pair.reconstructor,
             vectors=bench.vectors[:count],
-            idx=np.arange(count),
             settings=settings,
             step=step,
         )

@@ -1,179 +1,126 @@
 """Seconds per RL step by phase, against the obvious loop and against bare passes.
 
-    python benchmarks/rl_step.py runs/tiny [--steps 5] [--threads 2]
+    python -m benchmarks.rl_step --out benchmarks/rl_step.md    # on two idle cores, a few minutes
 
-Reads the warm start of a course. Three things are timed on the same activations, in turn in each
-round, so that whatever else the machine does falls on all of them:
+The pair has random weights and the golden pairs' tokenizer, and every one of its responses has
+``--tokens`` tokens (:mod:`benchmarks.reciting_pair`), so that all loops do the same work. Three
+things are timed on the same activations, in turn in each round, so that whatever else the machine
+does falls on all of them:
 
 - *ours*: a step of the trainer;
-- *obvious*: one prompt at a time, explanations scored one by one, log-probabilities (policy and
-  anchor) of two samples at a time, as nanoNLA's single-GPU trainer does;
-- *bare*: the batched forward and backward passes that no trainer can do without, on the shapes of
-  our step, with nothing around them.
+- *obvious*: one prompt at a time, explanations scored one by one, log-probabilities of two samples
+  at a time (:mod:`benchmarks.obvious_step`);
+- *bare*: the responses' own tokens through the models, in batches, with nothing around them and
+  nothing before them. What looks back at a prompt cannot be as fast.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
-import json
+import os
+import platform
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from unittest import mock
 
 import numpy as np
 import torch
+import transformers
 
-from nla_audit.checkpoint.load import load
-from nla_audit.nla.cache import RowCache
-from nla_audit.nla.generation import NO_TOKEN
-from nla_audit.nla.verbalizer import Verbalizer
+from benchmarks.obvious_step import obvious_step
+from benchmarks.reciting_pair import reciting_pair
+from nla_audit.nla.cache import RowCache, cache_keyword
 from nla_audit.train.clock import Clock
-from nla_audit.train.credit import end_advantages
-from nla_audit.train.dataset import read_dataset
-from nla_audit.train.grpo import Settings, response_weights
-from nla_audit.train.lengths import Charge
-from nla_audit.train.log_probs import micro_batches
+from nla_audit.train.dataset import Dataset
 from nla_audit.train.policy import Policy
-from nla_audit.train.read_recipe import read_recipe
+from nla_audit.train.recipe_optimizer import Lora, Optimizer
 from nla_audit.train.recipe_rl import Rl
 from nla_audit.train.reconstruction import predict
-from nla_audit.train.responses import Responses
-from nla_audit.train.rewards import rewards_of
 from nla_audit.train.rl import Arms, RlRun
-from nla_audit.train.rollout import repeated, sample, scored
 from nla_audit.train.sampling import Draw
-from nla_audit.train.update import Experience, Trainer, accumulate_gradients, warm_log_probs
+from nla_audit.train.update import Trainer
 
 PHASES = ("generate", "score", "reference", "update")
-#: Samples of one forward and backward pass of the obvious loop.
-PAIR = 2
+#: A tenth of them is held out.
+_ACTIVATIONS = 400
+#: Tokens of a bare pass: as many as fit into a core's cache.
+_BARE_TOKENS = 2048
+_CLOCKS: dict[str, Callable[[], float]] = {
+    "wall": time.perf_counter,
+    "processor": time.process_time,
+}
+
+#: Seconds by loop and phase, one for each round.
+Times = dict[str, dict[str, list[float]]]
 
 
-def obvious_step(policy: Policy, trainer: Trainer, reconstructor, *, vectors, idx, settings, step):
-    """A whole step without batching across prompts; returns seconds by phase."""
-    verbalizer = policy.verbalizer
-    clock, device = Clock(verbalizer.device), verbalizer.device
-    collected = []
-    for row in range(len(vectors)):
-        prompts = repeated(vectors[row : row + 1], idx[row : row + 1], settings.samples)
-        with clock.phase("generate"):
-            said = sample(
-                verbalizer,
-                prompts,
-                seed=step,
-                max_new_tokens=settings.max_new_tokens,
-                generation_batch=None,
-            )
-        with clock.phase("score"):
-            for text in said.explanations:
-                reconstructor.reconstruct([text])
-        collected.append((prompts, said))
-    for prompts, said in collected:
-        responses = Responses(said, verbalizer.decode, verbalizer.tokenizer)
-        ends = settings.grading.ends(responses, 0.01)
-        samples = scored(
-            reconstructor,
-            prompts,
-            responses,
-            ends,
-            tokenizer=verbalizer.tokenizer,
-            charge=Charge(),
-        )
-        rewards, _ = rewards_of(samples, settings.rewards, length_penalty=0.01, charge=Charge())
-        advantages = end_advantages(
-            rewards[:, None], ends.is_reached, settings.samples, "standardized"
-        )
-        for start in range(0, settings.samples, PAIR):
-            rows = slice(start, start + PAIR)
-            lengths = said.generated.lengths[rows]
-            experience = Experience(
-                torch.from_numpy(prompts.activations[rows]).to(device),
-                torch.from_numpy(said.generated.log_probs[rows]).to(device),
-                np.repeat(advantages[rows], said.generated.token_ids.shape[1], axis=1),
-                response_weights(lengths, "sample", settings.max_new_tokens),
-                micro_batches(
-                    said.generated.token_ids[rows],
-                    lengths,
-                    len(verbalizer.prompt.ids),
-                    10**9,
-                    device,
-                ),
-            )
-            with clock.phase("reference"):
-                warm = warm_log_probs(policy, experience)
-            with clock.phase("update"):
-                accumulate_gradients(policy, experience, warm, Settings(settings.clip, settings.kl))
-    with clock.phase("update"):
-        trainer.step(step)
-    return clock.seconds
-
-
-def bare_passes(run: RlRun, draw: Draw) -> dict[str, float]:
-    """The model's own passes on the shapes of a step, and nothing else."""
-    seconds = {}
-    drawn, model = draw.drawn, run.policy.verbalizer.model
-    rows, tokens = drawn.token_ids.shape
-    prompt = torch.tensor(run.policy.verbalizer.prompt.ids)
-    ids = torch.from_numpy(np.where(drawn.token_ids == NO_TOKEN, 0, drawn.token_ids))
-    running = [int((drawn.lengths > step).sum()) for step in range(tokens)]
-    with torch.inference_mode():
-        began = time.perf_counter()
-        cache = RowCache(model.config, capacity=len(prompt) + tokens)
-        model(input_ids=prompt.expand(rows, -1), past_key_values=cache, use_cache=True)
-        for step in range(tokens - 1):
-            alive = running[step + 1]
-            if alive < cache.layers[0].keys.shape[0]:
-                cache.keep_rows(torch.arange(alive))
-            model(input_ids=ids[:alive, step : step + 1], past_key_values=cache, use_cache=True)
-        seconds["generate"] = time.perf_counter() - began
-        texts = sorted({text for text in drawn.samples.explanations if text is not None})
-        ar_ids = run.arms.training.prompt_ids(texts)
-        ar_batches = [ar_ids[start : start + 64] for start in range(0, len(ar_ids), 64)]
-        began = time.perf_counter()
-        for batch in ar_batches:
-            predict(run.arms.training, batch)
-        seconds["score"] = time.perf_counter() - began
-    experience = run._experience(draw)
-    full = [
-        torch.cat([prompt.expand(len(one.rows), -1), one.token_ids[:, :-1]], dim=1)
-        for one in experience.batches
-    ]
-    with torch.no_grad():
-        began = time.perf_counter()
-        for one in full:
-            model(input_ids=one, use_cache=False)
-        seconds["reference"] = time.perf_counter() - began
-    began = time.perf_counter()
-    for one in full:
-        model(input_ids=one, use_cache=False).logits.logsumexp(-1).mean().backward()
-    seconds["update"] = time.perf_counter() - began
-    run.trainers["av"].zero_grad()
-    return seconds
-
-
-def fresh(verbalizer: Verbalizer) -> Verbalizer:
-    return Verbalizer(
-        copy.deepcopy(verbalizer.model),
-        verbalizer.tokenizer,
-        verbalizer.sidecar,
-        injection=verbalizer.injection,
+def settings_of(given: argparse.Namespace) -> Rl:
+    """Of RL, all at their defaults but for the size."""
+    return Rl(
+        prompts=given.prompts,
+        samples=given.samples,
+        max_new_tokens=given.tokens,
+        lora=None if given.lora is None else Lora(rank=given.lora),
+        # So slow that after a few steps the AV still recites.
+        optimizer=Optimizer(learning_rate=1e-6),
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("course", type=Path)
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    settings = read_recipe(arguments.course / "recipe.yaml").rl
-    dataset = read_dataset(arguments.course / "activations" / "activations.parquet")
-    pair = load(arguments.course / "warm-start" / "av", arguments.course / "warm-start" / "ar")
+def random_dataset(d_model: int) -> Dataset:
+    """Activations and nothing else."""
+    rows = _ACTIVATIONS
+    vectors = np.random.default_rng(0).normal(size=(rows, d_model)).astype(np.float32)
+    return Dataset(
+        idx=np.arange(rows),
+        activations=vectors,
+        doc_ids=[f"d{row}" for row in range(rows)],
+        positions=[None] * rows,
+        source_texts=[None] * rows,
+        explanations=[None] * rows,
+        is_held_out=np.arange(rows) % 10 == 9,
+    )
+
+
+def bare_passes(run: RlRun, draw: Draw) -> dict[str, float]:
+    """Seconds by phase of the passes that no trainer can do without."""
+    drawn, model = draw.drawn, run.policy.verbalizer.model
+    ids = torch.from_numpy(drawn.token_ids)
+    tokens = ids.shape[1]
+    clock = Clock(ids.device)
+    with clock.phase("generate"), torch.inference_mode():
+        options = {str(cache_keyword(model)): RowCache(model.config, tokens), "use_cache": True}
+        for step in range(tokens):
+            model(input_ids=ids[:, step : step + 1], **options)
+    reader = run.arms.training
+    reading = reader.plan(drawn.samples.explanations)
+    texts = [[reading.prompts[row][reading.shared :] for row in batch] for batch in reading.batches]
+    with clock.phase("score"), torch.inference_mode():
+        for batch in texts:
+            predict(reader, batch)
+    batches = ids.split(max(1, _BARE_TOKENS // tokens))
+    with clock.phase("reference"), torch.no_grad():
+        for batch in batches:
+            model(input_ids=batch, use_cache=False)
+    with clock.phase("update"):
+        for batch in batches:
+            model(input_ids=batch, use_cache=False).logits.logsumexp(-1).sum().backward()
+    run.trainers["av"].zero_grad()
+    return clock.seconds
+
+
+def measure(given: argparse.Namespace) -> tuple[Times, str]:
+    """Seconds of all rounds, and a sentence on what was run."""
+    settings, dataset = settings_of(given), random_dataset(given.d_model)
+    size = {"d_model": given.d_model, "blocks": given.blocks, "tokens": given.tokens}
+    pair, other = reciting_pair(**size), reciting_pair(**size)
+    assert pair.verbalizer is not None
+    assert pair.reconstructor is not None
+    assert other.verbalizer is not None
     run = RlRun(
-        fresh(pair.verbalizer),
+        pair.verbalizer,
         Arms(pair.reconstructor, pair.reconstructor),
         dataset,
         settings,
@@ -182,21 +129,18 @@ def main() -> None:
         folder=Path("unused"),
         key="unused",
     )
-    plain = Policy(fresh(pair.verbalizer), settings.lora, seed=0)
+    plain = Policy(other.verbalizer, settings.lora, seed=0)
     trainer = Trainer(plain.parameters, settings.optimizer, steps=settings.steps)
-    times = {name: defaultdict(list) for name in ("ours", "obvious", "bare")}
-    for step in range(arguments.steps + 1):
+    times: Times = {name: defaultdict(list) for name in ("ours", "obvious", "bare")}
+    for step in range(given.rounds + 1):
         record, _ = run._step(step)
-        prompts = run.sampler.prompts(step)
         draw = run.sampler.draw(step, Clock(run.policy.verbalizer.device))
-        chosen = np.array(prompts.row_keys[:: settings.samples]) >> 16
-        where = np.searchsorted(dataset.idx, chosen)
+        assert (draw.drawn.lengths == given.tokens).all()
         obvious = obvious_step(
             plain,
             trainer,
             pair.reconstructor,
-            vectors=dataset.activations[where],
-            idx=dataset.idx[where],
+            vectors=draw.drawn.activations[:: settings.samples],
             settings=settings,
             step=step,
         )
@@ -206,31 +150,92 @@ def main() -> None:
         for name, seconds in (("ours", record["time"]), ("obvious", obvious), ("bare", bare)):
             for phase in PHASES:
                 times[name][phase].append(seconds[phase])
-    print(json.dumps(_summary(times, settings, arguments), indent=2))
+    prompt = pair.verbalizer.prompt
+    trained = "all weights" if given.lora is None else f"adapters of rank {given.lora}"
+    return times, (
+        f"d_model {given.d_model}, {given.blocks} blocks (AR: "
+        f"{pair.reconstructor.layer_index + 1}), vocabulary {len(pair.verbalizer.tokenizer):,}, "
+        f"float32, {trained} trained; a prompt of {len(prompt.ids)} tokens, its marker at "
+        f"{prompt.marker}; {settings.prompts} × {settings.samples} samples of {given.tokens} tokens"
+    )
 
 
-def _summary(times, settings: Rl, arguments) -> dict:
-    rows = {}
+def table(times: Times) -> list[str]:
+    """A row for each phase and the whole step: medians, and medians of ratios within a round."""
+    lines = [
+        "| phase | ours: s | obvious: s | **obvious ÷ ours** | bare: s | ours ÷ bare |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
     for phase in (*PHASES, "step"):
-        by_name = {}
-        for name in times:
-            series = (
-                np.sum([times[name][one] for one in PHASES], axis=0)
-                if phase == "step"
-                else times[name][phase]
-            )
-            by_name[name] = median(series)
-        rows[phase] = {
-            **{f"{name}_seconds": round(value, 4) for name, value in by_name.items()},
-            "times_faster_than_obvious": round(by_name["obvious"] / by_name["ours"], 2),
-            "times_bare": round(by_name["ours"] / by_name["bare"], 2),
-        }
-    return {
-        "samples": f"{settings.prompts} x {settings.samples}",
-        "threads": arguments.threads,
-        "rounds": arguments.steps,
-        "phases": rows,
-    }
+        summed = PHASES if phase == "step" else (phase,)
+        ours, obvious, bare = (
+            np.sum([times[name][one] for one in summed], axis=0)
+            for name in ("ours", "obvious", "bare")
+        )
+        lines.append(
+            f"| {phase} | {median(ours):.3f} | {median(obvious):.3f} | "
+            f"**{median(obvious / ours):.1f}** | {median(bare):.3f} | {median(ours / bare):.2f} |"
+        )
+    return lines
+
+
+def arguments_of(arguments: list[str] | None) -> argparse.Namespace:
+    """What was asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n", 1)[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--d-model", type=int, default=128, help="width of both models")
+    parser.add_argument("--blocks", type=int, default=6, help="of the AV")
+    parser.add_argument("--prompts", type=int, default=16, help="activations of a step")
+    parser.add_argument("--samples", type=int, default=8, help="responses to each")
+    parser.add_argument("--tokens", type=int, default=48, help="of each response")
+    parser.add_argument("--lora", type=int, metavar="RANK", help="train adapters, not all weights")
+    parser.add_argument("--rounds", type=int, default=7, help="after one that warms up")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--clock",
+        choices=list(_CLOCKS),
+        default="wall",
+        help="processor: seconds of the process, for one thread on a machine that others share",
+    )
+    parser.add_argument("--out", type=Path, help="write the table here too")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and write the table."""
+    given = arguments_of(arguments)
+    torch.set_num_threads(given.threads)
+    load_before = os.getloadavg()[0]
+    with mock.patch.object(Clock, "_now", staticmethod(_CLOCKS[given.clock])):
+        times, what = measure(given)
+    options = f" --threads {given.threads} --clock {given.clock} --rounds {given.rounds}"
+    options += "" if given.lora is None else f" --lora {given.lora}"
+    text = "\n".join(
+        [
+            "# A step of RL on a CPU",
+            "",
+            f"{what}. {given.threads} thread(s), torch {torch.__version__}, transformers "
+            f"{transformers.__version__}, Python {platform.python_version()}. "
+            f"{given.clock.title()} time, medians of {given.rounds} rounds in one process:",
+            "",
+            f"    OMP_WAIT_POLICY=passive python -m benchmarks.rl_step{options}",
+            "",
+            *table(times),
+            "",
+            "Obvious: one prompt at a time by transformers' generate, one explanation at a time, "
+            "log-probabilities two samples at a time. Bare: the responses' own tokens through the "
+            "models with nothing before them.",
+            "",
+            f"Load average of the machine ({os.cpu_count()} cores): {load_before:.1f} before, "
+            f"{os.getloadavg()[0]:.1f} after; above {given.threads}, others shared it.",
+            "",
+        ]
+    )
+    print(text)
+    if given.out is not None:
+        given.out.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from nla_audit.errors import UserError
@@ -30,6 +32,15 @@ def by_token_budget(lengths: Sequence[int], budget: int) -> list[list[int]]:
         else:
             groups.append([place])
     return groups
+
+
+def distinct_rows(
+    vectors: torch.Tensor,
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where each distinct row of ``[n, d]`` stands first, and which of them every row is."""
+    rows = vectors.detach().cpu().numpy()
+    _, first, place = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return first, place.ravel()
 
 
 def halving(

@@ -54,15 +54,15 @@ class BufferedLayer(DynamicLayer):
         self._show(end)
         return self._key_buffer[:, :, :end], self._value_buffer[:, :, :end]
 
-    def start_from(self, prefix: BufferedLayer, rows: int) -> None:
-        """Begin with the one row of ``prefix``, repeated ``rows`` times."""
+    def start_from(self, prefix: BufferedLayer, rows: torch.Tensor) -> None:
+        """Begin with ``rows`` ``[n]`` of ``prefix``, each as often as it is named."""
         assert prefix.keys is not None
         assert prefix.values is not None
         self.dtype, self.device = prefix.keys.dtype, prefix.keys.device
-        self._allocate(prefix.keys, prefix.values, rows)
-        length = prefix.get_seq_length()
-        self._key_buffer[:, :, :length] = prefix.keys
-        self._value_buffer[:, :, :length] = prefix.values
+        self._allocate(prefix.keys, prefix.values, len(rows))
+        length, rows = prefix.get_seq_length(), rows.to(self.device)
+        self._key_buffer[:, :, :length] = prefix.keys[rows]
+        self._value_buffer[:, :, :length] = prefix.values[rows]
         self._show(length)
 
     def keep_rows(self, rows: torch.Tensor) -> None:
@@ -122,9 +122,18 @@ def prefix_cache(model: nn.Module, config: Any, ids: torch.Tensor) -> RowCache |
     return cache
 
 
-def cache_from(prefix: RowCache | None, config: Any, rows: int, capacity: int) -> RowCache:
-    """A cache of ``rows`` rows that begins with ``prefix`` and has room for ``capacity`` tokens."""
+def cache_from(
+    prefix: RowCache | None, config: Any, rows: int | torch.Tensor, capacity: int
+) -> RowCache:
+    """A cache that begins with ``prefix`` and has room for ``capacity`` tokens.
+
+    Args:
+        rows: of the new cache, all with the one row of ``prefix``; or ``[n]`` which row of
+            ``prefix`` each begins with.
+    """
     cache = RowCache(config, capacity)
+    if isinstance(rows, int):
+        rows = torch.zeros(rows, dtype=torch.int64)
     if prefix is not None:
         for layer, shared in zip(cache.layers, prefix.layers, strict=True):
             if shared.is_initialized:

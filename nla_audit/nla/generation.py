@@ -1,7 +1,8 @@
 """The decode loop: one prompt for all rows, one injected vector for each.
 
 All rows have the same prompt, so no row is ever padded: the part before the marker is computed
-once and its cache repeated, rows run in step, and finished rows leave the batch.
+once, the rest once for each activation, and their cache repeated; rows run in step, and finished
+rows leave the batch.
 
 Sampling inverts the cumulative distribution with one uniform number per row and token, drawn
 from the row's own generator. What a row says therefore does not depend on which rows share its
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nla_audit.nla.batching import distinct_rows
 from nla_audit.nla.cache import cache_from, cache_keyword, prefix_cache
 from nla_audit.nla.caching import Caching, caching_of, keep_rows, own_cache
 from nla_audit.nla.injection import Injection, injecting
@@ -90,19 +92,34 @@ class _Rows:
         self._caching = caching_of(model, model.config, prompt.ids)
         device = model.get_input_embeddings().weight.device
         ids = torch.tensor(prompt.ids, device=device)
-        rows = len(activations)
         self._cache: Any = None
-        column = prompt.marker
         if self._caching is Caching.SHARED:
-            prefix = prefix_cache(model, model.config, ids[: prompt.marker])
-            self._cache = cache_from(prefix, model.config, rows, capacity=len(ids) + new_tokens)
-            ids, column = ids[prompt.marker :], 0
-        elif self._caching is Caching.OWN:
+            self._read_shared(ids, capacity=len(ids) + new_tokens)
+            return
+        if self._caching is Caching.OWN:
             self._cache = own_cache(model.config)
         #: All tokens of each row; only without a cache are they needed, and kept, after this.
-        self._ids = ids.expand(rows, -1)
-        with injecting(model, injection, activations, column):
+        self._ids = ids.expand(len(activations), -1)
+        with injecting(model, injection, activations, prompt.marker):
             self._forward(self._ids)
+
+    def _read_shared(self, ids: torch.Tensor, capacity: int) -> None:
+        """Read the prompt up to the marker once, and the rest once for each distinct activation."""
+        config, marker = self._model.config, self._marker
+        first, place = distinct_rows(self._activations)
+        beginning = prefix_cache(self._model, config, ids[:marker])
+        if len(first) == len(place):
+            distinct = self._activations
+            self._cache = cache_from(beginning, config, len(first), capacity)
+        else:
+            distinct = self._activations[torch.from_numpy(first)]
+            self._cache = cache_from(beginning, config, len(first), capacity=len(ids))
+        with injecting(self._model, self._injection, distinct, 0):
+            self._forward(ids[marker:].expand(len(first), -1))
+        if distinct is not self._activations:
+            rows = torch.from_numpy(place)
+            self._cache = cache_from(self._cache, config, rows, capacity)
+            self.logits = self.logits[rows]
 
     def append(self, tokens: torch.Tensor) -> None:
         """Go on by one token ``[rows]``."""

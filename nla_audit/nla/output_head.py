@@ -57,6 +57,7 @@ def token_log_probs(
     is_token: torch.Tensor,
     *,
     without_logits: bool,
+    **options: Any,
 ) -> torch.Tensor:
     """Log-probability of ``tokens`` at temperature 1 as the last of each row, with gradient.
 
@@ -66,18 +67,20 @@ def token_log_probs(
         tokens: ``[n, last]``.
         is_token: ``[n, last]``, where there is one to be predicted.
         without_logits: keep none; see :func:`may_go_without_logits`.
+        options: of the forward pass, such as a cache of what stands before ``ids``.
 
     Returns:
         ``[n, last]`` float32 (float64 for logits that are); of no meaning where there is no token.
     """
     if without_logits:
         with _log_probs_for_logits(model, tokens, is_token):
-            return _last_outputs(model, ids, tokens.shape[1]).squeeze(-1)
-    return _from_logits(_last_outputs(model, ids, tokens.shape[1]), tokens)
+            return _last_outputs(model, ids, tokens.shape[1], **options).squeeze(-1)
+    return _from_logits(_last_outputs(model, ids, tokens.shape[1], **options), tokens)
 
 
-def _last_outputs(model: Any, ids: torch.Tensor, last: int) -> torch.Tensor:
-    return model(input_ids=ids, use_cache=False, **last_logits(model, last)).logits[:, -last:]
+def _last_outputs(model: Any, ids: torch.Tensor, last: int, **options: Any) -> torch.Tensor:
+    given = {"use_cache": False, **last_logits(model, last), **options}
+    return model(input_ids=ids, **given).logits[:, -last:]
 
 
 def _from_logits(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

@@ -304,9 +304,9 @@ def content_tokens(decode: AnswerDecoder, ids: Sequence[int], explanation: str) 
 
 def cjk_share(text: str) -> float:
     """Share of CJK characters: an alarm that the marker, not the vector, is being described."""
-    if not text:
+    # Looking a name up is slow, and so is looking at each character; nearly all are ASCII.
+    if text.isascii():
         return 0.0
-    # Looking a name up is slow, and nearly all characters are ASCII.
     unusual = (char for char in text if not char.isascii())
     names = (unicodedata.name(char, "") for char in unusual)
     return sum(any(script in name for script in _CJK_SCRIPTS) for name in names) / len(text)

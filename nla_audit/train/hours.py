@@ -228,9 +228,9 @@ class _Work:
     def ar_step(self, texts: int) -> float:
         return self.read(texts, _FORWARD_AND_BACKWARD)
 
-    def judge(self, texts: float, passes: float = 1) -> float:
-        """The AV's log-probabilities of some explanations."""
-        tokens = texts * (self.av_prompt + self.explanation)
+    def judge(self, texts: float, passes: float = 1, *, prompts: float | None = None) -> float:
+        """The AV's log-probabilities of some explanations, each with its prompt or of so many."""
+        tokens = (texts if prompts is None else prompts) * self.av_prompt + texts * self.explanation
         words = texts * self.explanation
         return passes * (tokens * self.blocks * self.speed.token + words * self.speed.word)
 
@@ -255,7 +255,11 @@ class _Work:
         """One run of RL, its held-out measurements included."""
         texts = rl.prompts * rl.samples
         passes = 1 + rl.updates_per_step * _FORWARD_AND_BACKWARD  # one is the anchor's
-        step = self.explain(texts) + self.read(texts) + self.judge(texts, passes)
+        # As Policy.shares_prompts, as far as a recipe tells.
+        is_shared = not rl.gradient_checkpointing and rl.sharding == "none"
+        prompts = rl.prompts if is_shared else texts
+        step = self.explain(texts) + self.read(texts)
+        step += self.judge(texts, passes, prompts=prompts)
         if rl.train_ar:
             step += self.ar_step(texts)
         measurements = 1 + rl.steps / rl.evaluate.every

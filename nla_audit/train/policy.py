@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch.distributed.device_mesh import DeviceMesh
 
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import RL_ADAPTER, add_lora, without_adapter
-from nla_audit.train.log_probs import response_log_probs
+from nla_audit.train.log_probs import MicroBatch
+from nla_audit.train.readings import Reading, SharedPrompts, WholeRows, may_share_prompts
 from nla_audit.train.recipe_optimizer import Lora
 from nla_audit.train.sharding import shard
 
@@ -46,6 +49,7 @@ class Policy:
         self.verbalizer = verbalizer
         self.lora = lora
         self._checkpointing = gradient_checkpointing
+        self._is_sharded = mesh is not None
         self._warm = anchor
         if anchor is not None:
             anchor.model.requires_grad_(False).eval()
@@ -72,28 +76,49 @@ class Policy:
             if parameter.requires_grad
         }
 
-    def log_probs(
-        self,
-        activations: torch.Tensor,
-        token_ids: torch.Tensor,
-        is_token: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Of the policy, with gradient; see :func:`response_log_probs`."""
-        with self._training_mode():
-            return response_log_probs(self.verbalizer, activations, token_ids, is_token)
+    @cached_property
+    def shares_prompts(self) -> bool:
+        """Whether responses to one activation go on from one prompt.
 
-    @torch.no_grad()
-    def warm_log_probs(
-        self,
-        activations: torch.Tensor,
-        token_ids: torch.Tensor,
-        is_token: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Of the anchor, without gradient."""
-        if self._warm is not None:
-            return response_log_probs(self._warm, activations, token_ids, is_token)
-        with without_adapter(self.verbalizer.model, RL_ADAPTER):
-            return response_log_probs(self.verbalizer, activations, token_ids, is_token)
+        Not where activations are recomputed: transformers then keeps no keys and values. Nor where
+        weights are divided among processes, which all have to make the same passes.
+        """
+        if self._checkpointing or self._is_sharded:
+            return False
+        return may_share_prompts(self.verbalizer)
+
+    @contextmanager
+    def reading(
+        self, activations: torch.Tensor, batches: Sequence[MicroBatch]
+    ) -> Iterator[Reading]:
+        """Read responses as the policy, with gradient.
+
+        Args:
+            activations: ``[n, d_model]`` of the whole step.
+            batches: what will be read of it.
+        """
+        with self._training_mode():
+            yield self._read_by(self.verbalizer, activations, batches)
+
+    @contextmanager
+    def warm_reading(
+        self, activations: torch.Tensor, batches: Sequence[MicroBatch]
+    ) -> Iterator[Reading]:
+        """Read responses as the anchor, without gradient; arguments as for :meth:`reading`."""
+        with torch.no_grad():
+            if self._warm is not None:
+                yield self._read_by(self._warm, activations, batches)
+                return
+            with without_adapter(self.verbalizer.model, RL_ADAPTER):
+                yield self._read_by(self.verbalizer, activations, batches)
+
+    def _read_by(
+        self, verbalizer: Verbalizer, activations: torch.Tensor, batches: Sequence[MicroBatch]
+    ) -> Reading:
+        if not self.shares_prompts:
+            return WholeRows(verbalizer, activations)
+        rows = np.concatenate([batch.rows for batch in batches])
+        return SharedPrompts(verbalizer, activations, rows)
 
     @contextmanager
     def _training_mode(self) -> Iterator[None]:

@@ -34,7 +34,7 @@ from nla_audit.train.grpo import Settings, response_weights
 from nla_audit.train.interruption import Stopped, Wish
 from nla_audit.train.judging import Judges
 from nla_audit.train.learned import in_words
-from nla_audit.train.log_probs import micro_batches, without_tokens
+from nla_audit.train.log_probs import micro_batches, shared_micro_batches, without_tokens
 from nla_audit.train.measure import explain_and_score, summary
 from nla_audit.train.policy import Policy
 from nla_audit.train.ranks import Ranks
@@ -322,20 +322,19 @@ class RlRun:
         )
         weights = np.zeros(len(drawn.lengths))
         weights[used] = self._weights(drawn.lengths[used])
-        batches = micro_batches(
-            drawn.token_ids,
-            drawn.lengths,
-            len(verbalizer.prompt.ids),
-            settings.micro_batch_tokens,
-            verbalizer.device,
-            is_used=draw.is_used,
-        )
+        activations = torch.from_numpy(drawn.activations).to(verbalizer.device)
+        budget, device, prompt = settings.micro_batch_tokens, verbalizer.device, verbalizer.prompt
+        rows = (drawn.token_ids, drawn.lengths)
+        if self.policy.shares_prompts:
+            batches = shared_micro_batches(activations, *rows, prompt, budget, is_used=draw.is_used)
+        else:
+            batches = micro_batches(*rows, len(prompt.ids), budget, device, is_used=draw.is_used)
         missing = self._passes(len(batches)) - len(batches)
-        batches += [without_tokens(verbalizer.device)] * missing
+        batches += [without_tokens(device)] * missing
         longest = drawn.token_ids.shape[1]
         return Experience(
-            activations=torch.from_numpy(drawn.activations).to(verbalizer.device),
-            old_log_probs=torch.from_numpy(drawn.log_probs).to(verbalizer.device),
+            activations=activations,
+            old_log_probs=torch.from_numpy(drawn.log_probs).to(device),
             credit=token_credit(advantages, graded.ends, longest, settings.credit),
             weights=weights,
             batches=batches,

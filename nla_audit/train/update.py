@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from nla_audit.train.averaging import Average
 from nla_audit.train.grpo import Floats, Settings, token_terms, weighted_loss
 from nla_audit.train.log_probs import MicroBatch
 from nla_audit.train.policy import Policy
+from nla_audit.train.readings import Reading
 from nla_audit.train.recipe_optimizer import Optimizer
 from nla_audit.train.sharding import gradient_norm, whole_tensor
 
@@ -34,6 +36,10 @@ class Experience:
     credit: Floats
     weights: Floats
     batches: Sequence[MicroBatch]
+
+    def readings(self) -> list[list[MicroBatch]]:
+        """The micro-batches, those of a reading together."""
+        return [list(own) for _, own in groupby(self.batches, lambda batch: batch.reading)]
 
 
 @dataclass(frozen=True)
@@ -63,10 +69,13 @@ class PolicyMeasures:
 
 def warm_log_probs(policy: Policy, experience: Experience) -> list[torch.Tensor]:
     """The reference pass, in the same micro-batches as the update."""
-    return [
-        policy.warm_log_probs(_take(experience.activations, batch), batch.token_ids, batch.is_token)
-        for batch in experience.batches
-    ]
+    found: list[torch.Tensor] = []
+    for batches in experience.readings():
+        with policy.warm_reading(experience.activations, batches) as reading:
+            found += [
+                reading.log_probs(batch.rows, batch.token_ids, batch.is_token) for batch in batches
+            ]
+    return found
 
 
 def accumulate_gradients(
@@ -79,33 +88,44 @@ def accumulate_gradients(
 
     The same for any division into micro-batches, because each response's weight is known before.
     """
-    total, kl_sum, clipped, tokens = 0.0, 0.0, 0, 0
-    for batch, warm_log_prob in zip(experience.batches, warm, strict=True):
-        log_probs = policy.log_probs(
-            _take(experience.activations, batch), batch.token_ids, batch.is_token
-        )
-        longest = batch.token_ids.shape[1]
-        old = experience.old_log_probs[torch.from_numpy(batch.rows), :longest].to(log_probs)
-        terms = token_terms(
-            log_probs,
-            # Behind the last token: any number, so that no NaN gets into the gradient.
-            torch.where(batch.is_token, old, log_probs.detach()),
-            warm_log_prob,
-            torch.from_numpy(experience.credit[batch.rows, :longest]).to(log_probs),
-            settings,
-        )
-        weights = torch.from_numpy(experience.weights[batch.rows]).to(log_probs)
-        loss = weighted_loss(terms, batch.is_token, weights)
-        loss.backward()
-        total += float(loss.detach())
-        kl_sum += float(torch.where(batch.is_token, terms.kl.detach(), 0.0).sum())
-        clipped += int((terms.is_clipped & batch.is_token).sum())
-        tokens += int(batch.is_token.sum())
-    return PolicyMeasures(total, kl_sum, clipped, tokens)
+    measures = PolicyMeasures(0.0, 0.0, 0, 0)
+    references = iter(warm)
+    for batches in experience.readings():
+        with policy.reading(experience.activations, batches) as reading:
+            for batch in batches:
+                measures += _add_gradient(reading, experience, batch, next(references), settings)
+            reading.backward()
+    return measures
 
 
-def _take(activations: torch.Tensor, batch: MicroBatch) -> torch.Tensor:
-    return activations[torch.from_numpy(batch.rows)]
+def _add_gradient(
+    reading: Reading,
+    experience: Experience,
+    batch: MicroBatch,
+    warm_log_prob: torch.Tensor,
+    settings: Settings,
+) -> PolicyMeasures:
+    """That of one micro-batch's loss."""
+    log_probs = reading.log_probs(batch.rows, batch.token_ids, batch.is_token)
+    longest = batch.token_ids.shape[1]
+    old = experience.old_log_probs[torch.from_numpy(batch.rows), :longest].to(log_probs)
+    terms = token_terms(
+        log_probs,
+        # Behind the last token: any number, so that no NaN gets into the gradient.
+        torch.where(batch.is_token, old, log_probs.detach()),
+        warm_log_prob,
+        torch.from_numpy(experience.credit[batch.rows, :longest]).to(log_probs),
+        settings,
+    )
+    weights = torch.from_numpy(experience.weights[batch.rows]).to(log_probs)
+    loss = weighted_loss(terms, batch.is_token, weights)
+    loss.backward()
+    return PolicyMeasures(
+        loss=float(loss.detach()),
+        kl=float(torch.where(batch.is_token, terms.kl.detach(), 0.0).sum()),
+        clipped=int((terms.is_clipped & batch.is_token).sum()),
+        tokens=int(batch.is_token.sum()),
+    )
 
 
 class Trainer:

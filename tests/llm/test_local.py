@@ -23,7 +23,7 @@ from nla_audit.errors import UserError
 from nla_audit.llm.cache import AnswerCache
 from nla_audit.llm.interface import Request
 from nla_audit.llm.local import LocalModel
-from nla_audit.llm.prompts import messages
+from nla_audit.llm.prompts import Naming, messages
 
 #: Line → what the fitted models make of it. Of unlike length, so that a batch is padded.
 ANSWERS = {
@@ -163,6 +163,14 @@ def test_a_batch_answers_as_each_alone(kind, batch_size, request):
         assert answers[3] == answers[0]
         assert (writer.account.requests, writer.account.failures) == (3, 0)
         assert writer.account.input_tokens > writer.account.output_tokens > 0
+
+
+def test_a_seq2seq_model_answers_no_questions(seq2seq):
+    with (
+        LocalModel(str(seq2seq)) as model,
+        pytest.raises(UserError, match="answers no questions: name a chat model"),
+    ):
+        model.ask([Naming("evaluation", "", "a harbour")], stage="asking")
 
 
 def test_lines_of_a_request_come_back_in_order(seq2seq):

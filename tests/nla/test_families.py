@@ -32,6 +32,7 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.runs.target import TargetModel
 from nla_audit.train.log_probs import response_log_probs
+from nla_audit.train.readings import may_share_prompts
 from tests.pairs import tiny
 
 BLOCKS, LAYER, WIDTH = 3, 1, tiny.D_MODEL
@@ -187,6 +188,15 @@ def plain_logits(verbalizer: Verbalizer, ids: list[int], vector: np.ndarray) -> 
 def test_way(family: tuple[str, Any, Any]) -> None:
     name, model, _ = family
     assert caching_of(model, model.config, list(range(5, 40))) is FAMILIES[name][1]
+
+
+@pytest.mark.filterwarnings("ignore:.*keeps more than keys and values")
+def test_prompts_are_shared_in_training(family: tuple[str, Any, Any]) -> None:
+    # Fails with: positions of a response counted from 0; windows without the prompt's tokens.
+    name, model, tokenizer = family
+    assert may_share_prompts(verbalizer_of(model, tokenizer)) is (
+        FAMILIES[name][1] is Caching.SHARED
+    )
 
 
 def test_extract(family: tuple[str, Any, Any]) -> None:

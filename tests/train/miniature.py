@@ -13,7 +13,8 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.credit import end_advantages
-from nla_audit.train.log_probs import padded
+from nla_audit.train.log_probs import MicroBatch, padded
+from nla_audit.train.policy import Policy
 from nla_audit.world.toy.target import make_tokenizer, untrained_model
 
 MARKER = "㈎"
@@ -76,6 +77,20 @@ def generated(rows: list[list[int]], *, ended: bool = True) -> Generated:
         lengths=np.array([len(row) for row in rows], dtype=np.int64),
         ended=np.full(len(rows), ended),
     )
+
+
+def log_probs(policy: Policy, vectors: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Of responses ``[n, tokens]`` to ``[n, d_model]``, all in one pass."""
+    batch = MicroBatch(np.arange(len(ids)), ids, torch.ones_like(ids, dtype=torch.bool))
+    with policy.reading(vectors, [batch]) as reading:
+        return reading.log_probs(batch.rows, batch.token_ids, batch.is_token)
+
+
+def warm_log_probs(policy: Policy, vectors: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """As :func:`log_probs`, of the anchor."""
+    batch = MicroBatch(np.arange(len(ids)), ids, torch.ones_like(ids, dtype=torch.bool))
+    with policy.warm_reading(vectors, [batch]) as reading:
+        return reading.log_probs(batch.rows, batch.token_ids, batch.is_token)
 
 
 def advantages(rewards, group: int, kind: str) -> np.ndarray:

@@ -157,23 +157,25 @@ def test_the_anchor_is_the_warm_start_even_where_that_is_an_adapter(warm):
     policy = Policy(verbalizer, Lora(rank=2, alpha=4.0), seed=1)
     assert all(".rl." in name for name in policy.parameters)
     with torch.no_grad():
-        assert torch.equal(policy.log_probs(vectors, ids), start)  # B = 0: nothing said differently
+        assert torch.equal(
+            miniature.log_probs(policy, vectors, ids), start
+        )  # B = 0: nothing said differently
         for parameter in policy.parameters.values():
             parameter.add_(0.3)
-        assert (policy.log_probs(vectors, ids) - start).abs().max() > 0.01
-    torch.testing.assert_close(policy.warm_log_probs(vectors, ids), start)
+        assert (miniature.log_probs(policy, vectors, ids) - start).abs().max() > 0.01
+    torch.testing.assert_close(miniature.warm_log_probs(policy, vectors, ids), start)
 
 
 def test_the_anchor_of_full_training_does_not_move(warm):
     # Fails with: `_warm = verbalizer` (no copy).
     policy = Policy(warm.fresh(), None, seed=0)
     vectors, ids = torch.from_numpy(miniature.activations(1)), torch.tensor([[5, 6, 7]])
-    before = policy.warm_log_probs(vectors, ids)
+    before = miniature.warm_log_probs(policy, vectors, ids)
     with torch.no_grad():
         for parameter in policy.parameters.values():
             parameter.mul_(1.5)
-        assert not torch.allclose(policy.log_probs(vectors, ids), before)
-    assert torch.equal(policy.warm_log_probs(vectors, ids), before)
+        assert not torch.allclose(miniature.log_probs(policy, vectors, ids), before)
+    assert torch.equal(miniature.warm_log_probs(policy, vectors, ids), before)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

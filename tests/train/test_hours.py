@@ -72,6 +72,26 @@ def test_runs_take_their_own_cap_and_their_share_of_the_processor(tmp_path):
     assert said[1] > said[0]
 
 
+def test_a_group_reads_its_prompt_once_unless_activations_are_recomputed(tmp_path):
+    # Fails with: a prompt for each sample; prompts shared where they are not.
+    config = tiny.make_config("gemma3", 300)
+
+    def of_prompts(**rl):
+        at_lengths = []
+        for characters in (40, 400):
+            layout = layout_of(tmp_path, steps=1, prompts=3, samples=5, **rl)
+            pair = layout.recipe.pair.model_copy(
+                update={"av_template": "{injection_char}" + " " * characters}
+            )
+            recipe = layout.recipe.model_copy(update={"pair": pair})
+            longer = Layout(recipe, tmp_path, tmp_path / "out")
+            at_lengths.append(duration(longer, config, Speed(1.0, 0.0, 0.0)).rl)
+        return at_lengths[1] - at_lengths[0]
+
+    assert of_prompts(gradient_checkpointing=True) == pytest.approx(5 * of_prompts())
+    assert of_prompts() > 0
+
+
 @pytest.mark.parametrize("architecture", ["qwen3", "gemma3"])
 def test_blocks_of_any_model_can_be_timed(architecture, tmp_path):
     # Fails with: the user's config changed; an embedding of the whole vocabulary made.

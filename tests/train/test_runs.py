@@ -177,10 +177,12 @@ def test_the_kl_is_to_the_anchor_that_is_given(with_lora):
     vectors = torch.from_numpy(miniature.activations(2))
     ids = torch.tensor([[5, 6, 7], [8, 9, 10]])
     other = miniature.verbalizer(seed=4)
-    wanted = Policy(miniature.verbalizer(seed=4), settings, seed=0).warm_log_probs(vectors, ids)
+    wanted = miniature.warm_log_probs(
+        Policy(miniature.verbalizer(seed=4), settings, seed=0), vectors, ids
+    )
     policy = Policy(miniature.verbalizer(), settings, seed=0, anchor=other)
-    assert torch.equal(policy.warm_log_probs(vectors, ids), wanted)
-    own = Policy(miniature.verbalizer(), settings, seed=0).warm_log_probs(vectors, ids)
+    assert torch.equal(miniature.warm_log_probs(policy, vectors, ids), wanted)
+    own = miniature.warm_log_probs(Policy(miniature.verbalizer(), settings, seed=0), vectors, ids)
     assert not torch.allclose(own, wanted)
     assert not any(one.requires_grad for one in other.model.parameters())
 

@@ -56,6 +56,16 @@ def test_published_tables_are_read_and_written_back(tmp_path):
     assert dataset.is_held_out.sum() == 2
 
 
+def test_what_is_held_out_is_not_trained_on(tmp_path):
+    # Fails with: every row trained on.
+    dataset = read(table(8), tmp_path)
+    held_out, trained = dataset.held_out_rows(), dataset.training_rows
+    assert len(held_out) > 0
+    assert sorted([*held_out, *trained]) == list(range(8))
+    names = [{dataset.doc_ids[row] for row in rows} for rows in (held_out, trained)]
+    assert names[0].isdisjoint(names[1])
+
+
 @pytest.mark.parametrize(
     ("frame", "message"),
     [

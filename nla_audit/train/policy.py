@@ -15,7 +15,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import RL_ADAPTER, add_lora, without_adapter
 from nla_audit.train.log_probs import MicroBatch
-from nla_audit.train.readings import Reading, SharedPrompts, WholeRows, may_share_prompts
+from nla_audit.train.readings import ResponseReading, SharedPrompts, WholeRows, may_share_prompts
 from nla_audit.train.recipe_optimizer import Lora
 from nla_audit.train.sharding import shard
 
@@ -90,7 +90,7 @@ class Policy:
     @contextmanager
     def reading(
         self, activations: torch.Tensor, batches: Sequence[MicroBatch]
-    ) -> Iterator[Reading]:
+    ) -> Iterator[ResponseReading]:
         """Read responses as the policy, with gradient.
 
         Args:
@@ -103,7 +103,7 @@ class Policy:
     @contextmanager
     def warm_reading(
         self, activations: torch.Tensor, batches: Sequence[MicroBatch]
-    ) -> Iterator[Reading]:
+    ) -> Iterator[ResponseReading]:
         """Read responses as the anchor, without gradient; arguments as for :meth:`reading`."""
         with torch.no_grad():
             if self._warm is not None:
@@ -114,7 +114,7 @@ class Policy:
 
     def _read_by(
         self, verbalizer: Verbalizer, activations: torch.Tensor, batches: Sequence[MicroBatch]
-    ) -> Reading:
+    ) -> ResponseReading:
         if not self.shares_prompts:
             return WholeRows(verbalizer, activations)
         rows = np.concatenate([batch.rows for batch in batches])

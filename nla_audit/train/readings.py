@@ -32,7 +32,7 @@ from nla_audit.train.log_probs import response_log_probs
 _ROUNDING = {True: 1e-3, False: 0.1}
 
 
-class Reading(Protocol):
+class ResponseReading(Protocol):
     """How responses to some activations are read."""
 
     def log_probs(
@@ -60,7 +60,7 @@ class WholeRows:
     def log_probs(
         self, rows: npt.NDArray[np.int64], token_ids: torch.Tensor, is_token: torch.Tensor
     ) -> torch.Tensor:
-        """See :class:`Reading`."""
+        """See :class:`ResponseReading`."""
         activations = self._activations[torch.from_numpy(rows)]
         return response_log_probs(self._verbalizer, activations, token_ids, is_token)
 
@@ -100,7 +100,7 @@ class SharedPrompts:
     def log_probs(
         self, rows: npt.NDArray[np.int64], token_ids: torch.Tensor, is_token: torch.Tensor
     ) -> torch.Tensor:
-        """See :class:`Reading`."""
+        """See :class:`ResponseReading`."""
         model = self._verbalizer.model
         prompts = torch.from_numpy(self._prompts[rows])
         kept = [
@@ -117,7 +117,7 @@ class SharedPrompts:
         )
 
     def backward(self) -> None:
-        """See :class:`Reading`."""
+        """See :class:`ResponseReading`."""
         given = [
             (read, handed_on.grad.to(read.dtype))
             for read, handed_on in zip(self._read, self._handed_on, strict=True)
@@ -162,7 +162,7 @@ def _tried(verbalizer: Verbalizer, *, is_shared: bool) -> tuple[torch.Tensor, to
     rows = np.arange(3)
     activations = vectors[[0, 1, 0]]
     tokens = torch.tensor(verbalizer.prompt.ids[-3:], device=verbalizer.device).expand(3, -1)
-    reading: Reading = (
+    reading: ResponseReading = (
         SharedPrompts(verbalizer, activations, rows)
         if is_shared
         else WholeRows(verbalizer, activations)

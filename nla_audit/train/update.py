@@ -14,7 +14,7 @@ from nla_audit.train.averaging import Average
 from nla_audit.train.grpo import Floats, Settings, token_terms, weighted_loss
 from nla_audit.train.log_probs import MicroBatch
 from nla_audit.train.policy import Policy
-from nla_audit.train.readings import Reading
+from nla_audit.train.readings import ResponseReading
 from nla_audit.train.recipe_optimizer import Optimizer
 from nla_audit.train.sharding import gradient_norm, whole_tensor
 
@@ -102,7 +102,7 @@ def accumulate_gradients(
 
 
 def _add_gradient(
-    reading: Reading,
+    reading: ResponseReading,
     experience: Experience,
     batch: MicroBatch,
     warm_log_prob: torch.Tensor,

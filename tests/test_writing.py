@@ -252,7 +252,7 @@ WAIT = {
     "print('in', flush=True); "
     "Endpoint('m', sys.argv[2]).write([Request('p', '', ('a line',))])",
     "labeler": "from nla_audit.train.labeler import labeler_of; "
-    "from nla_audit.train.recipe import Labeler; "
+    "from nla_audit.train.recipe_data import Labeler; "
     "print('in', flush=True); labeler_of(Labeler(model='m', base_url=sys.argv[2]))('x')",
     "lock": "import threading; print('in', flush=True); "
     "held = threading.Lock(); held.acquire(); held.acquire()",

@@ -54,7 +54,7 @@ D_MODEL, BLOCKS = 192, 4
 EXPLANATIONS = 16
 BARE_BATCH_SIZES = (2, 4, 8, 16, 32, 64, 128)
 TOKEN_BUDGETS = (256, 512, 1024, 2048, 4096, 8192)
-#: The issue's bound on the probe's time as a multiple of the bare passes'.
+#: The bound on the probe's time as a multiple of the bare passes'.
 BOUND = 1.2
 
 _SUBJECTS = "harbour report, sports column, travel diary, court ruling, recipe, obituary".split(

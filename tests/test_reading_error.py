@@ -23,7 +23,7 @@ from nla_audit.analyzers.drop_analysis import drop_analysis
 from nla_audit.analyzers.rewording import rewording
 from nla_audit.stats import Interval
 from nla_audit.table.completions import Completions, from_frame
-from nla_audit.text.reading import read
+from nla_audit.text.reading import RESAMPLING_FLOOR, read
 from nla_audit.world.sweep.planted import PlantedModel, plant
 
 ERROR = ReadingError(
@@ -71,6 +71,7 @@ def test_a_new_claim_may_be_a_lost_one_in_other_words() -> None:
             "kept_tokens": [20.0, 0.0],
             "supported_tokens": [10.0, 8.0],
             "claims_reference": [4.0, 4.0],
+            "claims_model": [2.0, 1.0],
             # Two lost beside one new; four lost beside none.
             "lost_claims": [2.0, 4.0],
             "new_claims": [1.0, 0.0],
@@ -82,9 +83,9 @@ def test_a_new_claim_may_be_a_lost_one_in_other_words() -> None:
     assert level.unrecognised_kept == pytest.approx(10 / 80)
     assert level.unrecognised_supported == pytest.approx(10 / 80)
     assert level.unrecognised_claims == pytest.approx(1 / 8)
-    # A twin of the reference makes a quarter of a new claim in each text: half is beyond that.
-    assert Level.of(rows, usual_new=0.25).unrecognised_claims == pytest.approx(1 / 16)
-    assert Level.of(rows, usual_new=1.0).unrecognised_kept == 0.0
+    # A twin of the reference makes a quarter of its claims anew: half a claim is beyond that.
+    assert Level.of(rows, usual=0.25).unrecognised_claims == pytest.approx(1 / 16)
+    assert Level.of(rows, usual=0.5).unrecognised_kept == 0.0
     unmeasured = ReadingError(None, spread=0.0).at(level)
     assert unmeasured.omission == pytest.approx([0.0, 10 / 80])
     # All that is lost and new was reworded: omission turns into rewording, at no saving here.
@@ -160,6 +161,25 @@ def test_what_cannot_be_told_names_the_most_that_can_be_missing() -> None:
     assert most > net
     assert "Whether p0.01 drops anything cannot be told" in finding.verdict
     assert f"p0.01 at most {most:.0%} can be missing" in finding.verdict
+
+
+def test_what_a_second_sample_says_anew_is_no_sign_of_other_words() -> None:
+    models = [PlantedModel("p0.0", 0.0, add=2.0), PlantedModel("p0.01", 0.01, omit=0.6, add=2.0)]
+    sweep = plant(models, activations=60, seed=3, samples=2, resampling_omission=0.3)
+    both = from_frame(sweep.completions, reference="p0.0")
+    first = from_frame(sweep.completions.filter(pl.col("sample") == 0), reference="p0.0")
+    rows = read(both).explanations
+    twin = rows.filter(pl.col("model") == RESAMPLING_FLOOR)
+    usual = twin["new_claims"].sum() / twin["claims_model"].sum()
+    assert usual > 0.1
+    own = rows.filter(pl.col("model") == "p0.01")
+    new = np.maximum(own["new_claims"] - usual * own["claims_model"], 0.0)
+    expected = np.minimum(own["lost_claims"], new).sum() / own["claims_reference"].sum()
+    share = drop_analysis(both).headline["p0.01"]["unrecognised_share"]
+    assert share == pytest.approx(expected)
+    alone = drop_analysis(first).headline["p0.01"]["unrecognised_share"]
+    assert alone is not None
+    assert share < 0.8 * alone
 
 
 def test_omission_beside_new_claims_may_be_rewording_and_without_them_not() -> None:

@@ -8,7 +8,13 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._net_loss import net_loss
-from nla_audit.analyzers._reading_error import LARGE_BIAS, Level, ReadingError, usual_new_claims
+from nla_audit.analyzers._reading_error import (
+    LARGE_BIAS,
+    Level,
+    ReadingError,
+    unusually_new,
+    usually_new,
+)
 from nla_audit.findings import Headline
 from nla_audit.stats import Interval, chance_corrected, or_none
 from nla_audit.table.completions import Completions
@@ -30,7 +36,7 @@ def kind_table(
 ) -> pl.DataFrame:
     """Retention of each kind; with an interval only where its bias is measured and small."""
     rows = []
-    usual = usual_new_claims(completions, reading)
+    usual = usually_new(completions, reading)
     names = [*completions.models, RESAMPLING_FLOOR]
     for model in names:
         own = reading.claims.filter(pl.col("model") == model)
@@ -38,18 +44,18 @@ def kind_table(
         if own.height == 0:
             continue
         explanations = reading.explanations.filter(pl.col("model") == model)
-        level = Level.of(explanations, usual_new=usual)
-        new = explanations.select("idx", "sample", "new_claims")
+        length = Level.of(explanations).length
+        new = explanations.select("idx", "sample", new=unusually_new(explanations, usual))
         for kind in KIND_NAMES:
             of_kind = own.filter(pl.col("kind") == kind)
             if of_kind.height < MIN_CLAIMS_OF_A_KIND:
                 continue
             rate = _rate(of_kind, seed)
-            bias = error.of_kind(kind, rate.value, level.length)
+            bias = error.of_kind(kind, rate.value, length)
             if bias is None or abs(bias) > LARGE_BIAS:
                 rate = replace(rate, low=np.nan, high=np.nan)
             else:
-                biases = np.array([bias, -level.unusual * _unrecognised(of_kind, new)])
+                biases = np.array([bias, -_unrecognised(of_kind, new)])
                 rate = error.widen_share(rate, biases, KIND_READING_ERROR)
             by_chance = _rate(chance.filter(pl.col("kind") == kind), seed).value
             rows.append(
@@ -82,11 +88,16 @@ def kind_table(
 def _unrecognised(claims: pl.DataFrame, new: pl.DataFrame) -> float:
     """The share of these claims that may be made in words too different to be recognised.
 
-    As many of those that are lost as the same text makes new claims, whatever their kind.
+    As many of those that are lost as the same text makes new claims beyond what is usual, whatever
+    their kind.
+
+    Args:
+        claims: of one kind, as :attr:`~nla_audit.text.reading.Reading.claims`.
+        new: ``idx, sample, new``.
     """
     lost = claims.group_by("idx", "sample").agg(lost=(1 - pl.col("kept")).sum())
     both = lost.join(new, on=["idx", "sample"])
-    return float(both.select(pl.min_horizontal("lost", "new_claims").sum()).item()) / claims.height
+    return float(both.select(pl.min_horizontal("lost", "new").sum()).item()) / claims.height
 
 
 def headline_of(
@@ -100,7 +111,7 @@ def headline_of(
 ) -> Headline:
     """What is kept, added and lost net, for each model and the resampling floor."""
     headline: Headline = {}
-    usual = usual_new_claims(completions, reading)
+    usual = usually_new(completions, reading)
     for model in [*completions.models, RESAMPLING_FLOOR]:
         own = reading.claims.filter(pl.col("model") == model)
         if own.height == 0:

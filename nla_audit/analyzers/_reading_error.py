@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from nla_audit.analyzers._twins import DELETED, EXCHANGED
+from nla_audit.analyzers._twins import DELETED, EXCHANGED, LEAST_TWINS
 from nla_audit.stats import Interval
 from nla_audit.table.completions import Completions
 from nla_audit.table.pairing import equally_long
@@ -32,9 +32,9 @@ _TERSENESS_ACTIVATIONS = 300
 
 
 _UNRECOGNISED = (
-    "where a text makes more new claims than a twin of the reference does, as many of those it "
-    "lost may be among them, in words too different to be recognised; intervals reach as far as if "
-    "all were."
+    "where a text makes more new claims than a twin of the reference would (any, where there is "
+    "none), as many of those it lost may be among them, in words too different to be recognised; "
+    "intervals reach as far as if all were."
 )
 
 
@@ -103,8 +103,6 @@ class Level:
             in each text: their tokens in the reference and in the text, as shares of the
             reference's.
         unrecognised_claims: how many they are, as a share of the reference's claims.
-        unusual: which share of the new claims counts for that: what goes beyond the new claims of
-            a twin of the reference, which has no reason to say anything in other words.
     """
 
     retained: float
@@ -113,22 +111,17 @@ class Level:
     unrecognised_kept: float = 0.0
     unrecognised_supported: float = 0.0
     unrecognised_claims: float = 0.0
-    unusual: float = 1.0
 
     @classmethod
-    def of(
-        cls, explanations: pl.DataFrame, terseness: float = 0.0, usual_new: float = 0.0
-    ) -> Level:
+    def of(cls, explanations: pl.DataFrame, terseness: float = 0.0, usual: float = 0.0) -> Level:
         """Of one model's explanations, as :attr:`~nla_audit.text.reading.Reading.explanations`.
 
         Args:
             terseness: see :func:`terseness`.
-            usual_new: see :func:`usual_new_claims`.
+            usual: see :func:`usually_new`.
         """
-        new_claims = explanations["new_claims"].to_numpy()
-        mean = float(new_claims.mean()) if len(new_claims) else 0.0
-        unusual = max(0.0, 1 - usual_new / mean) if mean > 0 else 1.0
-        of_row = unusual * unrecognised_pairs(explanations)
+        unusual = unusually_new(explanations, usual)
+        of_row = np.minimum(explanations["lost_claims"].to_numpy(), unusual)
         tokens, own, kept, supported, lost, new = (
             explanations[name].to_numpy()
             for name in (
@@ -148,22 +141,27 @@ class Level:
             float(((tokens - kept) * of_row / np.maximum(lost, 1e-9)).sum()) / whole,
             float(((own - supported) * of_row / np.maximum(new, 1e-9)).sum()) / whole,
             float(of_row.sum()) / (float(explanations["claims_reference"].sum()) or np.nan),
-            unusual,
         )
 
 
-def unrecognised_pairs(explanations: pl.DataFrame) -> Floats:
-    """`[explanations]`: how many lost claims may be new ones in words that are not recognised."""
-    return np.minimum(explanations["lost_claims"].to_numpy(), explanations["new_claims"].to_numpy())
+def usually_new(completions: Completions, reading: Reading) -> float:
+    """Which share of its claims a twin of the reference makes anew, with no reason for other words.
 
-
-def usual_new_claims(completions: Completions, reading: Reading) -> float:
-    """New claims in a text of the reference's twin: its second sample, or an equally long model."""
+    The twin is the reference's second sample, or an equally long model. Without one, or with too
+    few of its texts, nothing is usual.
+    """
     for twin in (RESAMPLING_FLOOR, equally_long(completions) or ""):
-        own = reading.explanations.filter(pl.col("model") == twin)["new_claims"]
-        if own.len():
-            return float(own.to_numpy().mean())
+        own = reading.explanations.filter(pl.col("model") == twin)
+        if own.height >= LEAST_TWINS:
+            claims = float(own["claims_model"].sum())
+            return float(own["new_claims"].sum()) / claims if claims else 0.0
     return 0.0
+
+
+def unusually_new(explanations: pl.DataFrame, usual: float) -> Floats:
+    """`[explanations]`: how many more new claims a text makes than are :func:`usually_new`."""
+    new, claims = (explanations[name].to_numpy() for name in ("new_claims", "claims_model"))
+    return np.maximum(new - usual * claims, 0.0)
 
 
 _NO_BIAS = Bias(np.zeros(2), np.zeros(2), np.zeros(2))

@@ -37,7 +37,8 @@ class Tried:
     Attributes:
         explanations: one row per run, change and activation: ``run, change, rate, idx,
             tokens_reference, tokens_model, kept_tokens, true_kept_tokens, supported_tokens,
-            true_supported_tokens, claims_reference, lost_claims, new_claims``.
+            true_supported_tokens, claims_reference, claims_model, lost_claims,
+            new_claims``.
         claims: one row per claim of the first text: ``run, change, rate, idx, kind, kept,
             true_kept``.
     """
@@ -125,6 +126,7 @@ def _explanations(reading: Reading, left: pl.DataFrame, run: int) -> pl.DataFram
             "supported_tokens",
             (pl.col("supported") * stated).alias("true_supported_tokens"),
             "claims_reference",
+            "claims_model",
             "lost_claims",
             "new_claims",
         )

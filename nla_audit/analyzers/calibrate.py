@@ -186,7 +186,9 @@ def _trial_table(tried: Tried, twins: str, seed: int) -> pl.DataFrame:
             *(part.filter(pl.col("run") != run) for part in (tried.explanations, tried.claims))
         )
         error = error_from(others if others.claims.height else tried, twins)
-        usual = float(of_run.filter(pl.col("rate") == 0)["new_claims"].to_numpy().mean())
+        twin = of_run.filter(pl.col("rate") == 0)
+        claims = float(twin["claims_model"].sum())
+        usual = float(twin["new_claims"].sum()) / claims if claims else 0.0
         for (change, rate), own in of_run.group_by("change", "rate", maintain_order=True):
             level = Level.of(own, float(change == TOGETHER), usual)
             rows.append(

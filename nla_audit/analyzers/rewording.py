@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._extractive import extractiveness
-from nla_audit.analyzers._reading_error import Level, ReadingError, usual_new_claims
+from nla_audit.analyzers._reading_error import Level, ReadingError, usually_new
 from nla_audit.analyzers._rewording_verdict import caveats, verdict
 from nla_audit.analyzers._trials import calibrated
 from nla_audit.findings import Figure, Finding, Headline, Metric, Option, analyzer
@@ -140,7 +140,7 @@ def rewording(
     savings = split_savings(reading)
     extractive = extractiveness(completions, seed)
     headline: Headline = {}
-    usual = usual_new_claims(completions, reading)
+    usual = usually_new(completions, reading)
     for model in [*completions.models, RESAMPLING_FLOOR]:
         rows = savings.filter(pl.col("model") == model)
         if rows.height:

@@ -51,10 +51,15 @@ def engine_of(arguments: Mapping[str, Any]) -> VllmSettings | None:
             f"--engine {_VLLM} spreads over GPUs by itself (--engine-option "
             "tensor_parallel_size=N): leave out --ray"
         )
-    from nla_audit.nla.vllm_engine import VllmSettings, check_installed  # torch: slow to import
+    from nla_audit.nla.vllm_engine import (  # torch: slow to import
+        VllmSettings,
+        check_installed,
+        check_options,
+    )
 
-    check_installed()
     options = dict(_option(text) for text in arguments["engine_option"])
+    check_options(options)
+    check_installed()
     return VllmSettings(arguments["max_new_tokens"], options)
 
 

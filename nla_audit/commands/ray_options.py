@@ -10,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from nla_audit.runs.pool import Pool
+    from nla_audit.runs.ray_crew import RaySettings
 
 
 def ray_parameters() -> list[click.Parameter]:
@@ -49,21 +50,34 @@ def pool_of(arguments: Mapping[str, Any]) -> Iterator[Pool | None]:
     Raises:
         UserError: they cannot be had, or nothing asks for a cluster that others are told of.
     """
-    if arguments["ray"] is None:
-        _refuse_orphans(arguments)
+    settings = ray_settings(arguments)
+    if settings is None:
         yield None
         return
-    from nla_audit.runs.ray_crew import RaySettings, ray_pool  # torch: keeps --help fast
+    from nla_audit.runs.ray_crew import ray_pool
 
-    settings = RaySettings(
+    with ray_pool(settings) as pool:
+        yield pool
+
+
+def ray_settings(arguments: Mapping[str, Any]) -> RaySettings | None:
+    """The cluster that ``arguments`` ask for, if they do.
+
+    Raises:
+        UserError: nothing asks for a cluster that others are told of.
+    """
+    if arguments["ray"] is None:
+        _refuse_orphans(arguments)
+        return None
+    from nla_audit.runs.ray_crew import RaySettings  # torch: keeps --help fast
+
+    return RaySettings(
         arguments["ray"],
         workers=arguments["ray_workers"],
         cpus=arguments["ray_cpus"],
         gpus=arguments["ray_gpus"],
-        device=arguments["device"],
+        device=arguments.get("device"),
     )
-    with ray_pool(settings) as pool:
-        yield pool
 
 
 def _refuse_orphans(arguments: Mapping[str, Any]) -> None:

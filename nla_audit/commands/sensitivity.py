@@ -64,6 +64,10 @@ def _read_again(arguments: dict[str, Any], console: Console) -> _StudiedTable:
     """A table of a former run; where a language model is named it is asked about its texts."""
     from nla_audit.probes.sensitivity.table import read_table  # polars: keeps --help fast
 
+    if arguments["similarity"] is not None:
+        raise UserError(
+            "--similarity is measured when a table is made: give the PAIRs, or leave it out"
+        )
     path = arguments["subjects"][0]
     table, source = read_table(Path(path))
     if arguments["llm"] is None:

@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.text import Text
 
 from nla_audit.commands.progress import stage_bars
+from nla_audit.commands.ray_options import ray_parameters, ray_settings
 from nla_audit.commands.seed_option import SEED
+from nla_audit.errors import UserError
 from nla_audit.files import only_run
 from nla_audit.interrupt import INTERRUPTED
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from nla_audit.findings import Finding
+    from nla_audit.runs.ray_crew import RaySettings
     from nla_audit.train.layout import Layout
     from nla_audit.train.prepare import Tell
     from nla_audit.train.ranks import Ranks
@@ -39,7 +42,9 @@ def _run(
     seed: int | None,
     settings: tuple[str, ...],
     dry_run: bool,
+    **ray: Any,
 ) -> None:
+    from nla_audit.train.in_vllm import check_before as check_vllm
     from nla_audit.train.layout import Layout  # torch takes seconds
     from nla_audit.train.ranks import Ranks
     from nla_audit.train.read_recipe import read_recipe
@@ -49,6 +54,8 @@ def _run(
     recipe = read_recipe(recipe_path, settings)
     for run in recipe.sweep():
         check_terms(run.rl.rewards, run.rl.judges)
+        if run.rl.engine == "vllm":
+            check_vllm(recipe)
     check_installed(recipe.tracking or ())
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
@@ -56,12 +63,18 @@ def _run(
     if dry_run:
         _print_plan(layout, Console())
         return
-    ranks = Ranks.from_environment()
+    ranks, cluster = Ranks.from_environment(), ray_settings(ray)
+    if cluster is not None:
+        from nla_audit.runs.ray_crew import check_there
+
+        if ranks.size > 1:
+            raise UserError("--ray trains each run in a task of its own: start it without torchrun")
+        check_there(cluster)
     with only_run(layout.out) if ranks.is_first else nullcontext():
-        _train(layout, stage, ranks)
+        _train(layout, stage, ranks, cluster)
 
 
-def _train(layout: Layout, stage: str | None, ranks: Ranks) -> None:
+def _train(layout: Layout, stage: str | None, ranks: Ranks, cluster: RaySettings | None) -> None:
     """Run the stages, all or one, and say how each went."""
     from nla_audit.train.interruption import Stopped
     from nla_audit.train.lora_targets import check_lora_targets
@@ -82,7 +95,7 @@ def _train(layout: Layout, stage: str | None, ranks: Ranks) -> None:
             _warn_of_warm_start(layout, console)
         try:
             with _printing_log(console):
-                seconds = _stage(name, layout, console, ranks)
+                seconds = _stage(name, layout, console, ranks, cluster)
         except Stopped as stopped:
             again = shlex.join(["nla-audit", *sys.argv[1:]])
             line = f"{stopped}; its state is saved. Go on with: {again}"
@@ -129,7 +142,9 @@ class _Lines(logging.Handler):
         self._console.print(Text(record.getMessage()), soft_wrap=True)
 
 
-def _stage(name: str, layout: Layout, console: Console, ranks: Ranks) -> float:
+def _stage(
+    name: str, layout: Layout, console: Console, ranks: Ranks, cluster: RaySettings | None
+) -> float:
     """Run one stage with a progress bar for each of its parts."""
     from nla_audit.train.course import run_stage
 
@@ -143,7 +158,7 @@ def _stage(name: str, layout: Layout, console: Console, ranks: Ranks) -> float:
 
         if name == "audit":
             return _audit(layout, tell) if ranks.is_first else 0.0
-        return run_stage(name, layout, tell, ranks)
+        return run_stage(name, layout, tell, ranks, cluster)
 
 
 def _audit(layout: Layout, tell: Tell) -> float:
@@ -365,12 +380,16 @@ command = _Command(
             is_flag=True,
             help="Print the resolved recipe, and estimates of memory, tokens and hours.",
         ),
+        *ray_parameters(),
     ],
     help=(
         "Train NLAs from a recipe: activations, warm start, GRPO for each run of a sweep (length "
         "penalties, gradings, chains), held-out completions, audit.\n\n"
         "Stages that are done are not done again; a run that was stopped or killed goes on where "
         "its last saved state is, with the same result.\n\n"
-        "\b\nExample:\n  nla-audit train recipes/tiny.yaml --out runs/tiny"
+        "With --ray the runs of a sweep are trained on a cluster, a worker each; all nodes must "
+        "see the course's folder.\n\n"
+        "\b\nExample:\n  nla-audit train recipes/tiny.yaml --out runs/tiny\n"
+        "  nla-audit train recipes/tiny.yaml --out /shared/tiny --ray head:6379"
     ),
 )

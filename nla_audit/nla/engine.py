@@ -22,6 +22,10 @@ from nla_audit.nla.output_head import token_log_probs
 if TYPE_CHECKING:
     from nla_audit.nla.verbalizer import Verbalizer
 
+#: Options of vLLM that say how much there is room for at once, and change no result.
+ROOM_OPTIONS = frozenset(
+    {"gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_batched_tokens", "max_num_seqs"}
+)
 #: Answers that are compared before an engine is trusted, and how much of each. They are sampled,
 #: for an answer's likeliest tokens are much the same in another AV.
 COMPARED_ROWS, COMPARED_TOKENS = 4, 16

@@ -24,15 +24,13 @@ import numpy as np
 import torch
 
 from nla_audit.errors import UserError, first_line
-from nla_audit.nla.engine import COMPARED_TOKENS
+from nla_audit.nla.engine import COMPARED_TOKENS, ROOM_OPTIONS
 from nla_audit.nla.generation import NO_TOKEN, Generated
 
 #: Share of a GPU's memory for vLLM where nothing else is said; the AR lies beside it.
 _SHARE_OF_GPU = 0.6
-#: Options that say how much there is room for at once; they may change when a run is taken up.
-_ROOM = frozenset(
-    {"gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_batched_tokens", "max_num_seqs"}
-)
+#: Why an answer ends: at an end token, or at the cap.
+_FINISHED = ("stop", "length")
 #: vLLM silently raises smaller temperatures to this.
 _LEAST_TEMPERATURE = 0.01
 #: Between two looks at whether vLLM's processes are alive.
@@ -103,6 +101,7 @@ class VllmEngine:
         }
         if taken := sorted(given.keys() & settings.options):
             raise UserError(f"engine option {taken[0]}: is set by nla-audit")
+        check_options(settings.options)
         self._dtype = dtype
         self._options = dict(settings.options)
         self._log = TemporaryFile()  # noqa: SIM115  # as long as vLLM's processes live
@@ -122,7 +121,7 @@ class VllmEngine:
 
     def record(self) -> dict[str, Any]:
         """Version, kind of device, and the options that may change what is computed."""
-        options = {name: value for name, value in self._options.items() if name not in _ROOM}
+        options = {name: value for name, value in self._options.items() if name not in ROOM_OPTIONS}
         return {
             "name": "vllm",
             "version": self._version,
@@ -165,8 +164,14 @@ class VllmEngine:
             for row, seed in enumerate(seeds)
         ]
         asked = [{"prompt_embeds": one} for one in prompts.to(self._dtype).cpu()]
-        outputs = self._watched(lambda: self._model.generate(asked, settings, use_tqdm=False))
-        return _generated([output.outputs[0] for output in outputs], end_ids)
+
+        def completions() -> list[Any]:
+            outputs = self._model.generate(asked, settings, use_tqdm=False)
+            found = [output.outputs[0] for output in outputs]
+            _refuse_cut_off(found)
+            return found
+
+        return _generated(self._watched(completions), end_ids)
 
     def reload(self, folder: Path) -> None:
         """Take the weights in ``folder``, of the same kind of model, in the place of its own.
@@ -234,6 +239,18 @@ class VllmEngine:
         return causes[0] if causes else "one of its processes is gone, perhaps for want of memory"
 
 
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse options that would write a secret into the record of the run.
+
+    Raises:
+        UserError: there is one.
+    """
+    if "hf_token" in options:
+        raise UserError(
+            "engine option hf_token: would stand in the record of the run; set HF_TOKEN instead"
+        )
+
+
 def check_installed() -> None:
     """Refuse to go on without vLLM.
 
@@ -276,6 +293,16 @@ def _written_to(log: IO[bytes]) -> Iterator[None]:
         for number, before in streams.items():
             os.dup2(before, number)
             os.close(before)
+
+
+def _refuse_cut_off(completions: Sequence[Any]) -> None:
+    """Refuse answers that vLLM gave up, as it does when it is told to end: it hands them over, too.
+
+    Raises:
+        RuntimeError: there is one.
+    """
+    if any(one.finish_reason not in _FINISHED for one in completions):
+        raise RuntimeError("it was told to end, and cut off what it was saying")
 
 
 def _generated(completions: Sequence[Any], end_ids: frozenset[int]) -> Generated:

@@ -48,9 +48,36 @@ class RaySettings:
     device: str | None = None
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """A Ray cluster that is connected to.
+
+    Attributes:
+        ray: the module.
+        cpus, gpus: of each worker.
+        workers: how many.
+    """
+
+    ray: Any
+    cpus: float
+    gpus: float
+    workers: int
+
+
+def check_there(settings: RaySettings) -> None:
+    """Refuse a cluster that cannot be had, before hours of other work.
+
+    Raises:
+        UserError: Ray is not installed, or nobody answers at the address.
+    """
+    _ray()
+    if settings.address != LOCAL:
+        _check_answers(settings.address)
+
+
 @contextmanager
-def ray_pool(settings: RaySettings) -> Iterator[Pool]:
-    """Workers for as long as the block runs.
+def ray_cluster(settings: RaySettings) -> Iterator[Cluster]:
+    """A connection for as long as the block runs.
 
     Raises:
         UserError: Ray is not installed, nobody answers at the address, or no node has what a
@@ -62,13 +89,20 @@ def ray_pool(settings: RaySettings) -> Iterator[Pool]:
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         try:
             cpus, gpus, room = _shares(ray, settings)
-            pool = Pool(_RayCrew(ray, cpus, gpus), settings.workers or room)
-            try:
-                yield pool
-            finally:
-                pool.close()
+            yield Cluster(ray, cpus, gpus, settings.workers or room)
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def ray_pool(settings: RaySettings) -> Iterator[Pool]:
+    """Workers for as long as the block runs; raises as :func:`ray_cluster`."""
+    with ray_cluster(settings) as cluster:
+        pool = Pool(_RayCrew(cluster.ray, cluster.cpus, cluster.gpus), cluster.workers)
+        try:
+            yield pool
+        finally:
+            pool.close()
 
 
 def _ray() -> Any:
@@ -167,7 +201,7 @@ class _RayCrew:
         except exceptions.RayTaskError:
             raise  # a bug in what ran there, with its traceback
         except exceptions.RayError as error:
-            raise WorkerLost(_why(error)) from None
+            raise WorkerLost(why_lost(error)) from None
 
     def stop(self, worker: Any) -> None:
         self._ray.kill(worker)
@@ -187,7 +221,7 @@ class _Actor(Holder):
         """Nothing: to be asked is enough."""
 
 
-def _why(error: BaseException) -> str:
+def why_lost(error: BaseException) -> str:
     """What Ray says of a death, in a few words."""
     text = str(error)
     known = {

@@ -118,9 +118,9 @@ class Reading:
             what the whole procedure finds where there is nothing to find.
         explanations: one row per (model, activation, sample):
             ``tokens_reference, tokens_model, kept_tokens, supported_tokens, overhead_saving``, and
-            how many claims the reference makes (``claims_reference``), how many of them are not
-            found again (``lost_claims``) and how many of the model's own are not found in the
-            reference (``new_claims``).
+            how many claims either makes (``claims_reference, claims_model``), how many of the
+            reference's are not found again (``lost_claims``) and how many of the model's own are
+            not found in the reference (``new_claims``).
         reader: what the table was read with; it reads further explanations in the same way.
         activations_read: how many activations were read, of
         activations: how many there are.
@@ -307,7 +307,7 @@ def _fit(
     if len(by_chance) < MIN_SCORES:
         by_chance = np.concatenate([one.left_over.scores for one in null] or [np.zeros(0)])
     pieces = fit_two_groups(own.left_over.scores, by_chance, vectors.most_spread)
-    said_alone = repunctuated(own, sentences.posterior(own.sentences.scores))
+    said_alone = repunctuated(own, likely)
     fit = Fit(sentences, pieces, said_alone, True)
     rest, found = fit_rest(_pieces(pairs), own.sentences, _likely(fit, own), store)
     return replace(fit, rest=rest), found

@@ -63,6 +63,7 @@ def rows_of_explanations(pairs: Sequence[TextPair], found: Sequence[Segmentation
                 pair.reference.fixed_tokens - pair.other.fixed_tokens for pair in pairs
             ],
             "claims_reference": [len(pair.reference.claims) for pair in pairs],
+            "claims_model": [len(pair.other.claims) for pair in pairs],
             "lost_claims": lost,
             "new_claims": new,
         },
@@ -76,6 +77,7 @@ def rows_of_explanations(pairs: Sequence[TextPair], found: Sequence[Segmentation
             "supported_tokens": pl.Float64,
             "overhead_saving": pl.Float64,
             "claims_reference": pl.Float64,
+            "claims_model": pl.Float64,
             "lost_claims": pl.Float64,
             "new_claims": pl.Float64,
         },

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from nla_audit.runs.ray_crew import RaySettings
 from nla_audit.train.completions_stage import write_completions
 from nla_audit.train.layout import Layout
 from nla_audit.train.prepare import Tell, make_activations, make_target
@@ -22,11 +23,17 @@ RUNNERS: dict[str, Callable[[Layout, Tell], None]] = {
 }
 
 
-def run_stage(stage: str, layout: Layout, tell: Tell, ranks: Ranks) -> float:
-    """Run one stage if it is not done; returns the seconds it took."""
+def run_stage(
+    stage: str, layout: Layout, tell: Tell, ranks: Ranks, cluster: RaySettings | None = None
+) -> float:
+    """Run one stage if it is not done; returns the seconds it took.
+
+    Args:
+        cluster: trains the runs of stage ``rl``.
+    """
     began = time.perf_counter()
     if stage == "rl":
-        reinforce(layout, tell, ranks)
+        reinforce(layout, tell, ranks, cluster)
     elif ranks.is_first:
         settle_in(layout)
         RUNNERS[stage](layout, tell)

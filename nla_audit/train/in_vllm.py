@@ -16,6 +16,24 @@ from nla_audit.errors import UserError
 from nla_audit.nla.engine import refuse_difference, refuse_other_ways_in
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.nla.vllm_engine import VllmEngine, VllmSettings, check_installed
+from nla_audit.train.recipe import Recipe
+
+
+def check_before(recipe: Recipe) -> None:
+    """Refuse before anything is trained what vLLM cannot sample from.
+
+    Raises:
+        UserError: vLLM is not installed, vectors enter a block, or weights are quantised.
+    """
+    check_installed()
+    injection = recipe.pair.injection
+    if not injection.startswith("replace"):
+        raise UserError(
+            f"rl.engine: vllm takes embeddings only, and pair.injection {injection} needs a hidden "
+            "state of the model: use engine own"
+        )
+    if recipe.target.load_in_4bit:
+        raise UserError("rl.engine: vllm takes no quantised weights: use engine own")
 
 
 class PolicyInVllm:
@@ -40,6 +58,7 @@ class PolicyInVllm:
             )
         self._verbalizer, self._settings = verbalizer, settings
         self._engine: VllmEngine | None = None
+        self._has_reloaded = False
 
     def follow(self) -> None:
         """Have vLLM take the policy's weights as they are now; it is started where it is not yet.
@@ -53,6 +72,9 @@ class PolicyInVllm:
             save_model(verbalizer.model, folder)
             if self._engine is not None:
                 self._engine.reload(folder)
+                if not self._has_reloaded:  # by then the weights have moved
+                    refuse_difference(verbalizer, self._engine)
+                    self._has_reloaded = True
                 return
             self._engine = VllmEngine(
                 folder,

@@ -14,6 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from nla_audit.nla.engine import ROOM_OPTIONS
+
 #: Never hashed.
 _WITHOUT_EFFECT: dict[str, frozenset[str]] = {
     "Rl": frozenset({"processes", "checkpoint_every", "sharding"}),
@@ -25,6 +27,8 @@ _AT_DEFAULT: dict[str, frozenset[str]] = {
     "Target": frozenset({"device"}),
     "Labeler": frozenset({"workers"}),
 }
+#: Of settings that hold options of others: those that only say how much there is room for.
+_ROOM: dict[str, dict[str, frozenset[str]]] = {"Rl": {"engine_options": ROOM_OPTIONS}}
 #: Hashed at their defaults as well.
 _ALWAYS: dict[str, frozenset[str]] = {
     section: frozenset(names.split())
@@ -62,6 +66,8 @@ def hashed(section: BaseModel) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
+        if (room := _ROOM.get(kind, {}).get(name)) is not None:
+            value = plain[name] = {key: one for key, one in value.items() if key not in room}
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         if name in without_effect or (value == default and name not in always):
             continue

@@ -189,6 +189,10 @@ class Rl(RecipeSection):
     def _engine_takes_options(self) -> Rl:
         if self.engine_options and self.engine == "own":
             raise ValueError("rl.engine_options are for rl.engine: vllm")
+        if "hf_token" in self.engine_options:
+            raise ValueError("rl.engine_options.hf_token would be written out: set HF_TOKEN")
+        if self.engine == "vllm" and self.processes > 1:
+            raise ValueError("rl.engine: vllm takes rl.processes: 1, for each would start its own")
         return self
 
     @model_validator(mode="after")

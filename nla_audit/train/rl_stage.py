@@ -6,15 +6,19 @@ import logging
 import shutil
 from typing import Any
 
+from transformers.utils.logging import disable_progress_bar
+
 from nla_audit.checkpoint.tokenizer_check import check_survives_saving
 from nla_audit.errors import UserError
 from nla_audit.files import whole_folder
+from nla_audit.runs.ray_crew import RaySettings
 from nla_audit.train.adapters import RL_ADAPTER, has_adapter, save_adapter
 from nla_audit.train.best import facts_of
 from nla_audit.train.dataset import read_dataset
 from nla_audit.train.interruption import Stopped, Wish, WorkerWish, stopping
 from nla_audit.train.judging import Judges
 from nla_audit.train.layout import Layout
+from nla_audit.train.on_ray import on_ray
 from nla_audit.train.pair import save_trained_ar, save_trained_ar_adapter, save_trained_av
 from nla_audit.train.prepare import Tell
 from nla_audit.train.ranks import Ranks
@@ -26,11 +30,18 @@ from nla_audit.train.starts import anchor_of, both_of, load_start, start_referen
 _log = logging.getLogger(__name__)
 
 
-def reinforce(layout: Layout, tell: Tell, ranks: Ranks) -> None:
-    """Every run: ``rl.processes`` of them at a time, or all ``ranks`` on each in turn."""
+def reinforce(layout: Layout, tell: Tell, ranks: Ranks, cluster: RaySettings | None = None) -> None:
+    """Every run: ``rl.processes`` of them at a time, or all ``ranks`` on each in turn.
+
+    Args:
+        cluster: trains them instead, a run a worker.
+    """
     processes = layout.recipe.rl.processes
     waiting = [run for run in layout.runs if not layout.is_trained(run)]
     ranks.wait()  # all have looked before any finishes one
+    if cluster is not None and waiting:
+        on_ray(layout, waiting, cluster, _train_in_task, tell)
+        return
     if ranks.size > 1 or processes == 1 or len(waiting) <= 1:
         settle_in(layout, ranks.size)
         for run in waiting:
@@ -116,6 +127,16 @@ def _save_run(layout: Layout, run: Run, trained: RlRun, history: dict[str, Any])
         save_trained_ar_adapter(
             training, folder / "ar-adapter", history, rl.ar_lora, base=str(base_ar)
         )
+
+
+def _train_in_task(layout: Layout, run: Run, stop: Wish) -> str | None:
+    """Train one run on another node; returns as :func:`_train_in_process`."""
+    disable_progress_bar()
+    try:
+        train_one(layout, run, stop, lambda *_: None, Ranks())
+    except Stopped as stopped:
+        return str(stopped)
+    return None
 
 
 def _train_in_process(layout: Layout, run: Run, processes: int) -> str | None:

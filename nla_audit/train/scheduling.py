@@ -1,12 +1,17 @@
-"""Several runs at once, each in a process of its own, each after the one it starts from."""
+"""Several runs at once, each after the one it starts from, and each by a worker of its own.
+
+Workers are processes of this machine, or tasks of a Ray cluster (:mod:`nla_audit.train.on_ray`).
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from transformers.utils.logging import disable_progress_bar
@@ -30,30 +35,43 @@ def share_threads(recipe: Recipe, processes: int) -> None:
     torch.set_num_threads(max(1, threads // processes))
 
 
-def in_processes(
-    layout: Layout, runs: Sequence[Run], processes: int, train: TrainInProcess, tell: Tell
-) -> None:
+class Crew(Protocol):
+    """Workers that train a run each."""
+
+    def submit(self, run: Run) -> Hashable:
+        """Have a run trained; the ticket asks for what came of it."""
+
+    def finished(self, tickets: Sequence[Hashable], seconds: float) -> Sequence[Hashable]:
+        """Those that are done, after so many seconds at most."""
+
+    def result(self, ticket: Hashable) -> str | None:
+        """Why the run stopped early; ``None`` if it did not."""
+
+    def stop(self) -> None:
+        """Have every run finish its step, save and stop."""
+
+    def cancel(self, ticket: Hashable) -> bool:
+        """Take back what no worker has begun; whether it could be."""
+
+
+def take_turns(layout: Layout, runs: Sequence[Run], crew: Crew, tell: Tell) -> None:
     """Train several runs at once; progress is read from their logs.
 
-    On Ctrl-C each child finishes its step and saves, and the parent waits for that.
+    On Ctrl-C each worker finishes its step and saves, and this process waits for that.
 
     Args:
+        layout: of the course.
         runs: those not trained yet.
-        train: a function at the top of a module, which the children import.
+        crew: who trains them.
+        tell: is told of each run's steps.
 
     Raises:
         Stopped: the user asked to.
+        UserError: a run failed; the others have finished their step and saved.
     """
-    context = get_context("spawn")
-    wish = context.Event()
-    with (
-        stopping() as stop,
-        ProcessPoolExecutor(
-            processes, mp_context=context, initializer=begin_worker, initargs=(wish,)
-        ) as pool,
-    ):
-        waiting, futures = list(runs), dict[Future[str | None], Run]()
-        running: set[Future[str | None]] = set()
+    with stopping() as stop:
+        waiting, tickets = list(runs), dict[Hashable, Run]()
+        running: set[Hashable] = set()
         untrained = {run.name for run in runs}
         stopped: list[str] = []
         while waiting or running:
@@ -62,29 +80,80 @@ def in_processes(
                 ready = waiting = []
             for run in ready:
                 waiting.remove(run)
-                future = pool.submit(train, layout, run, processes)
-                futures[future] = run
-                running.add(future)
+                ticket = crew.submit(run)
+                tickets[ticket] = run
+                running.add(ticket)
             if not running:
                 break
-            finished, running = wait(running, _LOOK_EVERY, return_when=FIRST_COMPLETED)
-            for future in finished:
-                reason = future.result()
+            finished = set(crew.finished(list(running), _LOOK_EVERY))
+            running -= finished
+            for ticket in finished:
+                try:
+                    reason = crew.result(ticket)
+                except Exception:
+                    _wind_up(crew, running)
+                    raise
                 if reason is None:
-                    untrained.discard(futures[future].name)
+                    untrained.discard(tickets[ticket].name)
                 else:
                     stopped.append(reason)
-            for future, run in futures.items():
+            for ticket, run in tickets.items():
                 steps = run.rl.steps
-                done = steps if future in finished else _steps_logged(layout.run(run))
+                done = steps if ticket in finished else _steps_logged(layout.run(run))
                 tell(f"RL at {run.title}", done, steps)
             if stop.requested:
-                wish.set()
-                for future in running:
-                    future.cancel()
-                running = {future for future in running if not future.cancelled()}
-    if stop.requested:
+                crew.stop()
+                running = {ticket for ticket in running if not crew.cancel(ticket)}
+    if stop.requested or stopped:
         raise Stopped(", ".join(stopped) or "RL stopped")
+
+
+def _wind_up(crew: Crew, running: set[Hashable]) -> None:
+    """Have what still trains finish its step and save."""
+    crew.stop()
+    while running := {ticket for ticket in running if not crew.cancel(ticket)}:
+        running -= set(crew.finished(list(running), _LOOK_EVERY))
+
+
+def in_processes(
+    layout: Layout, runs: Sequence[Run], processes: int, train: TrainInProcess, tell: Tell
+) -> None:
+    """:func:`take_turns` of so many processes of this machine.
+
+    Args:
+        train: a function at the top of a module, which the children import.
+    """
+    context = get_context("spawn")
+    wish = context.Event()
+    with ProcessPoolExecutor(
+        processes, mp_context=context, initializer=begin_worker, initargs=(wish,)
+    ) as pool:
+        crew = _Processes(pool, wish, lambda run: pool.submit(train, layout, run, processes))
+        take_turns(layout, runs, crew, tell)
+
+
+class _Processes:
+    """:class:`Crew` of a pool of processes."""
+
+    def __init__(
+        self,
+        pool: ProcessPoolExecutor,
+        wish: Event,
+        submit: Callable[[Run], Future[str | None]],
+    ) -> None:
+        self._pool, self._wish, self.submit = pool, wish, submit
+
+    def finished(self, tickets: Sequence[Any], seconds: float) -> Sequence[Any]:
+        return list(wait(tickets, seconds, return_when=FIRST_COMPLETED).done)
+
+    def result(self, ticket: Any) -> str | None:
+        return ticket.result()
+
+    def stop(self) -> None:
+        self._wish.set()
+
+    def cancel(self, ticket: Any) -> bool:
+        return ticket.cancel()
 
 
 def _steps_logged(folder: Path) -> int:

@@ -103,6 +103,15 @@ def load_state(folder: Path, key: str, trainers: Mapping[str, Trainer]) -> Progr
         )
 
 
+def saved_step(folder: Path) -> int:
+    """The step of the last state in a run's folder; 0 where there is none that can be read."""
+    try:
+        with safe_open(str(folder / STATE_FILE), framework="pt") as file:
+            return int(file.metadata()["step"])
+    except (SafetensorError, OSError, KeyError, TypeError):
+        return 0
+
+
 @contextmanager
 def opened_state(path: Path, key: str) -> Iterator[Any]:
     """The safetensors file at ``path``, if it is one of this ``key``.

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,53 +22,15 @@ from nla_audit.runs.remote import load_pair
 from nla_audit.runs.score import ScoreSettings, read_unscored, score
 from tests.pairs import tiny
 from tests.pairs.explaining import FLOAT32, OPTIONS, run, table_of
+from tests.ray_nodes import Nodes, two_nodes
 
 ROWS = 2000
-#: Of a node; the smallest that Ray takes.
-_STORE = 80 << 20
-
-
-class Nodes:
-    """A head without CPUs, and nodes of one CPU each."""
-
-    def __init__(self) -> None:
-        from ray.cluster_utils import Cluster
-
-        self._cluster = Cluster(
-            initialize_head=True,
-            head_node_args={
-                "num_cpus": 0,
-                "include_dashboard": False,
-                "object_store_memory": _STORE,
-            },
-        )
-        self.address: str = self._cluster.address
-        self._nodes: list[Any] = []
-
-    def add(self) -> None:
-        self._nodes.append(self._cluster.add_node(num_cpus=1, object_store_memory=_STORE))
-
-    def kill(self) -> None:
-        """The oldest, without a farewell."""
-        self._cluster.remove_node(self._nodes.pop(0), allow_graceful=False)
-
-    def shutdown(self) -> None:
-        self._cluster.shutdown()
 
 
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
-    pytest.importorskip("ray", reason="Ray is not installed: pip install 'nla-audit[ray]'")
-    # Workers import this checkout, wherever the tests were started from.
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    # By itself Ray has its workers let all others go first, which on a busy machine takes minutes.
-    monkeypatch.setenv("RAY_worker_niceness", "0")
-    nodes = Nodes()
-    nodes.add()
-    nodes.add()
-    yield nodes
-    nodes.shutdown()
+    with two_nodes(monkeypatch) as found:
+        yield found
 
 
 def killing(nodes: Nodes, stage: str) -> tuple[Callable[[str, int, int], None], list[int]]:

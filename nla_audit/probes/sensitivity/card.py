@@ -78,6 +78,8 @@ _SHARES: dict[str, Unit] = dict.fromkeys(
         "in_first_segment",
         "found_of_words",
         "named_planted",
+        "named_variance",
+        "named_concept",
         "component_share",
         "cross_share",
         "guess",

@@ -94,7 +94,7 @@ class _Tasks:
         #: of it, and how often it was lost at which step.
         self._runs: dict[str, Run] = {}
         self._tasks: dict[str, Any] = {}
-        self._results: dict[str, str | None | Exception] = {}
+        self._results: dict[str, str | Exception | None] = {}
         self._losses: dict[str, tuple[int, int]] = {}
 
     def submit(self, run: Run) -> str:

@@ -141,7 +141,7 @@ def test_the_command_line(
 )
 def test_why_a_worker_died(told: str, said: str) -> None:
     """The words are Ray 2.60's."""
-    assert said in ray_crew._why(RuntimeError(told))
+    assert said in ray_crew.why_lost(RuntimeError(told))
 
 
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ LEAST_CLAIMS = 100
 #: Activations whose texts show how terse a model writes.
 _TERSENESS_ACTIVATIONS = 300
 
-
+#: What no twin can show, in words.
 _UNRECOGNISED = (
     "where a text makes more new claims than a twin of the reference would (any, where there is "
     "none), as many of those it lost may be among them, in words too different to be recognised; "

@@ -309,7 +309,8 @@ def _fit(
     pieces = fit_two_groups(own.left_over.scores, by_chance, vectors.most_spread)
     said_alone = repunctuated(own, likely)
     fit = Fit(sentences, pieces, said_alone, True)
-    rest, found = fit_rest(_pieces(pairs), own.sentences, _likely(fit, own), store)
+    certain = _or_copied(likely, own.sentences.scores)
+    rest, found = fit_rest(_pieces(pairs), own.sentences, certain, store)
     return replace(fit, rest=rest), found
 
 

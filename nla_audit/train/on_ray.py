@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from nla_audit.errors import UserError
 from nla_audit.runs.pool import WorkerLost
 from nla_audit.runs.ray_crew import LOCAL, Cluster, RaySettings, ray_cluster, why_lost
-from nla_audit.train.interruption import Wish
+from nla_audit.train.interruption import Wish, stopping
 from nla_audit.train.layout import Layout
 from nla_audit.train.prepare import Tell
 from nla_audit.train.runs import Run
@@ -74,8 +75,8 @@ def on_ray(
     stop = there.out / STOP_FILE
     stop.unlink(missing_ok=True)  # of a course that was killed while it stopped
     try:
-        with ray_cluster(settings) as cluster:
-            take_turns(there, runs, _Tasks(there, cluster, train, stop), tell)
+        with stopping() as wish, ray_cluster(settings) as cluster:
+            take_turns(there, runs, _Tasks(there, cluster, train, stop), wish, tell)
     finally:
         stop.unlink(missing_ok=True)
 
@@ -173,12 +174,11 @@ class _Tasks:
 
 
 def _train_there(train: Train, layout: Layout, run: Run, stop: Path, threads: int) -> str | None:
-    if stop.exists():  # it was next in line when the user asked to stop
-        return None
     if not layout.activations.is_file():
         raise UserError(
             f"{layout.out} is not there on {socket.gethostname()}: all nodes of the cluster must "
             "see the course's folder"
         )
+    disable_progress_bar()
     torch.set_num_threads(threads)
     return train(layout, run, FileWish(stop))

@@ -6,8 +6,6 @@ import logging
 import shutil
 from typing import Any
 
-from transformers.utils.logging import disable_progress_bar
-
 from nla_audit.checkpoint.tokenizer_check import check_survives_saving
 from nla_audit.errors import UserError
 from nla_audit.files import whole_folder
@@ -40,7 +38,7 @@ def reinforce(layout: Layout, tell: Tell, ranks: Ranks, cluster: RaySettings | N
     waiting = [run for run in layout.runs if not layout.is_trained(run)]
     ranks.wait()  # all have looked before any finishes one
     if cluster is not None and waiting:
-        on_ray(layout, waiting, cluster, _train_in_task, tell)
+        on_ray(layout, waiting, cluster, _train_for_crew, tell)
         return
     if ranks.size > 1 or processes == 1 or len(waiting) <= 1:
         settle_in(layout, ranks.size)
@@ -129,9 +127,10 @@ def _save_run(layout: Layout, run: Run, trained: RlRun, history: dict[str, Any])
         )
 
 
-def _train_in_task(layout: Layout, run: Run, stop: Wish) -> str | None:
-    """Train one run on another node; returns as :func:`_train_in_process`."""
-    disable_progress_bar()
+def _train_for_crew(layout: Layout, run: Run, stop: Wish) -> str | None:
+    """Train one run as a worker; returns why it stopped early, ``None`` if it did not."""
+    if stop.requested:  # it was next in line when the user asked to stop
+        return None
     try:
         train_one(layout, run, stop, lambda *_: None, Ranks())
     except Stopped as stopped:
@@ -140,12 +139,6 @@ def _train_in_task(layout: Layout, run: Run, stop: Wish) -> str | None:
 
 
 def _train_in_process(layout: Layout, run: Run, processes: int) -> str | None:
-    """Train one run here; returns why it stopped early, ``None`` if it did not."""
+    """:func:`_train_for_crew` in one of so many processes."""
     settle_in(layout, processes)
-    if WorkerWish().requested:  # it was next in line when the user asked to stop
-        return None
-    try:
-        train_one(layout, run, WorkerWish(), lambda *_: None, Ranks())
-    except Stopped as stopped:
-        return str(stopped)
-    return None
+    return _train_for_crew(layout, run, WorkerWish())

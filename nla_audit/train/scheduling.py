@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from transformers.utils.logging import disable_progress_bar
 
-from nla_audit.train.interruption import Stopped, begin_worker, stopping
+from nla_audit.train.interruption import Stopped, Wish, begin_worker, stopping
 from nla_audit.train.layout import Layout
 from nla_audit.train.prepare import Tell
 from nla_audit.train.recipe import Recipe
@@ -54,65 +54,62 @@ class Crew(Protocol):
         """Take back what no worker has begun; whether it could be."""
 
 
-def take_turns(layout: Layout, runs: Sequence[Run], crew: Crew, tell: Tell) -> None:
+def take_turns(layout: Layout, runs: Sequence[Run], crew: Crew, stop: Wish, tell: Tell) -> None:
     """Train several runs at once; progress is read from their logs.
 
-    On Ctrl-C each worker finishes its step and saves, and this process waits for that.
+    On Ctrl-C each worker finishes its step and saves, and this process waits for that. Where one
+    run fails, those that do not start from it are trained all the same.
 
     Args:
         layout: of the course.
         runs: those not trained yet.
         crew: who trains them.
+        stop: whether the user has asked to stop.
         tell: is told of each run's steps.
 
     Raises:
         Stopped: the user asked to.
-        UserError: a run failed; the others have finished their step and saved.
+        Exception: what the first run that failed, failed of.
     """
-    with stopping() as stop:
-        waiting, tickets = list(runs), dict[Hashable, Run]()
-        running: set[Hashable] = set()
-        untrained = {run.name for run in runs}
-        stopped: list[str] = []
-        while waiting or running:
-            ready = [run for run in waiting if run.start not in untrained]
-            if stop.requested:
-                ready = waiting = []
-            for run in ready:
-                waiting.remove(run)
-                ticket = crew.submit(run)
-                tickets[ticket] = run
-                running.add(ticket)
-            if not running:
-                break
-            finished = set(crew.finished(list(running), _LOOK_EVERY))
-            running -= finished
-            for ticket in finished:
-                try:
-                    reason = crew.result(ticket)
-                except Exception:
-                    _wind_up(crew, running)
-                    raise
-                if reason is None:
-                    untrained.discard(tickets[ticket].name)
-                else:
-                    stopped.append(reason)
-            for ticket, run in tickets.items():
-                steps = run.rl.steps
-                done = steps if ticket in finished else _steps_logged(layout.run(run))
-                tell(f"RL at {run.title}", done, steps)
-            if stop.requested:
-                crew.stop()
-                running = {ticket for ticket in running if not crew.cancel(ticket)}
+    waiting, tickets = list(runs), dict[Hashable, Run]()
+    running: set[Hashable] = set()
+    untrained = {run.name for run in runs}
+    stopped: list[str] = []
+    failures: list[Exception] = []
+    while waiting or running:
+        ready = [run for run in waiting if run.start not in untrained]
+        if stop.requested:
+            ready = waiting = []
+        for run in ready:
+            waiting.remove(run)
+            ticket = crew.submit(run)
+            tickets[ticket] = run
+            running.add(ticket)
+        if not running:
+            break
+        finished = set(crew.finished(list(running), _LOOK_EVERY))
+        running -= finished
+        for ticket in finished:
+            try:
+                reason = crew.result(ticket)
+            except Exception as error:
+                failures.append(error)
+                continue
+            if reason is None:
+                untrained.discard(tickets[ticket].name)
+            else:
+                stopped.append(reason)
+        for ticket, run in tickets.items():
+            steps = run.rl.steps
+            done = steps if ticket in finished else _steps_logged(layout.run(run))
+            tell(f"RL at {run.title}", done, steps)
+        if stop.requested:
+            crew.stop()
+            running = {ticket for ticket in running if not crew.cancel(ticket)}
+    if failures:
+        raise failures[0]
     if stop.requested or stopped:
         raise Stopped(", ".join(stopped) or "RL stopped")
-
-
-def _wind_up(crew: Crew, running: set[Hashable]) -> None:
-    """Have what still trains finish its step and save."""
-    crew.stop()
-    while running := {ticket for ticket in running if not crew.cancel(ticket)}:
-        running -= set(crew.finished(list(running), _LOOK_EVERY))
 
 
 def in_processes(
@@ -125,23 +122,21 @@ def in_processes(
     """
     context = get_context("spawn")
     wish = context.Event()
-    with ProcessPoolExecutor(
-        processes, mp_context=context, initializer=begin_worker, initargs=(wish,)
-    ) as pool:
-        crew = _Processes(pool, wish, lambda run: pool.submit(train, layout, run, processes))
-        take_turns(layout, runs, crew, tell)
+    with (
+        stopping() as stop,
+        ProcessPoolExecutor(
+            processes, mp_context=context, initializer=begin_worker, initargs=(wish,)
+        ) as pool,
+    ):
+        crew = _Processes(wish, lambda run: pool.submit(train, layout, run, processes))
+        take_turns(layout, runs, crew, stop, tell)
 
 
 class _Processes:
     """:class:`Crew` of a pool of processes."""
 
-    def __init__(
-        self,
-        pool: ProcessPoolExecutor,
-        wish: Event,
-        submit: Callable[[Run], Future[str | None]],
-    ) -> None:
-        self._pool, self._wish, self.submit = pool, wish, submit
+    def __init__(self, wish: Event, submit: Callable[[Run], Future[str | None]]) -> None:
+        self._wish, self.submit = wish, submit
 
     def finished(self, tickets: Sequence[Any], seconds: float) -> Sequence[Any]:
         return list(wait(tickets, seconds, return_when=FIRST_COMPLETED).done)

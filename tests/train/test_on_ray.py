@@ -15,8 +15,8 @@ import torch
 from nla_audit.cli import run
 from nla_audit.errors import UserError
 from nla_audit.runs.ray_crew import Cluster, RaySettings
-from nla_audit.train import on_ray
-from nla_audit.train.interruption import Stopped
+from nla_audit.train import on_ray, rl_stage
+from nla_audit.train.interruption import Stopped, StopSignal, Wish
 from nla_audit.train.layout import Layout
 from nla_audit.train.ranks import Ranks
 from nla_audit.train.read_recipe import parse_recipe, read_recipe
@@ -71,7 +71,9 @@ class Ray:
         return fate
 
 
-def trained_by(ray: Ray, tmp_path: Path, workers: int = 2) -> list[tuple[str, int]]:
+def trained_by(
+    ray: Ray, tmp_path: Path, workers: int = 2, wish: Wish | None = None
+) -> list[tuple[str, int]]:
     """Two runs by the stand-in; returns what was told."""
     layout = Layout(parse_recipe(copy.deepcopy(MINI), "mini"), tmp_path, tmp_path / "out")
     layout.out.mkdir()
@@ -79,7 +81,11 @@ def trained_by(ray: Ray, tmp_path: Path, workers: int = 2) -> list[tuple[str, in
         layout, Cluster(ray, 1, 0, workers), lambda *_: None, layout.out / on_ray.STOP_FILE
     )
     told: list[tuple[str, int]] = []
-    take_turns(layout, layout.runs, tasks, lambda what, done, _total: told.append((what, done)))
+
+    def tell(what: str, done: int, _total: int) -> None:
+        told.append((what, done))
+
+    take_turns(layout, layout.runs, tasks, wish or StopSignal(), tell)
     return told
 
 
@@ -115,30 +121,18 @@ def test_what_a_worker_says_is_said_here(tmp_path: Path) -> None:
         trained_by(Ray([absent]), tmp_path, workers=1)
 
 
-def test_one_that_fails_has_the_others_save(tmp_path: Path) -> None:
-    ray = Ray([RayTaskError(UserError("no room on the disk")), "RL at λ = 0.01 stopped"])
+def test_where_one_fails_the_others_are_trained(tmp_path: Path) -> None:
+    ray = Ray([RayTaskError(UserError("no room on the disk")), None])
     with pytest.raises(UserError, match="no room on the disk"):
-        trained_by(ray, tmp_path, workers=2)
-    assert (tmp_path / "out" / on_ray.STOP_FILE).exists()
+        trained_by(ray, tmp_path, workers=1)
+    assert ray.begun == ["p0.0", "p0.01"]
     assert ray.asked == [0, 1]
+    assert not (tmp_path / "out" / on_ray.STOP_FILE).exists()
 
 
-def test_the_wish_to_stop_reaches_workers_and_begins_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_wish_to_stop_is_passed_on_and_begins_no_other(tmp_path: Path) -> None:
     """Ctrl-C while the first run trains: it stops after its step, the second never begins."""
-    from nla_audit.train import scheduling
-
-    wish = SimpleNamespace(requested=False)
-
-    class Asked:
-        def __enter__(self) -> Any:
-            return wish
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    monkeypatch.setattr(scheduling, "stopping", Asked)
+    wish = StopSignal()
     stop = tmp_path / "out" / on_ray.STOP_FILE
 
     class Stopping(Ray):
@@ -150,7 +144,7 @@ def test_the_wish_to_stop_reaches_workers_and_begins_no_other(
 
     ray = Stopping(["RL at λ = 0 stopped after step 1"])
     with pytest.raises(Stopped, match=r"^RL at λ = 0 stopped after step 1$"):
-        trained_by(ray, tmp_path, workers=1)
+        trained_by(ray, tmp_path, workers=1, wish=wish)
     assert ray.begun == ["p0.0"]
 
 
@@ -168,8 +162,9 @@ def test_a_worker_looks_for_the_wish_and_takes_its_threads(tmp_path: Path) -> No
     try:
         found = on_ray._train_there(train, layout, layout.runs[0], stop, threads + 1)
         assert found == f"False True {threads + 1}"
-        # The next in line is not begun any more.
-        assert on_ray._train_there(train, layout, layout.runs[0], stop, threads) is None
+        # The next in line is not begun any more: without a warm start it would fail.
+        begin = rl_stage._train_for_crew
+        assert on_ray._train_there(begin, layout, layout.runs[0], stop, threads) is None
     finally:
         torch.set_num_threads(threads)
 

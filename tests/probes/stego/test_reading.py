@@ -53,6 +53,15 @@ def reader(root: Path) -> Reconstructor:
     return planted_pair.load_planted_ar(root / "ar")
 
 
+def given(
+    root: Path, *more: object, texts: Path | None = None, activations: Path | None = None
+) -> list[str]:
+    """The command on what lies in ``root``."""
+    tables = [texts or root / "texts.parquet", activations or root / "activations.parquet"]
+    command = ["stego", "--ar", root / "ar", "--completions", tables[0], "--activations", tables[1]]
+    return list(map(str, [*command, *more]))
+
+
 def _probe(root: Path, reader: Reconstructor, **options) -> pl.DataFrame:
     with writer_of("rules") as writer:
         return probe(
@@ -134,19 +143,8 @@ def test_beginnings_alone_are_probed(root, reader, tmp_path, capsys):
         (root / "texts.parquet", ["--prefix-tokens", "6"]),
         (tmp_path / "cut.parquet", []),
     ):
-        arguments = [
-            "stego",
-            "--ar",
-            root / "ar",
-            "--completions",
-            texts,
-            "--activations",
-            root / "activations.parquet",
-            "--limit",
-            10,
-            "--json",
-        ]
-        assert cli.run([*map(str, arguments), *more]) == 0
+        arguments = given(root, "--limit", 10, "--json", texts=texts)
+        assert cli.run([*arguments, *more]) == 0
         found.append(json.loads(capsys.readouterr().out))
     assert found[0]["headline"] == found[1]["headline"]
     assert any("first 6 tokens" in caveat for caveat in found[0]["caveats"])
@@ -158,19 +156,9 @@ def test_checkpoints_make_a_series(root, tmp_path, capsys):
     first = texts.with_columns(**{name: pl.lit(value) for name, value in columns.items()})
     later = first.with_columns(model=pl.lit("p0.01"), length_penalty=0.01, step=pl.lit(50))
     pl.concat([first, later]).write_parquet(tmp_path / "texts.parquet")
-    arguments = [
-        "stego",
-        "--ar",
-        root / "ar",
-        "--completions",
-        tmp_path / "texts.parquet",
-        "--activations",
-        root / "activations.parquet",
-        "--json",
-        "--series",
-    ]
+    arguments = given(root, "--json", "--series", texts=tmp_path / "texts.parquet")
     for name, last in (("step", 50), ("length_penalty", 0.01)):
-        assert cli.run([*map(str, arguments), name]) == 0
+        assert cli.run([*arguments, name]) == 0
         finding = json.loads(capsys.readouterr().out)
         assert [row[name] for row in finding["tables"]["series"]] == [0, last]
         # The same texts at both: nothing can have changed.
@@ -197,21 +185,7 @@ def dying(self, stage, number, piece):
 Shards.put = dying
 cli.main(sys.argv[1:])
 """
-    arguments = [
-        "stego",
-        "--ar",
-        root / "ar",
-        "--completions",
-        root / "texts.parquet",
-        "--activations",
-        root / "activations.parquet",
-        "--token-budget",
-        1500,
-        "--limit",
-        10,
-        "--json",
-    ]
-    arguments = list(map(str, arguments))
+    arguments = given(root, "--token-budget", 1500, "--limit", 10, "--json")
     cached = [*arguments, "--cache", str(tmp_path / "cache")]
     done = subprocess.run(
         [sys.executable, "-c", program, *cached],
@@ -251,18 +225,7 @@ def test_force_reaches_the_check_of_layers(root, tmp_path, capsys):
     frame = pl.read_parquet(root / "activations.parquet")
     wrong = tmp_path / "wrong.parquet"
     frame.with_columns(activation_layer=pl.lit(7)).write_parquet(wrong)
-    arguments = [
-        "stego",
-        "--ar",
-        str(root / "ar"),
-        "--completions",
-        str(root / "texts.parquet"),
-        "--activations",
-        str(wrong),
-        "--limit",
-        "3",
-        "--json",
-    ]
+    arguments = given(root, "--limit", "3", "--json", activations=wrong)
     assert cli.run(arguments) == 2
     assert "--force" in capsys.readouterr().err
     assert cli.run([*arguments, "--force"]) == 0
@@ -272,16 +235,10 @@ def test_force_reaches_the_check_of_layers(root, tmp_path, capsys):
 def test_from_the_command_line_with_an_endpoint(root, tmp_path, capsys):
     behaviour = Behaviour(lambda text, tries: "500" if tries == 0 and "fair" in text else None)
     with serving(behaviour) as url:
-        arguments = [
-            "stego",
-            "--ar",
-            root / "ar",
+        arguments = given(
+            root,
             "--second-ar",
             root / "ar",
-            "--completions",
-            root / "texts.parquet",
-            "--activations",
-            root / "activations.parquet",
             "--paraphraser",
             f"openai:tiny@{url}",
             "--cache",
@@ -293,8 +250,8 @@ def test_from_the_command_line_with_an_endpoint(root, tmp_path, capsys):
             "--json",
             "--out",
             tmp_path / "out",
-        ]
-        assert cli.run(list(map(str, arguments))) == 0
+        )
+        assert cli.run(arguments) == 0
         printed = capsys.readouterr()
         finding = json.loads(printed.out)
         example = next(
@@ -309,7 +266,7 @@ def test_from_the_command_line_with_an_endpoint(root, tmp_path, capsys):
         assert [table["rows"] for table in record["tables"]] == [N]
         assert record["models"]["own"]["files"]
         asked = sum(behaviour.tries.values())
-        assert cli.run(list(map(str, arguments))) == 0
+        assert cli.run(arguments) == 0
         assert sum(behaviour.tries.values()) == asked  # all from the cache
         capsys.readouterr()
     assert finding["headline"]["unchanged"]["retention"] == pytest.approx(1)
@@ -322,18 +279,17 @@ def test_from_the_command_line_with_an_endpoint(root, tmp_path, capsys):
 
 def test_only_the_changes_that_are_named_are_written(root, tmp_path, capsys):
     behaviour = Behaviour()
-    given = ["--ar", root / "ar", "--completions", root / "texts.parquet"]
-    given += ["--activations", root / "activations.parquet", "--limit", 4, "--json"]
+    few = given(root, "--limit", 4, "--json")
     with serving(behaviour) as url:
         written = ["--paraphraser", f"openai:tiny@{url}", "--written", "paraphrase"]
-        assert cli.run(list(map(str, ["stego", *given, *written]))) == 0
+        assert cli.run([*few, *written]) == 0
         asked = sum(behaviour.tries.values())
     headline = json.loads(capsys.readouterr().out)["headline"]
     assert "paraphrase" in headline
     assert "words_shuffled" in headline
     assert not {"paraphrase_lines", "translate", "rewrite_fluently"} & set(headline)
     assert 0 < asked <= 4
-    assert cli.run(list(map(str, ["stego", *given, "--written", "unchanged"]))) == 2
+    assert cli.run([*few, "--written", "unchanged"]) == 2
     told = capsys.readouterr().err
     assert "--written unchanged: no such change is written; name one of" in told
     assert "paraphrase_lines" in told
@@ -343,14 +299,8 @@ def test_the_key_is_in_no_file_and_the_cost_is_told(root, tmp_path, monkeypatch,
     monkeypatch.setenv("NLA_AUDIT_API_KEY", "sk-secret-42")
     behaviour = Behaviour()
     with serving(behaviour) as url:
-        arguments = [
-            "stego",
-            "--ar",
-            root / "ar",
-            "--completions",
-            root / "texts.parquet",
-            "--activations",
-            root / "activations.parquet",
+        arguments = given(
+            root,
             "--limit",
             2,
             "--price",
@@ -365,8 +315,8 @@ def test_the_key_is_in_no_file_and_the_cost_is_told(root, tmp_path, monkeypatch,
             "--json",
             "--out",
             tmp_path / "out",
-        ]
-        assert cli.run(list(map(str, arguments))) == 0
+        )
+        assert cli.run(arguments) == 0
     printed = capsys.readouterr()
     assert behaviour.keys == {"Bearer sk-secret-42"}
     requests = sum(behaviour.tries.values())
@@ -399,18 +349,8 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_read(
     (tmp_path / "file").write_text("mine")
     monkeypatch.setattr(Reconstructor, "read", lambda *_, **__: pytest.fail("it was read"))
     path = tmp_path / "file" if option == "--out" else tmp_path / "file" / "scores.parquet"
-    arguments = [
-        "stego",
-        "--ar",
-        root / "ar",
-        "--completions",
-        root / "texts.parquet",
-        "--activations",
-        root / "activations.parquet",
-        option,
-        path,
-    ]
-    assert cli.run(list(map(str, arguments))) == 2
+    arguments = given(root, option, path)
+    assert cli.run(arguments) == 2
     error = capsys.readouterr().err
     assert "cannot write" in error
     assert (tmp_path / "file").read_text() == "mine"
@@ -421,26 +361,19 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_read(
     reason="sentence-transformers is installed",
 )
 def test_a_similarity_that_cannot_be_had_is_said_before_anything_is_written(root, capsys):
-    arguments = [
-        "stego",
-        "--ar",
-        root / "ar",
-        "--completions",
-        root / "texts.parquet",
-        "--activations",
-        root / "activations.parquet",
-        "--similarity",
-        "no/model",
-        "--paraphraser",
-        "openai:m@http://127.0.0.1:9",
-    ]
-    assert cli.run(list(map(str, arguments))) == 2
+    arguments = given(
+        root, "--similarity", "no/model", "--paraphraser", "openai:m@http://127.0.0.1:9"
+    )
+    assert cli.run(arguments) == 2
     assert "sentence-transformers" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["--completions", "--activations"])
 def test_what_is_not_given_is_said(root, missing, capsys):
-    given = {"--completions": root / "texts.parquet", "--activations": root / "activations.parquet"}
-    rest = [str(part) for name, path in given.items() if name != missing for part in (name, path)]
+    tables = {
+        "--completions": root / "texts.parquet",
+        "--activations": root / "activations.parquet",
+    }
+    rest = [str(part) for name, path in tables.items() if name != missing for part in (name, path)]
     assert cli.run(["stego", "--ar", str(root / "ar"), *rest]) == 2
     assert missing in capsys.readouterr().err

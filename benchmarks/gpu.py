@@ -41,14 +41,15 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 
 from benchmarks.obvious_step import obvious_step
 from benchmarks.pair_throughput import Timed, time_explain, time_loop
-from benchmarks.rl_step import PHASES
+from benchmarks.reciting_pair import quieten
+from benchmarks.rl_step import PHASES, bare_dataset
 from nla_audit.checkpoint.load import Pair
 from nla_audit.checkpoint.save import new_sidecar
-from nla_audit.nla.architecture import blocks_of, decoder_of, keep_first_blocks
+from nla_audit.nla.architecture import keep_first_blocks
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.record import commit
 from nla_audit.runs.activations import read_activations
-from nla_audit.train.dataset import Dataset
 from nla_audit.train.policy import Policy
 from nla_audit.train.recipe_rl import Rl
 from nla_audit.train.rl import Arms, RlRun
@@ -185,28 +186,18 @@ class Bench:
         with torch.device(self.device):
             model = AutoModelForCausalLM.from_config(config, dtype=self.dtype).eval()
         with torch.no_grad():
-            for block in blocks_of(decoder_of(model)):
-                for projection in (block.self_attn.o_proj, block.mlp.down_proj):
-                    projection.weight *= _QUIET
+            quieten(model, _QUIET)
         return model
 
-    def dataset(self) -> Dataset:
-        """The activations as training reads them; one is held out, for the baseline."""
-        rows = len(self.vectors)
-        return Dataset(
-            idx=np.arange(rows),
-            activations=self.vectors,
-            doc_ids=[f"d{row}" for row in range(rows)],
-            positions=[None] * rows,
-            source_texts=[None] * rows,
-            explanations=[None] * rows,
-            is_held_out=np.arange(rows) % 10 == 9,
-        )
-
     def settings(self) -> Rl:
-        """Of RL, all at their defaults but for the size."""
+        """Of RL, all at their defaults but for the size and what has to fit beside the weights."""
         shape = self.shape
-        return Rl(prompts=shape.prompts, samples=shape.samples, max_new_tokens=shape.max_new_tokens)
+        return Rl(
+            prompts=shape.prompts,
+            samples=shape.samples,
+            max_new_tokens=shape.max_new_tokens,
+            micro_batch_tokens=shape.micro_batch_tokens,
+        )
 
     def product_rate(self) -> float:
         """Operations a second of a large matrix product."""
@@ -278,7 +269,7 @@ def our_step(bench: Bench, steps: int) -> tuple[Step, dict[str, float]]:
     run = RlRun(
         pair.verbalizer,
         Arms(pair.reconstructor, pair.reconstructor),
-        bench.dataset(),
+        bare_dataset(bench.vectors),
         settings,
         length_penalty=_LENGTH_PENALTY,
         seed=0,
@@ -365,8 +356,8 @@ def measure(bench: Bench, *, steps: int, loop_prompts: int, loop_rows: int) -> s
         f"{shape.config['num_hidden_layers']} blocks (AR: {bench.layer + 1}), vocabulary "
         f"{shape.config['vocab_size']:,}, random weights, LoRA of the recipe's default. torch "
         f"{torch.__version__}, transformers {transformers.__version__}, Python "
-        f"{platform.python_version()}. One large matrix product: {rate / 1e9:,.0f} G operations "
-        "a second.",
+        f"{platform.python_version()}, commit {commit()}. One large matrix product: "
+        f"{rate / 1e9:,.0f} G operations a second.",
         "",
         f"## A step: {settings.prompts} × {settings.samples} samples of at most "
         f"{settings.max_new_tokens} tokens",

@@ -37,12 +37,14 @@ from torch.nn.functional import linear
 
 from nla_audit.nla import generation, output_head
 from nla_audit.nla.cache import RowCache, cache_from, cache_keyword, prefix_cache
+from nla_audit.nla.generation import padded
 from nla_audit.nla.output_head import last_logits
 from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.responses import response_log_probs
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.adapters import add_lora
 from nla_audit.train.kept_memory import kept_bytes
-from nla_audit.train.log_probs import micro_batches, padded, response_log_probs
+from nla_audit.train.log_probs import micro_batches
 from nla_audit.train.pair import default_layer, load_config, new_reconstructor, new_verbalizer
 from nla_audit.train.recipe import PairSettings
 from nla_audit.train.recipe_data import Target

@@ -85,6 +85,13 @@ def reciting_pair(*, d_model: int, blocks: int, tokens: int, seed: int = 0) -> P
     )
 
 
+def quieten(model: Any, by: float) -> None:
+    """Multiply what blocks add, so that the embeddings decide what is said."""
+    for block in blocks_of(decoder_of(model)):
+        for projection in (block.self_attn.o_proj, block.mlp.down_proj):
+            projection.weight *= by
+
+
 def _teach(av: Any, tokenizer: Any, tokens: int) -> None:
     """Give each place of a response a direction, and let each place name the words of the next."""
     opening, closing = tokenizer.convert_tokens_to_ids(list(talking.TAGS))
@@ -99,9 +106,7 @@ def _teach(av: Any, tokenizer: Any, tokens: int) -> None:
     ]
     width = av.config.hidden_size
     with torch.no_grad():
-        for block in blocks_of(decoder_of(av)):
-            for projection in (block.self_attn.o_proj, block.mlp.down_proj):
-                projection.weight *= _QUIET
+        quieten(av, _QUIET)
         table, output = av.get_input_embeddings().weight, av.lm_head.weight
         nn.init.normal_(table, std=1 / width**0.5)
         directions = torch.linalg.qr(torch.randn(width, width)).Q[: len(places)]

@@ -33,6 +33,7 @@ import transformers
 from benchmarks.obvious_step import obvious_step
 from benchmarks.reciting_pair import reciting_pair
 from nla_audit.nla.cache import RowCache, cache_keyword
+from nla_audit.record import commit
 from nla_audit.train.clock import Clock
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.policy import Policy
@@ -69,10 +70,14 @@ def settings_of(given: argparse.Namespace) -> Rl:
     )
 
 
-def random_dataset(d_model: int) -> Dataset:
-    """Activations and nothing else."""
-    rows = _ACTIVATIONS
-    vectors = np.random.default_rng(0).normal(size=(rows, d_model)).astype(np.float32)
+def random_vectors(rows: int, d_model: int) -> np.ndarray:
+    """``[rows, d_model]`` float32."""
+    return np.random.default_rng(0).normal(size=(rows, d_model)).astype(np.float32)
+
+
+def bare_dataset(vectors: np.ndarray) -> Dataset:
+    """Activations and nothing else; a tenth of them is held out, for the baseline."""
+    rows = len(vectors)
     return Dataset(
         idx=np.arange(rows),
         activations=vectors,
@@ -113,7 +118,10 @@ def bare_passes(run: RlRun, draw: Draw) -> dict[str, float]:
 
 def measure(given: argparse.Namespace) -> tuple[Times, str]:
     """Seconds of all rounds, and a sentence on what was run."""
-    settings, dataset = settings_of(given), random_dataset(given.d_model)
+    settings, dataset = (
+        settings_of(given),
+        bare_dataset(random_vectors(_ACTIVATIONS, given.d_model)),
+    )
     size = {"d_model": given.d_model, "blocks": given.blocks, "tokens": given.tokens}
     pair, other = reciting_pair(**size), reciting_pair(**size)
     assert pair.verbalizer is not None
@@ -217,7 +225,7 @@ def main(arguments: list[str] | None = None) -> None:
             "# A step of RL on a CPU",
             "",
             f"{what}. {given.threads} thread(s), torch {torch.__version__}, transformers "
-            f"{transformers.__version__}, Python {platform.python_version()}. "
+            f"{transformers.__version__}, Python {platform.python_version()}, commit {commit()}. "
             f"{given.clock.title()} time, medians of {given.rounds} rounds in one process:",
             "",
             f"    OMP_WAIT_POLICY=passive python -m benchmarks.rl_step{options}",

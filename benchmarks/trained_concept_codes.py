@@ -14,9 +14,7 @@ value, as ``nla-audit sensitivity`` does it, and the verdict is compared with wh
 from __future__ import annotations
 
 import argparse
-import math
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,13 +31,13 @@ from nla_audit.probes.sensitivity.sweep import Named, SweepSettings, planted_tab
 from nla_audit.probes.sensitivity.verdict import CARRIED
 from nla_audit.runs.activations import Activations, read_activations
 from nla_audit.stats import Resampler
-from nla_audit.train.course import settle_in
 from nla_audit.train.dataset import Dataset, read_dataset
 from nla_audit.train.interruption import stopping
 from nla_audit.train.layout import Layout
 from nla_audit.train.pair import layer_of, load_config, new_reconstructor, new_verbalizer
 from nla_audit.train.prepare import target_reference
 from nla_audit.train.read_recipe import read_recipe
+from nla_audit.train.scheduling import settle_in
 from nla_audit.train.warm_start import train_ar, train_av
 from nla_audit.world.toy.explanations import WORDINGS
 from nla_audit.world.toy.language import FACTS
@@ -143,19 +141,14 @@ def judged(
     return sensitivity(table)
 
 
-def studies(
-    course: Path, seeds: range, *, minutes: float, steps: int, limit: int
-) -> Iterator[Study]:
-    """The studies of all seeds that are begun within so many minutes, as they are done."""
+def studies(course: Path, seeds: range, *, steps: int, limit: int) -> Iterator[Study]:
+    """The studies of all seeds, as they are done."""
     layout = Layout(read_recipe(course / "recipe.yaml"), course, course)
     settle_in(layout)
     dataset = read_dataset(layout.activations)
     activations = read_activations(str(layout.activations))
     facts = pl.read_parquet(layout.activations.with_name("facts.parquet"))
-    began = time.monotonic()
     for seed in seeds:
-        if time.monotonic() - began > 60 * minutes:
-            return
         for kind, texts in coded_and_clean(facts, seed).items():
             told = replace(dataset, explanations=texts)
             pair = trained_pair(layout, told, seed, steps)
@@ -202,8 +195,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("course", type=Path, help="folder that the demo was trained into")
     parser.add_argument("--seeds", type=int, default=10, help="coded pairs, and clean ones")
-    parser.add_argument("--first", type=int, default=0, help="seed to go on from")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no seed after them")
     parser.add_argument("--steps", type=int, default=150, help="of the warm start of each half")
     parser.add_argument("--activations", type=int, default=50, help="planted into in each study")
     arguments = parser.parse_args()
@@ -214,8 +205,7 @@ def main() -> None:
     found = []
     for study in studies(
         arguments.course,
-        range(arguments.first, arguments.first + arguments.seeds),
-        minutes=arguments.minutes,
+        range(arguments.seeds),
         steps=arguments.steps,
         limit=arguments.activations,
     ):

@@ -37,9 +37,10 @@ from nla_audit.checkpoint.load import Placement, load
 from nla_audit.checkpoint.save import new_sidecar, save_av
 from nla_audit.nla.generation import NO_TOKEN, Generated
 from nla_audit.nla.injection import Injection
+from nla_audit.nla.responses import response_log_probs
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.nla.vllm_engine import VllmSettings
-from nla_audit.train.log_probs import response_log_probs
+from nla_audit.nla.vllm_settings import VllmSettings
+from nla_audit.record import commit
 from nla_audit.train.pair import default_layer, load_config, new_verbalizer
 from nla_audit.train.recipe import PairSettings
 from nla_audit.train.recipe_data import Target
@@ -279,7 +280,7 @@ def table(found: list[tuple[Case, Compared]], rounds: int) -> str:
             f"marker's embedding; greedy. vLLM "
             f"{vllm.__version__} on a CPU, in this process, without a compiler (`enforce_eager`); "
             f"{torch.get_num_threads()} thread(s), torch {torch.__version__}, transformers "
-            f"{transformers.__version__}, Python {platform.python_version()}.",
+            f"{transformers.__version__}, Python {platform.python_version()}, commit {commit()}.",
             "",
             "    OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_KVCACHE_SPACE=1 \\",
             f"        python -m benchmarks.vllm_engine --model FOLDER --rounds {rounds} "

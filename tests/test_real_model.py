@@ -17,10 +17,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nla_audit.checkpoint.backbone import Placement
 from nla_audit.checkpoint.load import load
-from nla_audit.nla.generation import NO_TOKEN
+from nla_audit.nla.generation import NO_TOKEN, padded
 from nla_audit.nla.output_head import LARGE_VOCABULARY, may_go_without_logits
+from nla_audit.nla.responses import response_log_probs
 from nla_audit.runs.target import load_target
-from nla_audit.train.log_probs import micro_batches, padded, response_log_probs
+from nla_audit.train.log_probs import micro_batches
 from nla_audit.train.pair import (
     default_layer,
     load_config,

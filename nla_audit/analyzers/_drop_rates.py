@@ -13,7 +13,6 @@ from nla_audit.analyzers._reading_error import (
     Level,
     ReadingError,
     unusually_new,
-    usually_new,
 )
 from nla_audit.findings import Headline
 from nla_audit.stats import Interval, chance_corrected, or_none
@@ -32,11 +31,14 @@ def _rate(rows: pl.DataFrame, seed: int) -> Interval:
 
 
 def kind_table(
-    completions: Completions, reading: Reading, error: ReadingError, seed: int
+    completions: Completions, reading: Reading, error: ReadingError, usual: float, seed: int
 ) -> pl.DataFrame:
-    """Retention of each kind; with an interval only where its bias is measured and small."""
+    """Retention of each kind; with an interval only where its bias is measured and small.
+
+    Args:
+        usual: see :func:`~nla_audit.analyzers._reading_error.usually_new`; here and below.
+    """
     rows = []
-    usual = usually_new(completions, reading)
     names = [*completions.models, RESAMPLING_FLOOR]
     for model in names:
         own = reading.claims.filter(pl.col("model") == model)
@@ -107,11 +109,11 @@ def headline_of(
     kinds: pl.DataFrame,
     items: pl.DataFrame,
     *,
+    usual: float,
     seed: int,
 ) -> Headline:
     """What is kept, added and lost net, for each model and the resampling floor."""
     headline: Headline = {}
-    usual = usually_new(completions, reading)
     for model in [*completions.models, RESAMPLING_FLOOR]:
         own = reading.claims.filter(pl.col("model") == model)
         if own.height == 0:
@@ -134,7 +136,7 @@ def headline_of(
         # What is wrongly taken for the reference's is missing from what is added.
         added = error.widen_share(added, -bias.supported / max(level.length, 1e-9))
         summary |= added.entries("added_share")
-        summary |= net_loss(explanations, error, level, seed).entries("net_loss_share")
+        summary |= net_loss(explanations, error, bias, seed).entries("net_loss_share")
         summary["known_error_claims_retained"] = (
             float(bias.measured_claims[np.abs(bias.measured_claims).argmax()])
             if error.measured

@@ -172,7 +172,7 @@ def _texts_of(completions: Completions, claims: pl.DataFrame) -> list[str]:
     ]
 
 
-def price_table(completions: Completions, reading: Reading, seed: int) -> pl.DataFrame:
+def price_table(completions: Completions, reading: Reading) -> pl.DataFrame:
     """FVE points per dropped claim of each kind, all kinds and models in one regression.
 
     The outcome is the paired FVE change of an activation, the features how many claims of each

@@ -78,7 +78,7 @@ def verdict(
     free = [row for row in shorter if row["loss"] in (GAINS, FREE)]
     if free:
         parts.append(_free(free[-1], reference, margin))
-    parts += _cannot_tell(by_answer[CANNOT_TELL], margin)
+    parts += _cannot_tell(by_answer[CANNOT_TELL])
     if by_answer[COSTS]:
         parts.append(_costs(by_answer[COSTS], margin))
     return " ".join([*parts, *_knee(knee)])
@@ -94,7 +94,7 @@ def _free(row: Mapping[str, Any], reference: str, margin: float) -> str:
     )
 
 
-def _cannot_tell(rows: list[dict[str, Any]], margin: float) -> list[str]:
+def _cannot_tell(rows: list[dict[str, Any]]) -> list[str]:
     said = [
         f"Whether {row['model']}, which saves {row['token_saving']:.0%}, loses FVE cannot be told: "
         f"at most {-row['fve_change_low']:.3f} ({_signed(row)}); {_about(row)} would tell "

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import polars as pl
 
-from nla_audit.analyzers._reading_error import Level, ReadingError
+from nla_audit.analyzers._reading_error import Bias, ReadingError
 from nla_audit.stats import Interval
 from nla_audit.table.pairing import column, resampler
 
 
-def net_loss(explanations: pl.DataFrame, error: ReadingError, level: Level, seed: int) -> Interval:
+def net_loss(explanations: pl.DataFrame, error: ReadingError, bias: Bias, seed: int) -> Interval:
     """Tokens of what is left out less tokens of what is added, as a share of the reference's.
 
     Two samples of one model leave out as much of each other as they add, whatever they differ in;
@@ -18,7 +18,7 @@ def net_loss(explanations: pl.DataFrame, error: ReadingError, level: Level, seed
     Args:
         explanations: of a reading, of one model.
         error: of that reading.
-        level: of these explanations.
+        bias: of these explanations.
         seed: of the interval.
     """
     lost = column(explanations, "tokens_reference") - column(explanations, "kept_tokens")
@@ -26,4 +26,4 @@ def net_loss(explanations: pl.DataFrame, error: ReadingError, level: Level, seed
     share = resampler(explanations, seed).ratio(
         lost - added, column(explanations, "tokens_reference")
     )
-    return error.widen(share, error.at(level).net_loss)
+    return error.widen(share, bias.net_loss)

@@ -153,9 +153,14 @@ def usually_new(completions: Completions, reading: Reading) -> float:
     for twin in (RESAMPLING_FLOOR, equally_long(completions) or ""):
         own = reading.explanations.filter(pl.col("model") == twin)
         if own.height >= LEAST_TWINS:
-            claims = float(own["claims_model"].sum())
-            return float(own["new_claims"].sum()) / claims if claims else 0.0
+            return share_new(own)
     return 0.0
+
+
+def share_new(explanations: pl.DataFrame) -> float:
+    """Which share of the texts' own claims is new; 0 where they make none."""
+    claims = float(explanations["claims_model"].sum())
+    return float(explanations["new_claims"].sum()) / claims if claims else 0.0
 
 
 def unusually_new(explanations: pl.DataFrame, usual: float) -> Floats:

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._net_loss import net_loss
-from nla_audit.analyzers._reading_error import Level, ReadingError
+from nla_audit.analyzers._reading_error import Level, ReadingError, share_new
 from nla_audit.analyzers._trials import Tried, calibrated, error_from, try_twins
 from nla_audit.analyzers._twins import TOGETHER, Twins, paraphrased, twins_of
 from nla_audit.errors import UserError
@@ -186,9 +186,7 @@ def _trial_table(tried: Tried, twins: str, seed: int) -> pl.DataFrame:
             *(part.filter(pl.col("run") != run) for part in (tried.explanations, tried.claims))
         )
         error = error_from(others if others.claims.height else tried, twins)
-        twin = of_run.filter(pl.col("rate") == 0)
-        claims = float(twin["claims_model"].sum())
-        usual = float(twin["new_claims"].sum()) / claims if claims else 0.0
+        usual = share_new(of_run.filter(pl.col("rate") == 0))
         for (change, rate), own in of_run.group_by("change", "rate", maintain_order=True):
             level = Level.of(own, float(change == TOGETHER), usual)
             rows.append(
@@ -215,7 +213,7 @@ def _trial(
     )
     retained = draw.ratio(kept, tokens)
     bias = error.at(level)
-    loss = net_loss(rows, error, level, seed)
+    loss = net_loss(rows, error, bias, seed)
     return {
         **error.widen_share(retained, bias.kept).entries("retained"),
         "true_retained": _share(true_kept, tokens),

@@ -7,6 +7,7 @@ import polars as pl
 from nla_audit.analyzers._drop_rates import headline_of, kind_table, order_of_loss
 from nla_audit.analyzers._drop_verdict import caveats_of, verdict
 from nla_audit.analyzers._dropped import cluster_table, item_retention, price_table, watch_table
+from nla_audit.analyzers._reading_error import usually_new
 from nla_audit.analyzers._trials import calibrated
 from nla_audit.findings import Figure, Finding, Metric, Option, analyzer
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS, open_ruler
@@ -137,9 +138,10 @@ def drop_analysis(
     ruler = open_ruler(completions, pair, activations)
     reading = read(completions, similarity=similarity, seed=seed, progress=progress)
     error = calibrated(completions, similarity=similarity, seed=seed)[2]
-    kinds = kind_table(completions, reading, error, seed)
+    usual = usually_new(completions, reading)
+    kinds = kind_table(completions, reading, error, usual, seed)
     items = item_retention(completions, seed)
-    headline = headline_of(completions, reading, error, kinds, items, seed=seed)
+    headline = headline_of(completions, reading, error, kinds, items, usual=usual, seed=seed)
     order = order_of_loss(completions, kinds)
     clusters, examples = cluster_table(completions, reading, seed)
     tables = {
@@ -155,7 +157,7 @@ def drop_analysis(
         "order_of_loss": order,
         "clusters": clusters,
         "cluster_examples": examples,
-        "price_of_dropping": price_table(completions, reading, seed),
+        "price_of_dropping": price_table(completions, reading),
     }
     caveats = caveats_of(completions, reading, error, kinds)
     if ruler is not None:

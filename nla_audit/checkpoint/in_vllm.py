@@ -7,11 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from nla_audit.checkpoint.backbone import Placement
-from nla_audit.checkpoint.save import save_av
+from nla_audit.checkpoint.save import save_model
 from nla_audit.errors import UserError
 from nla_audit.nla.engine import hand_over
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.nla.vllm_engine import VllmEngine, VllmSettings
+from nla_audit.nla.vllm_engine import VllmEngine
+from nla_audit.nla.vllm_settings import VllmSettings
 
 
 def placement_beside_vllm(placement: Placement) -> Placement:
@@ -33,7 +34,7 @@ def hand_to_vllm(
     settings: VllmSettings,
     *,
     has_adapters: bool,
-    placement: Placement,
+    trust_remote_code: bool,
 ) -> None:
     """Have vLLM generate for ``verbalizer`` from now on, in place.
 
@@ -42,7 +43,7 @@ def hand_to_vllm(
         settings: how vLLM is to run.
         has_adapters: whether there are LoRA layers on it; vLLM is then given the merged model,
             from a temporary folder.
-        placement: the AV's.
+        trust_remote_code: run model code that comes with the checkpoint.
 
     Raises:
         UserError: as :class:`~nla_audit.nla.vllm_engine.VllmEngine` and
@@ -53,14 +54,8 @@ def hand_to_vllm(
         def start() -> VllmEngine:
             whole = folder
             if has_adapters:
-                whole = Path(name) / "av"
-                save_av(verbalizer, whole)
-            return VllmEngine(
-                whole,
-                dtype=verbalizer.model.dtype,
-                prompt_tokens=len(verbalizer.prompt.ids),
-                settings=settings,
-                trust_remote_code=placement.trust_remote_code,
-            )
+                whole = Path(name)
+                save_model(verbalizer.model, whole)
+            return VllmEngine(verbalizer, whole, settings, trust_remote_code=trust_remote_code)
 
         hand_over(verbalizer, start)

@@ -43,7 +43,7 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.refusal import Refuse, refuse_wrong, refusing
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.nla.vllm_engine import VllmSettings
+from nla_audit.nla.vllm_settings import VllmSettings
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def load_with(
                 whole_model_of(av_checkpoint, None, base),
                 engine,
                 has_adapters=adapter is not None or av_checkpoint.layout == "adapter",
-                placement=placement,
+                trust_remote_code=placement.trust_remote_code,
             )
         return Pair(verbalizer, reconstructor)
 

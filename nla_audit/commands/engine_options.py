@@ -10,7 +10,7 @@ import click
 from nla_audit.errors import UserError
 
 if TYPE_CHECKING:
-    from nla_audit.nla.vllm_engine import VllmSettings
+    from nla_audit.nla.vllm_settings import VllmSettings
 
 _OWN, _VLLM = "own", "vllm"
 
@@ -51,16 +51,12 @@ def engine_of(arguments: Mapping[str, Any]) -> VllmSettings | None:
             f"--engine {_VLLM} spreads over GPUs by itself (--engine-option "
             "tensor_parallel_size=N): leave out --ray"
         )
-    from nla_audit.nla.vllm_engine import (  # torch: slow to import
-        VllmSettings,
-        check_installed,
-        check_options,
-    )
+    from nla_audit.nla.vllm_settings import VllmSettings, check_installed
 
     options = dict(_option(text) for text in arguments["engine_option"])
-    check_options(options)
+    settings = VllmSettings(arguments["max_new_tokens"], options)
     check_installed()
-    return VllmSettings(arguments["max_new_tokens"], options)
+    return settings
 
 
 def _option(text: str) -> tuple[str, Any]:

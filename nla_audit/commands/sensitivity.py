@@ -72,7 +72,6 @@ def _read_again(arguments: dict[str, Any], console: Console) -> _StudiedTable:
     table, source = read_table(Path(path))
     if arguments["llm"] is None:
         return _StudiedTable(table, tables=[asdict(source)])
-    from nla_audit.files import sha256_of
     from nla_audit.probes.sensitivity.asking import with_answers
     from nla_audit.probes.sensitivity.sweep import must_not_be_there
     from nla_audit.record import ANALYSIS, run_record
@@ -95,10 +94,15 @@ def _read_again(arguments: dict[str, Any], console: Console) -> _StudiedTable:
     with table_and_record(out / _TABLE, record) as partial:
         study.table.write_parquet(partial)
     console.print(Text(f"wrote {out / _TABLE}"), soft_wrap=True)
-    study.tables = [
-        {"path": str(out / _TABLE), "rows": table.height, "sha256": sha256_of(out / _TABLE)}
-    ]
+    study.tables = [_written(out / _TABLE, table.height)]
     return study
+
+
+def _written(path: Path, rows: int) -> dict[str, Any]:
+    from nla_audit.files import sha256_of
+    from nla_audit.table.completions import SourceFile
+
+    return asdict(SourceFile(str(path), sha256_of(path), rows))
 
 
 def _folder(arguments: dict[str, Any], why: str) -> Path:
@@ -147,7 +151,6 @@ def _language_model(
 def _asked(arguments: dict[str, Any], console: Console) -> _StudiedTable:
     """Plant, and ask every pair."""
     _check(arguments)
-    from nla_audit.files import sha256_of
     from nla_audit.probes.sensitivity.planting import ladder_of
     from nla_audit.probes.sensitivity.sweep import SweepSettings, must_not_be_there, planted_table
     from nla_audit.record import MODELS, run_record
@@ -193,9 +196,7 @@ def _asked(arguments: dict[str, Any], console: Console) -> _StudiedTable:
     return _StudiedTable(
         table,
         notes=[*notes, *spent],
-        tables=[
-            {"path": str(out / _TABLE), "rows": table.height, "sha256": sha256_of(out / _TABLE)}
-        ],
+        tables=[_written(out / _TABLE, table.height)],
         facts={"Activations": str(activations.path)},
         has_models=True,
     )

@@ -44,7 +44,6 @@ def _run(
     dry_run: bool,
     **ray: Any,
 ) -> None:
-    from nla_audit.train.in_vllm import check_before as check_vllm
     from nla_audit.train.layout import Layout  # torch takes seconds
     from nla_audit.train.ranks import Ranks
     from nla_audit.train.read_recipe import read_recipe
@@ -54,8 +53,6 @@ def _run(
     recipe = read_recipe(recipe_path, settings)
     for run in recipe.sweep():
         check_terms(run.rl.rewards, run.rl.judges)
-        if run.rl.engine == "vllm":
-            check_vllm(recipe)
     check_installed(recipe.tracking or ())
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
@@ -76,12 +73,14 @@ def _run(
 
 def _train(layout: Layout, stage: str | None, ranks: Ranks, cluster: RaySettings | None) -> None:
     """Run the stages, all or one, and say how each went."""
+    from nla_audit.train import in_vllm
     from nla_audit.train.interruption import Stopped
     from nla_audit.train.lora_targets import check_lora_targets
     from nla_audit.train.warm_start_stage import check_before
 
     if stage in (None, "target", "activations", "warm-start", "rl"):
         check_lora_targets(layout)
+        in_vllm.check_before(layout, ranks)
     if stage in (None, "activations", "warm-start"):
         check_before(layout)
     if ranks.is_first:
@@ -291,7 +290,10 @@ def _expected_time(layout: Layout) -> str:
     }
     parts = [f"{name} {_hours(value)}" for name, value in stages.items() if value is not None]
     whole = sum(value for value in stages.values() if value is not None)
-    return f"about {_hours(whole)} on this machine, as busy as it is now ({', '.join(parts)})"
+    other = any(run.rl.engine != "own" for run in layout.runs)
+    return f"about {_hours(whole)} on this machine, as busy as it is now ({', '.join(parts)})" + (
+        "; sampling reckoned as by our own loop" if other else ""
+    )
 
 
 def _hours(seconds: float) -> str:

@@ -9,12 +9,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nla_audit.errors import UserError
 from nla_audit.files import full_disk
 from nla_audit.llm.checks import NotAnAnswer
-from nla_audit.llm.interface import Question
+from nla_audit.llm.interface import Answer, Question
+
+Asked = TypeVar("Asked", bound=Question)
 
 
 def key_of(model: str, messages: Sequence[dict[str, str]], settings: dict[str, Any]) -> str:
@@ -72,6 +74,22 @@ class AnswerCache:
             return question.check(kept)
         except NotAnAnswer:
             return None
+
+    def known(
+        self, keys: Sequence[str], questions: Sequence[Asked]
+    ) -> tuple[dict[str, Answer], dict[str, Asked]]:
+        """The answers that are kept, by key, and the questions to be asked, each once."""
+        answers: dict[str, Answer] = {}
+        still_open: dict[str, Asked] = {}
+        for key, question in zip(keys, questions, strict=True):
+            if key in answers or key in still_open:
+                continue
+            kept = self.checked(key, question)
+            if kept is None:
+                still_open[key] = question
+            else:
+                answers[key] = Answer(kept)
+        return answers, still_open
 
     def put(self, key: str, lines: Sequence[str]) -> None:
         """Keep ``lines`` under ``key``."""

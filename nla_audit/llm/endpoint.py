@@ -73,17 +73,8 @@ class Endpoint(Closing):
                 second try mends (no such model, no valid key).
         """
         keys = [self._key(question) for question in questions]
-        answers: dict[str, Answer] = {}
-        open_questions: dict[str, Question] = {}
-        for key, question in zip(keys, questions, strict=True):
-            if key in answers or key in open_questions:
-                continue
-            kept = self._cache.checked(key, question)
-            if kept is None:
-                open_questions[key] = question
-            else:
-                answers[key] = Answer(kept)
-                self.account.add(cached=1)
+        answers, open_questions = self._cache.known(keys, questions)
+        self.account.add(cached=len(answers))
         total = len(answers) + len(open_questions)
         progress(stage, len(answers), total)
 

@@ -117,17 +117,8 @@ class LocalModel(Closing):
     ) -> list[Answer]:
         settings = {"max_new_tokens": self._max_new_tokens, "model": self._version}
         keys = [key_of(self.name, question.messages(), settings) for question in questions]
-        answers: dict[str, Answer] = {}
-        waiting: dict[str, Asked] = {}
-        for key, question in zip(keys, questions, strict=True):
-            if key in answers or key in waiting:
-                continue
-            kept = self._cache.checked(key, question)
-            if kept is None:
-                waiting[key] = question
-            else:
-                answers[key] = Answer(kept)
-                self.account.add(cached=1)
+        answers, waiting = self._cache.known(keys, questions)
+        self.account.add(cached=len(answers))
         # Texts of like length together: a batch pads to its longest.
         order = sorted(waiting, key=lambda key: (len(waiting[key].messages()[1]["content"]), key))
         for start in range(0, len(order), self._batch_size):

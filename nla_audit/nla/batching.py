@@ -38,9 +38,10 @@ def distinct_rows(
     vectors: torch.Tensor,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Where each distinct row of ``[n, d]`` stands first, and which of them every row is."""
+    seen: dict[bytes, int] = {}
     rows = vectors.detach().cpu().numpy()
-    _, first, place = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    return first, place.ravel()
+    place = np.array([seen.setdefault(row.tobytes(), len(seen)) for row in rows], dtype=np.int64)
+    return np.unique(place, return_index=True)[1], place
 
 
 def halving(

@@ -23,12 +23,10 @@ from transformers.cache_utils import (
 
 from nla_audit.nla.architecture import text_config
 from nla_audit.nla.cache import cache_from, cache_keyword, prefix_cache
+from nla_audit.nla.rounding import rounding_of
 
 _SHORTEST_PASSAGE = 4
 _LONGEST_PASSAGE = 8
-#: Relative distance (L2) of last states that rounding explains, by whether weights have 32 bits.
-#: A cache that is misread is off by the order of 1.
-_ROUNDING = {True: 1e-3, False: 0.1}
 
 
 class Caching(Enum):
@@ -99,7 +97,7 @@ def _agrees(way: Any, model: Any, config: Any, rows: torch.Tensor, wanted: torch
         return False
     if found.shape != wanted.shape:
         return False
-    bound = _ROUNDING[wanted.dtype in (torch.float32, torch.float64)]
+    bound = rounding_of(wanted.dtype)
     difference = (found.double() - wanted.double()).norm(dim=-1)
     return bool((difference <= bound * wanted.double().norm(dim=-1)).all())
 

@@ -17,15 +17,12 @@ from torch import nn
 from nla_audit.errors import UserError
 from nla_audit.nla.architecture import text_config
 from nla_audit.nla.generation import NO_TOKEN, Generated
-from nla_audit.nla.output_head import token_log_probs
+from nla_audit.nla.responses import response_log_probs
+from nla_audit.nla.rounding import has_32_bits
 
 if TYPE_CHECKING:
     from nla_audit.nla.verbalizer import Verbalizer
 
-#: Options of vLLM that say how much there is room for at once, and change no result.
-ROOM_OPTIONS = frozenset(
-    {"gpu_memory_utilization", "kv_cache_memory_bytes", "max_num_batched_tokens", "max_num_seqs"}
-)
 #: Answers that are compared before an engine is trusted, and how much of each. They are sampled,
 #: for an answer's likeliest tokens are much the same in another AV.
 COMPARED_ROWS, COMPARED_TOKENS = 4, 16
@@ -134,27 +131,16 @@ def refuse_difference(verbalizer: Verbalizer, engine: Engine) -> None:
         seeds=row_seeds(0, range(COMPARED_ROWS)),
     )
     is_token = said.token_ids != NO_TOKEN
-    wanted = _log_probs_here(verbalizer, vectors, torch.from_numpy(said.token_ids))
+    ids = torch.from_numpy(said.token_ids).to(verbalizer.device).clamp_min(0)
+    with torch.inference_mode():
+        wanted = response_log_probs(verbalizer, vectors, ids)
     difference = float(np.abs(said.log_probs - wanted.cpu().numpy())[is_token].mean())
-    if not difference <= _ROUNDING[verbalizer.model.dtype == torch.float32]:  # nor where it is NaN
+    if not difference <= _ROUNDING[has_32_bits(verbalizer.model.dtype)]:  # nor where it is NaN
         raise UserError(
             f"{engine.name} computes something else than {verbalizer.name}'s weights say: "
             f"log-probabilities are {difference:.2g} nats off on average, which is no rounding: "
             "were the files changed, or does it read this kind of model wrongly? use engine own"
         )
-
-
-@torch.inference_mode()
-def _log_probs_here(
-    verbalizer: Verbalizer, vectors: torch.Tensor, token_ids: torch.Tensor
-) -> torch.Tensor:
-    """``[n, tokens]``; of no meaning where there is no token."""
-    is_token = (token_ids != NO_TOKEN).to(verbalizer.device)
-    tokens = token_ids.to(verbalizer.device).clamp_min(0)
-    prompt = torch.tensor(verbalizer.prompt.ids, device=verbalizer.device)
-    ids = torch.cat([prompt.expand(len(tokens), -1), tokens[:, :-1]], dim=1)
-    with verbalizer.injecting(vectors):
-        return token_log_probs(verbalizer.model, ids, tokens, is_token, without_logits=False)
 
 
 def _let_go(model: Any) -> None:

@@ -54,6 +54,15 @@ class Generated:
     ended: npt.NDArray[np.bool_]
 
 
+def padded(responses: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+    """``[n, longest]`` with ``NO_TOKEN`` behind each response."""
+    longest = max((len(ids) for ids in responses), default=0)
+    out = np.full((len(responses), longest), NO_TOKEN, dtype=np.int64)
+    for row, ids in enumerate(responses):
+        out[row, : len(ids)] = ids
+    return out
+
+
 def uniforms(seed: int, row_keys: Sequence[int], draws: int) -> torch.Tensor:
     """``[rows, draws]`` float64 in [0, 1), each row from a generator of its own.
 

@@ -13,12 +13,10 @@ from torch import nn
 
 from nla_audit.nla.architecture import text_config
 from nla_audit.nla.chosen_tokens import chosen_log_probs
+from nla_audit.nla.rounding import rounding_of
 
 #: Vocabularies from here on are worth computing log-probabilities without their logits.
 LARGE_VOCABULARY = 2**15
-#: Relative distance (L2) of log-probabilities that rounding explains, by whether weights have 32
-#: bits. A factor on the logits that was overlooked is off by the order of 1.
-_ROUNDING = {True: 1e-3, False: 0.1}
 _SOFTCAP = "final_logit_softcapping"
 _MARK = "_nla_audit_contiguous"
 
@@ -126,7 +124,7 @@ def _agrees(model: Any, ids: torch.Tensor, tokens: torch.Tensor) -> bool:
         found = _last_outputs(model, ids, last)
     if found.shape != (*tokens.shape, 1):
         return False
-    bound = _ROUNDING[model.get_output_embeddings().weight.dtype == torch.float32]
+    bound = rounding_of(model.get_output_embeddings().weight.dtype)
     return bool((found.squeeze(-1) - wanted).norm() <= bound * wanted.norm())
 
 

@@ -9,11 +9,9 @@ from __future__ import annotations
 import gc
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib.util import find_spec
 from multiprocessing import active_children
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -24,8 +22,15 @@ import numpy as np
 import torch
 
 from nla_audit.errors import UserError, first_line
-from nla_audit.nla.engine import COMPARED_TOKENS, ROOM_OPTIONS
-from nla_audit.nla.generation import NO_TOKEN, Generated
+from nla_audit.nla.engine import COMPARED_TOKENS
+from nla_audit.nla.generation import Generated, padded
+from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.nla.vllm_settings import (
+    ROOM_OPTIONS,
+    SET_HERE,
+    VllmSettings,
+    check_installed,
+)
 
 #: Share of a GPU's memory for vLLM where nothing else is said; the AR lies beside it.
 _SHARE_OF_GPU = 0.6
@@ -47,26 +52,12 @@ _INVALID = re.compile(
 _ERROR = re.compile(r"\b[A-Za-z_.]*(?:Error|Exception): .+")
 
 
-@dataclass(frozen=True)
-class VllmSettings:
-    """How vLLM is to run.
-
-    Attributes:
-        max_new_tokens: the most that will ever be asked for.
-        options: more arguments of ``vllm.LLM``, such as ``tensor_parallel_size``.
-    """
-
-    max_new_tokens: int
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-
 class VllmEngine:
     """An AV in vLLM; an :class:`~nla_audit.nla.engine.Engine`.
 
     Args:
-        folder: the whole model.
-        dtype: of its weights, as torch names it.
-        prompt_tokens: of every prompt.
+        verbalizer: the AV.
+        folder: its whole model.
         settings: how to run.
         trust_remote_code: run model code that comes with the checkpoint.
 
@@ -78,18 +69,19 @@ class VllmEngine:
 
     def __init__(
         self,
+        verbalizer: Verbalizer,
         folder: Path,
-        *,
-        dtype: torch.dtype,
-        prompt_tokens: int,
         settings: VllmSettings,
-        trust_remote_code: bool,
+        *,
+        trust_remote_code: bool = False,
     ) -> None:
+        dtype = verbalizer.model.dtype
         given: dict[str, Any] = {
             "model": str(folder),
             "dtype": str(dtype).removeprefix("torch."),
             "trust_remote_code": trust_remote_code,
-            "max_model_len": prompt_tokens + max(settings.max_new_tokens, COMPARED_TOKENS),
+            "max_model_len": len(verbalizer.prompt.ids)
+            + max(settings.max_new_tokens, COMPARED_TOKENS),
             "enable_prompt_embeds": True,
             # A prompt read in two parts would take draws of its row for the first (on a CPU vLLM
             # then fails): what a row says would depend on its company.
@@ -99,9 +91,7 @@ class VllmEngine:
             "logprobs_mode": "processed_logprobs",
             "use_tqdm_on_load": False,
         }
-        if taken := sorted(given.keys() & settings.options):
-            raise UserError(f"engine option {taken[0]}: is set by nla-audit")
-        check_options(settings.options)
+        assert given.keys() == SET_HERE
         self._dtype = dtype
         self._options = dict(settings.options)
         self._log = TemporaryFile()  # noqa: SIM115  # as long as vLLM's processes live
@@ -239,28 +229,6 @@ class VllmEngine:
         return causes[0] if causes else "one of its processes is gone, perhaps for want of memory"
 
 
-def check_options(options: Mapping[str, Any]) -> None:
-    """Refuse options that would write a secret into the record of the run.
-
-    Raises:
-        UserError: there is one.
-    """
-    if "hf_token" in options:
-        raise UserError(
-            "engine option hf_token: would stand in the record of the run; set HF_TOKEN instead"
-        )
-
-
-def check_installed() -> None:
-    """Refuse to go on without vLLM.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    if find_spec("vllm") is None:
-        raise UserError("engine vllm needs vLLM: pip install 'nla-audit[vllm]'")
-
-
 def _vllm() -> Any:
     check_installed()
     # Before it is imported, which reads it then: it reports to its makers unless told not to.
@@ -308,11 +276,9 @@ def _refuse_cut_off(completions: Sequence[Any]) -> None:
 def _generated(completions: Sequence[Any], end_ids: frozenset[int]) -> Generated:
     """vLLM's completions, one a row, as our own loop writes them."""
     lengths = np.array([len(one.token_ids) for one in completions], dtype=np.int64)
-    longest = int(lengths.max(initial=0))
-    token_ids = np.full((len(completions), longest), NO_TOKEN, dtype=np.int64)
-    log_probs = np.full((len(completions), longest), np.nan, dtype=np.float32)
+    token_ids = padded([one.token_ids for one in completions])
+    log_probs = np.full(token_ids.shape, np.nan, dtype=np.float32)
     for row, one in enumerate(completions):
-        token_ids[row, : lengths[row]] = one.token_ids
         log_probs[row, : lengths[row]] = [
             choices[token].logprob
             for token, choices in zip(one.token_ids, one.logprobs, strict=True)

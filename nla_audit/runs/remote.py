@@ -25,7 +25,7 @@ from nla_audit.nla.reconstructor import ReadingPlan, Reconstructor
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.transform import ActivationTransform
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.nla.vllm_engine import VllmSettings
+from nla_audit.nla.vllm_settings import VllmSettings
 from nla_audit.record import MODELS, versions
 from nla_audit.runs.made_from import reconstructor_record, target_record, verbalizer_record
 from nla_audit.runs.pool import Pool

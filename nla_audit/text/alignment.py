@@ -10,7 +10,7 @@ the two texts is the reference, so what A says and B does not is the same from e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,8 @@ _Block = tuple[int, Integers, Integers]
 #: A similarity counts so much where two sentences are about names or numbers and share none:
 #: "the name Juarez" is not "the name Whitlock", however alike the two are said.
 OTHER_SUBJECT = 0.5
+#: A sentence whose partner is at least this likely says nothing of what is left over elsewhere.
+_PARTNERED = 0.9
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def align(pairs: Sequence[PiecesPair], store: Store) -> Aligned:
         every,
         [_same_subjects(ours, theirs) for ours, theirs in pairs],
     )
-    piece_rows = [(store.rows(ours.pieces), store.rows(theirs.pieces)) for ours, theirs in pairs]
+    piece_rows = _piece_rows(pairs, store)
     blocks = []
     for number, a, b in zip(sentences.pair, sentences.ours, sentences.theirs, strict=True):
         ours, theirs = pairs[number]
@@ -135,19 +137,24 @@ def align(pairs: Sequence[PiecesPair], store: Store) -> Aligned:
         )
     inside, inside_of = _match_in(blocks, piece_rows, every)
     alone = np.array([_partnerless(pairs[n], a, b) for n, a, b in blocks]).reshape(-1, 2)
-    blocks = []
+    blocks = [(number, a, b) for number, (a, b) in enumerate(_left_over(pairs, inside))]
+    left_over = _match(blocks, piece_rows, every)
+    return Aligned(sentences, inside, inside_of, alone, left_over)
+
+
+def _piece_rows(pairs: Sequence[PiecesPair], store: Store) -> list[tuple[Integers, Integers]]:
+    return [(store.rows(ours.pieces), store.rows(theirs.pieces)) for ours, theirs in pairs]
+
+
+def _left_over(pairs: Sequence[PiecesPair], inside: Matches) -> Iterator[tuple[Integers, Integers]]:
+    """Of either text of each pair, the pieces without a match inside a match of sentences."""
     ends = np.searchsorted(inside.pair, np.arange(len(pairs) + 1))
     for number, (ours, theirs) in enumerate(pairs):
         taken = slice(ends[number], ends[number + 1])
-        blocks.append(
-            (
-                number,
-                _others(np.ones(len(ours.pieces), dtype=bool), inside.ours[taken]),
-                _others(np.ones(len(theirs.pieces), dtype=bool), inside.theirs[taken]),
-            )
+        yield (
+            _others(np.ones(len(ours.pieces), dtype=bool), inside.ours[taken]),
+            _others(np.ones(len(theirs.pieces), dtype=bool), inside.theirs[taken]),
         )
-    left_over = _match(blocks, piece_rows, every)
-    return Aligned(sentences, inside, inside_of, alone, left_over)
 
 
 def _match(
@@ -157,10 +164,6 @@ def _match(
     weights: Sequence[Floats | None] | None = None,
 ) -> Matches:
     return _match_in(blocks, rows, every, weights)[0]
-
-
-#: A sentence whose partner is at least this likely says nothing of what is left over elsewhere.
-_PARTNERED = 0.9
 
 
 def left_over_by_chance(
@@ -175,19 +178,14 @@ def left_over_by_chance(
     inside = aligned.inside
     sure = sentence_matched[aligned.inside_of] >= _PARTNERED
     by_inside = np.searchsorted(inside.pair, np.arange(len(pairs) + 1))
-    rows, blocks = [], []
-    for number, (ours, theirs) in enumerate(pairs):
+    blocks = []
+    for number, (a, b) in enumerate(_left_over(pairs, inside)):
         here = slice(by_inside[number], by_inside[number + 1])
-        left = (
-            _others(np.ones(len(ours.pieces), dtype=bool), inside.ours[here]),
-            _others(np.ones(len(theirs.pieces), dtype=bool), inside.theirs[here]),
-        )
         partnered = (inside.ours[here][sure[here]], inside.theirs[here][sure[here]])
-        rows.append((store.rows(ours.pieces), store.rows(theirs.pieces)))
-        if len(left[0]) and len(left[1]):
-            blocks.append((number, _some(partnered[0], len(left[0])), left[1]))
-            blocks.append((number, left[0], _some(partnered[1], len(left[1]))))
-    return _match(blocks, rows, store.vectors).scores
+        if len(a) and len(b):
+            blocks.append((number, _some(partnered[0], len(a)), b))
+            blocks.append((number, a, _some(partnered[1], len(b))))
+    return _match(blocks, _piece_rows(pairs, store), store.vectors).scores
 
 
 def _some(places: Integers, count: int) -> Integers:

@@ -27,7 +27,6 @@ class Clusters:
     labels: NDArray[np.int64]  #: `[claims]`
     names: list[str]  #: characteristic words of each cluster
     examples: list[list[int]]  #: most central claims of each cluster
-    silhouette: float
 
 
 def cluster_claims(texts: Sequence[str], *, seed: int) -> Clusters | None:
@@ -73,7 +72,7 @@ def cluster_claims(texts: Sequence[str], *, seed: int) -> Clusters | None:
             best = (quality, model.labels_, model.cluster_centers_)
     if best is None:
         return None
-    quality, raw_labels, centres = best
+    _, raw_labels, centres = best
     order = np.argsort(-np.bincount(raw_labels, minlength=len(centres)), kind="stable")
     rank = np.argsort(order)
     labels = rank[raw_labels]
@@ -87,7 +86,7 @@ def cluster_claims(texts: Sequence[str], *, seed: int) -> Clusters | None:
         nearness = np.where(inside, space @ centres[centre], -np.inf)
         central = np.argsort(-nearness, kind="stable")[: min(_EXAMPLES, int(inside.sum()))]
         examples.append([int(place) for place in central])
-    return Clusters(labels.astype(np.int64), names, examples, quality)
+    return Clusters(labels.astype(np.int64), names, examples)
 
 
 def _name(

@@ -1,4 +1,4 @@
-"""Reading a text as a walk over another's claims: what the probes compare meanings by."""
+"""Reading a text as a walk over another's claims: what ``stego`` compares meanings by."""
 
 from __future__ import annotations
 

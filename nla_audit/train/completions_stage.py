@@ -6,7 +6,7 @@ import polars as pl
 
 from nla_audit.checkpoint.load import Pair, load
 from nla_audit.errors import UserError
-from nla_audit.files import whole_file
+from nla_audit.files import write_parquet
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.train.dataset import Dataset, read_dataset
@@ -45,22 +45,18 @@ def write_completions(layout: Layout, tell: Tell) -> None:
             frame = _completions_of_model(
                 layout, run, name, dataset=dataset, warm=pair, ruler=ruler
             )
-            with whole_file(part) as partial:
-                frame.write_parquet(partial)
+            write_parquet(frame, part)
         parts.append(pl.read_parquet(part))
     # Parts that an older version left behind may lack a column.
     completions = pl.concat(parts, how="diagonal")
-    with whole_file(layout.completions) as partial:
-        completions.write_parquet(partial)
+    write_parquet(completions, layout.completions)
     if recipe.evaluation.prefix_activations:
         rows = sampled(completions, RULER, recipe.evaluation.prefix_activations)
         by_prefix = prefix_fve(rows, ruler, dataset)
-        with whole_file(folder / PREFIX_FILE) as partial:
-            by_prefix.write_parquet(partial)
+        write_parquet(by_prefix, folder / PREFIX_FILE)
     gold = gold_texts(dataset, recipe.evaluation)
     if gold.height:
-        with whole_file(folder / GOLD_FILE) as partial:
-            gold.write_parquet(partial)
+        write_parquet(gold, folder / GOLD_FILE)
     baselines = measure_baselines(dataset.activations[dataset.held_out_rows()], ruler.mse_scale)
     layout.mark_done(
         folder,

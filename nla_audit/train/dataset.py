@@ -14,7 +14,7 @@ import polars as pl
 
 from nla_audit.checkpoint.read_transform import RAW, norm_of_table
 from nla_audit.errors import UserError
-from nla_audit.files import whole_file
+from nla_audit.files import write_parquet
 from nla_audit.table.readers import read_frame
 from nla_audit.unicode_form import composed_column
 from nla_audit.wording import count, verb
@@ -165,8 +165,7 @@ def write_dataset(dataset: Dataset, path: Path, *, layer_index: int | None = Non
         from nla_audit.runs.activations import LAYER_COLUMN  # torch
 
         frame = frame.with_columns(pl.lit(layer_index, pl.Int64).alias(LAYER_COLUMN))
-    with whole_file(path) as partial:
-        frame.write_parquet(partial)
+    write_parquet(frame, path)
 
 
 def read_dataset(path: Path) -> Dataset:

@@ -14,26 +14,41 @@ from tempfile import TemporaryDirectory
 from nla_audit.checkpoint.save import save_model
 from nla_audit.errors import UserError
 from nla_audit.nla.engine import refuse_difference, refuse_other_ways_in
+from nla_audit.nla.injection import parse_injection
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.nla.vllm_engine import VllmEngine, VllmSettings, check_installed
-from nla_audit.train.recipe import Recipe
+from nla_audit.nla.vllm_engine import VllmEngine
+from nla_audit.nla.vllm_settings import VllmSettings, check_installed
+from nla_audit.train.layout import Layout
+from nla_audit.train.ranks import Ranks
 
 
-def check_before(recipe: Recipe) -> None:
+def check_before(layout: Layout, ranks: Ranks) -> None:
     """Refuse before anything is trained what vLLM cannot sample from.
 
     Raises:
-        UserError: vLLM is not installed, vectors enter a block, or weights are quantised.
+        UserError: vLLM is not installed, vectors enter a block, or there are several processes.
     """
+    if all(run.rl.engine == "own" for run in layout.runs):
+        return
     check_installed()
-    injection = recipe.pair.injection
-    if not injection.startswith("replace"):
+    refuse_several(ranks)
+    pair = layout.recipe.pair
+    # A pair that is brought along says by itself where its vectors enter.
+    if pair.av is None and parse_injection(pair.injection).kind != "replace":
         raise UserError(
-            f"rl.engine: vllm takes embeddings only, and pair.injection {injection} needs a hidden "
-            "state of the model: use engine own"
+            f"rl.engine: vllm takes embeddings only, and pair.injection {pair.injection} needs a "
+            "hidden state of the model: use engine own"
         )
-    if recipe.target.load_in_4bit:
-        raise UserError("rl.engine: vllm takes no quantised weights: use engine own")
+
+
+def refuse_several(ranks: Ranks) -> None:
+    """Refuse processes started by torchrun.
+
+    Raises:
+        UserError: there are several.
+    """
+    if ranks.size > 1:
+        raise UserError("rl.engine: vllm samples for one process: start without torchrun")
 
 
 class PolicyInVllm:
@@ -76,13 +91,7 @@ class PolicyInVllm:
                     refuse_difference(verbalizer, self._engine)
                     self._has_reloaded = True
                 return
-            self._engine = VllmEngine(
-                folder,
-                dtype=verbalizer.model.dtype,
-                prompt_tokens=len(verbalizer.prompt.ids),
-                settings=settings,
-                trust_remote_code=False,
-            )
+            self._engine = VllmEngine(verbalizer, folder, settings)
         refuse_difference(verbalizer, self._engine)
 
     @contextmanager

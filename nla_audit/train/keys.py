@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from nla_audit.nla.engine import ROOM_OPTIONS
+from nla_audit.nla.vllm_settings import ROOM_OPTIONS
 
 #: Never hashed.
 _WITHOUT_EFFECT: dict[str, frozenset[str]] = {

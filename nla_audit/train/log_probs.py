@@ -1,8 +1,7 @@
-"""Log-probabilities of given responses under an AV, with gradient, for any number at once."""
+"""Responses divided into passes that fit in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,9 +10,7 @@ import torch
 
 from nla_audit.nla.batching import by_token_budget, distinct_rows
 from nla_audit.nla.generation import NO_TOKEN
-from nla_audit.nla.output_head import may_go_without_logits, token_log_probs
 from nla_audit.nla.prompts import AvPrompt
-from nla_audit.nla.verbalizer import Verbalizer
 
 #: Tokens of a forward and backward pass, padding included, by type of device.
 TOKEN_BUDGETS = {"cpu": 4096, "cuda": 16384}
@@ -84,8 +81,9 @@ def shared_micro_batches(
 ) -> list[MicroBatch]:
     """As :func:`micro_batches`, where responses to one activation go on from one prompt.
 
-    What is held in memory at once still is no more than ``budget`` tokens: the prompts of a
-    reading, which take half of them at most, and those of one micro-batch.
+    What is read at once still is no more than ``budget`` tokens: the prompts of a reading, which
+    take half of them at most, and those of one micro-batch. Besides, each response of a micro-batch
+    holds a copy of its prompt's keys and values.
 
     Args:
         activations: ``[n, d_model]``, one for each response; the batches are on their device.
@@ -115,38 +113,3 @@ def without_tokens(device: torch.device) -> MicroBatch:
     """
     ids = torch.zeros((1, 1), dtype=torch.int64, device=device)
     return MicroBatch(np.zeros(1, dtype=np.int64), ids, ids.bool())
-
-
-def padded(responses: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
-    """``[n, longest]`` with ``NO_TOKEN`` behind each response."""
-    longest = max((len(ids) for ids in responses), default=0)
-    out = np.full((len(responses), longest), NO_TOKEN, dtype=np.int64)
-    for row, ids in enumerate(responses):
-        out[row, : len(ids)] = ids
-    return out
-
-
-def response_log_probs(
-    verbalizer: Verbalizer,
-    activations: torch.Tensor,
-    token_ids: torch.Tensor,
-    is_token: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """Log-probability of each token of each response at temperature 1, ``[n, tokens]``.
-
-    All rows share the prompt and responses are padded on the right, where a causal model's
-    padding reaches nothing; so there is no attention mask and every position is exact.
-
-    Args:
-        activations: ``[n, d_model]``, injected at the marker.
-        token_ids: ``[n, tokens]``; any id where there is no token.
-        is_token: ``[n, tokens]``; where it is false, the result has no meaning. By default all are.
-    """
-    prompt = torch.tensor(verbalizer.prompt.ids, device=token_ids.device)
-    # The last token is predicted but predicts nothing we need.
-    ids = torch.cat([prompt.expand(len(token_ids), -1), token_ids[:, :-1]], dim=1)
-    wanted = torch.ones_like(token_ids, dtype=torch.bool) if is_token is None else is_token
-    model = verbalizer.model
-    without_logits = may_go_without_logits(model, ids, token_ids)
-    with verbalizer.injecting(activations):
-        return token_log_probs(model, ids, token_ids, wanted, without_logits=without_logits)

@@ -47,7 +47,6 @@ class Policy:
         anchor: Verbalizer | None = None,
     ) -> None:
         self.verbalizer = verbalizer
-        self.lora = lora
         self._checkpointing = gradient_checkpointing
         self._is_sharded = mesh is not None
         self._warm = anchor

@@ -12,7 +12,7 @@ import polars as pl
 
 from nla_audit.checkpoint.tokenizer_check import save_tokenizer
 from nla_audit.errors import UserError
-from nla_audit.files import whole_file, whole_folder
+from nla_audit.files import whole_folder, write_parquet
 from nla_audit.nla.batching import by_token_budget
 from nla_audit.runs.target import TargetModel, load_target
 from nla_audit.train.dataset import (
@@ -126,8 +126,7 @@ def _from_world(layout: Layout, world: World, tell: Tell) -> Dataset:
     )
     activations = extracted(_target(layout), corpus.token_ids, corpus.positions, tell)
     facts = pl.DataFrame(corpus.facts).with_row_index("idx")
-    with whole_file(layout.activations.with_name("facts.parquet")) as partial:
-        facts.write_parquet(partial)
+    write_parquet(facts, layout.activations.with_name("facts.parquet"))
     return make_dataset(
         activations,
         doc_ids=[f"document {document}" for document in corpus.document_of],

@@ -17,19 +17,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import DynamicCache
 
-from nla_audit.nla.architecture import number_of_blocks
 from nla_audit.nla.batching import distinct_rows
 from nla_audit.nla.cache import cache_keyword
 from nla_audit.nla.caching import Caching, caching_of
 from nla_audit.nla.output_head import last_logits, may_go_without_logits, token_log_probs
+from nla_audit.nla.responses import response_log_probs
+from nla_audit.nla.rounding import rounding_of
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.train.log_probs import response_log_probs
-
-#: Relative distance (L2) of log-probabilities and gradients that rounding explains, by whether
-#: weights have 32 bits. A gradient that does not get through is off by the order of 1.
-_ROUNDING = {True: 1e-3, False: 0.1}
 
 
 class ResponseReading(Protocol):
@@ -40,7 +36,7 @@ class ResponseReading(Protocol):
     ) -> torch.Tensor:
         """Log-probability of each token of the responses to the activations ``rows``.
 
-        As :func:`nla_audit.train.log_probs.response_log_probs`.
+        As :func:`nla_audit.nla.responses.response_log_probs`.
         """
 
     def backward(self) -> None:
@@ -91,9 +87,9 @@ class SharedPrompts:
         # The same again, cut off from the passes that made them: here the gradients of many
         # responses are summed, in which bf16 would lose digits.
         self._handed_on = [
-            one.detach()
-            .to(torch.promote_types(one.dtype, torch.float32))
-            .requires_grad_(one.requires_grad)
+            one.detach().to(torch.promote_types(one.dtype, torch.float32)).requires_grad_()
+            if one.requires_grad
+            else one
             for one in self._read
         ]
 
@@ -146,7 +142,7 @@ def may_share_prompts(verbalizer: Verbalizer) -> bool:
     finally:
         for one in trained:
             one.requires_grad_(True)
-    bound = _ROUNDING[model.get_input_embeddings().weight.dtype in (torch.float32, torch.float64)]
+    bound = rounding_of(model.get_input_embeddings().weight.dtype)
     return all(
         bool((found - wanted).norm() <= bound * wanted.norm())
         for found, wanted in zip(shared, whole, strict=True)
@@ -194,14 +190,11 @@ def _keys_and_values(verbalizer: Verbalizer, activations: torch.Tensor) -> list[
 def _going_on_from(model: Any, kept: Sequence[torch.Tensor]) -> dict[str, Any]:
     """Keyword arguments of a pass behind tokens whose keys and values are ``kept``; or ``[]``.
 
-    transformers' own layers of a cache, which put tensors together and never write into them, so
-    that gradients get through; those of :mod:`nla_audit.nla.cache` do not let them.
+    transformers' own cache, whose layers put tensors together and never write into them, so that
+    gradients get through; those of :mod:`nla_audit.nla.cache` do not let them.
     """
-    layers: list[Any] = [DynamicLayer() for _ in range(number_of_blocks(model.config))]
-    if kept:
-        for layer, keys, values in zip(layers, kept[::2], kept[1::2], strict=True):
-            layer.update(keys, values)
-    return {str(cache_keyword(model)): Cache(layers=layers), "use_cache": True}
+    cache = DynamicCache(list(zip(kept[::2], kept[1::2], strict=True)))
+    return {str(cache_keyword(model)): cache, "use_cache": True}
 
 
 def _kept(model: Any, options: dict[str, Any]) -> list[torch.Tensor]:

@@ -117,6 +117,8 @@ class Recipe(RecipeSection):
                 )
             if run.rl.sharding != "none":
                 raise ValueError("target.load_in_4bit and rl.sharding do not go together; drop one")
+            if run.rl.engine != "own":
+                raise ValueError("target.load_in_4bit and rl.engine: vllm do not go together")
         return self
 
     def sweep(self) -> tuple[Run, ...]:

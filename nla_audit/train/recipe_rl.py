@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, WithJsonSchema, model_validator
 
+from nla_audit.errors import UserError
+from nla_audit.nla.vllm_settings import VllmSettings
 from nla_audit.train.grading import Grading, read_grading
 from nla_audit.train.grpo import AdvantageKind
 from nla_audit.train.lengths import Charge, Counts, NothingPays
@@ -189,8 +191,10 @@ class Rl(RecipeSection):
     def _engine_takes_options(self) -> Rl:
         if self.engine_options and self.engine == "own":
             raise ValueError("rl.engine_options are for rl.engine: vllm")
-        if "hf_token" in self.engine_options:
-            raise ValueError("rl.engine_options.hf_token would be written out: set HF_TOKEN")
+        try:
+            VllmSettings(self.max_new_tokens, self.engine_options)
+        except UserError as error:
+            raise ValueError(f"rl.engine_options: {error}") from None
         if self.engine == "vllm" and self.processes > 1:
             raise ValueError("rl.engine: vllm takes rl.processes: 1, for each would start its own")
         return self

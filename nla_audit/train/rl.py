@@ -26,13 +26,13 @@ from nla_audit.errors import UserError
 from nla_audit.nla.fve import Baselines, measure_baselines
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.nla.vllm_engine import VllmSettings
+from nla_audit.nla.vllm_settings import VllmSettings
 from nla_audit.train.best import Best, Kept
 from nla_audit.train.clock import Clock
 from nla_audit.train.credit import end_advantages, token_credit
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.grpo import Settings, response_weights
-from nla_audit.train.in_vllm import PolicyInVllm
+from nla_audit.train.in_vllm import PolicyInVllm, refuse_several
 from nla_audit.train.interruption import Stopped, Wish
 from nla_audit.train.judging import Judges
 from nla_audit.train.learned import in_words
@@ -173,8 +173,7 @@ class RlRun:
         """Who samples in the place of our own loop, where the recipe wants it."""
         if self.settings.engine == "own":
             return None
-        if self.ranks.size > 1:
-            raise UserError("rl.engine: vllm samples for one process: start without torchrun")
+        refuse_several(self.ranks)
         vllm = VllmSettings(self.settings.max_new_tokens, self.settings.engine_options)
         return PolicyInVllm(self.policy.verbalizer, vllm)
 

@@ -19,8 +19,10 @@ import torch
 
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import measure_baselines, squared_error
+from nla_audit.nla.generation import padded
 from nla_audit.nla.prefixes import first_tokens, token_ends
 from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.responses import response_log_probs
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.stats import Resampler, derangement
 from nla_audit.train.adapters import add_lora
@@ -28,7 +30,7 @@ from nla_audit.train.best import Best, Kept
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.interruption import Stopped, Wish
 from nla_audit.train.learned import against_others, in_words
-from nla_audit.train.log_probs import MicroBatch, micro_batches, padded, response_log_probs
+from nla_audit.train.log_probs import MicroBatch, micro_batches
 from nla_audit.train.measure import explain_and_score, summary
 from nla_audit.train.recipe_warm_start import Supervised, WarmStart
 from nla_audit.train.reconstruction import accumulate_ar_gradients

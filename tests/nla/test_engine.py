@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,18 @@ import torch
 
 from nla_audit.checkpoint.load import load
 from nla_audit.errors import UserError
+from nla_audit.nla import vllm_engine
 from nla_audit.nla.engine import hand_over
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.nla.vllm_engine import VllmEngine, VllmSettings
+from nla_audit.nla.vllm_engine import VllmEngine
+from nla_audit.nla.vllm_settings import VllmSettings
+from nla_audit.train.keys import digest
+from nla_audit.train.recipe_rl import Rl
 from tests.pairs import tiny
 from tests.pairs.engines import StandIn
 from tests.pairs.explaining import FLOAT32
+from tests.train import miniature
 
 TOKENS = 12
 
@@ -107,18 +112,12 @@ class TestStart:
         vllm = ModuleType("vllm")
         vllm.LLM = fail  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "vllm", vllm)
-        monkeypatch.setattr("nla_audit.nla.vllm_engine.find_spec", lambda name: object())
+        monkeypatch.setattr("nla_audit.nla.vllm_settings.find_spec", lambda name: object())
         monkeypatch.setattr("nla_audit.nla.vllm_engine._SHOWS_LOG", False)
         for name in ("VLLM_NO_USAGE_STATS", "VLLM_LOGGING_STREAM", "VLLM_LOGGING_LEVEL"):
             monkeypatch.setenv(name, "1")  # so that what is set there is taken back
         with pytest.raises(UserError) as refused:
-            VllmEngine(
-                Path("av"),
-                dtype=torch.bfloat16,
-                prompt_tokens=50,
-                settings=VllmSettings(50, options),
-                trust_remote_code=False,
-            )
+            VllmEngine(miniature.verbalizer(), Path("av"), VllmSettings(50, options))
         return str(refused.value)
 
     def test_the_cause_is_found_in_the_log(
@@ -145,3 +144,26 @@ class TestStart:
     def test_what_is_not_the_users_to_say(self, monkeypatch: pytest.MonkeyPatch) -> None:
         said = self.start(monkeypatch, None, logprobs_mode="raw_logits")
         assert said == "engine option logprobs_mode: is set by nla-audit"
+
+    def test_a_secret_is_not_for_the_record(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        said = self.start(monkeypatch, None, hf_token="hf_0123")
+        assert said.startswith("engine option hf_token: would stand in the record")
+        assert "0123" not in said
+
+
+def test_what_vllm_cut_off_is_no_answer() -> None:
+    def completion(reason: str) -> Any:
+        return SimpleNamespace(finish_reason=reason)
+
+    vllm_engine._refuse_cut_off([completion("stop"), completion("length")])
+    with pytest.raises(RuntimeError, match="told to end"):
+        vllm_engine._refuse_cut_off([completion("stop"), completion("abort")])
+
+
+def test_room_may_change_when_a_run_goes_on() -> None:
+    def key(**options: Any) -> str:
+        return digest(Rl(engine="vllm", engine_options=options))
+
+    assert key() == key(gpu_memory_utilization=0.3, max_num_seqs=4)
+    assert key() != key(enforce_eager=True)
+    assert key(enforce_eager=True) == key(enforce_eager=True, gpu_memory_utilization=0.3)

@@ -29,9 +29,9 @@ from nla_audit.nla.caching import Caching, caching_of
 from nla_audit.nla.generation import uniforms
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.responses import response_log_probs
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.runs.target import TargetModel
-from nla_audit.train.log_probs import response_log_probs
 from nla_audit.train.readings import may_share_prompts
 from tests.pairs import tiny
 

@@ -21,7 +21,7 @@ from nla_audit.errors import UserError
 from nla_audit.nla.generation import Generated
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.nla.vllm_engine import VllmSettings
+from nla_audit.nla.vllm_settings import VllmSettings
 from tests.pairs import talking, tiny
 from tests.pairs.explaining import FLOAT32, run
 
@@ -118,7 +118,11 @@ def test_weights_that_changed_on_disk_are_refused(talking_pair: Path, tmp_path: 
     av = own(talking_pair / "av")
     with pytest.raises(UserError, match="vLLM computes something else than av's weights say"):
         module.hand_to_vllm(
-            av, other / "av", VllmSettings(TOKENS, HERE), has_adapters=False, placement=FLOAT32
+            av,
+            other / "av",
+            VllmSettings(TOKENS, HERE),
+            has_adapters=False,
+            trust_remote_code=False,
         )
 
 

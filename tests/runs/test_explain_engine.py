@@ -95,7 +95,7 @@ class TestOptions:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         found = object() if is_there else None
-        monkeypatch.setattr("nla_audit.nla.vllm_engine.find_spec", lambda name: found)
+        monkeypatch.setattr("nla_audit.nla.vllm_settings.find_spec", lambda name: found)
         assert run(*self.arguments, *options) == 2
         error = capsys.readouterr().err
         assert said in error

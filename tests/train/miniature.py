@@ -7,13 +7,13 @@ import torch
 
 from nla_audit.checkpoint.save import new_sidecar
 from nla_audit.nla.architecture import keep_first_blocks
-from nla_audit.nla.generation import NO_TOKEN, Generated
+from nla_audit.nla.generation import NO_TOKEN, Generated, padded
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.credit import end_advantages
-from nla_audit.train.log_probs import MicroBatch, padded
+from nla_audit.train.log_probs import MicroBatch
 from nla_audit.train.policy import Policy
 from nla_audit.world.toy.target import make_tokenizer, untrained_model
 

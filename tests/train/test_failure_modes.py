@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from nla_audit.nla.generation import NO_TOKEN
+from nla_audit.nla.responses import response_log_probs
 from nla_audit.train.adapters import add_lora
 from nla_audit.train.dataset import split_by_document
 from nla_audit.train.grading import read_grading
 from nla_audit.train.lengths import Charge
-from nla_audit.train.log_probs import micro_batches, response_log_probs
+from nla_audit.train.log_probs import micro_batches
 from nla_audit.train.measure import content_tokens
 from nla_audit.train.policy import Policy
 from nla_audit.train.recipe_optimizer import Lora, Optimizer

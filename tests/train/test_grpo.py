@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nla_audit.nla.generation import NO_TOKEN
+from nla_audit.nla.generation import NO_TOKEN, padded
 from nla_audit.train.grpo import (
     Settings,
     is_flat,
@@ -16,7 +16,7 @@ from nla_audit.train.grpo import (
     token_terms,
     weighted_loss,
 )
-from nla_audit.train.log_probs import micro_batches, padded
+from nla_audit.train.log_probs import micro_batches
 from nla_audit.train.policy import Policy
 from nla_audit.train.recipe_optimizer import Lora
 from nla_audit.train.update import Experience, accumulate_gradients, warm_log_probs

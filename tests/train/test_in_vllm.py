@@ -13,11 +13,14 @@ from transformers import AutoModelForCausalLM
 from nla_audit.checkpoint.load import load
 from nla_audit.errors import UserError
 from nla_audit.nla.injection import Injection
-from nla_audit.nla.vllm_engine import VllmSettings
+from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.nla.vllm_settings import VllmSettings
 from nla_audit.train import in_vllm
 from nla_audit.train.dataset import make_dataset
 from nla_audit.train.interruption import StopSignal
+from nla_audit.train.layout import Layout
 from nla_audit.train.ranks import Ranks
+from nla_audit.train.read_recipe import parse_recipe
 from nla_audit.train.recipe_optimizer import Lora, Optimizer
 from nla_audit.train.recipe_rl import Evaluating, Rl
 from nla_audit.train.rl import Arms, RlRun
@@ -49,7 +52,7 @@ class FollowingStandIn(StandIn):
 
     follows = True
 
-    def __init__(self, folder: Path, **_: Any) -> None:
+    def __init__(self, _verbalizer: Verbalizer, folder: Path, _settings: VllmSettings) -> None:
         super().__init__(_read(folder))
 
     def reload(self, folder: Path) -> None:
@@ -162,6 +165,28 @@ def test_refusals() -> None:
         in_vllm.PolicyInVllm(replaced, VllmSettings(9))
     with pytest.raises(ValueError, match=r"engine_options are for rl\.engine"):
         Rl(engine_options={"enforce_eager": True})
+    with pytest.raises(ValueError, match=r"rl\.engine_options: engine option model: is set by"):
+        Rl(engine="vllm", engine_options={"model": "other"})
+    with pytest.raises(ValueError, match=r"takes rl\.processes: 1"):
+        Rl(engine="vllm", processes=2)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_what_vllm_cannot_sample_from_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    def check(engine: str = "vllm", processes: int = 1, **pair: str) -> None:
+        raw = {"name": "n", "target": {"model": "m", "layer_index": 1}, "pair": pair}
+        raw |= {"rl": {"engine": engine}, "data": {"texts": "t"}}
+        layout = Layout(parse_recipe(raw, "recipe"), tmp_path, tmp_path)
+        in_vllm.check_before(layout, Ranks(0, processes))
+
+    check(injection="replace:4")
+    check(injection="add:1", engine="own")
+    # A pair that is brought along says by itself where its vectors enter.
+    check(av="av", ar="ar")
+    with pytest.raises(UserError, match=r"pair\.injection add:1 needs a hidden state"):
+        check(injection="add:1")
+    with pytest.raises(UserError, match="start without torchrun"):
+        check(processes=2, injection="replace:4")
 
 
 @pytest.mark.slow

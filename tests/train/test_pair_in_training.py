@@ -20,9 +20,9 @@ from nla_audit.nla.fve import squared_error
 from nla_audit.nla.generation import NO_TOKEN
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.responses import response_log_probs
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.lengths import Charge
-from nla_audit.train.log_probs import response_log_probs
 from nla_audit.train.pair import (
     new_reconstructor,
     new_verbalizer,

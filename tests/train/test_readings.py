@@ -7,9 +7,10 @@ import pytest
 import torch
 from transformers.cache_utils import DynamicLayer
 
+from nla_audit.nla.generation import padded
 from nla_audit.nla.injection import Injection
 from nla_audit.train.grpo import Settings, response_weights
-from nla_audit.train.log_probs import micro_batches, padded, shared_micro_batches
+from nla_audit.train.log_probs import micro_batches, shared_micro_batches
 from nla_audit.train.policy import Policy
 from nla_audit.train.readings import may_share_prompts
 from nla_audit.train.recipe_optimizer import Lora

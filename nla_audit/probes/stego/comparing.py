@@ -1,6 +1,6 @@
 """How alike in meaning two texts are: claim by claim, and beyond what any two have in common.
 
-The reading of claims is that of the analyzers (:mod:`nla_audit.text.reading`). What is added here
+A text is read as a walk over the other's claims (:mod:`nla_audit.text.walking`). What is added here
 is a check that it tells *this* text from others: see :mod:`nla_audit.probes.stego.meaning`.
 """
 

@@ -18,6 +18,9 @@ from nla_audit.text.words import words
 QUESTION = "Do shorter explanations make fewer claims that the source does not support?"
 #: Rows kept as Python objects before they become a frame, which takes a tenth of the memory.
 _ROWS_PER_FRAME = 20_000
+#: Names are told by a rule, which takes "Leeds Council" for "Council" where it opens a sentence: of
+#: planted names up to so many in one are held or lacking wrongly (``benchmarks/reading_error.md``).
+_NAME_ERROR = 0.015
 _COUNTED = ("quotes", "citations", "predictions", "names", "numbers", "hedges", "items")
 _CHECKED = ("citations", "predictions", "names", "numbers")
 #: What is claimed to stand in the source; a prediction is not.
@@ -289,13 +292,14 @@ def _summary(rows: pl.DataFrame, seed: int) -> dict[str, float | None]:
         summary |= draw.share_of(column(rows, f"held_{name}"), checked).entries(metric)
         by_chance = draw.share_of(column(rows, f"held_{name}_by_chance"), checked)
         summary |= by_chance.entries(f"chance_{metric}")
-    for name, metric in (
-        ("names", "unsupported_name_rate"),
-        ("numbers", "unsupported_number_rate"),
+    for name, metric, error in (
+        ("names", "unsupported_name_rate", _NAME_ERROR),
+        ("numbers", "unsupported_number_rate", 0.0),
     ):
         checked = column(rows, f"checked_{name}")
         missing = checked - column(rows, f"held_{name}")
-        summary |= draw.share_of(missing, checked).entries(metric)
+        rate = draw.share_of(missing, checked).reaching(error, error, 0.0, 1.0)
+        summary |= rate.entries(metric)
         by_chance = draw.share_of(checked - column(rows, f"held_{name}_by_chance"), checked)
         summary |= by_chance.entries(f"chance_{metric}")
     for name, metric in (("unsupported", ""), ("unsupported_by_chance", "chance_")):

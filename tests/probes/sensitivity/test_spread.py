@@ -76,8 +76,9 @@ def test_one_more_direction_is_seldom_called_larger(between: float) -> None:
 
 def test_one_of_a_few_that_come_back_is_seldom_called_larger() -> None:
     """Normal directions are assumed; where they are not, the highest of them is to be passed."""
-    rates = found(0.0, 0.3, seeds=400, heavy=True)
-    assert rates["spread"] <= 0.05
+    seeds = 400
+    rates = found(0.0, 0.3, seeds=seeds, heavy=True)
+    assert rates["spread"] <= 0.05 + 1.96 * np.sqrt(0.05 * 0.95 / seeds)
     assert rates["student"] > 0.08
 
 

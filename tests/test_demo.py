@@ -82,7 +82,7 @@ class TestTruth:
 class TestComparison:
     def test_error_and_coverage(self) -> None:
         sweep = demo_sweep(50)
-        known = dict(sweep.summary.select("model", "tail_copy_rate").iter_rows())
+        known = dict(sweep.summary.select("model", "tail_held_rate").iter_rows())
         estimates: dict = {
             "p0.006": {
                 "holds_tail_rate": known["p0.006"] + 0.01,
@@ -106,7 +106,7 @@ class TestComparison:
         assert compared.headline["p0.03"]["close_share"] == 0.0
         assert f"2 of 3 rates are estimated within {CLOSE:g}" in compared.verdict
         assert "1 of 2 intervals" in compared.verdict
-        assert "“tail copied” of p0.03" in compared.verdict
+        assert "“tail held” of p0.03" in compared.verdict
 
 
 @pytest.fixture(scope="module")

@@ -68,7 +68,7 @@ QUANTITIES = (
     "omission share",
     "claims retained",
     *(f"retained: {kind}" for kind in KINDS),
-    "tail copied",
+    "tail held",
     "wrong names",
     "wrong numbers",
     "verbatim quotes",
@@ -283,7 +283,7 @@ def test_losses_are_reported_where_there_are_some_and_not_where_there_are_none(
     "quantity",
     [
         "claims retained",
-        "tail copied",
+        "tail held",
         "wrong numbers",
     ],
 )

@@ -18,6 +18,7 @@ from nla_audit.analyzers._reading_error import (
 )
 from nla_audit.analyzers._trials import calibrated
 from nla_audit.analyzers._twins import DELETED, EXCHANGED, TOGETHER, Twins, changed
+from nla_audit.analyzers._unrecognised import Usual, hidden
 from nla_audit.analyzers.calibrate import calibrate
 from nla_audit.analyzers.drop_analysis import drop_analysis
 from nla_audit.analyzers.rewording import rewording
@@ -75,6 +76,8 @@ def test_a_new_claim_may_be_a_lost_one_in_other_words() -> None:
             # Two lost beside one new; four lost beside none.
             "lost_claims": [2.0, 4.0],
             "new_claims": [1.0, 0.0],
+            "other_words": [0.0, 0.0],
+            "content_words": [10.0, 4.0],
         }
     )
     level = Level.of(rows)
@@ -84,14 +87,43 @@ def test_a_new_claim_may_be_a_lost_one_in_other_words() -> None:
     assert level.unrecognised_supported == pytest.approx(10 / 80)
     assert level.unrecognised_claims == pytest.approx(1 / 8)
     # A twin of the reference makes a quarter of its claims anew: half a claim is beyond that.
-    assert Level.of(rows, usual=0.25).unrecognised_claims == pytest.approx(1 / 16)
-    assert Level.of(rows, usual=0.5).unrecognised_kept == 0.0
+    assert Level.of(rows, usual=Usual(0.25)).unrecognised_claims == pytest.approx(1 / 16)
+    assert Level.of(rows, usual=Usual(0.5)).unrecognised_kept == 0.0
     unmeasured = ReadingError(None, spread=0.0).at(level)
     assert unmeasured.omission == pytest.approx([0.0, 10 / 80])
     # All that is lost and new was reworded: omission turns into rewording, at no saving here.
     assert unmeasured.rewording == pytest.approx([0.0, 0.0])
     assert unmeasured.claims == pytest.approx([0.0, -1 / 8])
     assert unmeasured.measured_claims == pytest.approx([0.0])
+
+
+def test_other_words_on_a_line_may_hide_a_lost_claim_and_are_none_of_the_new() -> None:
+    rows = pl.DataFrame(
+        {
+            "tokens_reference": [40.0],
+            "tokens_model": [20.0],
+            "kept_tokens": [20.0],
+            "supported_tokens": [19.0],
+            "claims_reference": [4.0],
+            "claims_model": [2.0],
+            "lost_claims": [2.0],
+            "new_claims": [0.1],
+            # Six of its ten content words are others than the reference's where both say the same.
+            "other_words": [6.0],
+            "content_words": [10.0],
+        }
+    )
+    # A claim has three content words at the least: two claims at most, if no other words are usual;
+    # without a twin, nobody knows what is.
+    assert hidden(rows, Usual()).tolist() == [0.0]
+    assert hidden(rows, Usual(other_words=0.0)).tolist() == [2.0]
+    assert hidden(rows, Usual(other_words=0.3)).tolist() == [1.0]
+    assert hidden(rows, Usual(other_words=0.7)).tolist() == [0.0]
+    level = Level.of(rows, usual=Usual(new=0.05, other_words=0.3))
+    assert level.unrecognised_claims == pytest.approx(1 / 4)
+    assert level.unrecognised_kept == pytest.approx(10 / 40)
+    # Its words count as supported already.
+    assert level.unrecognised_supported == 0.0
 
 
 def test_terseness_is_the_share_of_function_words_that_is_gone() -> None:
@@ -172,8 +204,10 @@ def test_what_a_second_sample_says_anew_is_no_sign_of_other_words() -> None:
     twin = rows.filter(pl.col("model") == RESAMPLING_FLOOR)
     usual = twin["new_claims"].sum() / twin["claims_model"].sum()
     assert usual > 0.1
+    other = twin["other_words"].sum() / twin["content_words"].sum()
     own = rows.filter(pl.col("model") == "p0.01")
     new = np.maximum(own["new_claims"] - usual * own["claims_model"], 0.0)
+    new += np.maximum(own["other_words"] - other * own["content_words"], 0.0) / 3
     expected = np.minimum(own["lost_claims"], new).sum() / own["claims_reference"].sum()
     share = drop_analysis(both).headline["p0.01"]["unrecognised_share"]
     assert share == pytest.approx(expected)
@@ -202,7 +236,7 @@ def test_omission_beside_new_claims_may_be_rewording_and_without_them_not() -> N
         assert low is not None
         assert (hidden > 0.1 * float(omitted.mean())) == hides
         assert (
-            f"(up to {hidden:.1f} of them may be said in new words)" in finding.verdict
+            f"(up to {hidden:.1f} of them may be said in other words)" in finding.verdict
         ) == hides
         assert low <= float(omitted.mean()) - hidden
         share = drop_analysis(own).headline[model]["unrecognised_share"]

@@ -12,8 +12,8 @@ from nla_audit.analyzers._reading_error import (
     LARGE_BIAS,
     Level,
     ReadingError,
-    unusually_new,
 )
+from nla_audit.analyzers._unrecognised import Usual, hidden, unusually_new
 from nla_audit.findings import Headline
 from nla_audit.stats import Interval, chance_corrected, or_none
 from nla_audit.table.completions import Completions
@@ -31,12 +31,12 @@ def _rate(rows: pl.DataFrame, seed: int) -> Interval:
 
 
 def kind_table(
-    completions: Completions, reading: Reading, error: ReadingError, usual: float, seed: int
+    completions: Completions, reading: Reading, error: ReadingError, usual: Usual, seed: int
 ) -> pl.DataFrame:
     """Retention of each kind; with an interval only where its bias is measured and small.
 
     Args:
-        usual: see :func:`~nla_audit.analyzers._reading_error.usually_new`; here and below.
+        usual: see :func:`~nla_audit.analyzers._unrecognised.usually_new`; here and below.
     """
     rows = []
     names = [*completions.models, RESAMPLING_FLOOR]
@@ -47,7 +47,9 @@ def kind_table(
             continue
         explanations = reading.explanations.filter(pl.col("model") == model)
         length = Level.of(explanations).length
-        new = explanations.select("idx", "sample", new=unusually_new(explanations, usual))
+        new = explanations.select(
+            "idx", "sample", new=unusually_new(explanations, usual) + hidden(explanations, usual)
+        )
         for kind in KIND_NAMES:
             of_kind = own.filter(pl.col("kind") == kind)
             if of_kind.height < MIN_CLAIMS_OF_A_KIND:
@@ -109,7 +111,7 @@ def headline_of(
     kinds: pl.DataFrame,
     items: pl.DataFrame,
     *,
-    usual: float,
+    usual: Usual,
     seed: int,
 ) -> Headline:
     """What is kept, added and lost net, for each model and the resampling floor."""

@@ -14,11 +14,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from nla_audit.analyzers._twins import DELETED, EXCHANGED, LEAST_TWINS
+from nla_audit.analyzers._twins import DELETED, EXCHANGED
+from nla_audit.analyzers._unrecognised import Usual, hidden, unusually_new
 from nla_audit.stats import Interval
 from nla_audit.table.completions import Completions
-from nla_audit.table.pairing import equally_long
-from nla_audit.text.reading import READING_ERROR, RESAMPLING_FLOOR, Reading
+from nla_audit.text.reading import READING_ERROR
 from nla_audit.text.words import FUNCTION_WORDS, words
 
 Floats = NDArray[np.float64]
@@ -33,7 +33,8 @@ _TERSENESS_ACTIVATIONS = 300
 #: What no twin can show, in words.
 _UNRECOGNISED = (
     "where a text makes more new claims than a twin of the reference would (any, where there is "
-    "none), as many of those it lost may be among them, in words too different to be recognised; "
+    "none), or has more other words than such a twin on lines that say something of the reference, "
+    "as many of the claims it lost may be among them, in words too different to be recognised; "
     "intervals reach as far as if all were."
 )
 
@@ -44,7 +45,7 @@ class Bias:
 
     Each is `[candidates]`: as if all that is gone was deleted; as if as much of it as the length
     of the text allows was exchanged for something else; the first for a text as terse as this one,
-    where terse lines hide what they say; and as if every claim that is new were one that is lost,
+    where terse lines hide what they say; and as if every claim that may be one that is lost were,
     in words too different to be recognised. Shares of the reference's tokens.
 
     Attributes:
@@ -98,10 +99,11 @@ class Level:
             place of what it leaves out only as far as it has the length for them.
         terseness: see :func:`terseness`. What is overlooked in texts without any function words is
             overlooked here in proportion.
-        unrecognised_kept, unrecognised_supported: a claim that is lost and one that is new may be
-            the same, in words too different to be recognised. If as many are as can be, one for one
-            in each text: their tokens in the reference and in the text, as shares of the
-            reference's.
+        unrecognised_kept, unrecognised_supported: a claim that is lost may be said in words too
+            different to be recognised, as one that is new or beside others on the same line
+            (:mod:`nla_audit.analyzers._unrecognised`). If as many are as can be, one for one in
+            each text: their tokens in the reference, and those of the new ones in the text, as
+            shares of the reference's.
         unrecognised_claims: how many they are, as a share of the reference's claims.
     """
 
@@ -113,15 +115,16 @@ class Level:
     unrecognised_claims: float = 0.0
 
     @classmethod
-    def of(cls, explanations: pl.DataFrame, terseness: float = 0.0, usual: float = 0.0) -> Level:
+    def of(
+        cls, explanations: pl.DataFrame, terseness: float = 0.0, usual: Usual | None = None
+    ) -> Level:
         """Of one model's explanations, as :attr:`~nla_audit.text.reading.Reading.explanations`.
 
         Args:
             terseness: see :func:`terseness`.
-            usual: see :func:`usually_new`.
+            usual: what a twin of the reference makes anew; by default as without a twin.
         """
-        unusual = unusually_new(explanations, usual)
-        of_row = np.minimum(explanations["lost_claims"].to_numpy(), unusual)
+        usual = usual or Usual()
         tokens, own, kept, supported, lost, new = (
             explanations[name].to_numpy()
             for name in (
@@ -133,40 +136,18 @@ class Level:
                 "new_claims",
             )
         )
+        anew = np.minimum(lost, unusually_new(explanations, usual))
+        unrecognised = np.minimum(lost, anew + hidden(explanations, usual))
         whole = float(tokens.sum()) or np.nan
         return cls(
             float(kept.sum()) / whole,
             float(own.sum()) / whole,
             terseness,
-            float(((tokens - kept) * of_row / np.maximum(lost, 1e-9)).sum()) / whole,
-            float(((own - supported) * of_row / np.maximum(new, 1e-9)).sum()) / whole,
-            float(of_row.sum()) / (float(explanations["claims_reference"].sum()) or np.nan),
+            float(((tokens - kept) * unrecognised / np.maximum(lost, 1e-9)).sum()) / whole,
+            # What is hidden in a line is said in words that count as supported already.
+            float(((own - supported) * anew / np.maximum(new, 1e-9)).sum()) / whole,
+            float(unrecognised.sum()) / (float(explanations["claims_reference"].sum()) or np.nan),
         )
-
-
-def usually_new(completions: Completions, reading: Reading) -> float:
-    """Which share of its claims a twin of the reference makes anew, with no reason for other words.
-
-    The twin is the reference's second sample, or an equally long model. Without one, or with too
-    few of its texts, nothing is usual.
-    """
-    for twin in (RESAMPLING_FLOOR, equally_long(completions) or ""):
-        own = reading.explanations.filter(pl.col("model") == twin)
-        if own.height >= LEAST_TWINS:
-            return share_new(own)
-    return 0.0
-
-
-def share_new(explanations: pl.DataFrame) -> float:
-    """Which share of the texts' own claims is new; 0 where they make none."""
-    claims = float(explanations["claims_model"].sum())
-    return float(explanations["new_claims"].sum()) / claims if claims else 0.0
-
-
-def unusually_new(explanations: pl.DataFrame, usual: float) -> Floats:
-    """`[explanations]`: how many more new claims a text makes than are :func:`usually_new`."""
-    new, claims = (explanations[name].to_numpy() for name in ("new_claims", "claims_model"))
-    return np.maximum(new - usual * claims, 0.0)
 
 
 _NO_BIAS = Bias(np.zeros(2), np.zeros(2), np.zeros(2))

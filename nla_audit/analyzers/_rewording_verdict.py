@@ -10,7 +10,7 @@ from nla_audit.findings import Headline
 from nla_audit.table.completions import Completions
 from nla_audit.text.reading import Reading
 
-#: Of the omission, from here on what may be said in new words is named.
+#: Of the omission, from here on what may be said in other words is named.
 _LARGE_PART = 0.1
 
 
@@ -56,11 +56,11 @@ def _sentence(model: str, summary: dict[str, float | None], reference: str) -> s
 
 
 def _unrecognised(summary: dict[str, float | None]) -> str:
-    """How much of the omission new claims may hold, where that is more than a tenth of it."""
+    """How much of the omission may be said unrecognised, where that is more than a tenth of it."""
     hidden, omitted = summary["unrecognised_tokens"] or 0.0, summary["omission_tokens"] or 0.0
     if hidden < 1 or hidden < _LARGE_PART * omitted:
         return ""
-    return f" (up to {hidden:.1f} of them may be said in new words)"
+    return f" (up to {hidden:.1f} of them may be said in other words)"
 
 
 def _needed(summary: dict[str, float | None], lead: float, nearest: float) -> str:

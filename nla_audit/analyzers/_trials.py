@@ -129,6 +129,8 @@ def _explanations(reading: Reading, left: pl.DataFrame, run: int) -> pl.DataFram
             "claims_model",
             "lost_claims",
             "new_claims",
+            "other_words",
+            "content_words",
         )
         .sort("change", "rate", "idx")
     )

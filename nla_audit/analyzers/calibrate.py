@@ -6,9 +6,10 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._net_loss import net_loss
-from nla_audit.analyzers._reading_error import Level, ReadingError, share_new
+from nla_audit.analyzers._reading_error import Level, ReadingError
 from nla_audit.analyzers._trials import Tried, calibrated, error_from, try_twins
 from nla_audit.analyzers._twins import TOGETHER, Twins, paraphrased, twins_of
+from nla_audit.analyzers._unrecognised import Usual
 from nla_audit.errors import UserError
 from nla_audit.findings import Better, Figure, Finding, Headline, Metric, Option, Unit, analyzer
 from nla_audit.table.completions import Completions
@@ -186,7 +187,7 @@ def _trial_table(tried: Tried, twins: str, seed: int) -> pl.DataFrame:
             *(part.filter(pl.col("run") != run) for part in (tried.explanations, tried.claims))
         )
         error = error_from(others if others.claims.height else tried, twins)
-        usual = share_new(of_run.filter(pl.col("rate") == 0))
+        usual = Usual.of(of_run.filter(pl.col("rate") == 0))
         for (change, rate), own in of_run.group_by("change", "rate", maintain_order=True):
             level = Level.of(own, float(change == TOGETHER), usual)
             rows.append(

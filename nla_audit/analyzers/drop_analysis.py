@@ -7,8 +7,8 @@ import polars as pl
 from nla_audit.analyzers._drop_rates import headline_of, kind_table, order_of_loss
 from nla_audit.analyzers._drop_verdict import caveats_of, verdict
 from nla_audit.analyzers._dropped import cluster_table, item_retention, price_table, watch_table
-from nla_audit.analyzers._reading_error import usually_new
 from nla_audit.analyzers._trials import calibrated
+from nla_audit.analyzers._unrecognised import usually_new
 from nla_audit.findings import Figure, Finding, Metric, Option, analyzer
 from nla_audit.probes.causal.ruler import PAIR_OPTIONS, open_ruler
 from nla_audit.probes.causal.tables import claim_worth_tables

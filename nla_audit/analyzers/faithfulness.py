@@ -12,11 +12,15 @@ from nla_audit.stats import derangement
 from nla_audit.table.completions import Completions
 from nla_audit.table.pairing import clusters, column, resampler
 from nla_audit.text.items import items
+from nla_audit.text.source_text import SourceText, spoken
 from nla_audit.text.words import words
 
 QUESTION = "Do shorter explanations make fewer claims that the source does not support?"
 #: Rows kept as Python objects before they become a frame, which takes a tenth of the memory.
 _ROWS_PER_FRAME = 20_000
+#: Names are told by a rule, which takes "Leeds Council" for "Council" where it opens a sentence: of
+#: planted names up to so many in one are held or lacking wrongly (``benchmarks/reading_error.md``).
+_NAME_ERROR = 0.015
 _COUNTED = ("quotes", "citations", "predictions", "names", "numbers", "hedges", "items")
 _CHECKED = ("citations", "predictions", "names", "numbers")
 #: What is claimed to stand in the source; a prediction is not.
@@ -189,29 +193,9 @@ def faithfulness(completions: Completions, *, seed: int = 0) -> Finding:
     )
 
 
-class _SourceText:
-    """A source text, normalised once for many look-ups."""
-
-    def __init__(self, text: str):
-        self._joined = f" {' '.join(words(text))} "
-
-    def holds(self, span: str) -> bool:
-        """Whether the words of ``span`` (from :func:`_spoken`) stand here in this order, whole.
-
-        A span without any word is held by every source.
-        """
-        return span in self._joined
-
-
-def _spoken(span: str) -> str:
-    """The words of ``span`` as :class:`_SourceText` holds them: lower case, single spaces."""
-    joined = " ".join(words(span))
-    return f" {joined} " if joined else ""
-
-
 def _measure(completions: Completions, seed: int) -> pl.DataFrame:
     sources = {
-        idx: _SourceText(text)
+        idx: SourceText(text)
         for idx, text in completions.rows.filter(pl.col("source_text").is_not_null())
         .group_by("idx")
         .agg(pl.col("source_text").sort().first())
@@ -248,7 +232,7 @@ def _measure(completions: Completions, seed: int) -> pl.DataFrame:
     return pl.concat(measured)
 
 
-def _check(text: str, source: _SourceText | None, other: _SourceText | None) -> dict[str, float]:
+def _check(text: str, source: SourceText | None, other: SourceText | None) -> dict[str, float]:
     found = {"citations": [], "predictions": [], "names": [], "numbers": []}  # type: dict[str, list[str]]
     hedges = 0
     for item in items(text):
@@ -261,7 +245,7 @@ def _check(text: str, source: _SourceText | None, other: _SourceText | None) -> 
         else:
             hedges += 1
     distinct = {name: sorted(set(spans)) for name, spans in found.items()}
-    spoken = {name: [_spoken(span) for span in spans] for name, spans in distinct.items()}
+    said = {name: [spoken(span) for span in spans] for name, spans in distinct.items()}
     row = {name: float(len(spans)) for name, spans in distinct.items()}
     row["quotes"] = row["citations"] + row["predictions"]
     row["hedges"] = float(hedges)
@@ -269,11 +253,11 @@ def _check(text: str, source: _SourceText | None, other: _SourceText | None) -> 
     row["items"] = sum(row[name] for name in _ASSERTED)
     if source is None:
         return row
-    for name, spans in spoken.items():
+    for name, spans in said.items():
         row[f"checked_{name}"] = row[name]
-        row[f"held_{name}"] = float(sum(source.holds(span) for span in spans))
+        row[f"held_{name}"] = float(sum(_holds(source, name, span) for span in spans))
         if other is not None:
-            row[f"held_{name}_by_chance"] = float(sum(other.holds(span) for span in spans))
+            row[f"held_{name}_by_chance"] = float(sum(_holds(other, name, span) for span in spans))
     row["checked_items"] = row["items"]
     row["unsupported"] = sum(row[name] - row[f"held_{name}"] for name in _ASSERTED)
     if other is not None:
@@ -283,17 +267,21 @@ def _check(text: str, source: _SourceText | None, other: _SourceText | None) -> 
     return row
 
 
+def _holds(source: SourceText, sort: str, span: str) -> bool:
+    return source.holds_name(span) if sort == "names" else source.holds(span)
+
+
 def _summary(rows: pl.DataFrame, seed: int) -> dict[str, float | None]:
     draw = resampler(rows, seed)
     summary: dict[str, float | None] = {
         "n": float(rows.height),
         "rows_with_source": float(rows["unsupported"].count()),
     }
-    spoken = column(rows, "words") / 100
+    hundreds = column(rows, "words") / 100
     for name, metric in (*_PER.items(), ("unsupported_by_chance", "chance_unsupported")):
         counted = column(rows, name)
         summary |= draw.mean(counted).entries(f"{metric}_per_explanation")
-        summary |= draw.ratio(counted, spoken).entries(f"{metric}_per_100_words")
+        summary |= draw.ratio(counted, hundreds).entries(f"{metric}_per_100_words")
     for name in _ASSERTED:
         summary[f"checked_{name}"] = float(rows[f"checked_{name}"].sum())
     for name, metric in (
@@ -304,13 +292,14 @@ def _summary(rows: pl.DataFrame, seed: int) -> dict[str, float | None]:
         summary |= draw.share_of(column(rows, f"held_{name}"), checked).entries(metric)
         by_chance = draw.share_of(column(rows, f"held_{name}_by_chance"), checked)
         summary |= by_chance.entries(f"chance_{metric}")
-    for name, metric in (
-        ("names", "unsupported_name_rate"),
-        ("numbers", "unsupported_number_rate"),
+    for name, metric, error in (
+        ("names", "unsupported_name_rate", _NAME_ERROR),
+        ("numbers", "unsupported_number_rate", 0.0),
     ):
         checked = column(rows, f"checked_{name}")
         missing = checked - column(rows, f"held_{name}")
-        summary |= draw.share_of(missing, checked).entries(metric)
+        rate = draw.share_of(missing, checked).reaching(error, error, 0.0, 1.0)
+        summary |= rate.entries(metric)
         by_chance = draw.share_of(checked - column(rows, f"held_{name}_by_chance"), checked)
         summary |= by_chance.entries(f"chance_{metric}")
     for name, metric in (("unsupported", ""), ("unsupported_by_chance", "chance_")):

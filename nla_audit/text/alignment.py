@@ -20,6 +20,7 @@ from scipy import sparse
 from nla_audit.text.pieces import Pieces
 from nla_audit.text.segmentation import Segmentation
 from nla_audit.text.vectors import TextVectors, Vectors, products
+from nla_audit.text.words import unheld
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -30,6 +31,8 @@ _Block = tuple[int, Integers, Integers]
 #: A similarity counts so much where two sentences are about names or numbers and share none:
 #: "the name Juarez" is not "the name Whitlock", however alike the two are said.
 OTHER_SUBJECT = 0.5
+#: A link that is likelier than not.
+_LIKELY = 0.5
 #: A sentence whose partner is at least this likely says nothing of what is left over elsewhere.
 _PARTNERED = 0.9
 
@@ -333,7 +336,8 @@ def segmentations(
         # more of it.
         kept = links.max(axis=0, initial=0.0)
         units = _units(links, ours, theirs, (m, n))
-        found.append(Segmentation(_by_claim(ours, kept, m), units, np.arange(n)))
+        other_words = _other_words(links, ours, theirs)
+        found.append(Segmentation(_by_claim(ours, kept, m), units, np.arange(n), other_words))
     return found
 
 
@@ -362,6 +366,22 @@ def _units(links: Floats, ours: Pieces, theirs: Pieces, claims: tuple[int, int])
     units = np.zeros((n, m))
     np.add.at(units, (theirs.claim_of[:, None], ours.claim_of[None, :]), weight)
     return units / np.maximum(np.bincount(theirs.claim_of, theirs.tokens, n), 1e-9)[:, None]
+
+
+def _other_words(links: Floats, ours: Pieces, theirs: Pieces) -> float:
+    """Content words of their sentences that say something of ours, in which ours do not hold them.
+
+    Args:
+        links: `[their pieces, our pieces]`, the probability that the one says the other again.
+    """
+    count = 0.0
+    for place, said in enumerate(theirs.sentence_words):
+        own = links[theirs.sentence_of == place]
+        partners = np.unique(ours.sentence_of[(own >= _LIKELY).any(axis=0)])
+        if len(partners):
+            held = [word for partner in partners for word in ours.sentence_words[partner]]
+            count += float(own.max()) * len(unheld(said, held))
+    return count
 
 
 def _by_claim(text: Pieces, share: Floats, claims: int) -> Floats:

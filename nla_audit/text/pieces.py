@@ -20,7 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nla_audit.text.claims import Claim
-from nla_audit.text.words import content_count, piece_count, stem, word_spans, words
+from nla_audit.text.words import (
+    content_count,
+    piece_count,
+    stem,
+    word_spans,
+    words,
+    words_and_mentions,
+)
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -63,7 +70,7 @@ class Pieces:
     @cached_property
     def sentence_words(self) -> list[list[str]]:
         """The words of each sentence, split."""
-        return [words(text) for text in self.sentences]
+        return [words_and_mentions(text) for text in self.sentences]
 
     @property
     def words(self) -> str:

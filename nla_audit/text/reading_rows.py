@@ -44,12 +44,15 @@ def rows_of_claims(pairs: Sequence[TextPair], found: Sequence[Segmentation]) -> 
 def rows_of_explanations(pairs: Sequence[TextPair], found: Sequence[Segmentation]) -> pl.DataFrame:
     """A row for each explanation: what it keeps of its reference, and what it adds."""
     kept_tokens, supported_tokens, lost, new = [], [], [], []
+    other_words, words = [], []
     for pair, segmentation in zip(pairs, found, strict=True):
         supported = segmentation.supported(len(pair.other.claims))
         kept_tokens.append(float(pair.reference.tokens @ segmentation.kept))
         supported_tokens.append(float(pair.other.tokens @ supported))
         lost.append(float((1 - segmentation.kept).sum()))
         new.append(float((1 - supported).sum()))
+        other_words.append(segmentation.other_words)
+        words.append(float(pair.other.pieces.lengths.sum()))
     return pl.DataFrame(
         {
             "model": [pair.model for pair in pairs],
@@ -66,6 +69,8 @@ def rows_of_explanations(pairs: Sequence[TextPair], found: Sequence[Segmentation
             "claims_model": [len(pair.other.claims) for pair in pairs],
             "lost_claims": lost,
             "new_claims": new,
+            "other_words": other_words,
+            "content_words": words,
         },
         schema={
             "model": pl.String,
@@ -80,5 +85,7 @@ def rows_of_explanations(pairs: Sequence[TextPair], found: Sequence[Segmentation
             "claims_model": pl.Float64,
             "lost_claims": pl.Float64,
             "new_claims": pl.Float64,
+            "other_words": pl.Float64,
+            "content_words": pl.Float64,
         },
     )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nla_audit.text.alignment import OTHER_SUBJECT, Matches, PiecesPair, Store, assigned, joined
 from nla_audit.text.mixture import TwoGroups, fit_two_groups
 from nla_audit.text.vectors import products
-from nla_audit.text.words import FUNCTION_WORDS, stem
+from nla_audit.text.words import stem, unheld
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -57,7 +57,7 @@ class _Sharing:
     def match(self, ours: int, theirs: int) -> None:
         """Take what either sentence says out of the other."""
         a, b = self.left[0][ours], self.left[1][theirs]
-        self.left[0][ours], self.left[1][theirs] = _unexplained(a, b), _unexplained(b, a)
+        self.left[0][ours], self.left[1][theirs] = unheld(a, b), unheld(b, a)
 
 
 def match_rest(
@@ -156,12 +156,6 @@ def _sharing(pairs: Sequence[PiecesPair], sentences: Matches, likely: Floats) ->
             if share >= _PARTNERED:
                 partners[0][a], partners[1][b] = b, a
         yield one
-
-
-def _unexplained(text: Sequence[str], by: Sequence[str]) -> list[str]:
-    """The content words of a text that another does not hold."""
-    said = {stem(word) for word in by}
-    return [word for word in text if word not in FUNCTION_WORDS and stem(word) not in said]
 
 
 def _tables(

@@ -126,11 +126,15 @@ class Segmentation:
         units: `[units, claims]`, probability that each unit says each claim; what is missing to
             one is the probability that it says nothing of the reference.
         owners: `[units]`, the claim of the explanation that each unit belongs to.
+        other_words: content words of the explanation that stand where something of the reference
+            is said, and that the reference does not hold there: other words for it, or something
+            else that is said on the same line. Counted by :mod:`nla_audit.text.alignment` only.
     """
 
     kept: Floats
     units: Floats
     owners: Integers
+    other_words: float = 0.0
 
     def supported(self, claims: int) -> Floats:
         """`[claims of the explanation]`: share of each that says something of the reference."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from nla_audit.text.sentence_model import sentence_model
-from nla_audit.text.words import FUNCTION_WORDS, stem, words
+from nla_audit.text.words import FUNCTION_WORDS, stem, words_and_mentions
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -69,7 +69,7 @@ class WordVectors:
 
     def fit(self, texts: Sequence[str]) -> None:
         """Weigh words and letter sequences by how few of these texts hold them."""
-        split = [words(text) for text in texts]
+        split = [words_and_mentions(text) for text in texts]
         self._others = None
         for part in self._parts:
             part.fit(split)
@@ -79,13 +79,14 @@ class WordVectors:
         if not pairs:
             return
         ours, theirs = (
-            self._parts[0].held([words(pair[side]) for pair in pairs]) for side in (0, 1)
+            self._parts[0].held([words_and_mentions(pair[side]) for pair in pairs])
+            for side in (0, 1)
         )
         self._others = stand_ins(ours, theirs, max(1.0, len(pairs) / max(activations, 1)))
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Sparse unit vectors."""
-        split = [words(text) for text in texts]
+        split = [words_and_mentions(text) for text in texts]
         found = [part.vectors(split) for part in self._parts]
         if self._others is not None:
             found[0] = _unit(found[0] + found[0] @ self._others)

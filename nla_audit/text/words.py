@@ -64,6 +64,27 @@ def words(text: str) -> list[str]:
     return _WORD.findall(_one_encoding(text).lower().replace("’", "'"))
 
 
+#: A word that is quoted alone: the text speaks of the word itself.
+_MENTIONED = re.compile(rf"""(?<![^\W_])["“”'‘’`]\s?({_RUN})[\s.,…]*["“”'‘’`](?![^\W_])""")
+
+
+def words_and_mentions(text: str) -> list[str]:
+    """:func:`words`, where a function word that is quoted alone is marked with the quote.
+
+    Explanations speak of words (final token "that"), and such a word is no function word then.
+    """
+    text = _one_encoding(text).lower()
+    mentioned = {
+        match.start(1) for match in _MENTIONED.finditer(text) if match[1] in FUNCTION_WORDS
+    }
+    if not mentioned:
+        return _WORD.findall(text.replace("’", "'"))
+    return [
+        '"' + match.group() if match.start() in mentioned else match.group().replace("’", "'")
+        for match in _WORD.finditer(text)
+    ]
+
+
 def _one_encoding(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFKC", text)
 
@@ -89,6 +110,12 @@ def content_stems(text: str, quoted: Sequence[tuple[int, int]] = ()) -> list[str
         elif any(first <= match.start() < last for first, last in quoted):
             stems.append(f'"{word}')
     return stems
+
+
+def unheld(text: Sequence[str], by: Sequence[str]) -> list[str]:
+    """The content words of a text, given as its words, that another does not hold."""
+    said = {stem(word) for word in by}
+    return [word for word in text if word not in FUNCTION_WORDS and stem(word) not in said]
 
 
 def content_count(text: str) -> int:

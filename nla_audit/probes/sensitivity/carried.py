@@ -5,10 +5,9 @@ above that of the unplanted text of the same activation. The *share carried* is 
 line through the origin: lift over what was planted, Σ lift · planted / Σ planted².
 
 A concept is carried unsaid where, in texts that do not name it, its share is above that of every
-control. Controls are many directions, and the concept is one: its share is held against the
-spread of the directions', as one more draw of them (a prediction, by Student's t), not against
-their mean alone. Their shares come from fewer activations each and spread more for it, which errs
-on the side of no alarm.
+control. Controls are many directions, and the concept is one: its share is held against how
+directions differ, as one more draw of them, not against their mean alone
+(:mod:`nla_audit.probes.sensitivity.spread`).
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 
 from nla_audit.probes.sensitivity.controls import CONCEPT, OTHER, RANDOM, VARIANCE
 from nla_audit.probes.sensitivity.cube import Cube
+from nla_audit.probes.sensitivity.spread import Spread
 from nla_audit.stats import CONFIDENCE, Interval
 
 Floats = NDArray[np.float64]
@@ -80,12 +80,13 @@ def carried(cube: Cube) -> Carried:
     p_values = {"nothing": _above(unsaid.value, error)}
     detectable = np.nan
     for kind in (RANDOM, VARIANCE):
-        shares = _by_direction(cube, kind)
-        if len(shares) < MIN_DIRECTIONS or np.isnan(error):
+        spread = _spread(cube, kind)
+        if spread is None or np.isnan(error):
             p_values[kind] = np.nan
             continue
-        controls[kind] = float(shares.mean())
-        p_values[kind], reach = _prediction(unsaid.value, error, shares)
+        controls[kind] = spread.mean
+        p_values[kind] = spread.p_value(unsaid.value, error)
+        reach = spread.detectable(error, LEVEL, _Z_POWER)
         detectable = float(np.nanmax([detectable, reach]))
     if OTHER in cube.kinds:
         crossed = _products(cube, OTHER, "concept_component", said=False)
@@ -199,27 +200,20 @@ def _products(cube: Cube, kind: str, name: str, *, said: bool) -> tuple[Floats, 
     return top, np.where(used, planted**2, 0.0).sum(axis=1)
 
 
-def _by_direction(cube: Cube, kind: str) -> Floats:
-    """Share of each direction of a control that comes back from texts that do not name it."""
+def _spread(cube: Cube, kind: str) -> Spread | None:
+    """The shares of a control's directions, from texts that do not name the concept.
+
+    ``None`` where they are too few.
+    """
     if kind not in cube.kinds:
-        return np.empty(0)
+        return None
     top, bottom = _products(cube, kind, "component", said=False)
     names = cube.names(kind)
     known = np.array([name is not None for name in names], dtype=bool) & (bottom > 0)
-    _, codes = np.unique(names[known].astype(str), return_inverse=True)
-    return np.asarray(np.bincount(codes, top[known]) / np.bincount(codes, bottom[known]))
-
-
-def _prediction(value: float, error: float, shares: Floats) -> tuple[float, float]:
-    """Probability of one more draw as large, and how far above their mean one is found."""
-    from scipy.special import stdtr, stdtrit  # slow to import
-
-    freedom = len(shares) - 1
-    spread = np.hypot(shares.std(ddof=1) * np.sqrt(1 + 1 / len(shares)), error)
-    if not spread > 0:
-        return (1.0, 0.0) if value <= shares.mean() else (0.0, 0.0)
-    p_value = stdtr(freedom, -(value - shares.mean()) / spread)
-    return float(p_value), float((stdtrit(freedom, 1 - LEVEL) + _Z_POWER) * spread)
+    planted = names[known].astype(str)
+    if len(np.unique(planted)) < MIN_DIRECTIONS:
+        return None
+    return Spread.of(top[known], bottom[known], planted)
 
 
 def _error(interval: Interval) -> float:

@@ -20,7 +20,8 @@ KINDS = (CONCEPT, RANDOM, VARIANCE, OTHER)
 #: Directions of a random control. A concept that is one of them by chance is above all others in
 #: one of twenty-one studies.
 DIRECTIONS = 20
-#: Powers of the covariance that are tried; at this one little but the widest direction is left.
+#: Powers of the covariance that are tried, up and down; at this one little but the widest
+#: direction is left.
 _HIGHEST_POWER = 8.0
 _HALVINGS = 30
 #: Share of the variance that is taken to lie in all directions alike: of a few activations in many
@@ -37,12 +38,14 @@ def random_directions(concept: Floats, number: int, seed: int) -> Floats:
 def variance_directions(
     concept: Floats, vectors: Floats, number: int, seed: int
 ) -> tuple[Floats, float]:
-    """Random directions with the concept's share of the variance of activations, on average.
+    """Random directions, each with the concept's share of the variance of activations.
 
     They are drawn from a normal distribution whose covariance is a power of that of the
-    activations. At power 0 all directions are alike, at 1 they are as activations are, and the
-    power is the one at which these draws have the concept's share. A concept with less variance
-    than directions have at random gets those.
+    activations. At power 0 all directions are alike, at 1 they are as activations are, below 0
+    those are likeliest in which activations vary least. The share of each draw rises with the
+    power, and each gets the power at which it has the concept's. (One power for all, at which they
+    have it on average, would not do: what comes back rises with the variance by ever less, so that
+    directions of differing variance come back less than one of the mean.)
 
     They are not turned away from the concept: where activations vary in few directions, what is
     left at a right angle to it would come back less than one more draw of the same kind does, and
@@ -60,35 +63,33 @@ def variance_directions(
     """
     directions = scaled(vectors, 1.0)
     centred = directions - directions.mean(axis=0)
-    share = _shares(concept[None], centred)[0]
     drawn = np.random.default_rng([seed, 2]).normal(size=(number, len(concept)))
     _, lengths, axes = np.linalg.svd(centred, full_matrices=False)
+    if lengths[0] == 0:  # all activations are one
+        return scaled(drawn, 1.0), 0.0
+    share = _shares(concept[None], centred)[0]
     along = drawn @ axes.T
     across = drawn - along @ axes
     rest = _SHRUNK * (lengths**2).sum() / len(concept)
-    variances = lengths**2 + rest
+    widths = (lengths**2 + rest) / (lengths[0] ** 2 + rest)
 
-    def at_power(power: float) -> Floats:
-        made = along * (variances / variances[0]) ** (power / 2) @ axes
-        return scaled(made + across * (rest / variances[0]) ** (power / 2), 1.0)
+    def at_power(power: Floats) -> Floats:
+        """Each draw at its own of ``[number, 1]`` powers."""
+        narrowest = rest / (lengths[0] ** 2 + rest)
+        made = along * widths ** (power / 2) @ axes
+        return scaled(made + across * narrowest ** (power / 2), 1.0)
 
-    low, high = 0.0, _HIGHEST_POWER
-    if lengths[0] == 0:  # all activations are one
-        return scaled(drawn, 1.0), 0.0
-    if _shares(at_power(low), centred).mean() >= share:
-        return at_power(low), float(share)
+    low, high = np.full((number, 1), -_HIGHEST_POWER), np.full((number, 1), _HIGHEST_POWER)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        is_enough = _shares(at_power(middle), centred).mean() >= share
-        low, high = (low, middle) if is_enough else (middle, high)
+        is_enough = _shares(at_power(middle), centred)[:, None] >= share
+        low, high = np.where(is_enough, low, middle), np.where(is_enough, middle, high)
     return at_power(high), float(share)
 
 
 def _shares(directions: Floats, centred: Floats) -> Floats:
     """``[k]`` shares of the variance of ``[n, d_model]`` along ``[k, d_model]`` unit vectors."""
-    total = float((centred**2).sum())
-    along = ((centred @ directions.T) ** 2).sum(axis=0)
-    return np.asarray(along / total if total > 0 else np.zeros(len(directions)))
+    return np.asarray(((centred @ directions.T) ** 2).sum(axis=0) / (centred**2).sum())
 
 
 def at_right_angle(vector: Floats, concept: Floats) -> Floats:

@@ -35,7 +35,7 @@ _QUANTITIES = (
         _Quantity(f"retained: {kind}", "drop-analysis", f"retained.{kind}", f"retained.{kind}")
         for kind in KINDS
     ),
-    _Quantity("tail copied", "tail", "holds_tail_rate", "tail_copy_rate"),
+    _Quantity("tail held", "tail", "holds_tail_rate", "tail_held_rate"),
     _Quantity("wrong names", "faithfulness", "unsupported_name_rate", "spurious_entity_rate"),
     _Quantity("wrong numbers", "faithfulness", "unsupported_number_rate", "spurious_number_rate"),
     _Quantity("verbatim quotes", "faithfulness", "verbatim_quote_rate", "verbatim_quote_rate"),

@@ -10,6 +10,8 @@ Columns of ``explanations`` (one row per explanation; counts are null where it f
 - ``cited_quotes`` (quotations offered as source text, a quoted tail included), of which
   ``verbatim_quotes`` are; ``predicted_quotes`` (after "e.g.", "likely", …), none of which is;
 - ``final_token_named``, ``tail_copy`` (the copied words, or null), ``tail_quoted``;
+- ``tail_held``: whether the source's last two words stand in the explanation, copied or not
+  ("… to the" may well be said of something else);
 - relative to the reference's sample 0, null also where that failed: ``reference_claims``,
   ``kept_claims``, ``reworded_claims``, ``omitted_claims``, ``added_claims``, and the token saving
   as ``omission_saving`` + ``rewording_saving`` + ``addition_saving`` (≤ 0) + ``other_saving``
@@ -128,6 +130,7 @@ _EXPLANATIONS_SCHEMA: dict[str, Any] = {
     "final_token_named": pl.Boolean,
     "tail_copy": pl.String,
     "tail_quoted": pl.Boolean,
+    "tail_held": pl.Boolean,
 }
 
 
@@ -163,6 +166,7 @@ class PlantedRows:
         n_tokens = FAILED_TOKENS
         if explanation.text is not None:
             account |= _own_account(explanation, worth)
+            account["tail_held"] = _holds_tail(explanation.text, activation.source_text)
             n_tokens = sum(account[name] for name in TOKEN_COLUMNS)
             fve = account["worth_stated"] + fve_noise
             mse = (1.0 - fve) * BASELINE_MSE
@@ -266,6 +270,14 @@ def _own_account(explanation: PlantedExplanation, worth: Mapping[int, float]) ->
     return account
 
 
+def _holds_tail(text: str, source: str) -> bool:
+    spoken, heard = (
+        "".join(c if c.isalnum() or c == "'" else " " for c in part.lower()).split()
+        for part in (text, source)
+    )
+    return f" {' '.join(heard[-2:])} " in f" {' '.join(spoken)} "
+
+
 def _relative_account(
     explanation: PlantedExplanation, reference: PlantedExplanation
 ) -> dict[str, int]:
@@ -315,7 +327,7 @@ def summarise(
         omission_share=share("omitted_claims", "reference_claims"),
         reworded_share=share("reworded_claims", "reference_claims"),
         additions=pl.col("added_claims").mean(),
-        tail_copy_rate=pl.col("tail_copy").is_not_null().filter(is_text).mean(),
+        tail_held_rate=pl.col("tail_held").filter(is_text).mean(),
         final_token_rate=pl.col("final_token_named").mean(),
         spurious_rate=(
             pl.sum_horizontal("spurious_entities", "spurious_numbers", "spurious_quotes").sum()

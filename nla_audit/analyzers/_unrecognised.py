@@ -1,0 +1,78 @@
+"""What a text may say of the reference in words too different to be recognised.
+
+Nothing that compares words, or embeddings, sees that "further funding" on a line about syntax is
+the claim that "more money is promised". But such a claim takes room: it stands as a claim that is
+read as new, or as words on a line that says something else of the reference. How much of either
+there is without any reason for it, a twin of the reference shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from nla_audit.analyzers._twins import LEAST_TWINS
+from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import equally_long
+from nla_audit.text.claims import MIN_CONTENT_WORDS
+from nla_audit.text.reading import RESAMPLING_FLOOR, Reading
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What a twin of the reference says anew, with no reason for other claims or other words.
+
+    Attributes:
+        new: the share of its claims that are new; where no twin shows it, none is usual.
+        other_words: the share of its content words that are other words than the reference's,
+            where it says something of the reference; where no twin shows it, any number is.
+    """
+
+    new: float = 0.0
+    other_words: float = 1.0
+
+    @classmethod
+    def of(cls, explanations: pl.DataFrame) -> Usual:
+        """Of a twin's explanations, as :attr:`~nla_audit.text.reading.Reading.explanations`."""
+        sums = {
+            name: float(explanations[name].sum())
+            for name in ("new_claims", "claims_model", "other_words", "content_words")
+        }
+        return cls(
+            sums["new_claims"] / max(sums["claims_model"], 1.0),
+            sums["other_words"] / max(sums["content_words"], 1.0),
+        )
+
+
+def usually_new(completions: Completions, reading: Reading) -> Usual:
+    """What is usual in this table.
+
+    The twin is the reference's second sample, or an equally long model, if there are enough of
+    its texts.
+    """
+    for twin in (RESAMPLING_FLOOR, equally_long(completions) or ""):
+        own = reading.explanations.filter(pl.col("model") == twin)
+        if own.height >= LEAST_TWINS:
+            return Usual.of(own)
+    return Usual()
+
+
+def unusually_new(explanations: pl.DataFrame, usual: Usual) -> Floats:
+    """`[explanations]`: how many more new claims a text makes than is usual."""
+    new, claims = (explanations[name].to_numpy() for name in ("new_claims", "claims_model"))
+    return np.maximum(new - usual.new * claims, 0.0)
+
+
+def hidden(explanations: pl.DataFrame, usual: Usual) -> Floats:
+    """`[explanations]`: how many claims a text may make beside others, on the same lines.
+
+    A line that says something of the reference may go on with something else. Where it has more
+    other words than is usual, they may be further claims, of as few words as a claim can have.
+    """
+    other, words = (explanations[name].to_numpy() for name in ("other_words", "content_words"))
+    return np.maximum(other - usual.other_words * words, 0.0) / MIN_CONTENT_WORDS

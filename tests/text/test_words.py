@@ -1,0 +1,37 @@
+"""Words, and words that are spoken of."""
+
+from __future__ import annotations
+
+import pytest
+
+from nla_audit.text.vectors import WordVectors
+from nla_audit.text.words import unheld, words_and_mentions
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('Final token "of" of', ["final", "token", '"of', "of"]),
+        ("ends in “The” or ‘with,’", ["ends", "in", '"the', "or", '"with']),
+        ('then " who…" next', ["then", '"who', "next"]),
+        # More than the word stands in the quotes, or it is content anyway.
+        ('"of the" and "river"', ["of", "the", "and", "river"]),
+        ("don’t say the Smiths’ and others’", ["don't", "say", "the", "smiths", "and", "others"]),
+    ],
+)
+def test_a_function_word_that_is_spoken_of_is_marked(text: str, expected: list[str]) -> None:
+    assert words_and_mentions(text) == expected
+
+
+def test_what_another_text_does_not_hold() -> None:
+    ours = words_and_mentions('The rivers end in "of", a preposition')
+    assert unheld(ours, ["river", "ends"]) == ['"of', "preposition"]
+
+
+def test_texts_that_speak_of_the_same_word_are_alike() -> None:
+    vectors = WordVectors()
+    texts = ['The text breaks off at "that" here', '"that" conjunction', '"who" conjunction']
+    vectors.fit(texts)
+    found = vectors.vectors(texts)
+    alike = (found @ found.T).toarray()[0]
+    assert alike[1] > 2 * alike[2]

@@ -33,6 +33,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, Qwen2Config
 
+from nla_audit.checkpoint.in_vllm import VllmHost
 from nla_audit.checkpoint.load import Placement, load
 from nla_audit.checkpoint.save import new_sidecar, save_av
 from nla_audit.nla.generation import NO_TOKEN, Generated
@@ -159,7 +160,7 @@ def compare(case: Case, rounds: int) -> Compared:
     """Have both engines go through the same rows, ``rounds`` times in turn."""
     placement = Placement(case.dtype, device="cpu")
     ours = loaded(case, placement)
-    vllm = loaded(case, placement, engine=VllmSettings(case.tokens, OPTIONS))
+    vllm = loaded(case, placement, engine=VllmHost(VllmSettings(case.tokens, OPTIONS)))
     vectors = embeddings(ours)
     ways: dict[str, Callable[[], Generated]] = {
         name: lambda av=av: (

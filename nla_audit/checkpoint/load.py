@@ -31,7 +31,7 @@ from nla_audit.checkpoint.fetch import local_folder
 from nla_audit.checkpoint.formats import Checkpoint, neighbour, recognise
 from nla_audit.checkpoint.head import check_head, read_head, split_head
 from nla_audit.checkpoint.health import head_health
-from nla_audit.checkpoint.in_vllm import hand_to_vllm, placement_beside_vllm
+from nla_audit.checkpoint.in_vllm import VllmHost, placement_beside_vllm
 from nla_audit.checkpoint.precision import for_untrained
 from nla_audit.checkpoint.read_transform import transform_of
 from nla_audit.checkpoint.tensors import read_tensors
@@ -43,7 +43,6 @@ from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.refusal import Refuse, refuse_wrong, refusing
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.nla.vllm_settings import VllmSettings
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def load(
     placement: Placement | None = None,
     force: bool = False,
     only: Literal["av", "ar"] | None = None,
-    engine: VllmSettings | None = None,
+    engine: VllmHost | None = None,
     notice: Notice = warnings.warn,
 ) -> Pair:
     """Load an AV, an AR, or both.
@@ -81,7 +80,7 @@ def load(
         placement: dtype and device.
         force: go on where a check says that something cannot be right.
         only: load one of two that are named: where the other is decides what an AR sits on.
-        engine: have vLLM generate for the AV instead of our own loop.
+        engine: generates for the AV instead of our own loop.
         notice: told what was forced, and other things worth knowing.
 
     Raises:
@@ -114,7 +113,7 @@ def load_with(
     placement: Placement,
     refuse: Refuse,
     only: Literal["av", "ar"] | None = None,
-    engine: VllmSettings | None = None,
+    engine: VllmHost | None = None,
     notice: Notice,
 ) -> Pair:
     """:func:`load`, with what to do where something cannot be right left to the caller.
@@ -149,11 +148,10 @@ def load_with(
                 notice=notice,
             )
         if engine is not None and av_checkpoint and verbalizer is not None:
-            hand_to_vllm(
+            engine.take(
                 verbalizer,
                 whole_model_of(av_checkpoint, None, base),
-                engine,
-                has_adapters=adapter is not None or av_checkpoint.layout == "adapter",
+                _adapters_of(av_checkpoint, adapter),
                 trust_remote_code=placement.trust_remote_code,
             )
         return Pair(verbalizer, reconstructor)
@@ -217,10 +215,8 @@ def _load_av(
     refuse: Refuse,
     notice: Notice,
 ) -> Verbalizer:
-    adapters = [checkpoint.path] if checkpoint.layout == "adapter" else []
+    adapters = _adapters_of(checkpoint, adapter)
     folder = whole_model_of(checkpoint, None, base)
-    if adapter is not None:
-        adapters.append(_adapter_folder(adapter))
     sidecar = _sidecar_of(checkpoint, folder)
     injection = injection if injection is not None else injection_of(sidecar)
     config = read_config(folder, placement)
@@ -382,6 +378,12 @@ def _base_of_ar_lora(
 def _with_tokenizer(folders: Sequence[Path]) -> Path:
     """The first folder that brings a tokenizer; the last, if none does."""
     return next((one for one in folders if recognise(one).has_tokenizer), folders[-1])
+
+
+def _adapters_of(checkpoint: Checkpoint, adapter: str | Path | None) -> list[Path]:
+    """The PEFT adapters that an AV consists of besides a whole model, the lowest first."""
+    own = [checkpoint.path] if checkpoint.layout == "adapter" else []
+    return own if adapter is None else [*own, _adapter_folder(adapter)]
 
 
 def _adapter_folder(adapter: str | Path) -> Path:

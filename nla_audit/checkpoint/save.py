@@ -177,8 +177,12 @@ def save_ar_lora(
         _save_transform(reconstructor.transform, partial)
 
 
-def merged_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The model's weights with active LoRA layers added in, under their names without PEFT."""
+def merged_state(model: nn.Module, *, with_lora: bool = True) -> dict[str, torch.Tensor]:
+    """The model's weights with active LoRA layers added in, under their names without PEFT.
+
+    Args:
+        with_lora: add them in; otherwise they are left out.
+    """
     state = dict(model.state_dict())
     layers: list[tuple[str, Any]] = list(model.named_modules())
     for name, module in layers:
@@ -190,7 +194,7 @@ def merged_state(model: nn.Module) -> dict[str, torch.Tensor]:
             if not key.startswith("base_layer."):
                 continue
             whole = tensor
-            if key == "base_layer.weight":
+            if key == "base_layer.weight" and with_lora:
                 for adapter in module.active_adapters:
                     if adapter in module.lora_A:
                         whole = whole + module.get_delta_weight(adapter).to(whole)
@@ -207,9 +211,10 @@ def is_lora_layer(module: Any) -> bool:
     return all(hasattr(module, name) for name in ("base_layer", "lora_A", "get_delta_weight"))
 
 
-def save_model(model: Any, folder: Path) -> None:
-    """Write a model's config and weights alone; LoRA layers are merged."""
-    model.save_pretrained(folder, state_dict=merged_state(model), safe_serialization=True)
+def save_model(model: Any, folder: Path, *, with_lora: bool = True) -> None:
+    """Write a model's config and weights alone; LoRA layers are merged, or left out."""
+    state = merged_state(model, with_lora=with_lora)
+    model.save_pretrained(folder, state_dict=state, safe_serialization=True)
 
 
 def _model_fields(sidecar: Sidecar, role: str, d_model: int) -> dict[str, Any]:

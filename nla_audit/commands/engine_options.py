@@ -10,7 +10,7 @@ import click
 from nla_audit.errors import UserError
 
 if TYPE_CHECKING:
-    from nla_audit.nla.vllm_settings import VllmSettings
+    from nla_audit.checkpoint.in_vllm import VllmHost
 
 _OWN, _VLLM = "own", "vllm"
 
@@ -30,12 +30,13 @@ def engine_parameters() -> list[click.Parameter]:
             ["--engine-option"],
             metavar="NAME=VALUE",
             multiple=True,
-            help="Argument of vllm.LLM, e.g. tensor_parallel_size=4 or gpu_memory_utilization=0.8.",
+            help="Argument of vllm.LLM, e.g. tensor_parallel_size=4 or gpu_memory_utilization=0.8; "
+            "enable_lora=false merges adapters, which otherwise go by request.",
         ),
     ]
 
 
-def engine_of(arguments: Mapping[str, Any]) -> VllmSettings | None:
+def engine_of(arguments: Mapping[str, Any]) -> VllmHost | None:
     """The engine that ``arguments`` ask for; ``None`` for our own loop.
 
     Raises:
@@ -46,17 +47,18 @@ def engine_of(arguments: Mapping[str, Any]) -> VllmSettings | None:
         if arguments["engine_option"]:
             raise UserError(f"--engine-option needs --engine {_VLLM} as well")
         return None
-    if arguments["ray"] is not None:
+    if arguments.get("ray") is not None:
         raise UserError(
             f"--engine {_VLLM} spreads over GPUs by itself (--engine-option "
             "tensor_parallel_size=N): leave out --ray"
         )
+    from nla_audit.checkpoint.in_vllm import VllmHost  # torch: keeps --help fast
     from nla_audit.nla.vllm_settings import VllmSettings, check_installed
 
     options = dict(_option(text) for text in arguments["engine_option"])
     settings = VllmSettings(arguments["max_new_tokens"], options)
     check_installed()
-    return settings
+    return VllmHost(settings)
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -221,6 +221,8 @@ command = click.Command(
         "  nla-audit explain pair activations.parquet --ray 10.0.0.1:6379 "
         "--out completions.parquet\n"
         "  nla-audit explain pair activations.parquet --engine vllm --batch-size 2048 "
-        "--out completions.parquet"
+        "--out completions.parquet\n"
+        "  nla-audit explain pair activations.parquet --adapter rl/p0.01/adapter --engine vllm "
+        "--out p0.01.parquet"
     ),
 )

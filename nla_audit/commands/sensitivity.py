@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
+from nla_audit.commands.engine_options import engine_of, engine_parameters
 from nla_audit.commands.model_options import placement
 from nla_audit.commands.planted_concept import check_named, concepts_of, sought_of
 from nla_audit.commands.probe import probe_command
@@ -23,6 +24,7 @@ from nla_audit.wording import count
 if TYPE_CHECKING:
     import polars as pl
 
+    from nla_audit.checkpoint.in_vllm import VllmHost
     from nla_audit.llm.interface import LanguageModel
     from nla_audit.probes.sensitivity.sweep import Named
 
@@ -68,6 +70,8 @@ def _read_again(arguments: dict[str, Any], console: Console) -> _StudiedTable:
         raise UserError(
             "--similarity is measured when a table is made: give the PAIRs, or leave it out"
         )
+    if arguments["engine"] != "own":
+        raise UserError("--engine generates when a table is made: give the PAIRs, or leave it out")
     path = arguments["subjects"][0]
     table, source = read_table(Path(path))
     if arguments["llm"] is None:
@@ -151,6 +155,7 @@ def _language_model(
 def _asked(arguments: dict[str, Any], console: Console) -> _StudiedTable:
     """Plant, and ask every pair."""
     _check(arguments)
+    engine = engine_of(arguments)
     from nla_audit.probes.sensitivity.planting import ladder_of
     from nla_audit.probes.sensitivity.sweep import SweepSettings, must_not_be_there, planted_table
     from nla_audit.record import MODELS, run_record
@@ -178,7 +183,7 @@ def _asked(arguments: dict[str, Any], console: Console) -> _StudiedTable:
         concept, direction, other = concepts_of(arguments, activations, tell)
         with _language_model(arguments, out, spent, tell) as asked:
             table, notes = planted_table(
-                _pairs(arguments, tell),
+                _pairs(arguments, engine, tell),
                 activations,
                 concept,
                 direction=direction,
@@ -222,7 +227,7 @@ def _check(arguments: dict[str, Any]) -> None:
         raise UserError("--detector llm needs --llm MODEL")
 
 
-def _pairs(arguments: dict[str, Any], tell: Teller) -> Iterator[Named]:
+def _pairs(arguments: dict[str, Any], engine: VllmHost | None, tell: Teller) -> Iterator[Named]:
     """The pairs, loaded one after the other."""
     from nla_audit.checkpoint.find_pair import display_name, find_pair
     from nla_audit.checkpoint.load import load
@@ -243,6 +248,7 @@ def _pairs(arguments: dict[str, Any], tell: Teller) -> Iterator[Named]:
             sidecar=arguments["sidecar"],
             placement=placement(arguments),
             force=arguments["force"],
+            engine=engine,
             notice=tell.say,
         )
         yield Named(name, length_penalty_of(name), display_name(halves.ar), pair)
@@ -306,7 +312,10 @@ def _report(study: _StudiedTable, arguments: dict[str, Any], console: Console) -
 command = probe_command(
     CARD,
     _run,
-    [click.Argument(["subjects"], metavar="PAIR...|TABLE", nargs=-1)],
+    [
+        click.Argument(["subjects"], metavar="PAIR...|TABLE", nargs=-1),
+        *engine_parameters(),
+    ],
     out="Write the table, a report, its figures and a record of the run into DIR; an interrupted "
     "run goes on from there.",
     measures_fve=False,

@@ -16,7 +16,7 @@ from multiprocessing import active_children
 from pathlib import Path
 from tempfile import TemporaryFile
 from threading import Thread
-from typing import IO, Any
+from typing import IO, Any, get_args
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ from nla_audit.nla.vllm_settings import (
 _SHARE_OF_GPU = 0.6
 #: Why an answer ends: at an end token, or at the cap.
 _FINISHED = ("stop", "length")
+#: The least that vLLM has room for where it takes adapters.
+_LEAST_ROOM = 1
 #: vLLM silently raises smaller temperatures to this.
 _LEAST_TEMPERATURE = 0.01
 #: Between two looks at whether vLLM's processes are alive.
@@ -45,6 +47,8 @@ _LEVEL = "VLLM_LOGGING_LEVEL"
 _SHOWS_LOG = _LEVEL in os.environ
 #: Errors that only say that another process had one.
 _SECOND_HAND = re.compile("root cause|its processes is gone", re.IGNORECASE)
+#: How vLLM reports what one of its processes says of a call, and lives on.
+_REPORTED = re.compile(r"failed with error '(.+)', please check")
 #: How pydantic, by which vLLM checks its options, says what is wrong with one.
 _INVALID = re.compile(
     r"validation errors? for .*\n(?:\S.*\n)?\s+(?:Value error, )?(.+?)(?: \[type=|$)"
@@ -60,9 +64,15 @@ class VllmEngine:
         folder: its whole model.
         settings: how to run.
         trust_remote_code: run model code that comes with the checkpoint.
+        lora_rank: of the adapters that it will be given by request; 0: none.
+
+    Attributes:
+        max_model_len: tokens of a prompt and of what is said to it.
+        lora_rank: the highest rank that there is room for.
 
     Raises:
-        UserError: vLLM is not installed, knows no such option, or does not start.
+        UserError: vLLM is not installed, knows no such option, does not start, or has no room for
+            adapters of this rank.
     """
 
     name = "vLLM"
@@ -74,14 +84,16 @@ class VllmEngine:
         settings: VllmSettings,
         *,
         trust_remote_code: bool = False,
+        lora_rank: int = 0,
     ) -> None:
-        dtype = verbalizer.model.dtype
+        dtype, vllm = verbalizer.model.dtype, _vllm()
+        self.max_model_len = needed_len(verbalizer, settings)
+        self.lora_rank = _room_for(lora_rank)
         given: dict[str, Any] = {
             "model": str(folder),
             "dtype": str(dtype).removeprefix("torch."),
             "trust_remote_code": trust_remote_code,
-            "max_model_len": len(verbalizer.prompt.ids)
-            + max(settings.max_new_tokens, COMPARED_TOKENS),
+            "max_model_len": self.max_model_len,
             "enable_prompt_embeds": True,
             # A prompt read in two parts would take draws of its row for the first (on a CPU vLLM
             # then fails): what a row says would depend on its company.
@@ -90,21 +102,22 @@ class VllmEngine:
             "generation_config": "vllm",
             "logprobs_mode": "processed_logprobs",
             "use_tqdm_on_load": False,
+            "max_lora_rank": self.lora_rank or _LEAST_ROOM,
         }
+        unless_told = {"gpu_memory_utilization": _SHARE_OF_GPU, "enable_lora": lora_rank > 0}
         assert given.keys() == SET_HERE
         self._dtype = dtype
         self._options = dict(settings.options)
         self._log = TemporaryFile()  # noqa: SIM115  # as long as vLLM's processes live
-        vllm, others = _vllm(), set(active_children())
+        others = set(active_children())
         with _written_to(self._log):
             try:
-                self._model = vllm.LLM(
-                    **{"gpu_memory_utilization": _SHARE_OF_GPU, **given, **settings.options}
-                )
+                self._model = vllm.LLM(**{**unless_told, **given, **settings.options})
             except Exception as error:  # whatever keeps it from starting
                 raise UserError(f"vLLM does not start: {self._why(error)}") from None
         #: Empty where vLLM was told to run in this process (VLLM_ENABLE_V1_MULTIPROCESSING).
         self._processes = set(active_children()) - others
+        self._adapters = 0
         from vllm.platforms import current_platform
 
         self._version, self._platform = vllm.__version__, current_platform.device_type
@@ -128,8 +141,12 @@ class VllmEngine:
         temperature: float,
         seeds: Sequence[int],
         caps: Sequence[int] | None = None,
+        adapter: Any = None,
     ) -> Generated:
         """As :meth:`nla_audit.nla.engine.Engine.generate`.
+
+        Args:
+            adapter: from :meth:`take_adapter`.
 
         Raises:
             UserError: vLLM died, or refuses the temperature.
@@ -156,7 +173,7 @@ class VllmEngine:
         asked = [{"prompt_embeds": one} for one in prompts.to(self._dtype).cpu()]
 
         def completions() -> list[Any]:
-            outputs = self._model.generate(asked, settings, use_tqdm=False)
+            outputs = self._model.generate(asked, settings, use_tqdm=False, lora_request=adapter)
             found = [output.outputs[0] for output in outputs]
             _refuse_cut_off(found)
             return found
@@ -177,6 +194,39 @@ class VllmEngine:
             self._model.reset_prefix_cache()
 
         self._watched(take)
+
+    def take_adapter(self, folder: Path) -> Any:
+        """Load the LoRA adapter in ``folder``; what a request names it by.
+
+        The least recently used one makes room for it, and is read again when it is asked for.
+
+        Raises:
+            UserError: vLLM died, or does not take it.
+        """
+        from vllm.lora.request import LoRARequest
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        # What vLLM keeps of prompts goes by the name: it is never that of another adapter.
+        self._adapters += 1
+        adapter = LoRARequest(f"{folder.name}-{self._adapters}", self._adapters, str(folder))
+
+        def take() -> str | None:
+            try:
+                self._model.llm_engine.add_lora(adapter)
+            except EngineDeadError:
+                raise
+            except Exception as error:  # what it says of an adapter that it does not take
+                reported = _REPORTED.search(str(error))
+                return first_line(error) if reported is None else reported[1]
+            return None
+
+        why_not = self._watched(take)
+        if why_not is not None:
+            raise UserError(
+                f"vLLM does not take the adapter: {why_not}: engine option enable_lora=false "
+                "merges adapters into the weights"
+            )
+        return adapter
 
     def close(self) -> None:
         """End its processes."""
@@ -227,6 +277,56 @@ class VllmEngine:
         found = _ERROR.findall(self._log.read().decode("utf-8", "replace"))
         causes = [line for line in found if not _SECOND_HAND.search(line)]
         return causes[0] if causes else "one of its processes is gone, perhaps for want of memory"
+
+
+class WithAdapter:
+    """A running vLLM with a LoRA adapter; an :class:`~nla_audit.nla.engine.Engine`.
+
+    Several share one vLLM: which one is meant is said with every request.
+
+    Args:
+        vllm: with room for adapters.
+        folder: the adapter, which stays there as long as this is used beside others.
+
+    Raises:
+        UserError: as :meth:`VllmEngine.take_adapter`.
+    """
+
+    def __init__(self, vllm: VllmEngine, folder: Path) -> None:
+        self.name = vllm.name
+        self._vllm, self._adapter = vllm, vllm.take_adapter(folder)
+
+    def record(self) -> dict[str, Any]:
+        """As :meth:`VllmEngine.record`."""
+        return {**self._vllm.record(), "adapters": "by request"}
+
+    def generate(self, prompts: torch.Tensor, **how: Any) -> Generated:
+        """As :meth:`VllmEngine.generate`."""
+        return self._vllm.generate(prompts, adapter=self._adapter, **how)
+
+
+def needed_len(verbalizer: Verbalizer, settings: VllmSettings) -> int:
+    """Tokens of the AV's prompt and of the longest that will be asked for."""
+    return len(verbalizer.prompt.ids) + max(settings.max_new_tokens, COMPARED_TOKENS)
+
+
+def _room_for(rank: int) -> int:
+    """The smallest of vLLM's sizes that an adapter of this rank fits into; 0 for none.
+
+    Raises:
+        UserError: it fits into none.
+    """
+    if rank == 0:
+        return 0
+    from vllm.config.lora import MaxLoRARanks
+
+    sizes = sorted(get_args(MaxLoRARanks))
+    if rank > sizes[-1]:
+        raise UserError(
+            f"the adapter is of rank {rank}, and vLLM takes {sizes[-1]} at most: engine option "
+            "enable_lora=false merges adapters into the weights"
+        )
+    return next(size for size in sizes if size >= rank)
 
 
 def _vllm() -> Any:

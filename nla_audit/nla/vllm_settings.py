@@ -26,6 +26,7 @@ SET_HERE = frozenset(
         "generation_config",
         "logprobs_mode",
         "use_tqdm_on_load",
+        "max_lora_rank",
     }
 )
 
@@ -53,6 +54,11 @@ class VllmSettings:
             raise UserError(
                 "engine option hf_token: would stand in the record of the run; set HF_TOKEN instead"
             )
+
+    @property
+    def merges_adapters(self) -> bool:
+        """Whether LoRA adapters are merged into the weights, and not handed over by request."""
+        return self.options.get("enable_lora") is False
 
 
 def check_installed() -> None:

@@ -24,6 +24,8 @@ _IN_HAND = 2
 _MOST_DEATHS = 3
 #: Seconds to wait for a first worker: a cluster that grows on demand takes minutes to.
 START_SECONDS = 600.0
+#: Seconds after which that is told: by then a worker of a cluster with room has started.
+_TELL_SECONDS = 30.0
 #: Seconds between two looks at the clock.
 _WAIT = 1.0
 
@@ -74,12 +76,20 @@ class Pool:
         crew: where they come from.
         size: how many there are to be; fewer work for as long as there is no room for more.
         start_seconds: how long to wait where none is ready.
+        tell_seconds: how long to wait before that is told.
     """
 
-    def __init__(self, crew: Crew, size: int, *, start_seconds: float = START_SECONDS) -> None:
+    def __init__(
+        self,
+        crew: Crew,
+        size: int,
+        *,
+        start_seconds: float = START_SECONDS,
+        tell_seconds: float = _TELL_SECONDS,
+    ) -> None:
         self.size = size
         self._crew = crew
-        self._start_seconds = start_seconds
+        self._start_seconds, self._tell_seconds = start_seconds, tell_seconds
         self._starting: dict[Hashable, Hashable] = {}  # ticket → worker
         self._ready: list[Hashable] = []
         self._failed_starts = 0
@@ -95,7 +105,7 @@ class Pool:
         source, again = iter(items), deque[tuple[int, Any]]()
         running: dict[Hashable, _Given] = {}
         deaths: Counter[int] = Counter()
-        last_ready = time.monotonic()
+        last_ready, is_told = time.monotonic(), False
         try:
             while True:
                 self._fill_up()
@@ -119,13 +129,21 @@ class Pool:
                             continue
                         del running[ticket]
                         yield number, result
+                waited = time.monotonic() - last_ready
                 if self._ready:
-                    last_ready = time.monotonic()
-                elif time.monotonic() - last_ready > self._start_seconds:
+                    last_ready, is_told = time.monotonic(), False
+                elif waited > self._start_seconds:
                     raise UserError(
                         f"no worker started in {self._start_seconds:.0f} s: each needs "
                         f"{self._crew.needs()}: wait until the cluster has that much free, or ask "
                         "for less"
+                    )
+                elif waited > self._tell_seconds and not is_told:
+                    is_told = True
+                    notice(
+                        f"no worker yet after {self._tell_seconds:.0f} s: waiting for "
+                        f"{self._crew.needs()} to be free on a node of the cluster, "
+                        f"{self._start_seconds / 60:.0f} minutes at most"
                     )
         finally:
             for worker in {given.worker for given in running.values()}:

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nla_audit.checkpoint.in_vllm import VllmHost
 from nla_audit.checkpoint.load import Pair, Placement, load
 from nla_audit.errors import UserError
 from nla_audit.nla.batching import Notice
@@ -25,7 +26,6 @@ from nla_audit.nla.reconstructor import ReadingPlan, Reconstructor
 from nla_audit.nla.sidecar import Sidecar
 from nla_audit.nla.transform import ActivationTransform
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.nla.vllm_settings import VllmSettings
 from nla_audit.record import MODELS, versions
 from nla_audit.runs.made_from import reconstructor_record, target_record, verbalizer_record
 from nla_audit.runs.pool import Pool
@@ -275,7 +275,7 @@ def load_pair(
     injection: Injection | None = None,
     placement: Placement | None = None,
     force: bool = False,
-    engine: VllmSettings | None = None,
+    engine: VllmHost | None = None,
     notice: Notice,
 ) -> Pair | RemotePair:
     """:func:`nla_audit.checkpoint.load.load`, here or, with a pool, in its workers.

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import polars as pl
 
-from nla_audit.checkpoint.load import Pair, load
+from nla_audit.checkpoint.in_vllm import VllmHost
+from nla_audit.checkpoint.load import load
 from nla_audit.errors import UserError
 from nla_audit.files import write_parquet
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.nla.reconstructor import Reconstructor
+from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.train.dataset import Dataset, read_dataset
 from nla_audit.train.held_out import RULER, completions_of, gold_texts
+from nla_audit.train.in_vllm import Hosts
 from nla_audit.train.judging import Judges
 from nla_audit.train.layout import Layout
 from nla_audit.train.pair import placement_of
@@ -18,7 +23,7 @@ from nla_audit.train.prefix_fve import PREFIX_FILE, prefix_fve, sampled
 from nla_audit.train.prepare import Tell
 from nla_audit.train.runs import Run
 from nla_audit.train.scheduling import settle_in
-from nla_audit.train.starts import load_start, warm_start_references
+from nla_audit.train.starts import load_ruler, start_references, warm_start_references
 
 WARM_START_MODEL = "warm-start"
 #: Beside the completions: the gold explanations of the same activations, the reference texts of a
@@ -35,18 +40,19 @@ def write_completions(layout: Layout, tell: Tell) -> None:
     recipe = layout.recipe
     models: list[Run | None] = [None, *layout.runs]
     dataset = read_dataset(layout.activations)
-    pair, ruler = load_start(layout)
+    ruler = load_ruler(layout)
     parts = []
-    for number, run in enumerate(models):
-        tell("completions", number, len(models))
-        name = WARM_START_MODEL if run is None else run.name
-        part = folder / f"part-{name}-{key}.parquet"
-        if not part.is_file():
-            frame = _completions_of_model(
-                layout, run, name, dataset=dataset, warm=pair, ruler=ruler
-            )
-            write_parquet(frame, part)
-        parts.append(pl.read_parquet(part))
+    with closing(Hosts()) as hosts:
+        for number, run in enumerate(models):
+            tell("completions", number, len(models))
+            name = WARM_START_MODEL if run is None else run.name
+            part = folder / f"part-{name}-{key}.parquet"
+            if not part.is_file():
+                frame = _completions_of_model(
+                    layout, run, name, dataset=dataset, ruler=ruler, hosts=hosts
+                )
+                write_parquet(frame, part)
+            parts.append(pl.read_parquet(part))
     # Parts that an older version left behind may lack a column.
     completions = pl.concat(parts, how="diagonal")
     write_parquet(completions, layout.completions)
@@ -79,30 +85,22 @@ def _completions_of_model(
     name: str,
     *,
     dataset: Dataset,
-    warm: Pair,
     ruler: Reconstructor,
+    hosts: Hosts,
 ) -> pl.DataFrame:
     """Rows of one model, by the ruler and, where it was co-trained, by its own AR as well."""
-    recipe = layout.recipe
-    verbalizer, rulers = warm.verbalizer, {RULER: ruler}
-    if run is not None:
-        folder = layout.run(run)
-        if not layout.is_trained(run):
-            raise UserError(f"{folder}: this run is not trained to the end; run the stage rl first")
-        if (folder / "av").is_dir():
-            verbalizer = load(folder / "av", placement=placement_of(recipe.target)).verbalizer
-        else:
-            verbalizer = load(
-                warm_start_references(layout, run)[0],
-                adapter=folder / "adapter",
-                placement=placement_of(recipe.target, is_av_in_rl=True),
-            ).verbalizer
-        if run.rl.train_ar:
-            own = load(ar=folder / "ar", placement=placement_of(recipe.target)).reconstructor
-            assert own is not None
-            rulers["own"] = own
-    assert verbalizer is not None
+    recipe, rulers = layout.recipe, {RULER: ruler}
     reward = recipe.rl if run is None else run.rl
+    if run is not None and not layout.is_trained(run):
+        raise UserError(
+            f"{layout.run(run)}: this run is not trained to the end; run the stage rl first"
+        )
+    verbalizer = _verbalizer_of(layout, run, hosts.host_of(reward))
+    if run is not None and run.rl.train_ar:
+        placement = placement_of(recipe.target)
+        own = load(ar=layout.run(run) / "ar", placement=placement).reconstructor
+        assert own is not None
+        rulers["own"] = own
     with Judges(reward.judges, layout.judges) as judges:
         return completions_of(
             verbalizer,
@@ -116,6 +114,27 @@ def _completions_of_model(
             seed=recipe.seed,
             judges=judges,
         )
+
+
+def _verbalizer_of(layout: Layout, run: Run | None, host: VllmHost | None) -> Verbalizer:
+    """The AV of a trained run, or of the warm start.
+
+    It is put together from the adapter where there is no whole AV, or where the adapters of a
+    sweep share one vLLM.
+    """
+    target = layout.recipe.target
+    on_base = placement_of(target, is_av_in_rl=True)
+    whole, adapter = warm_start_references(layout)[0], None
+    if run is not None:
+        whole, adapter = layout.run(run) / "av", layout.run(run) / "adapter"
+        shares = host is not None and not host.settings.merges_adapters and adapter.is_dir()
+        if whole.is_dir() and not shares:
+            adapter, on_base = None, placement_of(target)
+        else:
+            whole = start_references(layout, run)[0]
+    verbalizer = load(whole, adapter=adapter, placement=on_base, engine=host).verbalizer
+    assert verbalizer is not None
+    return verbalizer
 
 
 def _kept_step(layout: Layout, run: Run) -> int:

@@ -1,4 +1,4 @@
-"""The policy in vLLM: its weights are written out and read there before every step.
+"""The policy in vLLM: its adapters, or all its weights, are read there before every step.
 
 Nothing is ever sampled from weights of before. What remains is that vLLM computes in another way
 than training does; the log of a step has by how much (``sampler_off``).
@@ -11,15 +11,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from nla_audit.checkpoint.in_vllm import VllmHost
+from nla_audit.checkpoint.joined_adapter import joined_adapter
 from nla_audit.checkpoint.save import save_model
 from nla_audit.errors import UserError
-from nla_audit.nla.engine import refuse_difference, refuse_other_ways_in
+from nla_audit.nla.engine import Engine, refuse_difference, refuse_other_ways_in
 from nla_audit.nla.injection import parse_injection
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.nla.vllm_engine import VllmEngine
+from nla_audit.nla.vllm_engine import VllmEngine, WithAdapter
 from nla_audit.nla.vllm_settings import VllmSettings, check_installed
 from nla_audit.train.layout import Layout
 from nla_audit.train.ranks import Ranks
+from nla_audit.train.recipe_rl import Rl
+
+#: Times that vLLM is compared with the policy: at the start, and once the weights have moved.
+_COMPARED = 2
 
 
 def check_before(layout: Layout, ranks: Ranks) -> None:
@@ -54,13 +60,16 @@ def refuse_several(ranks: Ranks) -> None:
 class PolicyInVllm:
     """Samples for a policy that goes on learning.
 
+    LoRA layers go to vLLM by request, beside the weights that they are on: those never change.
+    Where there are none, or where they are to be merged, vLLM is given all weights.
+
     Args:
-        verbalizer: the policy; its LoRA layers are merged in what vLLM gets.
+        verbalizer: the policy.
         settings: how vLLM is to run.
 
     Raises:
-        UserError: vLLM is not installed, the AV's vector does not enter by an embedding, or its
-            weights are quantised.
+        UserError: vLLM is not installed, the AV's vector does not enter by an embedding, its
+            weights are quantised, or its adapters are of a kind that does not go by request.
     """
 
     def __init__(self, verbalizer: Verbalizer, settings: VllmSettings) -> None:
@@ -68,12 +77,17 @@ class PolicyInVllm:
         refuse_other_ways_in(verbalizer)
         if getattr(verbalizer.model, "is_quantized", False):
             raise UserError(
-                f"{verbalizer.name}: adapters cannot be merged into quantised weights: use engine "
-                "own"
+                f"{verbalizer.name}: vLLM cannot be given weights that were quantised on loading: "
+                "use engine own"
             )
         self._verbalizer, self._settings = verbalizer, settings
-        self._engine: VllmEngine | None = None
-        self._has_reloaded = False
+        self._vllm: VllmEngine | None = None
+        self._engine: Engine | None = None
+        #: 0 where all weights are handed over.
+        self._lora_rank = 0
+        if not settings.merges_adapters:
+            self._lora_rank = joined_adapter(verbalizer.model).rank
+        self._compared = 0
 
     def follow(self) -> None:
         """Have vLLM take the policy's weights as they are now; it is started where it is not yet.
@@ -81,18 +95,32 @@ class PolicyInVllm:
         Raises:
             UserError: vLLM does not start, died, or computes something else than the policy.
         """
-        verbalizer, settings = self._verbalizer, self._settings
         with TemporaryDirectory(prefix="nla-audit-") as name:
-            folder = Path(name)
-            save_model(verbalizer.model, folder)
-            if self._engine is not None:
-                self._engine.reload(folder)
-                if not self._has_reloaded:  # by then the weights have moved
-                    refuse_difference(verbalizer, self._engine)
-                    self._has_reloaded = True
-                return
-            self._engine = VllmEngine(verbalizer, folder, settings)
-        refuse_difference(verbalizer, self._engine)
+            if self._lora_rank:
+                self._engine = self._with_adapter(Path(name))
+            else:
+                self._engine = self._with_weights(Path(name))
+        if self._compared < _COMPARED:
+            refuse_difference(self._verbalizer, self._engine)
+            self._compared += 1
+
+    def _with_adapter(self, folder: Path) -> WithAdapter:
+        model = self._verbalizer.model
+        if self._vllm is None:
+            save_model(model, folder / "base", with_lora=False)
+            self._vllm = VllmEngine(
+                self._verbalizer, folder / "base", self._settings, lora_rank=self._lora_rank
+            )
+        joined_adapter(model).save(folder / "adapter")
+        return WithAdapter(self._vllm, folder / "adapter")
+
+    def _with_weights(self, folder: Path) -> VllmEngine:
+        save_model(self._verbalizer.model, folder)
+        if self._vllm is None:
+            self._vllm = VllmEngine(self._verbalizer, folder, self._settings)
+        else:
+            self._vllm.reload(folder)
+        return self._vllm
 
     @contextmanager
     def speaking(self) -> Iterator[None]:
@@ -105,6 +133,37 @@ class PolicyInVllm:
 
     def close(self) -> None:
         """End vLLM, and give back what it holds."""
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        if self._vllm is not None:
+            self._vllm.close()
+            self._vllm = self._engine = None
+
+
+class Hosts:
+    """Who generates for the finished models of a course, where that is not our own loop.
+
+    One vLLM is there at a time, and goes on for the next model of the same settings.
+    """
+
+    def __init__(self) -> None:
+        self._host: VllmHost | None = None
+
+    def host_of(self, rl: Rl) -> VllmHost | None:
+        """Who generates by these settings; ``None`` for our own loop."""
+        if rl.engine == "own":
+            return None
+        settings = settings_of(rl)
+        if self._host is None or self._host.settings != settings:
+            self.close()
+            self._host = VllmHost(settings)
+        return self._host
+
+    def close(self) -> None:
+        """End vLLM, if it runs."""
+        if self._host is not None:
+            self._host.close()
+            self._host = None
+
+
+def settings_of(rl: Rl) -> VllmSettings:
+    """How vLLM is to run for a run of RL."""
+    return VllmSettings(rl.max_new_tokens, rl.engine_options)

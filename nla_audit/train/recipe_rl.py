@@ -160,12 +160,14 @@ class Rl(RecipeSection):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     engine: Literal["own", "vllm"] = "own"
-    """Who samples the responses of a step. vllm (nla-audit[vllm]) is given the weights before every
-    step, so that none is sampled from older ones; the log has by how many nats its
-    log-probabilities are off the policy's (sampler_off). It takes pairs whose injection is
-    replace:SCALE, and one process. Held-out figures are always by our own loop."""
+    """Who samples the responses of a step, and writes the completions. vllm (nla-audit[vllm]) is
+    given the adapters (with no rl.lora: the weights) before every step, so that nothing is sampled
+    from older ones; the log has by how many nats its log-probabilities are off the policy's
+    (sampler_off). It takes pairs whose injection is replace:SCALE, and one process. Held-out
+    figures of a run are always by our own loop."""
     engine_options: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of vllm.LLM, as {gpu_memory_utilization: 0.3} where training needs the rest."""
+    """Arguments of vllm.LLM, as {gpu_memory_utilization: 0.3} where training needs the rest;
+    {enable_lora: false} merges adapters into the weights first."""
     evaluate: Evaluating = Evaluating()
     """Held-out measurements."""
     checkpoint_every: Positive = 25

@@ -26,13 +26,12 @@ from nla_audit.errors import UserError
 from nla_audit.nla.fve import Baselines, measure_baselines
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
-from nla_audit.nla.vllm_settings import VllmSettings
 from nla_audit.train.best import Best, Kept
 from nla_audit.train.clock import Clock
 from nla_audit.train.credit import end_advantages, token_credit
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.grpo import Settings, response_weights
-from nla_audit.train.in_vllm import PolicyInVllm, refuse_several
+from nla_audit.train.in_vllm import PolicyInVllm, refuse_several, settings_of
 from nla_audit.train.interruption import Stopped, Wish
 from nla_audit.train.judging import Judges
 from nla_audit.train.learned import in_words
@@ -174,8 +173,7 @@ class RlRun:
         if self.settings.engine == "own":
             return None
         refuse_several(self.ranks)
-        vllm = VllmSettings(self.settings.max_new_tokens, self.settings.engine_options)
-        return PolicyInVllm(self.policy.verbalizer, vllm)
+        return PolicyInVllm(self.policy.verbalizer, settings_of(self.settings))
 
     def _keeps_best(self) -> Best | None:
         """Keeps the best weights, where the recipe wants them."""

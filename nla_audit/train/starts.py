@@ -56,25 +56,25 @@ def anchor_of(layout: Layout, run: Run) -> Verbalizer | None:
     return load(av, placement=placement).verbalizer
 
 
-def load_start(layout: Layout, run: Run | None = None) -> tuple[Pair, Reconstructor]:
-    """The pair to train, and a ruler that no one trains (the same AR where none is trained).
+def load_ruler(layout: Layout) -> Reconstructor:
+    """The AR of the warm start, by which held-out figures of all runs are."""
+    placement = placement_of(layout.recipe.target)
+    ruler = load(ar=warm_start_references(layout)[1], placement=placement).reconstructor
+    assert ruler is not None
+    return ruler
 
-    Args:
-        run: whose start is loaded; by default the warm start of the recipe.
-    """
-    _, warm_ar = warm_start_references(layout)
-    av, ar = warm_start_references(layout) if run is None else start_references(layout, run)
+
+def load_start(layout: Layout, run: Run) -> tuple[Pair, Reconstructor]:
+    """The pair that a run begins from, and a ruler that no one trains (the same AR where none is
+    trained)."""
+    av, ar = start_references(layout, run)
     target = layout.recipe.target
     pair = Pair(
         load(av, placement=placement_of(target, is_av_in_rl=True)).verbalizer,
         load(ar=ar, placement=placement_of(target)).reconstructor,
     )
     assert pair.reconstructor is not None
-    if run is None or not run.rl.train_ar:
-        return pair, pair.reconstructor
-    ruler = load(ar=warm_ar, placement=placement_of(target)).reconstructor
-    assert ruler is not None
-    return pair, ruler
+    return pair, load_ruler(layout) if run.rl.train_ar else pair.reconstructor
 
 
 def both_of(pair: Pair) -> tuple[Verbalizer, Reconstructor]:

@@ -34,11 +34,14 @@ ADAPTER = "adapter_model.safetensors"
 HEAD = "value_head.safetensors"
 
 
-def make_adapter(base: Path, folder: Path, targets: str | list[str], seed: int = 0) -> Path:
-    """A PEFT adapter on ``base`` that changes what it says."""
+def make_adapter(
+    base: Path, folder: Path, targets: str | list[str], seed: int = 0, **options: Any
+) -> Path:
+    """A PEFT adapter on ``base`` that changes what it says; ``options`` of its config."""
     model = AutoModelForCausalLM.from_pretrained(base)
     torch.manual_seed(seed)
-    lora = LoraConfig(r=2, lora_alpha=8, target_modules=targets, init_lora_weights=False)
+    options = {"r": 2, "lora_alpha": 8, "init_lora_weights": False, **options}
+    lora = LoraConfig(target_modules=targets, **options)
     get_peft_model(model, lora).save_pretrained(folder)
     (folder / "README.md").unlink()
     return folder

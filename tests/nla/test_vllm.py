@@ -8,20 +8,28 @@ import signal
 import subprocess
 import threading
 import time
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
+from nla_audit.checkpoint.in_vllm import VllmHost
+from nla_audit.checkpoint.joined_adapter import JoinedAdapter
 from nla_audit.checkpoint.load import load
 from nla_audit.checkpoint.save import new_sidecar, save_av
 from nla_audit.errors import UserError
 from nla_audit.nla.generation import Generated
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.nla.vllm_engine import VllmEngine, WithAdapter
 from nla_audit.nla.vllm_settings import VllmSettings
+from nla_audit.runs.made_from import verbalizer_record
+from tests.checkpoint.faults import make_adapter
 from tests.pairs import talking, tiny
 from tests.pairs.explaining import FLOAT32, run
 
@@ -55,20 +63,23 @@ def vectors(width: int) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(ROWS, width)).astype(np.float32)
 
 
-def in_vllm(folder: Path, **options: object) -> Verbalizer:
-    settings = VllmSettings(TOKENS, {**HERE, **options})
-    av = load(av=folder, placement=FLOAT32, engine=settings).verbalizer
+def host(**options: object) -> VllmHost:
+    return VllmHost(VllmSettings(TOKENS, {**HERE, **options}))
+
+
+def in_vllm(folder: Path, engine: VllmHost | None = None, **options: Any) -> Verbalizer:
+    av = load(av=folder, placement=FLOAT32, engine=engine or host(), **options).verbalizer
     assert av is not None
     return av
 
 
-def own(folder: Path) -> Verbalizer:
-    av = load(av=folder, placement=FLOAT32).verbalizer
+def own(folder: Path, **options: Any) -> Verbalizer:
+    av = load(av=folder, placement=FLOAT32, **options).verbalizer
     assert av is not None
     return av
 
 
-def same_rows(found: Generated, wanted: Generated) -> int:
+def same_rows(found: Generated, wanted: Generated, *, atol: float = 1e-3) -> int:
     """How many rows are the same, each of which must have the same log-probabilities."""
     same = 0
     for row, length in enumerate(wanted.lengths):
@@ -77,7 +88,7 @@ def same_rows(found: Generated, wanted: Generated) -> int:
             same += 1
             assert found.ended[row] == wanted.ended[row]
             np.testing.assert_allclose(
-                found.log_probs[row, :length], wanted.log_probs[row, :length], atol=1e-3
+                found.log_probs[row, :length], wanted.log_probs[row, :length], atol=atol
             )
     return same
 
@@ -111,19 +122,64 @@ def test_sampling_is_a_rows_own_and_of_the_whole_distribution(talking_pair: Path
     assert lengths[0] == pytest.approx(lengths[1], rel=0.3)
 
 
-def test_weights_that_changed_on_disk_are_refused(talking_pair: Path, tmp_path: Path) -> None:
-    from nla_audit.checkpoint import in_vllm as module
+def test_adapters_of_one_base_share_a_vllm(
+    talking_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[int] = []
+    start = VllmEngine.__init__
 
+    def counted(engine: VllmEngine, *given: Any, **how: Any) -> None:
+        started.append(how["lora_rank"])
+        start(engine, *given, **how)
+
+    monkeypatch.setattr(VllmEngine, "__init__", counted)
+    base, vectors_, engine = talking_pair / "av", vectors(D_MODEL), host()
+    layers = ["q_proj", "v_proj", "o_proj", "gate_proj", "down_proj"]
+    one, two = (
+        make_adapter(base, tmp_path / str(rank), layers, seed=rank, r=rank) for rank in (4, 3)
+    )
+    avs = [in_vllm(base, engine, adapter=folder) for folder in (one, two, one)]
+    avs.append(in_vllm(base, engine))
+    assert started == [4]
+    wanted = [own(base, adapter=folder) for folder in (one, two, one)] + [own(base)]
+    texts = []
+    # Asked in turn: one that had to make room for another is read again.
+    for of_vllm, of_ours in zip([*avs, avs[1]], [*wanted, wanted[1]], strict=True):
+        said = [
+            av.generate(vectors_, max_new_tokens=TOKENS, temperature=0) for av in (of_vllm, of_ours)
+        ]
+        assert same_rows(said[0].generated, said[1].generated, atol=1e-4) >= 0.95 * ROWS
+        texts.append(said[0].responses)
+    assert texts[0] == texts[2]
+    assert texts[1] == texts[4]
+    assert texts[0] != texts[1] != texts[3] != texts[0]
+    assert verbalizer_record(avs[0])["engine"]["adapters"] == "by request"
+
+
+def test_adapters_that_vllm_does_not_take(
+    talking_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = talking_pair / "av"
+    high = make_adapter(base, tmp_path / "high", ["q_proj"], r=600)
+    with pytest.raises(UserError, match=r"of rank 600, and vLLM takes 512 at most: .*lora"):
+        in_vllm(base, adapter=high)
+    # From a process of its own an error comes otherwise than from here.
+    monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING")
+    with closing(VllmEngine(own(base), base, VllmSettings(TOKENS, HERE), lora_rank=8)) as vllm:
+        for rank, layer in ((2, "self_attn.odd"), (9, "self_attn.q_proj")):
+            halves = torch.zeros(rank, D_MODEL), torch.zeros(D_MODEL, rank)
+            JoinedAdapter({f"model.layers.0.{layer}": halves}, rank).save(tmp_path / layer)
+            with pytest.raises(UserError, match=r"^vLLM does not take the adapter: .*=false"):
+                vllm.take_adapter(tmp_path / layer)
+        taken = make_adapter(base, tmp_path / "taken", ["q_proj"])
+        assert WithAdapter(vllm, taken).record()["adapters"] == "by request"
+
+
+def test_weights_that_changed_on_disk_are_refused(talking_pair: Path, tmp_path: Path) -> None:
     other = talking.save_pair(tmp_path / "other", d_model=D_MODEL, words=2, seed=1)
     av = own(talking_pair / "av")
     with pytest.raises(UserError, match="vLLM computes something else than av's weights say"):
-        module.hand_to_vllm(
-            av,
-            other / "av",
-            VllmSettings(TOKENS, HERE),
-            has_adapters=False,
-            trust_remote_code=False,
-        )
+        host().take(av, other / "av", [], trust_remote_code=False)
 
 
 def test_a_killed_vllm_ends_the_run_and_the_next_goes_on(

@@ -1,15 +1,23 @@
-"""An engine that is no engine: plain transformers, one row at a time, from prompt embeddings."""
+"""Engines that are none: plain transformers, one row at a time, from prompt embeddings."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from transformers import AutoModelForCausalLM
 
+from nla_audit.checkpoint.adapters import add_adapters
 from nla_audit.errors import UserError
 from nla_audit.nla.generation import NO_TOKEN, Generated
+from nla_audit.nla.refusal import refuse_wrong
+from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.nla.vllm_engine import needed_len
+from nla_audit.nla.vllm_settings import VllmSettings
 
 
 class StandIn:
@@ -64,3 +72,51 @@ class StandIn:
         lengths = (token_ids != NO_TOKEN).sum(axis=1)
         last = token_ids[np.arange(len(prompts)), lengths - 1]
         return Generated(token_ids, log_probs, lengths, np.isin(last, list(end_ids)))
+
+
+class VllmStandIn(StandIn):
+    """In the place of a :class:`~nla_audit.nla.vllm_engine.VllmEngine`: it reads the same folders.
+
+    Attributes:
+        started: ranks that each was started with room for; a test empties it.
+    """
+
+    started: ClassVar[list[int]] = []
+
+    def __init__(
+        self,
+        verbalizer: Verbalizer,
+        folder: Path,
+        settings: VllmSettings,
+        *,
+        trust_remote_code: bool = False,
+        lora_rank: int = 0,
+    ) -> None:
+        super().__init__(_read(folder))
+        self._models = [self._model]
+        self.lora_rank, self.max_model_len = lora_rank, needed_len(verbalizer, settings)
+        self.started.append(lora_rank)
+
+    def reload(self, folder: Path) -> None:
+        self._models[0] = _read(folder)
+
+    def take_adapter(self, folder: Path) -> int:
+        model = add_adapters(
+            copy.deepcopy(self._models[0]), [folder], refuse=refuse_wrong, notice=lambda _: None
+        )
+        assert max(len(one) for name, one in model.named_parameters() if "lora_A" in name) <= (
+            self.lora_rank
+        )
+        self._models.append(model)
+        return len(self._models) - 1
+
+    def generate(self, prompts: torch.Tensor, *, adapter: int = 0, **how: Any) -> Generated:
+        self._model = self._models[adapter]
+        return super().generate(prompts, **how)
+
+    def close(self) -> None:
+        self._models.clear()
+
+
+def _read(folder: Path) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder).eval()

@@ -100,6 +100,17 @@ def test_nobody_comes() -> None:
         run(HereCrew(do=square, room=0), 2, 3)
 
 
+def test_what_is_waited_for_is_told_once() -> None:
+    said: list[str] = []
+    pool = Pool(HereCrew(do=square, room=0), 2, start_seconds=0.05, tell_seconds=0.01)
+    with pytest.raises(UserError, match="no worker started"):
+        list(pool.each([(0, 0)], said.append))
+    assert [line.split(",")[0] for line in said] == [
+        "no worker yet after 0 s: waiting for 1 CPU to be free on a node of the cluster"
+    ]
+    assert run(HereCrew(do=square), 2, 3)[1] == []
+
+
 def test_fewer_come_than_asked_for() -> None:
     crew = HereCrew(do=square, room=1)
     done, _ = run(crew, 4, 10)

@@ -19,18 +19,21 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from nla_audit.checkpoint import in_vllm
 from nla_audit.checkpoint.load import load
 from nla_audit.cli import run
 from nla_audit.errors import UserError
 from nla_audit.runs.activations import read_activations
 from nla_audit.table.completions import load as load_completions
 from nla_audit.train import completions_stage, course, rl_stage
+from nla_audit.train import in_vllm as in_vllm_of_course
 from nla_audit.train.interruption import Stopped
 from nla_audit.train.layout import Layout
 from nla_audit.train.pair import layer_of
 from nla_audit.train.read_recipe import parse_recipe
 from nla_audit.train.rl import RlRun
 from nla_audit.train.state import read_metrics
+from tests.pairs.engines import VllmStandIn
 from tests.train.close import close
 from tests.train.test_faults import leave_room, limits_restored
 
@@ -275,6 +278,28 @@ def test_ctrl_c_in_rl_and_the_same_command_again(tmp_path, out, capsys, monkeypa
     assert run(command) == 0
     for name in ("p0.0", "p0.01"):
         assert metrics(tmp_path / "o" / "rl" / name) == metrics(out / "rl" / name)
+
+
+def test_adapters_of_a_sweep_share_the_engine_that_writes_completions(tmp_path, out, monkeypatch):
+    for where in (in_vllm, in_vllm_of_course):
+        monkeypatch.setattr(where, "VllmEngine", VllmStandIn)
+    monkeypatch.setattr("nla_audit.nla.vllm_settings.find_spec", lambda name: object())
+    monkeypatch.setattr(VllmStandIn, "started", [])
+    raw = copy.deepcopy(MINI)
+    raw["rl"]["engine"] = "vllm"
+    for name in ("target", "activations", "warm-start"):
+        shutil.copytree(out / name, tmp_path / "o" / name)
+    for stage in ("rl", "completions"):
+        command = ["train", write(tmp_path, raw), "--out", str(tmp_path / "o"), "--stage", stage]
+        assert run(command) == 0
+    # Each run has its own while it learns; then the warm start, and both adapters together.
+    assert VllmStandIn.started == [2, 2, 0, 2]
+    tables = [
+        pl.read_parquet(folder / "completions" / "completions.parquet")
+        for folder in (out, tmp_path / "o")
+    ]
+    assert tables[0].schema == tables[1].schema
+    assert tables[0].select("model", "idx", "ar").equals(tables[1].select("model", "idx", "ar"))
 
 
 #: Stage → what the test takes away from it, and what is called, where, once all is trained.

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoModelForCausalLM
 
 from nla_audit.checkpoint.load import load
 from nla_audit.errors import UserError
 from nla_audit.nla.injection import Injection
-from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.nla.vllm_settings import VllmSettings
 from nla_audit.train import in_vllm
 from nla_audit.train.dataset import make_dataset
@@ -26,7 +25,7 @@ from nla_audit.train.recipe_rl import Evaluating, Rl
 from nla_audit.train.rl import Arms, RlRun
 from nla_audit.train.state import METRICS_FILE, read_metrics
 from tests.pairs import talking
-from tests.pairs.engines import StandIn
+from tests.pairs.engines import VllmStandIn
 from tests.pairs.explaining import FLOAT32
 from tests.train import miniature
 
@@ -47,24 +46,17 @@ SETTINGS = Rl(
 )
 
 
-class FollowingStandIn(StandIn):
-    """A :class:`StandIn` with the weights of a folder."""
+class FollowingStandIn(VllmStandIn):
+    """A :class:`VllmStandIn` that may be told to keep what it was given first."""
 
     follows = True
 
-    def __init__(self, _verbalizer: Verbalizer, folder: Path, _settings: VllmSettings) -> None:
-        super().__init__(_read(folder))
-
     def reload(self, folder: Path) -> None:
         if self.follows:
-            self._model = _read(folder)
+            super().reload(folder)
 
-    def close(self) -> None:
-        pass
-
-
-def _read(folder: Path) -> Any:
-    return AutoModelForCausalLM.from_pretrained(folder).eval()
+    def take_adapter(self, folder: Path) -> int:
+        return super().take_adapter(folder) if self.follows or len(self._models) == 1 else 1
 
 
 @pytest.fixture(scope="module")
@@ -117,20 +109,31 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> type[FollowingStandIn]:
     return FollowingStandIn
 
 
+#: What is handed over before a step: adapters, the whole with adapters in it, a whole without any.
+HANDED_OVER: dict[str, dict[str, Any]] = {
+    "adapters": {},
+    "merged": {"engine_options": {**SETTINGS.engine_options, "enable_lora": False}},
+    "weights": {"lora": None},
+}
+
+
 @pytest.mark.usefixtures("stand_in")
-def test_learns_by_samples_of_its_own_weights(pair_path: Path, tmp_path: Path) -> None:
-    learned(trained(pair_path, tmp_path))
+@pytest.mark.parametrize("how", ["adapters", "merged"])
+def test_learns_by_samples_of_its_own_weights(pair_path: Path, tmp_path: Path, how: str) -> None:
+    learned(trained(pair_path, tmp_path, **HANDED_OVER[how]))
 
 
+@pytest.mark.parametrize("how", HANDED_OVER)
 def test_weights_that_are_not_taken_are_refused(
     pair_path: Path,
     tmp_path: Path,
     stand_in: type[FollowingStandIn],
     monkeypatch: pytest.MonkeyPatch,
+    how: str,
 ) -> None:
     monkeypatch.setattr(stand_in, "follows", False)
     with pytest.raises(UserError, match="the stand-in computes something else than"):
-        trained(pair_path, tmp_path, steps=3)
+        trained(pair_path, tmp_path, steps=3, **HANDED_OVER[how])
 
 
 def test_our_own_loop_samples_from_the_policy_itself(pair_path: Path, tmp_path: Path) -> None:
@@ -161,7 +164,7 @@ def test_refusals() -> None:
     with pytest.raises(UserError, match="start without torchrun"):
         RlRun(replaced, Arms(reader, reader), dataset, SETTINGS, ranks=Ranks(0, 2), **given)
     replaced.model.is_quantized = True
-    with pytest.raises(UserError, match="merged into quantised weights"):
+    with pytest.raises(UserError, match="weights that were quantised on loading"):
         in_vllm.PolicyInVllm(replaced, VllmSettings(9))
     with pytest.raises(ValueError, match=r"engine_options are for rl\.engine"):
         Rl(engine_options={"enforce_eager": True})
@@ -189,13 +192,24 @@ def test_what_vllm_cannot_sample_from_is_refused_before_anything_is_trained(tmp_
         check(processes=2, injection="replace:4")
 
 
+def test_finished_models_of_the_same_settings_share_a_host() -> None:
+    with closing(in_vllm.Hosts()) as hosts:
+        assert hosts.host_of(Rl()) is None
+        first = hosts.host_of(SETTINGS)
+        assert first is not None
+        assert first.settings == VllmSettings(16, SETTINGS.engine_options)
+        assert hosts.host_of(SETTINGS.model_copy(update={"steps": 3})) is first
+        assert hosts.host_of(SETTINGS.model_copy(update={"max_new_tokens": 9})) is not first
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of vLLM's own calls, about torch
+@pytest.mark.parametrize("how", ["adapters", "merged"])
 def test_the_real_vllm_follows(
-    pair_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pair_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    learned(trained(pair_path, tmp_path))
+    learned(trained(pair_path, tmp_path, **HANDED_OVER[how]))

@@ -276,6 +276,9 @@ CARD = Card(
     "    --concept sentiment --target Qwen/Qwen3-8B --out sensitivity\n"
     "nla-audit sensitivity PAIR --activations a.parquet --direction probe.npy:3 \\\n"
     "    --words 'evaluation=being tested|evaluation' --out sensitivity\n"
+    "nla-audit sensitivity p0.0=rl/p0.0/adapter p0.006=rl/p0.006/adapter --ar warm-start/ar \\\n"
+    "    --activations a.parquet --direction probe.npy --words 'evaluation=tested' \\\n"
+    "    --engine vllm --out sensitivity\n"
     "nla-audit sensitivity sensitivity/sensitivity.parquet    # again, without pairs\n"
     "nla-audit sensitivity sensitivity/sensitivity.parquet --concept sentiment \\\n"
     "    --llm openai:MODEL@http://localhost:8000/v1 --detector llm --out asked",

@@ -15,10 +15,13 @@ import yaml
 from transformers import AutoTokenizer
 
 from nla_audit import cli
+from nla_audit.checkpoint import in_vllm
 from nla_audit.nla.verbalizer import Explanations, Verbalizer
 from nla_audit.probes.sensitivity.controls import KINDS
+from tests.checkpoint.faults import make_adapter
 from tests.llm.server import Behaviour, serving
 from tests.pairs import tiny
+from tests.pairs.engines import VllmStandIn
 from tests.pairs.explaining import table_of
 from tests.pairs.fixtures import activations, pair_path, vectors
 from tests.runs.extracting import save_target
@@ -190,6 +193,36 @@ def test_an_interrupted_run_goes_on_and_writes_the_same(
     np.testing.assert_allclose(
         cosines.ravel(), (first["projection"] + first["planted"])[: cosines.size], atol=1e-6
     )
+
+
+def test_another_engine_asks_the_adapters_of_a_base(
+    pair_path: Path,
+    given: tuple[object, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(in_vllm, "VllmEngine", VllmStandIn)
+    monkeypatch.setattr(VllmStandIn, "started", [])
+    monkeypatch.setattr("nla_audit.nla.vllm_settings.find_spec", lambda name: object())
+    av, strong = pair_path / "av", {"lora_alpha": 64}  # no two words are as good as tied
+    adapters = [
+        make_adapter(av, tmp_path / str(seed), ["down_proj"], seed, **strong) for seed in (1, 2)
+    ]
+    pairs = [f"p0.{number}={path}" for number, path in enumerate(adapters)]
+    less = ("--temperature", 0, "--limit", 2, "--strengths", "1", "--max-new-tokens", 9)
+    command = (*pairs, "--ar", pair_path / "ar", *given, *less)
+    tables = []
+    for name, how in (("own", ()), ("vllm", ("--engine", "vllm"))):
+        assert run(*command, *how, "--out", tmp_path / name) == 0
+        tables.append(pl.read_parquet(tmp_path / name / "sensitivity.parquet"))
+    assert tables[0].select("model", "explanation").equals(tables[1].select("model", "explanation"))
+    assert VllmStandIn.started == [2]
+    record = json.loads((tmp_path / "vllm" / "sensitivity.parquet.record.json").read_text())
+    assert record["models"]["p0.1"]["av"]["engine"]["adapters"] == "by request"
+    capsys.readouterr()
+    assert run(tmp_path / "vllm" / "sensitivity.parquet", "--engine", "vllm") == 2
+    assert "--engine generates when a table is made" in capsys.readouterr().err
 
 
 class Finds(Behaviour):

@@ -28,7 +28,7 @@ from nla_audit.errors import UserError
 from nla_audit.findings import Finding
 from nla_audit.report.audit import run_audit
 from nla_audit.report.contents import of_one_finding, ready, report_json
-from nla_audit.report.figures import with_reasons
+from nla_audit.report.drawing import with_reasons
 from nla_audit.report.stored import read_report
 from nla_audit.stats import MIN_CLUSTERS
 from nla_audit.table.completions import from_frame

@@ -140,3 +140,9 @@ def test_a_writer_that_is_asked_over_the_wire_needs_nothing_heavy() -> None:
 @pytest.mark.parametrize("name", analyzer_names())
 def test_an_analyzer_needs_no_model_library(name: str, by_analyzer: dict[str, set[str]]) -> None:
     assert by_analyzer[name].isdisjoint(MODELS)
+
+
+def test_an_audit_whose_figures_are_drawn_aside_need_not_import_what_draws() -> None:
+    ask = "import sys, nla_audit.report.audit; print('matplotlib.figure' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

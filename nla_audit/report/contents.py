@@ -9,7 +9,7 @@ from typing import Any
 
 from nla_audit.findings import Finding
 from nla_audit.report.colours import ModelColours
-from nla_audit.report.figures import with_reasons
+from nla_audit.report.drawing import with_reasons
 
 #: Layout of ``findings.json``; raised when a reader of it would have to change.
 FINDINGS_VERSION = 2

@@ -9,8 +9,8 @@ from typing import Any
 from nla_audit.findings import Finding
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.contents import Report
+from nla_audit.report.drawing import Rendered
 from nla_audit.report.examples import Example, examples_by_variant
-from nla_audit.report.figures import Rendered
 from nla_audit.report.tables import DisplayTable, frame_table, further_tables, headline_table, label
 from nla_audit.report.viewer import coloured
 

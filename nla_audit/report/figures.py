@@ -5,17 +5,15 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib
-import polars as pl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
-from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding
 from nla_audit.report.colours import ModelColours
+from nla_audit.report.drawing import Rendered, checked
 from nla_audit.report.escape import safe_text
 from nla_audit.report.labels import lay_out
 from nla_audit.report.plots import PLOTS
@@ -51,16 +49,6 @@ _PNG_DPI = 180
 _MARGIN_INCHES = 0.12
 
 
-@dataclass(frozen=True)
-class Rendered:
-    """One figure in both formats, under the name its files get."""
-
-    name: str
-    figure: Figure
-    svg: str
-    png: bytes
-
-
 def render_figure(finding: Finding, figure: Figure, colours: ModelColours) -> Rendered:
     """Draw ``figure`` from its table.
 
@@ -68,7 +56,7 @@ def render_figure(finding: Finding, figure: Figure, colours: ModelColours) -> Re
         UserError: the table or a column that the figure names is not in the finding.
     """
     name = f"{finding.analyzer}-{figure.name}"
-    frame = _checked(finding, figure)
+    frame = checked(finding, figure)
     # The salt makes the ids in the SVG the same on every run, and different between figures.
     style: Any = {**_STYLE, "svg.hashsalt": name}
     with matplotlib.rc_context(style), warnings.catch_warnings():
@@ -97,40 +85,8 @@ def render_figures(finding: Finding, colours: ModelColours) -> list[Rendered]:
     return [
         render_figure(finding, figure, colours)
         for figure in finding.figures
-        if _checked(finding, figure).height
+        if checked(finding, figure).height
     ]
-
-
-def with_reasons(finding: Finding) -> Finding:
-    """``finding`` with a caveat for each figure that has nothing to draw, which is left out."""
-    empty = [figure for figure in finding.figures if not _checked(finding, figure).height]
-    if not empty:
-        return finding
-    reasons = [
-        f'No figure "{figure.title}": '
-        + (
-            "there is nothing to compare."
-            if finding.tables[figure.table].is_empty()
-            else "none of its values is known."
-        )
-        for figure in empty
-    ]
-    drawn = [figure for figure in finding.figures if figure not in empty]
-    return replace(finding, figures=drawn, caveats=[*finding.caveats, *reasons])
-
-
-def _checked(finding: Finding, figure: Figure) -> pl.DataFrame:
-    where = f"figure {figure.name!r} of {finding.analyzer}"
-    if figure.table not in finding.tables:
-        raise UserError(f"{where} draws table {figure.table!r}, which the finding does not have")
-    frame = finding.tables[figure.table]
-    if frame.is_empty():  # a table of nothing need not have any columns
-        return frame
-    named = (figure.x, figure.y, figure.low, figure.high, figure.group, figure.label, figure.chance)
-    missing = sorted({column for column in named if column} - set(frame.columns))
-    if missing:
-        raise UserError(f"{where} draws {missing}, which table {figure.table!r} does not have")
-    return frame.filter(pl.col(figure.x).is_not_null() & pl.col(figure.y).is_not_null())
 
 
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)

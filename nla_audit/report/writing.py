@@ -10,7 +10,7 @@ from typing import Any
 from nla_audit.files import write_into
 from nla_audit.report.contents import Report, report_json
 from nla_audit.report.document import document_of
-from nla_audit.report.figures import Rendered, render_figures
+from nla_audit.report.drawing import Rendered, draw
 from nla_audit.report.html import render_html
 from nla_audit.report.markdown import render_markdown
 
@@ -26,7 +26,7 @@ def rendered(report: Report, drawn: Sequence[list[Rendered]] | None = None) -> F
     """
     colours = report.colours
     if drawn is None:
-        drawn = [render_figures(finding, colours) for finding in report.findings]
+        drawn = [draw(finding, colours) for finding in report.findings]
     document = document_of(report, drawn)
     files = {
         f"{report.page}.html": render_html(document).encode(errors="backslashreplace"),

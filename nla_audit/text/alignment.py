@@ -129,15 +129,11 @@ def align(pairs: Sequence[PiecesPair], store: Store) -> Aligned:
     )
     piece_rows = _piece_rows(pairs, store)
     blocks = []
-    for number, a, b in zip(sentences.pair, sentences.ours, sentences.theirs, strict=True):
+    for number, a, b in zip(
+        sentences.pair.tolist(), sentences.ours.tolist(), sentences.theirs.tolist(), strict=True
+    ):
         ours, theirs = pairs[number]
-        blocks.append(
-            (
-                int(number),
-                np.flatnonzero(ours.sentence_of == a),
-                np.flatnonzero(theirs.sentence_of == b),
-            )
-        )
+        blocks.append((number, ours.places[a], theirs.places[b]))
     inside, inside_of = _match_in(blocks, piece_rows, every)
     alone = np.array([_partnerless(pairs[n], a, b) for n, a, b in blocks]).reshape(-1, 2)
     blocks = [(number, a, b) for number, (a, b) in enumerate(_left_over(pairs, inside))]
@@ -214,34 +210,43 @@ def _match_in(
     weights: Sequence[Floats | None] | None = None,
 ) -> tuple[Matches, Integers]:
     """One-to-one matches of greatest total similarity within each block, and their blocks."""
-    ours = [rows[n][0][a].repeat(len(b)) for n, a, b in blocks] or [np.zeros(0, dtype=np.int64)]
-    theirs = [np.tile(rows[n][1][b], len(a)) for n, a, b in blocks] or [np.zeros(0, dtype=np.int64)]
-    cells = products(every, np.concatenate(ours), np.concatenate(theirs))
-    found: list[tuple[Integers, Integers, Integers, Floats, Integers]] = []
+    sides = [(rows[number][0][a], rows[number][1][b]) for number, a, b in blocks]
+    cells = products(every, *_grids(sides))
+    found: list[tuple[Integers, Integers, Floats]] = []
     start = 0
-    for place, (number, a, b) in enumerate(blocks):
+    for place, (_, a, b) in enumerate(blocks):
         size = len(a) * len(b)
-        if size == 0:
-            continue
         table = cells[start : start + size].reshape(len(a), len(b))
         start += size
         weight = None if weights is None else weights[place]
         if weight is not None:
             table = table * weight
         row, column = assigned(table)
-        found.append(
-            (
-                np.full(len(row), number),
-                a[row],
-                b[column],
-                table[row, column],
-                np.full(len(row), place),
-            )
-        )
+        found.append((a[row], b[column], table[row, column]))
     if not found:
         return Matches.none(), np.zeros(0, dtype=np.int64)
-    pair, first, second, scores, block = (np.concatenate(part) for part in zip(*found, strict=True))
+    first, second, scores = (np.concatenate(part) for part in zip(*found, strict=True))
+    block = np.repeat(np.arange(len(blocks)), [len(part[0]) for part in found])
+    pair = np.array([number for number, _, _ in blocks], dtype=np.int64)[block]
     return Matches(pair, first, second, scores), block
+
+
+def _grids(sides: Sequence[tuple[Integers, Integers]]) -> tuple[Integers, Integers]:
+    """Every item of the first side beside every one of the second, block after block.
+
+    Returns:
+        `[cells]` of the first sides, each repeated, and of the second, again and again.
+    """
+    none = np.zeros(0, dtype=np.int64)
+    first = np.concatenate([a for a, _ in sides] or [none])
+    second = np.concatenate([b for _, b in sides] or [none])
+    widths = np.array([len(b) for _, b in sides], dtype=np.int64)
+    begins = np.cumsum(widths) - widths
+    # For each item of a first side, the width of its block's second and where that begins.
+    own = np.repeat(np.arange(len(sides)), [len(a) for a, _ in sides])
+    width, begin = widths[own], begins[own]
+    cells = np.arange(width.sum()) - np.repeat(np.cumsum(width) - width - begin, width)
+    return np.repeat(first, width), second[cells]
 
 
 def _others(chosen: NDArray[np.bool_], taken: Integers) -> Integers:
@@ -267,11 +272,13 @@ def _partnerless(texts: PiecesPair, ours: Integers, theirs: Integers) -> tuple[f
 
     As many words in fewer pieces are another punctuation, which leaves nothing out.
     """
-    lengths = (texts[0].lengths[ours], texts[1].lengths[theirs])
     pieces = len(ours) - len(theirs)
+    if not pieces:
+        return 0.0, 0.0
+    lengths = (texts[0].lengths[ours], texts[1].lengths[theirs])
     words = int(lengths[0].sum() - lengths[1].sum())
     alone = [0.0, 0.0]
-    if pieces and pieces * words > 0:
+    if pieces * words > 0:
         side = int(pieces < 0)
         alone[side] = min(abs(pieces), abs(words) / max(float(lengths[side].mean()), 1.0))
     return alone[0], alone[1]
@@ -314,23 +321,22 @@ def segmentations(
         said_alone: see :func:`repunctuated`.
     """
     inside, over = aligned.inside, aligned.left_over
-    by_inside = np.searchsorted(inside.pair, np.arange(len(pairs) + 1))
+    by_sentence = np.searchsorted(aligned.sentences.pair, np.arange(len(pairs) + 1))
+    by_match = np.searchsorted(aligned.inside_of, np.arange(len(aligned.sentences.pair) + 1))
     by_over = np.searchsorted(over.pair, np.arange(len(pairs) + 1))
     by_rest = np.searchsorted(rest.pair, np.arange(len(pairs) + 1))
     found = []
     for number, ((ours, theirs), (m, n)) in enumerate(zip(pairs, claims, strict=True)):
-        here = slice(by_inside[number], by_inside[number + 1])
         there = slice(by_over[number], by_over[number + 1])
         # `[their pieces, our pieces]`: the probability that the one says the other again.
         links = np.zeros((len(theirs.pieces), len(ours.pieces)))
         links[over.theirs[there], over.ours[there]] = piece_matched[there]
-        for match in np.unique(aligned.inside_of[here]):
-            matched = np.flatnonzero(aligned.inside_of[here] == match)
-            a, b = inside.ours[here][matched], inside.theirs[here][matched]
-            _link_sentences(links, (ours, theirs), (a, b), sentence_matched[match], said_alone)
+        for match in range(by_sentence[number], by_sentence[number + 1]):
+            here = slice(by_match[match], by_match[match + 1])
+            partners = inside.ours[here], inside.theirs[here]
+            _link_sentences(links, (ours, theirs), partners, sentence_matched[match], said_alone)
         for find in range(by_rest[number], by_rest[number + 1]):
-            of_a = ours.sentence_of == rest.ours[find]
-            cells = np.ix_(theirs.sentence_of == rest.theirs[find], of_a)
+            cells = np.ix_(theirs.places[rest.theirs[find]], ours.places[rest.ours[find]])
             links[cells] = np.maximum(links[cells], rest_matched[find])
         # Not their sum: several parts of a sentence that say the same thing once more keep no
         # more of it.
@@ -351,10 +357,12 @@ def _link_sentences(
     """Link the pieces of two sentences that match with some probability."""
     (ours, theirs), (a, b) = texts, partners
     links[b, a] = np.maximum(links[b, a], matched)
-    alone = _others(ours.sentence_of == ours.sentence_of[a[0]], a)
-    links[b[0], alone] = np.maximum(links[b[0], alone], matched * said_alone[0])
-    alone = _others(theirs.sentence_of == theirs.sentence_of[b[0]], b)
-    links[alone, a[0]] = np.maximum(links[alone, a[0]], matched * said_alone[1])
+    if len(ours.places[ours.sentence_of[a[0]]]) > len(a):
+        alone = _others(ours.sentence_of == ours.sentence_of[a[0]], a)
+        links[b[0], alone] = np.maximum(links[b[0], alone], matched * said_alone[0])
+    if len(theirs.places[theirs.sentence_of[b[0]]]) > len(b):
+        alone = _others(theirs.sentence_of == theirs.sentence_of[b[0]], b)
+        links[alone, a[0]] = np.maximum(links[alone, a[0]], matched * said_alone[1])
 
 
 def _units(links: Floats, ours: Pieces, theirs: Pieces, claims: tuple[int, int]) -> Floats:
@@ -376,9 +384,10 @@ def _other_words(links: Floats, ours: Pieces, theirs: Pieces) -> float:
     """
     count = 0.0
     for place, said in enumerate(theirs.sentence_words):
-        own = links[theirs.sentence_of == place]
-        partners = np.unique(ours.sentence_of[(own >= _LIKELY).any(axis=0)])
-        if len(partners):
+        own = links[theirs.places[place]]
+        likely = (own >= _LIKELY).any(axis=0)
+        if likely.any():
+            partners = np.unique(ours.sentence_of[likely])
             held = [word for partner in partners for word in ours.sentence_words[partner]]
             count += float(own.max()) * len(unheld(said, held))
     return count

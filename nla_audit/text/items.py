@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from string import ascii_lowercase, ascii_uppercase
 from typing import Literal
 
 from nla_audit.text.words import FUNCTION_WORDS, word_spans
@@ -28,34 +29,37 @@ class Item:
 
 
 # Opening and closing marks that belong together. A straight single quote is a quote mark only
-# where it cannot be an apostrophe: outside of a word on both sides.
+# where it cannot be an apostrophe: outside of a word on both sides. Every alternative begins with
+# its mark, so that the search skips to the next mark.
 _QUOTE = re.compile(
     r'"(?P<double>[^"\n]{1,300})"'
     r"|“(?P<curly>[^”\n]{1,300})”"
     r"|«(?P<angle>[^»\n]{1,300})»"
     r"|「(?P<corner>[^」\n]{1,300})」"
     r"|`(?P<tick>[^`\n]{1,300})`"
-    r"|(?<!\w)'(?P<single>[^'\n]{1,300}(?:'\w[^'\n]{0,300})*)'(?!\w)"
-    r"|(?<!\w)‘(?P<bent>[^’\n]{1,300}(?:’\w[^’\n]{0,300})*)’(?!\w)"
+    r"|'(?<!\w')(?P<single>[^'\n]{1,300}(?:'\w[^'\n]{0,300})*)'(?!\w)"
+    r"|‘(?<!\w‘)(?P<bent>[^’\n]{1,300}(?:’\w[^’\n]{0,300})*)’(?!\w)"
 )
 
-#: Words after which a quoted span is an example of what may follow, not a citation.
+#: Words after which a quoted span is an example of what may follow, not a citation. Searched in
+#: lower case, as the hedges are: a search without regard to case takes twice as long.
 _PREDICTS = re.compile(
     r"(?:e\.g\.|i\.e\.|\b(?:like|such as|likely|probably|perhaps|possibly|maybe|expect(?:ed|ing|s)?"
     r"|anticipat\w*|predict\w*|requir\w*|next|follow(?:ed|s|ing)?(?: by)?|complet\w*|continu\w*"
     r"|as in|for example|for instance|similar|variant|would be|might be|could be|or))"
-    r"[\s,:;(\[—–-]*(?:(?:a|an|the|with|as|to|by|word|words|phrase|token|something)\s+){0,3}$",
-    re.IGNORECASE,
+    r"[\s,:;(\[—–-]*(?:(?:a|an|the|with|as|to|by|word|words|phrase|token|something)\s+){0,3}$"
 )
 
+_DIGIT = re.compile(r"\d")
 _NUMBER = re.compile(r"(?<![\w.])[-+−$€£]?\d[\d,.:/]*\d%?|(?<![\w.])[-+−$€£]?\d%?(?![\w])")
 
 _HEDGE = re.compile(
     r"\b(?:likely|probably|possibly|perhaps|maybe|presumably|apparently|seems?|appears?|suggests?"
     r"|might|may|could|almost certainly|e\.g\.|or similar|or something|something like|potentially"
-    r"|plausibly|typically|usually)\b",
-    re.IGNORECASE,
+    r"|plausibly|typically|usually)\b"
 )
+#: Lower case that keeps every character's place.
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 #: Titles that a full stop shortens.
 TITLES = frozenset(
@@ -88,7 +92,7 @@ def quoted_spans(text: str) -> list[Item]:
             continue
         start += inner.index(stripped)
         before = text[max(0, match.start() - 60) : match.start()]
-        predicted = bool(_PREDICTS.search(before))
+        predicted = bool(_PREDICTS.search(before.lower()))
         if not predicted and found and found[-1].predicted:
             between = text[found[-1].end : match.start()]
             predicted = bool(re.fullmatch(r"[\s,;/\"”'’»….]*(?:or|and|and/or)?\s*", between))
@@ -98,6 +102,8 @@ def quoted_spans(text: str) -> list[Item]:
 
 def numbers(text: str) -> list[Item]:
     """Numbers as written, units and thousands separators included."""
+    if not _DIGIT.search(text):  # most texts hold none, and are done with sooner
+        return []
     return [
         Item("number", match.start(), match.end(), match.group().rstrip(".,:/"))
         for match in _NUMBER.finditer(text)
@@ -106,7 +112,8 @@ def numbers(text: str) -> list[Item]:
 
 def hedges(text: str) -> list[Item]:
     """Words that mark a claim as a guess."""
-    return [Item("hedge", m.start(), m.end(), m.group()) for m in _HEDGE.finditer(text)]
+    spans = [match.span() for match in _HEDGE.finditer(text.translate(_LOWER))]
+    return [Item("hedge", start, end, text[start:end]) for start, end in spans]
 
 
 def named_entities(text: str) -> list[Item]:
@@ -129,14 +136,15 @@ def named_entities(text: str) -> list[Item]:
     previous_end = 0
     for start, end in word_spans(text):
         word = text[start:end]
+        if word.islower():  # most words: no need to look at what precedes them
+            close()
+            previous_end = end
+            continue
         gap = text[previous_end:start]
         previous_end = end
         if run and not _continues_a_name(text[slice(*run[-1])], gap):
             close()
-        # Most words are no name for want of a capital: no need to look at what precedes them.
-        if word.islower() or not _is_name(
-            word, opens_sentence=_opens_sentence(gap, start), inside_run=bool(run)
-        ):
+        if not _is_name(word, opens_sentence=_opens_sentence(gap, start), inside_run=bool(run)):
             close()
             continue
         run.append((start, end))

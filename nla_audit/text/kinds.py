@@ -26,7 +26,8 @@ class Kind:
 
 
 def _cue(*alternatives: str) -> re.Pattern[str]:
-    return re.compile(r"\b(?:" + "|".join(alternatives) + r")", re.IGNORECASE)
+    """Beginnings of words in lower case; a search without regard to case takes twice as long."""
+    return re.compile(r"\b(?:" + "|".join(alternatives) + r")")
 
 
 KINDS: tuple[Kind, ...] = (
@@ -95,7 +96,7 @@ KINDS: tuple[Kind, ...] = (
             "poem",
             "lyrics",
             "code",
-            "README",
+            "readme",
             "abstract",
         ),
     ),
@@ -238,8 +239,9 @@ def kind_of(claim: str) -> str:
     outside = claim
     for quote in reversed(quotes):  # what is merely quoted is no cue
         outside = outside[: quote.start] + "§" + outside[quote.end :]
+    lower = outside.lower()
     for kind in KINDS:
-        if kind.cue is not None and kind.cue.search(outside):
+        if kind.cue is not None and kind.cue.search(lower):
             return kind.name
     if numbers(outside):
         return "number"

@@ -72,6 +72,11 @@ class Pieces:
         """The words of each sentence, split."""
         return [words_and_mentions(text) for text in self.sentences]
 
+    @cached_property
+    def places(self) -> list[Integers]:
+        """Which pieces each sentence has."""
+        return [np.flatnonzero(self.sentence_of == place) for place in range(len(self.sentences))]
+
     @property
     def words(self) -> str:
         """All that is said."""

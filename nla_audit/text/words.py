@@ -22,6 +22,8 @@ _MARKS = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
 _RUN = rf"[^\W_{_CJK}]+(?:[{_MARKS}]+[^\W_{_CJK}]*)*"
 _ENDING = rf"[^\W\d_{_CJK}]+(?:[{_MARKS}]+[^\W\d_{_CJK}]*)*"
 _WORD = re.compile(rf"[{_CJK}][{_MARKS}]*|{_RUN}(?:['’]{_ENDING})*")
+#: The same words where all is ASCII, as most texts are; it searches twice as fast.
+_ASCII_WORD = re.compile(r"[A-Za-z0-9]+(?:'[A-Za-z]+)*")
 
 #: English function words (articles, prepositions, pronouns, auxiliaries, conjunctions).
 FUNCTION_WORDS = frozenset(
@@ -36,9 +38,13 @@ FUNCTION_WORDS = frozenset(
 _english = snowballstemmer.stemmer("english")
 
 
+def _word_in(text: str) -> re.Pattern[str]:
+    return _ASCII_WORD if text.isascii() else _WORD
+
+
 def word_spans(text: str) -> Iterator[tuple[int, int]]:
     """Character spans of the words of ``text``, in order."""
-    for match in _WORD.finditer(text):
+    for match in _word_in(text).finditer(text):
         yield match.span()
 
 
@@ -61,11 +67,13 @@ def words(text: str) -> list[str]:
     One word however its characters are encoded: an accent of its own or in one character with its
     letter, a ligature, a full-width letter (Unicode's compatibility form, NFKC).
     """
-    return _WORD.findall(_one_encoding(text).lower().replace("’", "'"))
+    lower = _one_encoding(text).lower().replace("’", "'")
+    return _word_in(lower).findall(lower)
 
 
-#: A word that is quoted alone: the text speaks of the word itself.
-_MENTIONED = re.compile(rf"""(?<![^\W_])["“”'‘’`]\s?({_RUN})[\s.,…]*["“”'‘’`](?![^\W_])""")
+#: A word that is quoted alone: the text speaks of the word itself. The mark stands before the look
+#: behind it, so that the search skips to the next mark.
+_MENTIONED = re.compile(rf"""["“”'‘’`](?<![^\W_].)\s?({_RUN})[\s.,…]*["“”'‘’`](?![^\W_])""")
 
 
 def words_and_mentions(text: str) -> list[str]:
@@ -77,11 +85,12 @@ def words_and_mentions(text: str) -> list[str]:
     mentioned = {
         match.start(1) for match in _MENTIONED.finditer(text) if match[1] in FUNCTION_WORDS
     }
+    word = _word_in(text)
     if not mentioned:
-        return _WORD.findall(text.replace("’", "'"))
+        return word.findall(text.replace("’", "'"))
     return [
         '"' + match.group() if match.start() in mentioned else match.group().replace("’", "'")
-        for match in _WORD.finditer(text)
+        for match in word.finditer(text)
     ]
 
 
@@ -102,8 +111,10 @@ def content_stems(text: str, quoted: Sequence[tuple[int, int]] = ()) -> list[str
     explanations quote the words they are about (final token "that"). It is marked with the quote,
     so that it matches only where it is quoted too.
     """
+    if text.isascii() and not quoted:
+        return [stem(word) for word in words(text) if word not in FUNCTION_WORDS]
     stems = []
-    for match in _WORD.finditer(text):
+    for match in _word_in(text).finditer(text):
         word = _one_encoding(match.group()).lower().replace("’", "'")
         if word not in FUNCTION_WORDS:
             stems.append(stem(word))
@@ -131,6 +142,6 @@ def piece_count(text: str) -> int:
     (punctuation, symbol) one piece. Only *ratios* of it are used: to spread an explanation's
     known token count over its claims.
     """
-    lengths = [len(match.group()) for match in _WORD.finditer(text)]
+    lengths = [len(word) for word in _word_in(text).findall(text)]
     visible = sum(map(len, text.split()))
     return sum((length + 7) // 8 for length in lengths) + visible - sum(lengths)

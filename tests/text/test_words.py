@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nla_audit.text.vectors import WordVectors
-from nla_audit.text.words import unheld, words_and_mentions
+from nla_audit.text.words import unheld, word_spans, words, words_and_mentions
 
 
 @pytest.mark.parametrize(
@@ -35,3 +37,10 @@ def test_texts_that_speak_of_the_same_word_are_alike() -> None:
     found = vectors.vectors(texts)
     alike = (found @ found.T).toarray()[0]
     assert alike[1] > 2 * alike[2]
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_ascii_texts_have_the_words_that_any_text_would(text: str) -> None:
+    # Beside a word that is not ASCII the pattern for every script is used.
+    assert words(text) == words(f"{text} é")[:-1]
+    assert list(word_spans(text)) == list(word_spans(f"{text} é"))[:-1]

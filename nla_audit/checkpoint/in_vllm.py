@@ -96,7 +96,11 @@ class VllmHost:
             hand_over(verbalizer, merged if self.settings.merges_adapters else by_request)
 
     def close(self) -> None:
-        """End vLLM, and give back what it holds."""
+        """End vLLM, and give back what it holds; nothing can be taken from then on."""
+        self._end()
+        self._folder.cleanup()
+
+    def _end(self) -> None:
         if self._vllm is not None:
             self._vllm.close()
             self._vllm = None
@@ -112,7 +116,7 @@ class VllmHost:
             or self._vllm.lora_rank < lora_rank
             or self._vllm.max_model_len < needed_len(verbalizer, self.settings)
         ):
-            self.close()
+            self._end()
             self._vllm = VllmEngine(
                 verbalizer,
                 folder,

@@ -61,6 +61,7 @@ def test_adapters_of_one_base_share_it(
     assert [record_of(engine) for engine in engines] == ["by request", "by request", None]
     av_of(pair_path, adapters[2], host)
     assert started == [2, 3]
+    host.close()
 
 
 def record_of(engine: Any) -> str | None:

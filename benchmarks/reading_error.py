@@ -202,7 +202,10 @@ def report(results: Sequence[dict[str, Any]], command: str) -> str:
     rates = pl.DataFrame([rate for result in results for rate in result["rates"]])
     alarms = pl.DataFrame([alarm for result in results for alarm in result["alarms"]])
     coverage = coverage_table(rates)
-    outside = coverage.filter(~pl.col("coverage").is_between(*COVERAGE)).height
+    short = coverage.filter(pl.col("coverage") < COVERAGE[0])
+    known = coverage.filter(pl.col("coverage").is_not_null())
+    wide = known.filter(pl.col("coverage") > COVERAGE[1])
+    where = ", ".join(f"{row['quantity']} of “{row['model']}”" for row in short.to_dicts())
     activations = results[0]["activations"]
     lines = [
         "# Error of readings on planted truth",
@@ -222,8 +225,10 @@ def report(results: Sequence[dict[str, Any]], command: str) -> str:
         "",
         "## By setting",
         "",
-        f"{outside} of {coverage.height} coverages lie outside {COVERAGE[0]:.0%} to "
-        f"{COVERAGE[1]:.0%}. A rate of 0 or 1 that is read without error is always covered.",
+        f"{short.height} of {known.height} coverages are below {COVERAGE[0]:.0%}"
+        f"{f' ({where})' if where else ''}; {wide.height} are above {COVERAGE[1]:.0%}, where an "
+        "interval is wider than it need be: it allows for what cannot be told. A rate of 0 or 1 "
+        "that is read without error is always covered.",
         "",
         *_markdown(coverage, hundredths=("bias", "sd")),
         "",

@@ -181,15 +181,29 @@ def merged_state(model: nn.Module, *, with_lora: bool = True) -> dict[str, torch
     """The model's weights with active LoRA layers added in, under their names without PEFT.
 
     Args:
-        with_lora: add them in; otherwise they are left out.
+        with_lora: add them in, and the modules that an adapter saved whole; otherwise they are left
+            out.
     """
     state = dict(model.state_dict())
     layers: list[tuple[str, Any]] = list(model.named_modules())
+
+    def taken(name: str) -> dict[str, torch.Tensor]:
+        inside = [key for key in state if key.startswith(f"{name}.")]
+        return {key.removeprefix(f"{name}."): state.pop(key) for key in inside}
+
     for name, module in layers:
+        if _is_saved_whole(module):
+            tensors = taken(name)
+            own = "original_module."
+            if with_lora and module.active_adapters:
+                # The module forwards to the first of several.
+                own = f"modules_to_save.{module.active_adapters[0]}."
+            for key, tensor in tensors.items():
+                if key.startswith(own):
+                    state[f"{name}.{key.removeprefix(own)}"] = tensor
         if not is_lora_layer(module):
             continue
-        inside = [key for key in state if key.startswith(f"{name}.")]
-        tensors = {key.removeprefix(f"{name}."): state.pop(key) for key in inside}
+        tensors = taken(name)
         for key, tensor in tensors.items():
             if not key.startswith("base_layer."):
                 continue
@@ -200,6 +214,11 @@ def merged_state(model: nn.Module, *, with_lora: bool = True) -> dict[str, torch
                         whole = whole + module.get_delta_weight(adapter).to(whole)
             state[f"{name}.{key.removeprefix('base_layer.')}"] = whole
     return state
+
+
+def _is_saved_whole(module: Any) -> bool:
+    """Whether ``module`` is PEFT's of a module that adapters hold whole, beside the base's own."""
+    return hasattr(module, "original_module") and hasattr(module, "modules_to_save")
 
 
 def is_lora_layer(module: Any) -> bool:

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from nla_audit.checkpoint.inspection import inspect
 from nla_audit.checkpoint.load import load, load_first_blocks, load_language_model
+from nla_audit.checkpoint.save import save_model
 from nla_audit.checkpoint.tensors import likeliest_renaming, match, plain_name
 from nla_audit.nla.injection import parse_injection
 from tests.checkpoint.faults import (
@@ -158,6 +159,13 @@ class TestAdapters:
         trained.save_pretrained(tmp_path / "sound")
         sound = logits(llama / "av", adapter=tmp_path / "sound")
         assert torch.allclose(sound, -sound_logits(llama / "av"), atol=1e-4)
+        verbalizer = load(av=llama / "av", adapter=tmp_path / "sound", placement=FLOAT32).verbalizer
+        assert verbalizer is not None
+        for with_lora, wanted in ((True, sound), (False, sound_logits(llama / "av"))):
+            merged = tmp_path / f"merged-{with_lora}"
+            shutil.copytree(llama / "av", merged)
+            save_model(verbalizer.model, merged, with_lora=with_lora)
+            assert torch.allclose(logits(merged), wanted, atol=1e-5)
         wrap = renaming("base_model.model.", "base_model.model._orig_mod.")
         renamed = edited(tmp_path / "sound", tmp_path / "renamed", ADAPTER, wrap)
         assert torch.equal(logits(llama / "av", adapter=renamed), sound)

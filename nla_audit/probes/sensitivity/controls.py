@@ -43,9 +43,8 @@ def variance_directions(
     They are drawn from a normal distribution whose covariance is a power of that of the
     activations. At power 0 all directions are alike, at 1 they are as activations are, below 0
     those are likeliest in which activations vary least. The share of each draw rises with the
-    power, and each gets the power at which it has the concept's. (One power for all, at which they
-    have it on average, would not do: what comes back rises with the variance by ever less, so that
-    directions of differing variance come back less than one of the mean.)
+    power, and each gets the power at which it has the concept's, so that they differ in where they
+    point and not in how much activations vary along them.
 
     They are not turned away from the concept: where activations vary in few directions, what is
     left at a right angle to it would come back less than one more draw of the same kind does, and

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from string import ascii_lowercase, ascii_uppercase
 from typing import Literal
 
-from nla_audit.text.words import FUNCTION_WORDS, word_spans
+from nla_audit.text.words import FUNCTION_WORDS, lower_in_place, word_spans
 
 ItemKind = Literal["quote", "entity", "number", "hedge"]
 
@@ -58,8 +57,6 @@ _HEDGE = re.compile(
     r"|might|may|could|almost certainly|e\.g\.|or similar|or something|something like|potentially"
     r"|plausibly|typically|usually)\b"
 )
-#: Lower case that keeps every character's place.
-_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 #: Titles that a full stop shortens.
 TITLES = frozenset(
@@ -92,7 +89,7 @@ def quoted_spans(text: str) -> list[Item]:
             continue
         start += inner.index(stripped)
         before = text[max(0, match.start() - 60) : match.start()]
-        predicted = bool(_PREDICTS.search(before.lower()))
+        predicted = bool(_PREDICTS.search(lower_in_place(before)))
         if not predicted and found and found[-1].predicted:
             between = text[found[-1].end : match.start()]
             predicted = bool(re.fullmatch(r"[\s,;/\"”'’»….]*(?:or|and|and/or)?\s*", between))
@@ -112,7 +109,7 @@ def numbers(text: str) -> list[Item]:
 
 def hedges(text: str) -> list[Item]:
     """Words that mark a claim as a guess."""
-    spans = [match.span() for match in _HEDGE.finditer(text.translate(_LOWER))]
+    spans = [match.span() for match in _HEDGE.finditer(lower_in_place(text))]
     return [Item("hedge", start, end, text[start:end]) for start, end in spans]
 
 

@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 
 from nla_audit.text.items import named_entities, numbers, quoted_spans
+from nla_audit.text.words import lower_in_place
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,7 @@ def kind_of(claim: str) -> str:
     outside = claim
     for quote in reversed(quotes):  # what is merely quoted is no cue
         outside = outside[: quote.start] + "§" + outside[quote.end :]
-    lower = outside.lower()
+    lower = lower_in_place(outside)
     for kind in KINDS:
         if kind.cue is not None and kind.cue.search(lower):
             return kind.name

@@ -12,6 +12,7 @@ import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from string import ascii_lowercase, ascii_uppercase
 
 import snowballstemmer
 
@@ -36,6 +37,19 @@ FUNCTION_WORDS = frozenset(
 )
 
 _english = snowballstemmer.stemmer("english")
+
+
+#: Lower case of A to Z, for :func:`lower_in_place`.
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
+
+
+def lower_in_place(text: str) -> str:
+    """``text`` in lower case, every character in its place: of other letters than A to Z as it is.
+
+    Some of those become two characters: "İ" an "i" and a dot, between which a pattern sees the end
+    of a word.
+    """
+    return text.lower() if text.isascii() else text.translate(_LOWER)
 
 
 def _word_in(text: str) -> re.Pattern[str]:
@@ -71,9 +85,11 @@ def words(text: str) -> list[str]:
     return _word_in(lower).findall(lower)
 
 
+#: Quotation marks, opening ones and closing ones: which is which differs between languages.
+_QUOTING = "[\"“”„'‘’‚`«»‹›「」]"
 #: A word that is quoted alone: the text speaks of the word itself. The mark stands before the look
 #: behind it, so that the search skips to the next mark.
-_MENTIONED = re.compile(rf"""["“”'‘’`](?<![^\W_].)\s?({_RUN})[\s.,…]*["“”'‘’`](?![^\W_])""")
+_MENTIONED = re.compile(rf"{_QUOTING}(?<![^\W_].)\s?({_RUN})[\s.,…]*{_QUOTING}(?![^\W_])")
 
 
 def words_and_mentions(text: str) -> list[str]:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nla_audit.text.items import hedges, items, named_entities, numbers, quoted_spans
+from nla_audit.text.kinds import kind_of
 
 
 def quotes(text: str) -> list[tuple[str, bool]]:
@@ -133,6 +134,15 @@ def test_named_entities(text: str, expected: list[str]) -> None:
 def test_hedges() -> None:
     found = [item.text.lower() for item in hedges("Likely a verb; perhaps it seems so. May be.")]
     assert found == ["likely", "perhaps", "seems", "may"]
+
+
+def test_a_letter_that_is_two_in_lower_case_moves_and_breaks_nothing() -> None:
+    assert "İ".lower() == "i\u0307"
+    (found,) = hedges("İki İİ Likely")
+    assert (found.start, found.end, found.text) == (7, 13, "Likely")
+    assert hedges("Kİmay") == []
+    assert quotes('Kİlike "x"') == [("x", False)]
+    assert kind_of("Kİtone zebra") != kind_of("Kİ tone zebra") == "style"
 
 
 def test_names_and_numbers_inside_a_quote_are_part_of_it() -> None:

@@ -16,6 +16,7 @@ from nla_audit.text.words import unheld, word_spans, words, words_and_mentions
         ('Final token "of" of', ["final", "token", '"of', "of"]),
         ("ends in “The” or ‘with,’", ["ends", "in", '"the', "or", '"with']),
         ('then " who…" next', ["then", '"who', "next"]),
+        ("«the» „of“ 「and」 the", ['"the', '"of', '"and', "the"]),
         # More than the word stands in the quotes, or it is content anyway.
         ('"of the" and "river"', ["of", "the", "and", "river"]),
         ("don’t say the Smiths’ and others’", ["don't", "say", "the", "smiths", "and", "others"]),

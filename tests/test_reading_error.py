@@ -126,6 +126,19 @@ def test_other_words_on_a_line_may_hide_a_lost_claim_and_are_none_of_the_new() -
     assert level.unrecognised_supported == 0.0
 
 
+def test_twins_without_a_word_show_no_error() -> None:
+    models, activations = ["p0.0", "p0.01"], 24
+    rows = [(model, idx, "… !!! —", 9) for model in models for idx in range(activations)]
+    schema = ["model", "idx", "explanation", "n_tokens"]
+    table = from_frame(pl.DataFrame(rows, schema=schema, orient="row"), reference="p0.0")
+    assert not calibrated(table, similarity=None, seed=0)[2].measured
+    assert "is not measured (p0.0 and p0.01 make no claims)" in " ".join(
+        drop_analysis(table).caveats
+    )
+    assert rewording(table).headline["p0.01"]["rewording_tokens"] in (0.0, None)
+    assert calibrate(table).tables["kinds"].is_empty()
+
+
 def test_terseness_is_the_share_of_function_words_that_is_gone() -> None:
     texts = {"a": "the cat is on the mat today", "b": "cat on mat today", "c": "cat mat today"}
     frame = pl.DataFrame(

@@ -38,7 +38,7 @@ class Tried:
         explanations: one row per run, change and activation: ``run, change, rate, idx,
             tokens_reference, tokens_model, kept_tokens, true_kept_tokens, supported_tokens,
             true_supported_tokens, claims_reference, claims_model, lost_claims,
-            new_claims``.
+            new_claims, other_words, content_words``.
         claims: one row per claim of the first text: ``run, change, rate, idx, kind, kept,
             true_kept``.
     """
@@ -169,6 +169,8 @@ def error_from(tried: Tried, twins: str) -> ReadingError:
         tried: the trials, over whose runs the error is averaged.
         twins: what they were made on, in words.
     """
+    if tried.claims.is_empty():
+        return ReadingError(None, why=f"{twins} make no claims")
     whole = pl.col("tokens_reference").sum()
     by_tokens = tried.explanations.group_by("change", "rate").agg(
         level=pl.col("kept_tokens").sum() / whole,

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.functional import pad
 
 from nla_audit.checkpoint.formats import ADAPTER_CONFIG, ADAPTER_FILE
-from nla_audit.checkpoint.save import is_lora_layer
+from nla_audit.checkpoint.save import is_lora_layer, is_saved_whole
 from nla_audit.checkpoint.tensors import types_in
 from nla_audit.errors import UserError
 
@@ -70,7 +70,7 @@ def joined_adapter(model: nn.Module) -> JoinedAdapter:
     """The active LoRA layers of ``model``.
 
     Raises:
-        UserError: a layer is of another kind than LoRA's first.
+        UserError: a layer has a later variant of LoRA, or is changed in another way.
     """
     layers = {}
     for name, module in _adapted(model):
@@ -95,7 +95,7 @@ def _adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
         UserError: one is changed by more than two matrices beside it.
     """
     for name, module in model.named_modules():
-        if hasattr(module, "modules_to_save"):
+        if is_saved_whole(module):
             raise _not_plain(name, "is saved whole")
         if not hasattr(module, "base_layer"):
             continue

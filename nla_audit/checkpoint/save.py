@@ -192,7 +192,7 @@ def merged_state(model: nn.Module, *, with_lora: bool = True) -> dict[str, torch
         return {key.removeprefix(f"{name}."): state.pop(key) for key in inside}
 
     for name, module in layers:
-        if _is_saved_whole(module):
+        if is_saved_whole(module):
             tensors = taken(name)
             own = "original_module."
             if with_lora and module.active_adapters:
@@ -216,7 +216,7 @@ def merged_state(model: nn.Module, *, with_lora: bool = True) -> dict[str, torch
     return state
 
 
-def _is_saved_whole(module: Any) -> bool:
+def is_saved_whole(module: Any) -> bool:
     """Whether ``module`` is PEFT's of a module that adapters hold whole, beside the base's own."""
     return hasattr(module, "original_module") and hasattr(module, "modules_to_save")
 

@@ -70,7 +70,7 @@ def _read_again(arguments: dict[str, Any], console: Console) -> _StudiedTable:
         raise UserError(
             "--similarity is measured when a table is made: give the PAIRs, or leave it out"
         )
-    if arguments["engine"] != "own":
+    if arguments["engine"] != "own" or arguments["engine_option"]:
         raise UserError("--engine generates when a table is made: give the PAIRs, or leave it out")
     path = arguments["subjects"][0]
     table, source = read_table(Path(path))

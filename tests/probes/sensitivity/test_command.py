@@ -220,9 +220,10 @@ def test_another_engine_asks_the_adapters_of_a_base(
     assert VllmStandIn.started == [2]
     record = json.loads((tmp_path / "vllm" / "sensitivity.parquet.record.json").read_text())
     assert record["models"]["p0.1"]["av"]["engine"]["adapters"] == "by request"
-    capsys.readouterr()
-    assert run(tmp_path / "vllm" / "sensitivity.parquet", "--engine", "vllm") == 2
-    assert "--engine generates when a table is made" in capsys.readouterr().err
+    for asked in (("--engine", "vllm"), ("--engine-option", "enable_lora=false")):
+        capsys.readouterr()
+        assert run(tmp_path / "vllm" / "sensitivity.parquet", *asked) == 2
+        assert "--engine generates when a table is made" in capsys.readouterr().err
 
 
 class Finds(Behaviour):

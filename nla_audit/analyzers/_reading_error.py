@@ -84,6 +84,11 @@ class Bias:
         return self.omission - self.rewording
 
     @property
+    def measured_lead(self) -> Floats:
+        """The same, by what was measured: without what cannot be recognised."""
+        return self.lead[:-1]
+
+    @property
     def net_loss(self) -> Floats:
         """Of what is left out, less what is added."""
         return self.supported - self.kept

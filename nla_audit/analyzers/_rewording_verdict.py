@@ -49,6 +49,11 @@ def _sentence(model: str, summary: dict[str, float | None], reference: str) -> s
         larger = "which is more is not known"
     elif lead_low > 0 or lead_high < 0:
         larger = f"more by {'omission' if lead_low > 0 else 'terser wording'}"
+    elif (hidden := summary.get("evening_tokens")) is not None:
+        larger = (
+            f"more by omission, unless {hidden:.1f} or more of its tokens are said in words too "
+            "different to be recognised"
+        )
     else:
         nearest = lead_low if lead > 0 else lead_high
         larger = f"which is more cannot be told{_needed(summary, lead, nearest)}"

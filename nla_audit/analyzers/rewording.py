@@ -63,6 +63,13 @@ METRICS = (
         interval=False,
     ),
     Metric(
+        "evening_tokens",
+        "tokens",
+        "neither",
+        "how many of those would make omission and terser wording even",
+        interval=False,
+    ),
+    Metric(
         "reading_bias_tokens",
         "tokens",
         "neither",
@@ -333,6 +340,9 @@ def _summary(
     lead = draw.mean(column(rows, "omission") - column(rows, "rewording"))
     spread = error.spread * (tokens + float(np.hypot(tokens, own)))
     shift = bias.lead * tokens
+    measured = error.widen(lead, bias.measured_lead * tokens, spread)
+    # What is said unrecognised is missing from the one and in the other.
+    summary["evening_tokens"] = measured.low / 2 if measured.low > 0 else None
     lead = error.widen(lead, shift, spread)
     summary |= lead.entries("omission_lead_tokens")
     summary["reading_error_tokens"] = spread

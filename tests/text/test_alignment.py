@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from nla_audit.table.completions import from_frame
-from nla_audit.text.alignment import Store, align, left_over_by_chance
+from nla_audit.text.alignment import Store, _other_words, align, left_over_by_chance
 from nla_audit.text.pairs import TextInClaims, text_of
 from nla_audit.text.reading import read_afresh
 from nla_audit.text.vectors import WordVectors
@@ -121,6 +121,25 @@ def subject_texts(lines: int, clauses: int, added: int) -> tuple[list[TextInClai
         first.append(text_of("\n".join(", ".join(line[:clauses]) for line in every)))
         second.append(text_of("\n".join(", ".join(line) for line in every[: lines // 2])))
     return first, second
+
+
+def test_other_words_are_counted_where_something_of_the_other_text_is_said() -> None:
+    ours, theirs = (
+        text_of(text).pieces
+        for text in (
+            "The report describes river floods.\nThe final token is a verb.",
+            "River floods described, further funding promised.\nA poem about falling snow.",
+        )
+    )
+    assert (len(ours.sentences), len(theirs.sentences)) == (2, 2)
+    links = np.zeros((len(theirs.pieces), len(ours.pieces)))
+    assert _other_words(links, ours, theirs) == 0
+    links[theirs.places[0][0], ours.places[0][0]] = 0.8
+    # "further funding promised", as likely as the line says our first.
+    assert _other_words(links, ours, theirs) == pytest.approx(0.8 * 3)
+    # All six of it, beside our second.
+    assert _other_words(links[:, ::-1], ours, theirs) == pytest.approx(0.8 * 6)
+    assert _other_words(links / 2, ours, theirs) == 0
 
 
 def test_what_is_left_over_of_one_subject_is_alike_without_being_the_same() -> None:

@@ -34,7 +34,7 @@ class VllmHost:
     """vLLM for AVs that are loaded one after the other; one vLLM serves all of the same weights.
 
     LoRA adapters go to it by request, so that AVs that are adapters of one model share it. An AV
-    of other weights has it started again, and none of before can be asked from then on.
+    of other weights has it started again, and the AVs before that can no longer be asked.
 
     Args:
         settings: how vLLM is to run.

@@ -64,7 +64,7 @@ def variance_directions(
     centred = directions - directions.mean(axis=0)
     drawn = np.random.default_rng([seed, 2]).normal(size=(number, len(concept)))
     _, lengths, axes = np.linalg.svd(centred, full_matrices=False)
-    if lengths[0] == 0:  # all activations are one
+    if np.allclose(centred, 0.0):  # all activations are one, but for rounding
         return scaled(drawn, 1.0), 0.0
     share = _shares(concept[None], centred)[0]
     along = drawn @ axes.T

@@ -173,7 +173,9 @@ class TestControls:
         assert ((centred @ even.T) ** 2).sum() / (centred**2).sum() / DIRECTIONS < own / 2
 
     def test_activations_that_are_all_one(self) -> None:
-        concept = np.eye(WIDTH)[0]
-        drawn, share = variance_directions(concept, np.ones((12, WIDTH)), DIRECTIONS, 0)
+        concept = unit_of(np.ones(WIDTH))
+        # Thirteen equal rows are not exactly their mean.
+        rows = np.tile(np.geomspace(3, 0.1, WIDTH), (13, 1))
+        drawn, share = variance_directions(concept, rows, DIRECTIONS, 0)
         assert share == 0
         np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), 1)

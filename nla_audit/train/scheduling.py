@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from transformers.utils.logging import disable_progress_bar
 
+from nla_audit.errors import UserError
 from nla_audit.train.interruption import Stopped, Wish, begin_worker, stopping
 from nla_audit.train.layout import Layout
 from nla_audit.train.prepare import Tell
@@ -119,6 +121,9 @@ def in_processes(
 
     Args:
         train: a function at the top of a module, which the children import.
+
+    Raises:
+        UserError: one of the processes was killed from outside, which ends the others as well.
     """
     context = get_context("spawn")
     wish = context.Event()
@@ -129,7 +134,14 @@ def in_processes(
         ) as pool,
     ):
         crew = _Processes(wish, lambda run: pool.submit(train, layout, run, processes))
-        take_turns(layout, runs, crew, stop, tell)
+        try:
+            take_turns(layout, runs, crew, stop, tell)
+        except BrokenProcessPool:
+            raise UserError(
+                f"RL: one of {processes} processes was killed, most likely for want of memory, and "
+                "all have ended: what they saved is kept, and the same command goes on from there; "
+                "with --set rl.processes=1 one run at a time needs the memory"
+            ) from None
 
 
 class _Processes:

@@ -49,9 +49,9 @@ def _sentence(model: str, summary: dict[str, float | None], reference: str) -> s
         larger = "which is more is not known"
     elif lead_low > 0 or lead_high < 0:
         larger = f"more by {'omission' if lead_low > 0 else 'terser wording'}"
-    elif (hidden := summary.get("evening_tokens")) is not None:
+    elif (evening := summary.get("evening_tokens")) is not None:
         larger = (
-            f"more by omission, unless {hidden:.1f} or more of its tokens are said in words too "
+            f"more by omission, unless {evening:.1f} or more of its tokens are said in words too "
             "different to be recognised"
         )
     else:

@@ -37,9 +37,7 @@ FUNCTION_WORDS = frozenset(
 )
 
 _english = snowballstemmer.stemmer("english")
-
-
-#: Lower case of A to Z, for :func:`lower_in_place`.
+#: Lower case of A to Z.
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 

@@ -32,10 +32,20 @@ GOLD_FILE = "gold.parquet"
 
 
 def write_completions(layout: Layout, tell: Tell) -> None:
-    """Held-out explanations of the warm start and of every run, in one table."""
+    """Held-out explanations of the warm start and of every run, in one table.
+
+    Raises:
+        UserError: a run is not trained to the end.
+    """
     folder, key = layout.completions.parent, layout.key("completions")
     if layout.is_done(folder, key):
         return
+    # Before texts of others cost minutes.
+    for run in layout.runs:
+        if not layout.is_trained(run):
+            raise UserError(
+                f"{layout.run(run)}: this run is not trained to the end; run the stage rl first"
+            )
     settle_in(layout)
     recipe = layout.recipe
     models: list[Run | None] = [None, *layout.runs]
@@ -91,10 +101,6 @@ def _completions_of_model(
     """Rows of one model, by the ruler and, where it was co-trained, by its own AR as well."""
     recipe, rulers = layout.recipe, {RULER: ruler}
     reward = recipe.rl if run is None else run.rl
-    if run is not None and not layout.is_trained(run):
-        raise UserError(
-            f"{layout.run(run)}: this run is not trained to the end; run the stage rl first"
-        )
     verbalizer = _verbalizer_of(layout, run, hosts.host_of(reward))
     if run is not None and run.rl.train_ar:
         placement = placement_of(recipe.target)

@@ -41,11 +41,11 @@ def write_completions(layout: Layout, tell: Tell) -> None:
     if layout.is_done(folder, key):
         return
     # Before texts of others cost minutes.
-    for run in layout.runs:
-        if not layout.is_trained(run):
-            raise UserError(
-                f"{layout.run(run)}: this run is not trained to the end; run the stage rl first"
-            )
+    untrained = next((run for run in layout.runs if not layout.is_trained(run)), None)
+    if untrained is not None:
+        raise UserError(
+            f"{layout.run(untrained)}: this run is not trained to the end; run the stage rl first"
+        )
     settle_in(layout)
     recipe = layout.recipe
     models: list[Run | None] = [None, *layout.runs]

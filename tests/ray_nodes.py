@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,19 @@ import pytest
 
 #: Of a node; the smallest that Ray takes.
 _STORE = 80 << 20
+#: What another user of the cluster does: takes CPUs, and keeps them until it is sent a line.
+_OTHER_USER = """
+import sys
+import ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+@ray.remote(num_cpus=1, scheduling_strategy="SPREAD")
+class Taken:
+    def there(self): pass
+taken = [Taken.remote() for _ in range(int(sys.argv[2]))]
+ray.get([one.there.remote() for one in taken])
+print("taken", flush=True)
+sys.stdin.readline()
+"""
 
 
 class Nodes:
@@ -36,6 +51,17 @@ class Nodes:
     def kill(self) -> None:
         """The oldest, without a farewell."""
         self._cluster.remove_node(self._nodes.pop(0), allow_graceful=False)
+
+    def taken_by_others(self) -> ExitStack:
+        """Have all CPUs taken until what this returns is closed."""
+        command = [sys.executable, "-c", _OTHER_USER, self.address, str(len(self._nodes))]
+        pipe = subprocess.PIPE
+        other = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        assert other.stdout is not None
+        assert any(line == "taken\n" for line in other.stdout)
+        until = ExitStack()
+        until.callback(other.communicate, "\n")
+        return until
 
     def shutdown(self) -> None:
         self._cluster.shutdown()

@@ -25,7 +25,7 @@ _MOST_DEATHS = 3
 #: Seconds to wait for a first worker: a cluster that grows on demand takes minutes to.
 START_SECONDS = 600.0
 #: Seconds after which that is told: by then a worker of a cluster with room has started.
-_TELL_SECONDS = 30.0
+TELL_SECONDS = 30.0
 #: Seconds between two looks at the clock.
 _WAIT = 1.0
 
@@ -85,7 +85,7 @@ class Pool:
         size: int,
         *,
         start_seconds: float = START_SECONDS,
-        tell_seconds: float = _TELL_SECONDS,
+        tell_seconds: float = TELL_SECONDS,
     ) -> None:
         self.size = size
         self._crew = crew

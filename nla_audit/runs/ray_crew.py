@@ -63,6 +63,18 @@ class Cluster:
     gpus: float
     workers: int
 
+    def needs(self) -> str:
+        """What each worker needs, in words."""
+        return _in_words(self.cpus, self.gpus)
+
+    def free(self) -> str:
+        """How much of that the cluster has free now, and has at all, in words."""
+        has, free = self.ray.cluster_resources(), self.ray.available_resources()
+        kinds = [kind for kind, needed in (("CPU", self.cpus), ("GPU", self.gpus)) if needed]
+        return " and ".join(
+            f"{free.get(kind, 0):g} of {has.get(kind, 0):g} {kind}s" for kind in kinds
+        )
+
 
 def check_there(settings: RaySettings) -> None:
     """Refuse a cluster that cannot be had, before hours of other work.
@@ -98,7 +110,7 @@ def ray_cluster(settings: RaySettings) -> Iterator[Cluster]:
 def ray_pool(settings: RaySettings) -> Iterator[Pool]:
     """Workers for as long as the block runs; raises as :func:`ray_cluster`."""
     with ray_cluster(settings) as cluster:
-        pool = Pool(_RayCrew(cluster.ray, cluster.cpus, cluster.gpus), cluster.workers)
+        pool = Pool(_RayCrew(cluster), cluster.workers)
         try:
             yield pool
         finally:
@@ -177,14 +189,14 @@ def _in_words(cpus: float, gpus: float) -> str:
 class _RayCrew:
     """:class:`~nla_audit.runs.pool.Crew` of actors."""
 
-    def __init__(self, ray: Any, cpus: float, gpus: float) -> None:
-        self._ray, self._cpus, self._gpus = ray, cpus, gpus
-        self._actor = ray.remote(_Actor).options(
-            num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0
+    def __init__(self, cluster: Cluster) -> None:
+        self._ray, self._cluster = cluster.ray, cluster
+        self._actor = cluster.ray.remote(_Actor).options(
+            num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_restarts=0, max_task_retries=0
         )
 
     def start(self) -> tuple[Any, Any]:
-        actor = self._actor.remote(int(self._cpus))
+        actor = self._actor.remote(int(self._cluster.cpus))
         return actor, actor.ready.remote()
 
     def submit(self, worker: Any, payload: Any) -> Any:
@@ -207,7 +219,7 @@ class _RayCrew:
         self._ray.kill(worker)
 
     def needs(self) -> str:
-        return _in_words(self._cpus, self._gpus)
+        return self._cluster.needs()
 
 
 class _Actor(Holder):

@@ -7,6 +7,7 @@ from its last saved step, and comes to the same as one that nothing happened to.
 from __future__ import annotations
 
 import logging
+import shutil
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,11 +26,14 @@ from nla_audit.train.prepare import Tell
 from nla_audit.train.runs import Run
 from nla_audit.train.scheduling import take_turns
 from nla_audit.train.state import saved_step
+from nla_audit.train.waiting import Waiting
 
 _log = logging.getLogger(__name__)
 
 #: In the course's folder while the user wishes to stop: workers of other machines look for it.
 STOP_FILE = "stop-after-this-step"
+#: In the course's folder while a cluster trains: a file of each run that a worker has begun.
+BEGUN_FOLDER = "begun-on-ray"
 #: A run is given up when it was lost so often without a state saved in between.
 _MOST_LOSSES = 3
 #: What Ray says of a function whose module a worker cannot import.
@@ -79,6 +83,7 @@ def on_ray(
             take_turns(there, runs, _Tasks(there, cluster, train, stop), wish, tell)
     finally:
         stop.unlink(missing_ok=True)
+        shutil.rmtree(there.out / BEGUN_FOLDER, ignore_errors=True)
 
 
 class _Tasks:
@@ -91,6 +96,7 @@ class _Tasks:
             num_cpus=cluster.cpus, num_gpus=cluster.gpus, max_retries=0
         )
         self._at_once, self._threads = cluster.workers, layout.recipe.threads
+        self._begun, self._waiting = layout.out / BEGUN_FOLDER, Waiting(cluster)
         #: By the name of a run, which is its ticket: the run, the task that works on it, what came
         #: of it, and how often it was lost at which step.
         self._runs: dict[str, Run] = {}
@@ -117,6 +123,7 @@ class _Tasks:
                 self._results[ticket] = error
         for ticket in list(self._runs):
             self._begin(ticket)
+        self._waiting.look([self._runs[name] for name in self._tasks if self._waits(name)])
         return [ticket for ticket in tickets if ticket in self._results]
 
     def result(self, ticket: Any) -> str | None:
@@ -129,8 +136,10 @@ class _Tasks:
         self._stop.touch()
 
     def cancel(self, ticket: Any) -> bool:
-        if ticket in self._tasks or ticket in self._results:
+        if ticket in self._results or (ticket in self._tasks and not self._waits(ticket)):
             return False
+        if ticket in self._tasks:  # or it would be waited for until there is room for it
+            self._ray.cancel(self._tasks.pop(ticket))
         del self._runs[ticket]
         return True
 
@@ -139,9 +148,21 @@ class _Tasks:
         known = ticket in self._tasks or ticket in self._results
         if known or len(self._tasks) >= self._at_once or self._stop.exists():
             return
+        self._begun.mkdir(exist_ok=True)
+        begun = self._begun / ticket
+        begun.unlink(missing_ok=True)  # of a worker that was lost
         self._tasks[ticket] = self._task.remote(
-            self._train, self._layout, self._runs[ticket], self._stop, self._threads or self._cpus
+            self._train,
+            self._layout,
+            self._runs[ticket],
+            self._stop,
+            begun=begun,
+            threads=self._threads or self._cpus,
         )
+
+    def _waits(self, ticket: str) -> bool:
+        """Whether the cluster has had no room yet for a run that it was given."""
+        return not (self._begun / ticket).exists()
 
     def _outcome(self, task: Any) -> str | None:
         exceptions = self._ray.exceptions
@@ -173,12 +194,15 @@ class _Tasks:
         _log.info("RL at %s: %s; it goes on elsewhere from step %d", run.title, why, step)
 
 
-def _train_there(train: Train, layout: Layout, run: Run, stop: Path, threads: int) -> str | None:
+def _train_there(
+    train: Train, layout: Layout, run: Run, stop: Path, *, begun: Path, threads: int
+) -> str | None:
     if not layout.activations.is_file():
         raise UserError(
             f"{layout.out} is not there on {socket.gethostname()}: all nodes of the cluster must "
             "see the course's folder"
         )
+    begun.touch()
     disable_progress_bar()
     torch.set_num_threads(threads)
     return train(layout, run, FileWish(stop))

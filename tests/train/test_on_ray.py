@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +24,7 @@ from nla_audit.train.ranks import Ranks
 from nla_audit.train.read_recipe import parse_recipe, read_recipe
 from nla_audit.train.rl_stage import reinforce
 from nla_audit.train.scheduling import take_turns
+from nla_audit.train.waiting import Waiting
 from tests.ray_nodes import two_nodes
 from tests.train.test_course import MINI, metrics, write
 
@@ -43,21 +46,34 @@ class Ray:
     Args:
         fates: what happens to the tasks, in the order in which they are begun: an exception, or
             what is returned.
+        room: for how many tasks; later ones wait.
     """
 
     exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
 
-    def __init__(self, fates: list[Any]) -> None:
-        self.fates = fates
+    def __init__(self, fates: list[Any], room: int = 9) -> None:
+        self.fates, self.room = fates, room
         self.begun: list[str] = []
+        self.cancelled: list[int] = []
         self.asked: list[int] = []
 
     def remote(self, _function: Any) -> Any:
         return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._begin))
 
-    def _begin(self, _train: Any, _layout: Layout, run_: Any, _stop: Path, _cpus: int) -> int:
+    def _begin(self, _train: Any, _layout: Layout, run_: Any, _stop: Path, **how: Any) -> int:
+        if len(self.begun) < self.room:
+            how["begun"].touch()
         self.begun.append(run_.name)
         return len(self.begun) - 1
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 6.0, "GPU": 2.0}
+
+    def available_resources(self) -> dict[str, float]:
+        return {"CPU": 5.0}  # as Ray says it of a GPU that is not free
+
+    def cancel(self, task: int) -> None:
+        self.cancelled.append(task)
 
     def wait(self, tasks: list[int], timeout: float) -> tuple[list[int], list[int]]:
         assert timeout > 0
@@ -148,6 +164,57 @@ def test_the_wish_to_stop_is_passed_on_and_begins_no_other(tmp_path: Path) -> No
     assert ray.begun == ["p0.0"]
 
 
+def test_runs_without_room_are_told_of_ever_more_rarely(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "nla_audit.train")
+    layout = Layout(parse_recipe(copy.deepcopy(MINI), "mini"), tmp_path, tmp_path / "out")
+    seconds = [1000.0]
+    waiting = Waiting(Cluster(Ray([]), 4, 0.5, 2), clock=lambda: seconds[-1])
+    told = []
+    for second in range(1000, 1400):
+        seconds.append(second)
+        waiting.look(layout.runs)
+        told += [(second, record.getMessage()) for record in caplog.records]
+        caplog.clear()
+    assert [second for second, _ in told] == [1030, 1060, 1120, 1240]
+    assert told[0][1] == (
+        "RL at λ = 0 and 1 more: not begun after 30 s: waiting for 4 CPUs and 0.5 GPU to be free "
+        "on a node of the cluster (5 of 6 CPUs and 0 of 2 GPUs are free)"
+    )
+    assert "after 4 minutes" in told[3][1]
+    waiting.look([])  # begun: the next wait is one of its own
+    waiting.look(layout.runs[:1])
+    assert not caplog.records
+    seconds.append(1430)
+    waiting.look(layout.runs[:1])
+    assert "RL at λ = 0: not begun after 31 s" in caplog.text
+
+
+def test_a_run_without_room_is_told_of_and_not_waited_for_when_all_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "nla_audit.train")
+    monkeypatch.setattr(on_ray, "Waiting", functools.partial(Waiting, tell_seconds=0.0))
+    wish = StopSignal()
+
+    class Full(Ray):
+        looks = 0
+
+        def wait(self, tasks: list[int], timeout: float) -> tuple[list[int], list[int]]:
+            self.looks += 1
+            wish.requested = self.looks > 2
+            return super().wait(tasks, timeout) if self.looks > 4 else ([], tasks)
+
+    ray = Full(["RL at λ = 0 stopped after step 1"], room=1)
+    with pytest.raises(Stopped, match=r"^RL at λ = 0 stopped after step 1$"):
+        trained_by(ray, tmp_path, workers=2, wish=wish)
+    assert "RL at λ = 0.01: not begun" in caplog.text
+    assert "λ = 0:" not in caplog.text
+    assert ray.cancelled == [1]
+    assert ray.asked == [0]
+
+
 def test_a_worker_looks_for_the_wish_and_takes_its_threads(tmp_path: Path) -> None:
     layout = Layout(parse_recipe(copy.deepcopy(MINI), "mini"), tmp_path, tmp_path / "out")
     layout.activations.parent.mkdir(parents=True)
@@ -160,11 +227,14 @@ def test_a_worker_looks_for_the_wish_and_takes_its_threads(tmp_path: Path) -> No
         return f"{before} {wish.requested} {torch.get_num_threads()}"
 
     try:
-        found = on_ray._train_there(train, layout, layout.runs[0], stop, threads + 1)
+        given = layout, layout.runs[0], stop
+        begun = tmp_path / "begun"
+        found = on_ray._train_there(train, *given, begun=begun, threads=threads + 1)
         assert found == f"False True {threads + 1}"
+        assert begun.exists()
         # The next in line is not begun any more: without a warm start it would fail.
         begin = rl_stage._train_for_crew
-        assert on_ray._train_there(begin, layout, layout.runs[0], stop, threads) is None
+        assert on_ray._train_there(begin, *given, begun=begun, threads=threads) is None
     finally:
         torch.set_num_threads(threads)
 
@@ -191,8 +261,9 @@ def test_judges_and_several_machines_are_refused(tmp_path: Path) -> None:
 
 def test_a_folder_that_a_node_does_not_see(tmp_path: Path) -> None:
     layout = Layout(parse_recipe(copy.deepcopy(MINI), "mini"), tmp_path, tmp_path / "elsewhere")
+    stop, begun = tmp_path / "stop", tmp_path / "begun"
     with pytest.raises(UserError, match=r"elsewhere is not there on .*all nodes of the cluster"):
-        on_ray._train_there(lambda *_: None, layout, layout.runs[0], tmp_path / "stop", 1)
+        on_ray._train_there(lambda *_: None, layout, layout.runs[0], stop, begun=begun, threads=1)
 
 
 def test_options_without_a_cluster_are_refused(
@@ -216,10 +287,16 @@ def test_a_sweep_on_two_nodes_of_which_one_dies_is_that_of_one_process(
         assert run(["train", recipe, "--out", str(tmp_path / "here"), "--stage", stage]) == 0
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     assert run(["train", recipe, "--out", str(tmp_path / "here"), "--stage", "rl"]) == 0
+    monkeypatch.setattr(on_ray, "Waiting", functools.partial(Waiting, tell_seconds=0.5))
+    caplog.clear()
     with two_nodes(monkeypatch) as nodes:
         killed: list[int] = []
+        others = nodes.taken_by_others()
+        latest = time.monotonic() + 120
 
         def tell(_what: str, done: int, total: int) -> None:
+            if "not begun" in caplog.text or time.monotonic() > latest:
+                others.close()
             if not killed and 2 <= done < total:
                 killed.append(done)
                 nodes.kill()
@@ -227,7 +304,10 @@ def test_a_sweep_on_two_nodes_of_which_one_dies_is_that_of_one_process(
         layout = Layout(read_recipe(Path(recipe), ()), tmp_path, tmp_path / "there")
         reinforce(layout, tell, Ranks(), RaySettings(nodes.address, cpus=1))
     assert killed
+    assert caplog.records[0].getMessage().startswith("RL at λ = 0 and 1 more: not begun")
+    assert "waiting for 1 CPU to be free on a node of the cluster (0 of 2 CPUs" in caplog.text
     assert "it goes on elsewhere" in caplog.text
     for name in ("p0.0", "p0.01"):
         assert metrics(tmp_path / "there/rl" / name) == metrics(tmp_path / "here/rl" / name)
-    assert not (tmp_path / "there" / on_ray.STOP_FILE).exists()
+    for name in (on_ray.STOP_FILE, on_ray.BEGUN_FOLDER):
+        assert not (tmp_path / "there" / name).exists()

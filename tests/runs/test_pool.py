@@ -102,7 +102,7 @@ def test_nobody_comes() -> None:
 
 def test_what_is_waited_for_is_told_once() -> None:
     said: list[str] = []
-    pool = Pool(HereCrew(do=square, room=0), 2, start_seconds=0.05, tell_seconds=0.01)
+    pool = Pool(HereCrew(do=square, room=0), 2, start_seconds=0.3, tell_seconds=0.0)
     with pytest.raises(UserError, match="no worker started"):
         list(pool.each([(0, 0)], said.append))
     assert [line.split(",")[0] for line in said] == [

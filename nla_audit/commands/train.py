@@ -290,7 +290,9 @@ def _expected_time(layout: Layout) -> str:
     }
     parts = [f"{name} {_hours(value)}" for name, value in stages.items() if value is not None]
     whole = sum(value for value in stages.values() if value is not None)
-    other = any(run.rl.engine != "own" for run in layout.runs)
+    more = layout.recipe.warm_start.ar_on_generated
+    engines = [run.rl.engine for run in layout.runs] + ([] if more is None else [more.engine])
+    other = any(engine != "own" for engine in engines)
     return f"about {_hours(whole)} on this machine, as busy as it is now ({', '.join(parts)})" + (
         "; sampling reckoned as by our own loop" if other else ""
     )

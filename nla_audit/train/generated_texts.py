@@ -22,8 +22,12 @@ from nla_audit.shards import Shards
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.seeds import Use, derived, stream
 
+#: In the folder of the warm start.
+GENERATED_FILE = "generated.parquet"
 #: Activations explained between two saved pieces.
 _PIECE = 64
+#: The same of another engine, which waits for the longest answer of each piece.
+_PIECE_OF_ENGINE = 1024
 #: Below this share of explanations among the responses, the AR would learn from next to nothing.
 _LEAST_EXTRACTED = 0.1
 
@@ -48,15 +52,13 @@ def explained(
     """One explanation of each of ``rows`` at temperature 1; kept in ``out`` once they are whole.
 
     Returns:
-        Texts by row; a row whose response held no explanation is left out.
+        As :func:`read_explained`.
     """
-    if out.is_file():
-        done = pl.read_parquet(out)
-        return dict(zip(done["row"], done["explanation"], strict=True))
     shards = Shards(out, key)
     pieces = []
-    for number, start in enumerate(range(0, len(rows), _PIECE)):
-        some = rows[start : start + _PIECE]
+    at_once = _PIECE if verbalizer.engine is None else _PIECE_OF_ENGINE
+    for number, start in enumerate(range(0, len(rows), at_once)):
+        some = rows[start : start + at_once]
         piece = shards.get("explained", number)
         if piece is None:
             said = verbalizer.generate(
@@ -75,6 +77,12 @@ def explained(
     found = pl.concat(pieces).filter(pl.col("explanation").str.strip_chars() != "")
     write_parquet(found, out)
     shards.remove()
+    return read_explained(out)
+
+
+def read_explained(out: Path) -> dict[int, str]:
+    """Texts by row; a row whose response held no explanation is left out."""
+    found = pl.read_parquet(out)
     return dict(zip(found["row"], found["explanation"], strict=True))
 
 

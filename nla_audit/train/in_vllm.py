@@ -20,6 +20,7 @@ from nla_audit.nla.injection import parse_injection
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.nla.vllm_engine import VllmEngine, WithAdapter
 from nla_audit.nla.vllm_settings import VllmSettings, check_installed
+from nla_audit.train.generated_texts import GENERATED_FILE
 from nla_audit.train.layout import Layout
 from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe_rl import Rl
@@ -34,27 +35,41 @@ def check_before(layout: Layout, ranks: Ranks) -> None:
     Raises:
         UserError: vLLM is not installed, vectors enter a block, or there are several processes.
     """
-    if all(run.rl.engine == "own" for run in layout.runs):
+    setting = _first_that_asks(layout)
+    if setting is None:
         return
     check_installed()
-    refuse_several(ranks)
+    refuse_several(ranks, setting)
     pair = layout.recipe.pair
     # A pair that is brought along says by itself where its vectors enter.
     if pair.av is None and parse_injection(pair.injection).kind != "replace":
         raise UserError(
-            f"rl.engine: vllm takes embeddings only, and pair.injection {pair.injection} needs a "
+            f"{setting}: vllm takes embeddings only, and pair.injection {pair.injection} needs a "
             "hidden state of the model: use engine own"
         )
 
 
-def refuse_several(ranks: Ranks) -> None:
+def _first_that_asks(layout: Layout) -> str | None:
+    """The first setting by which something is left to do for vLLM, if there is one."""
+    recipe = layout.recipe
+    writing = recipe.warm_start.ar_on_generated
+    is_written = recipe.pair.av is not None or (layout.warm_start / GENERATED_FILE).is_file()
+    if writing is not None and writing.engine == "vllm" and not is_written:
+        return "warm_start.ar_on_generated.engine"
+    return "rl.engine" if any(run.rl.engine == "vllm" for run in layout.runs) else None
+
+
+def refuse_several(ranks: Ranks, setting: str = "rl.engine") -> None:
     """Refuse processes started by torchrun.
+
+    Args:
+        setting: that asks for vLLM.
 
     Raises:
         UserError: there are several.
     """
     if ranks.size > 1:
-        raise UserError("rl.engine: vllm samples for one process: start without torchrun")
+        raise UserError(f"{setting}: vllm samples for one process: start without torchrun")
 
 
 class PolicyInVllm:

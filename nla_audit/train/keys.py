@@ -28,7 +28,10 @@ _AT_DEFAULT: dict[str, frozenset[str]] = {
     "Labeler": frozenset({"workers"}),
 }
 #: Of settings that hold options of others: those that only say how much there is room for.
-_ROOM: dict[str, dict[str, frozenset[str]]] = {"Rl": {"engine_options": ROOM_OPTIONS}}
+_ROOM: dict[str, dict[str, frozenset[str]]] = {
+    "OnGenerated": {"engine_options": ROOM_OPTIONS},
+    "Rl": {"engine_options": ROOM_OPTIONS},
+}
 #: Hashed at their defaults as well.
 _ALWAYS: dict[str, frozenset[str]] = {
     section: frozenset(names.split())

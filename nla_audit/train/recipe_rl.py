@@ -6,11 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, WithJsonSchema, model_validator
 
-from nla_audit.errors import UserError
-from nla_audit.nla.vllm_settings import VllmSettings
 from nla_audit.train.grading import Grading, read_grading
 from nla_audit.train.grpo import AdvantageKind
 from nla_audit.train.lengths import Charge, Counts, NothingPays
+from nla_audit.train.recipe_engine import EngineName, check_engine_options
 from nla_audit.train.recipe_optimizer import Lora, Optimizer
 from nla_audit.train.section import (
     NonNegative,
@@ -159,7 +158,7 @@ class Rl(RecipeSection):
     """Samples generated at once; by default all of the step."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    engine: Literal["own", "vllm"] = "own"
+    engine: EngineName = "own"
     """Who samples the responses of a step, and writes the completions. vllm (nla-audit[vllm]) is
     given the adapters (with no rl.lora: the weights) before every step, so that nothing is sampled
     from older ones; the log has by how many nats its log-probabilities are off the policy's
@@ -191,12 +190,7 @@ class Rl(RecipeSection):
 
     @model_validator(mode="after")
     def _engine_takes_options(self) -> Rl:
-        if self.engine_options and self.engine == "own":
-            raise ValueError("rl.engine_options are for rl.engine: vllm")
-        try:
-            VllmSettings(self.max_new_tokens, self.engine_options)
-        except UserError as error:
-            raise ValueError(f"rl.engine_options: {error}") from None
+        check_engine_options("rl", self.engine, self.engine_options)
         if self.engine == "vllm" and self.processes > 1:
             raise ValueError("rl.engine: vllm takes rl.processes: 1, for each would start its own")
         return self

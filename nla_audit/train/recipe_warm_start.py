@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from nla_audit.train.recipe_engine import EngineName, check_engine_options
 from nla_audit.train.recipe_optimizer import Lora, Optimizer
 from nla_audit.train.section import Positive, RecipeSection
 
@@ -31,6 +32,16 @@ class OnGenerated(Supervised):
     gold_share: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     """Share of gold, of the same activations, among the texts. It keeps the AR's reading of gold
     from fading, and its trust in the AV's words too high: it cannot tell which text is which."""
+    engine: EngineName = "own"
+    """Who generates the texts. vllm (nla-audit[vllm]) takes pairs whose injection is replace:SCALE,
+    and one process; its samples are others. It ends before the AR is trained."""
+    engine_options: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of vllm.LLM, as {tensor_parallel_size: 4}."""
+
+    @model_validator(mode="after")
+    def _engine_takes_options(self) -> OnGenerated:
+        check_engine_options("warm_start.ar_on_generated", self.engine, self.engine_options)
+        return self
 
 
 class WarmStart(RecipeSection):

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from nla_audit.checkpoint.in_vllm import VllmHost, placement_beside_vllm
 from nla_audit.checkpoint.load import load
+from nla_audit.nla.vllm_settings import VllmSettings
 from nla_audit.train.best import Kept, facts_of, kept_step
-from nla_audit.train.dataset import read_dataset
-from nla_audit.train.generated_texts import explained, rows_to_explain, with_generated
+from nla_audit.train.dataset import Dataset, read_dataset
+from nla_audit.train.generated_texts import (
+    GENERATED_FILE,
+    explained,
+    read_explained,
+    rows_to_explain,
+    with_generated,
+)
 from nla_audit.train.interruption import stopping
 from nla_audit.train.layout import Layout
 from nla_audit.train.learned import shortcomings
@@ -27,9 +37,9 @@ from nla_audit.train.pair import (
 )
 from nla_audit.train.prepare import Tell, target_reference
 from nla_audit.train.recipe_rl import Rl
+from nla_audit.train.recipe_warm_start import OnGenerated
 from nla_audit.train.seeds import Use, derived
 from nla_audit.train.separating import with_separators
-from nla_audit.train.starts import both_of
 from nla_audit.train.state import METRICS_FILE, read_metrics
 from nla_audit.train.warm_start import cap_by_gold, train_ar, train_av
 
@@ -134,24 +144,12 @@ def _warm_start_ar_on_generated(layout: Layout, tell: Tell) -> None:
     recipe, settings = layout.recipe, layout.recipe.warm_start.ar_on_generated
     if settings is None or (layout.warm_start / "ar").is_dir():
         return
-    placement, key = placement_of(recipe.target), layout.key("warm-start")
-    pair = load(layout.warm_start / "av", ar=layout.ar_of_gold, placement=placement)
-    verbalizer, reconstructor = both_of(pair)
     dataset = read_dataset(layout.activations)
     rows = rows_to_explain(dataset, settings.texts, recipe.seed)
     held_out = dataset.held_out_rows(recipe.warm_start.evaluation_rows)
-    asked = np.concatenate([held_out, rows])
-    title = "warm start: the AV writes for the AR"
-    said = explained(
-        verbalizer,
-        dataset,
-        asked,
-        seed=recipe.seed,
-        max_new_tokens=cap_by_gold(verbalizer, dataset.gold(held_out)),
-        out=layout.warm_start / "generated.parquet",
-        key=key,
-        tell=lambda done: tell(title, done, len(asked)),
-    )
+    said = _said_by_the_av(layout, settings, dataset, np.concatenate([held_out, rows]), tell)
+    reconstructor = load(ar=layout.ar_of_gold, placement=placement_of(recipe.target)).reconstructor
+    assert reconstructor is not None
     with stopping() as stop:
         kept = train_ar(
             reconstructor,
@@ -159,13 +157,50 @@ def _warm_start_ar_on_generated(layout: Layout, tell: Tell) -> None:
             recipe.warm_start.model_copy(update={"ar": settings}),
             seed=derived(recipe.seed, Use.GENERATED),
             folder=layout.warm_start / "ar-on-generated-training",
-            key=key,
+            key=layout.key("warm-start"),
             stop=stop,
             tell=lambda done: tell("warm start of the AR on generated texts", done, settings.steps),
             read="generated",
             tracking=recipe.tracking,
         )
     save_trained_ar(reconstructor, layout.warm_start / "ar", _warm_history(layout, kept))
+
+
+def _said_by_the_av(
+    layout: Layout,
+    settings: OnGenerated,
+    dataset: Dataset,
+    asked: npt.NDArray[np.int64],
+    tell: Tell,
+) -> dict[int, str]:
+    """What the AV says of the rows ``asked``, by our own loop or by vLLM, which then ends."""
+    recipe, av = layout.recipe, layout.warm_start / "av"
+    out, placement = layout.warm_start / GENERATED_FILE, placement_of(recipe.target)
+    if out.is_file():
+        return read_explained(out)
+    by_vllm = settings.engine == "vllm"
+    verbalizer = load(
+        av, placement=placement_beside_vllm(placement) if by_vllm else placement
+    ).verbalizer
+    assert verbalizer is not None
+    held_out = dataset.held_out_rows(recipe.warm_start.evaluation_rows)
+    cap = cap_by_gold(verbalizer, dataset.gold(held_out))
+    title = "warm start: the AV writes for the AR"
+    with ExitStack() as while_it_writes:
+        if by_vllm:
+            host = VllmHost(VllmSettings(cap, settings.engine_options))
+            while_it_writes.enter_context(closing(host))
+            host.take(verbalizer, av, [], trust_remote_code=False)
+        return explained(
+            verbalizer,
+            dataset,
+            asked,
+            seed=recipe.seed,
+            max_new_tokens=cap,
+            out=out,
+            key=layout.key("warm-start"),
+            tell=lambda done: tell(title, done, len(asked)),
+        )
 
 
 def warm_start_shortcomings(layout: Layout) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import BaseModel
 
 from nla_audit.checkpoint.load import load
 from nla_audit.errors import UserError
@@ -20,8 +23,10 @@ from nla_audit.nla.injection import Injection
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.nla.vllm_engine import VllmEngine
 from nla_audit.nla.vllm_settings import VllmSettings
-from nla_audit.train.keys import digest
+from nla_audit.train.keys import digest, hashed
+from nla_audit.train.recipe_optimizer import Optimizer
 from nla_audit.train.recipe_rl import Rl
+from nla_audit.train.recipe_warm_start import OnGenerated
 from tests.pairs import tiny
 from tests.pairs.engines import StandIn
 from tests.pairs.explaining import FLOAT32
@@ -160,10 +165,16 @@ def test_what_vllm_cut_off_is_no_answer() -> None:
         vllm_engine._refuse_cut_off([completion("stop"), completion("abort")])
 
 
-def test_room_may_change_when_a_run_goes_on() -> None:
+@pytest.mark.parametrize(
+    "section", [Rl, partial(OnGenerated, optimizer=Optimizer(learning_rate=1e-3))]
+)
+def test_room_may_change_when_a_run_goes_on(section: Callable[..., BaseModel]) -> None:
     def key(**options: Any) -> str:
-        return digest(Rl(engine="vllm", engine_options=options))
+        return digest(section(engine="vllm", engine_options=options))
 
+    # Those of before engines could be named go on, too.
+    assert not [name for name in hashed(section()) if name.startswith("engine")]
+    assert key() != digest(section())
     assert key() == key(gpu_memory_utilization=0.3, max_num_seqs=4)
     assert key() != key(enforce_eager=True)
     assert key(enforce_eager=True) == key(enforce_eager=True, gpu_memory_utilization=0.3)

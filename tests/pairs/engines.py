@@ -79,9 +79,11 @@ class VllmStandIn(StandIn):
 
     Attributes:
         started: ranks that each was started with room for; a test empties it.
+        running: those that were not closed; a test empties it.
     """
 
     started: ClassVar[list[int]] = []
+    running: ClassVar[list[VllmStandIn]] = []
 
     def __init__(
         self,
@@ -96,6 +98,7 @@ class VllmStandIn(StandIn):
         self._models = [self._model]
         self.lora_rank, self.max_model_len = lora_rank, needed_len(verbalizer, settings)
         self.started.append(lora_rank)
+        self.running.append(self)
 
     def reload(self, folder: Path) -> None:
         self._models[0] = _read(folder)
@@ -116,6 +119,7 @@ class VllmStandIn(StandIn):
 
     def close(self) -> None:
         self._models.clear()
+        self.running.remove(self)
 
 
 def _read(folder: Path) -> Any:

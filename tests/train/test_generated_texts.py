@@ -8,17 +8,24 @@ import numpy as np
 import polars as pl
 import pytest
 
+from nla_audit.checkpoint import in_vllm
 from nla_audit.checkpoint.load import load
+from nla_audit.checkpoint.save import save_av
 from nla_audit.cli import run
 from nla_audit.errors import UserError
+from nla_audit.nla.engine import COMPARED_ROWS, COMPARED_TOKENS
 from nla_audit.nla.fve import measure_baselines, squared_error
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.generated_texts import explained, rows_to_explain, with_generated
 from nla_audit.train.interruption import StopSignal
+from nla_audit.train.layout import Layout
+from nla_audit.train.read_recipe import parse_recipe
 from nla_audit.train.recipe_optimizer import Optimizer
 from nla_audit.train.recipe_warm_start import OnGenerated, WarmStart
 from nla_audit.train.state import METRICS_FILE, read_metrics
-from nla_audit.train.warm_start import train_ar
+from nla_audit.train.warm_start import cap_by_gold, train_ar
+from nla_audit.train.warm_start_stage import _said_by_the_av
+from tests.pairs.engines import VllmStandIn
 from tests.train import miniature
 from tests.train.test_course import MINI, write
 
@@ -75,8 +82,48 @@ def test_writing_goes_on_after_a_kill_as_if_there_had_been_none(warm, tmp_path, 
     )
     assert written(warm, tmp_path / "killed", rows) == whole
     assert asked == [2]
-    assert written(warm, tmp_path / "killed", rows) == whole
-    assert asked == [2], "what is whole is read"
+
+
+def test_the_engine_that_the_recipe_names_writes_once_and_ends(warm, tmp_path, monkeypatch):
+    # Fails with: our own loop in its place; an engine left running; texts that are there written
+    # again; pieces as small as our own loop's.
+    monkeypatch.setattr(in_vllm, "VllmEngine", VllmStandIn)
+    monkeypatch.setattr("nla_audit.train.generated_texts._PIECE", 4)
+    monkeypatch.setattr(VllmStandIn, "started", [])
+    monkeypatch.setattr(VllmStandIn, "running", [])
+    asked = []
+    generate = VllmStandIn.generate
+    monkeypatch.setattr(
+        VllmStandIn,
+        "generate",
+        lambda self, prompts, **how: (
+            asked.append((len(prompts), how["max_new_tokens"])) or generate(self, prompts, **how)
+        ),
+    )
+    rows = warm.dataset.training_rows[:10]
+
+    def said(folder, **how):
+        raw = copy.deepcopy(MINI)
+        settings = {"texts": 20, "steps": 4, "optimizer": {"learning_rate": 1.0e-3}, **how}
+        raw["warm_start"]["ar_on_generated"] = settings
+        layout = Layout(parse_recipe(raw, "mini"), tmp_path, tmp_path / folder)
+        if not layout.warm_start.is_dir():
+            save_av(warm.verbalizer, layout.warm_start / "av")
+        section = layout.recipe.warm_start.ar_on_generated
+        return _said_by_the_av(layout, section, warm.dataset, rows, lambda *_: None)
+
+    own = said("own")
+    assert not VllmStandIn.started
+    others = said("vllm", engine="vllm", engine_options={"enforce_eager": True})
+    held_out = warm.dataset.held_out_rows(128)
+    cap = cap_by_gold(warm.verbalizer, warm.dataset.gold(held_out))
+    assert asked == [(COMPARED_ROWS, COMPARED_TOKENS), (10, cap)]
+    assert VllmStandIn.started == [0]
+    assert VllmStandIn.running == []
+    assert 0 < len(others) <= len(rows)
+    assert others != own
+    assert said("vllm", engine="vllm") == others
+    assert VllmStandIn.started == [0], "what is whole is read"
 
 
 @pytest.mark.parametrize(("share", "golden"), [(0.0, 0), (0.25, 1), (0.5, 3)])

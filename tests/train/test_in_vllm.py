@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import closing
 from importlib.util import find_spec
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,18 @@ from nla_audit.errors import UserError
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.vllm_settings import VllmSettings
 from nla_audit.train import in_vllm
-from nla_audit.train.dataset import make_dataset
+from nla_audit.train.dataset import Dataset, make_dataset
+from nla_audit.train.generated_texts import GENERATED_FILE
 from nla_audit.train.interruption import StopSignal
 from nla_audit.train.layout import Layout
 from nla_audit.train.ranks import Ranks
 from nla_audit.train.read_recipe import parse_recipe
 from nla_audit.train.recipe_optimizer import Lora, Optimizer
 from nla_audit.train.recipe_rl import Evaluating, Rl
+from nla_audit.train.recipe_warm_start import OnGenerated
 from nla_audit.train.rl import Arms, RlRun
 from nla_audit.train.state import METRICS_FILE, read_metrics
+from nla_audit.train.warm_start_stage import _said_by_the_av
 from tests.pairs import talking
 from tests.pairs.engines import VllmStandIn
 from tests.pairs.explaining import FLOAT32
@@ -64,18 +69,22 @@ def pair_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return talking.save_pair(tmp_path_factory.mktemp("pair") / "pair", d_model=D_MODEL, words=5)
 
 
-def trained(pair_path: Path, folder: Path, **changes: Any) -> list[dict[str, Any]]:
-    """The steps of a whole run."""
+def dataset_of(gold: str | None = None) -> Dataset:
     rows = 24
-    dataset = make_dataset(
+    return make_dataset(
         np.random.default_rng(0).normal(size=(rows, D_MODEL)).astype(np.float32),
         doc_ids=[f"d{row // 2}" for row in range(rows)],
         positions=list(range(rows)),
         source_texts=[None] * rows,
-        explanations=[None] * rows,
+        explanations=[gold] * rows,
         held_out_share=0.2,
         seed=0,
     )
+
+
+def trained(pair_path: Path, folder: Path, **changes: Any) -> list[dict[str, Any]]:
+    """The steps of a whole run."""
+    dataset = dataset_of()
     pair = load(pair_path / "av", pair_path / "ar", placement=FLOAT32)
     assert pair.verbalizer is not None
     assert pair.reconstructor is not None
@@ -172,12 +181,23 @@ def test_refusals() -> None:
         Rl(engine="vllm", engine_options={"model": "other"})
     with pytest.raises(ValueError, match=r"takes rl\.processes: 1"):
         Rl(engine="vllm", processes=2)
+    more: dict[str, Any] = {"optimizer": Optimizer(learning_rate=1e-3)}
+    with pytest.raises(
+        ValueError, match=r"engine_options are for warm_start\.ar_on_generated\.eng"
+    ):
+        OnGenerated(engine_options={"enforce_eager": True}, **more)
+    with pytest.raises(
+        ValueError, match=r"_generated\.engine_options: engine option model: is set"
+    ):
+        OnGenerated(engine="vllm", engine_options={"model": "other"}, **more)
 
 
 @pytest.mark.usefixtures("stand_in")
 def test_what_vllm_cannot_sample_from_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
-    def check(engine: str = "vllm", processes: int = 1, **pair: str) -> None:
-        raw = {"name": "n", "target": {"model": "m", "layer_index": 1}, "pair": pair}
+    def check(engine: str = "vllm", writer: str = "own", processes: int = 1, **pair: str) -> None:
+        raw: dict[str, Any] = {"name": "n", "target": {"model": "m", "layer_index": 1}}
+        writing = {"engine": writer, "optimizer": {"learning_rate": 1e-3}}
+        raw |= {"pair": pair, "warm_start": {"ar_on_generated": writing}}
         raw |= {"rl": {"engine": engine}, "data": {"texts": "t"}}
         layout = Layout(parse_recipe(raw, "recipe"), tmp_path, tmp_path)
         in_vllm.check_before(layout, Ranks(0, processes))
@@ -186,10 +206,21 @@ def test_what_vllm_cannot_sample_from_is_refused_before_anything_is_trained(tmp_
     check(injection="add:1", engine="own")
     # A pair that is brought along says by itself where its vectors enter.
     check(av="av", ar="ar")
-    with pytest.raises(UserError, match=r"pair\.injection add:1 needs a hidden state"):
-        check(injection="add:1")
-    with pytest.raises(UserError, match="start without torchrun"):
-        check(processes=2, injection="replace:4")
+    check("own", "vllm", av="av", ar="ar", processes=2)  # and so has no warm start
+    for engines, setting in (
+        (("vllm", "own"), "rl"),
+        (("own", "vllm"), r"warm_start\.ar_on_gen.*"),
+    ):
+        start = rf"^{setting}\.engine: vllm "
+        with pytest.raises(
+            UserError, match=rf"{start}.*pair\.injection add:1 needs a hidden state"
+        ):
+            check(*engines, injection="add:1")
+        with pytest.raises(UserError, match=rf"{start}.*start without torchrun"):
+            check(*engines, processes=2, injection="replace:4")
+    (tmp_path / "warm-start").mkdir()
+    (tmp_path / "warm-start" / GENERATED_FILE).touch()
+    check("own", "vllm", processes=2, injection="replace:4")  # it has written
 
 
 def test_finished_models_of_the_same_settings_share_a_host() -> None:
@@ -213,3 +244,35 @@ def test_the_real_vllm_follows(
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     learned(trained(pair_path, tmp_path, **HANDED_OVER[how]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of vLLM's own calls, about torch
+def test_the_real_vllm_writes_for_the_ar_and_ends(
+    pair_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING", raising=False)
+    raw: dict[str, Any] = {"name": "n", "target": {"model": "m", "layer_index": 1}}
+    writing = {"engine": "vllm", "engine_options": SETTINGS.engine_options, "texts": 24}
+    writing["optimizer"] = {"learning_rate": 1e-3}
+    raw |= {"data": {"texts": "t"}, "warm_start": {"ar_on_generated": writing}}
+    layout = Layout(parse_recipe(raw, "recipe"), tmp_path, tmp_path / "out")
+    shutil.copytree(pair_path / "av", layout.warm_start / "av")
+    section = layout.recipe.warm_start.ar_on_generated
+    assert section is not None
+    before = set(active_children())
+    told: list[int] = []
+    said = _said_by_the_av(
+        layout,
+        section,
+        dataset_of(" fair noun register story opens"),
+        np.arange(24),
+        lambda _what, done, _total: told.append(done),
+    )
+    assert told == [24]
+    assert len(said) > 12
+    assert len(set(said.values())) > 6
+    assert set(active_children()) == before

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from nla_audit.checkpoint import in_vllm
 from nla_audit.checkpoint.in_vllm import VllmHost
 from nla_audit.checkpoint.load import load
-from nla_audit.nla.engine import refuse_difference
+from nla_audit.nla.engine import COMPARED_TOKENS, refuse_difference
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.nla.vllm_settings import VllmSettings
 from tests.checkpoint.faults import ADAPTER, FLOAT32, also, edited, make_adapter, refused
@@ -77,6 +78,27 @@ def test_merged_where_that_is_asked_for(
         assert engine is not None
         refuse_difference(av_of(pair_path, adapter), engine)
         assert record_of(engine) is None
+    assert started == [0, 0]
+
+
+def test_a_longer_prompt_of_the_same_weights_is_given_room(
+    pair_path: Path, started: list[int], tmp_path: Path
+) -> None:
+    sidecar = yaml.safe_load((pair_path / "av" / "nla_meta.yaml").read_text())
+    templates = sidecar["prompt_templates"]
+    templates["av"] = "Say it at more length. " * 9 + templates["av"]
+    longer = tmp_path / "nla_meta.yaml"
+    longer.write_text(yaml.safe_dump(sidecar))
+    host = VllmHost(VllmSettings(TOKENS))
+    rooms = []
+    for options in ({}, {"sidecar": longer}, {}):
+        av = load(av=pair_path / "av", placement=FLOAT32, engine=host, **options).verbalizer
+        assert av is not None
+        assert isinstance(av.engine, VllmStandIn)
+        rooms.append(av.engine.max_model_len - len(av.prompt.ids))
+    least = max(TOKENS, COMPARED_TOKENS)
+    assert rooms[:2] == [least, least]
+    assert rooms[2] > least  # what has room for more goes on
     assert started == [0, 0]
 
 

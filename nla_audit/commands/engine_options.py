@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,8 +37,9 @@ def engine_parameters() -> list[click.Parameter]:
     ]
 
 
-def engine_of(arguments: Mapping[str, Any]) -> VllmHost | None:
-    """The engine that ``arguments`` ask for; ``None`` for our own loop.
+@contextmanager
+def engine_of(arguments: Mapping[str, Any]) -> Iterator[VllmHost | None]:
+    """The engine that ``arguments`` ask for, until the block ends; ``None`` for our own loop.
 
     Raises:
         UserError: options that no engine is there for, or that cannot be read; vLLM on a cluster,
@@ -46,7 +48,8 @@ def engine_of(arguments: Mapping[str, Any]) -> VllmHost | None:
     if arguments["engine"] == _OWN:
         if arguments["engine_option"]:
             raise UserError(f"--engine-option needs --engine {_VLLM} as well")
-        return None
+        yield None
+        return
     if arguments.get("ray") is not None:
         raise UserError(
             f"--engine {_VLLM} spreads over GPUs by itself (--engine-option "
@@ -58,7 +61,8 @@ def engine_of(arguments: Mapping[str, Any]) -> VllmHost | None:
     options = dict(_option(text) for text in arguments["engine_option"])
     settings = VllmSettings(arguments["max_new_tokens"], options)
     check_installed()
-    return VllmHost(settings)
+    with closing(VllmHost(settings)) as host:
+        yield host
 
 
 def _option(text: str) -> tuple[str, Any]:

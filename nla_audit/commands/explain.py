@@ -54,35 +54,35 @@ def _run(**arguments: Any) -> None:
     )
     settings.check()
     injection = arguments["injection"]
-    engine = engine_of(arguments)
-    with console.status("reading the activations"):
-        activations = read_activations(arguments["activations"])
-    with pool_of(arguments) as pool:
-        with console.status("loading the pair"):
-            pair = load_pair(
-                pool,
-                av=halves.av,
-                ar=halves.ar,
-                adapter=arguments["adapter"],
-                base=arguments["base"],
-                sidecar=arguments["sidecar"],
-                injection=parse_injection(injection) if injection is not None else None,
-                placement=placement(arguments),
-                force=arguments["force"],
-                engine=engine,
-                notice=Teller(console).say,
-            )
-        with counting(console) as tell:
-            table = explain(
-                pair,
-                activations,
-                out,
-                settings,
-                arguments=arguments,
-                force=arguments["force"],
-                progress=tell,
-                notice=tell.say,
-            )
+    with engine_of(arguments) as engine:
+        with console.status("reading the activations"):
+            activations = read_activations(arguments["activations"])
+        with pool_of(arguments) as pool:
+            with console.status("loading the pair"):
+                pair = load_pair(
+                    pool,
+                    av=halves.av,
+                    ar=halves.ar,
+                    adapter=arguments["adapter"],
+                    base=arguments["base"],
+                    sidecar=arguments["sidecar"],
+                    injection=parse_injection(injection) if injection is not None else None,
+                    placement=placement(arguments),
+                    force=arguments["force"],
+                    engine=engine,
+                    notice=Teller(console).say,
+                )
+            with counting(console) as tell:
+                table = explain(
+                    pair,
+                    activations,
+                    out,
+                    settings,
+                    arguments=arguments,
+                    force=arguments["force"],
+                    progress=tell,
+                    notice=tell.say,
+                )
     for line in summary(table):
         click.echo(line)
     also = f" and {curve_path(out)}" if settings.prefixes else ""

@@ -155,7 +155,13 @@ def _language_model(
 def _asked(arguments: dict[str, Any], console: Console) -> _StudiedTable:
     """Plant, and ask every pair."""
     _check(arguments)
-    engine = engine_of(arguments)
+    with engine_of(arguments) as engine:
+        return _asked_of(engine, arguments, console)
+
+
+def _asked_of(
+    engine: VllmHost | None, arguments: dict[str, Any], console: Console
+) -> _StudiedTable:
     from nla_audit.probes.sensitivity.planting import ladder_of
     from nla_audit.probes.sensitivity.sweep import SweepSettings, must_not_be_there, planted_table
     from nla_audit.record import MODELS, run_record

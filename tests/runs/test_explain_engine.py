@@ -6,16 +6,18 @@ import copy
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import polars as pl
 import pytest
 
+from nla_audit.checkpoint import in_vllm
 from nla_audit.checkpoint.load import load
 from nla_audit.errors import UserError
 from nla_audit.nla.engine import hand_over
 from nla_audit.runs.activations import Activations, read_activations
 from nla_audit.runs.explain import ExplainSettings, explain
-from tests.pairs.engines import StandIn
+from tests.pairs.engines import StandIn, VllmStandIn
 from tests.pairs.explaining import FLOAT32, run
 
 TOKENS = 12
@@ -66,6 +68,29 @@ class TestExplain:
         assert record["av"]["engine"] == {"name": "stand-in", "version": "2"}
         with pytest.raises(UserError, match="made by another run"):
             self.explain(pair_path, few, out)
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_an_engine_ends_with_the_command(
+    pair_path: Path,
+    few: Activations,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    dies: bool,
+) -> None:
+    monkeypatch.setattr(in_vllm, "VllmEngine", VllmStandIn)
+    monkeypatch.setattr(VllmStandIn, "started", [])
+    monkeypatch.setattr(VllmStandIn, "running", [])
+    monkeypatch.setattr("nla_audit.nla.vllm_settings.find_spec", lambda name: object())
+    if dies:
+        died = UserError("the stand-in died")
+        monkeypatch.setattr("nla_audit.runs.explain.explain", Mock(side_effect=died))
+    asked = ("--engine", "vllm", "--max-new-tokens", TOKENS)
+    code = run(pair_path, few.path, "--out", tmp_path / "c.parquet", *asked)
+    assert code == (2 if dies else 0)
+    assert VllmStandIn.started == [0]
+    assert VllmStandIn.running == []
 
 
 class TestOptions:

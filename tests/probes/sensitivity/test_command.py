@@ -204,6 +204,7 @@ def test_another_engine_asks_the_adapters_of_a_base(
 ) -> None:
     monkeypatch.setattr(in_vllm, "VllmEngine", VllmStandIn)
     monkeypatch.setattr(VllmStandIn, "started", [])
+    monkeypatch.setattr(VllmStandIn, "running", [])
     monkeypatch.setattr("nla_audit.nla.vllm_settings.find_spec", lambda name: object())
     av, strong = pair_path / "av", {"lora_alpha": 64}  # no two words are as good as tied
     adapters = [
@@ -218,6 +219,7 @@ def test_another_engine_asks_the_adapters_of_a_base(
         tables.append(pl.read_parquet(tmp_path / name / "sensitivity.parquet"))
     assert tables[0].select("model", "explanation").equals(tables[1].select("model", "explanation"))
     assert VllmStandIn.started == [2]
+    assert VllmStandIn.running == []
     record = json.loads((tmp_path / "vllm" / "sensitivity.parquet.record.json").read_text())
     assert record["models"]["p0.1"]["av"]["engine"]["adapters"] == "by request"
     for asked in (("--engine", "vllm"), ("--engine-option", "enable_lora=false")):

@@ -11,6 +11,10 @@ engines load each in a process of its own, and go through the same rows in turn.
 
 Texts are greedy. Where they part, our loop's two log-probabilities at that token are compared: a
 tie is one that rounding decides. How far rounding goes is seen on the same tokens in float32.
+
+An AV that is an adapter is asked twice: of a vLLM that has the base and is given the adapter by
+request, and of one with both merged, each in a process of its own and in turn. ``--only adapters``
+measures that alone.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -31,6 +36,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from nla_audit.checkpoint.in_vllm import VllmHost
@@ -104,9 +110,13 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="a folder with a causal language model")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=["adapters"], help="measure this alone, and print it")
     arguments = parser.parse_args()
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     with tempfile.TemporaryDirectory() as name:
+        if arguments.only is not None:
+            print(adapters_table(served(Path(name), arguments.rounds), arguments.rounds))
+            return
         cases = random_cases(Path(name))
         if arguments.model is not None:
             cases.append(real_case(Path(name), arguments.model))
@@ -116,7 +126,8 @@ def main() -> None:
         for case in cases:
             with context.Pool(1) as pool:
                 found.append((case, pool.apply(compare, (case, arguments.rounds))))
-    text = table(found, arguments.rounds)
+        adapters = served(Path(name), arguments.rounds)
+    text = table(found, arguments.rounds) + "\n" + adapters_table(adapters, arguments.rounds)
     print(text)
     if arguments.out is not None:
         arguments.out.write_text(text, encoding="utf-8")
@@ -177,6 +188,76 @@ def compare(case: Case, rounds: int) -> Compared:
             seconds[name].append(time.process_time() - began)
     middle = {name: median(times) for name, times in seconds.items()}
     return judged(case, ours, vectors, said, middle)
+
+
+@dataclass(frozen=True)
+class Served:
+    """What came of an AV that is an adapter.
+
+    Attributes:
+        what: in words.
+        tokens: of what is said to adapters by request.
+        same: rows of which all tokens are the same by request and merged.
+        seconds: of the processor, for all rows, by way.
+    """
+
+    what: str
+    tokens: int
+    same: int
+    seconds: dict[str, float]
+
+
+#: By way, what vLLM is told.
+WAYS: dict[str, dict[str, Any]] = {"by request": {}, "merged": {"enable_lora": False}}
+#: In a process of a way: its AV.
+_HELD: list[Verbalizer] = []
+
+
+def served(root: Path, rounds: int) -> Served:
+    """The AV of random weights with an adapter on it, in float32, where texts can be the same."""
+    case = random_cases(root / "base")[0]
+    base = AutoModelForCausalLM.from_pretrained(case.folder)
+    torch.manual_seed(1)
+    lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", init_lora_weights=False)
+    get_peft_model(base, lora).save_pretrained(root / "adapter")
+    return by_each_way(case, root / "adapter", rounds)
+
+
+def by_each_way(case: Case, adapter: Path, rounds: int) -> Served:
+    """Have the vLLM of each way go through the same rows, ``rounds`` times in turn."""
+    context = multiprocessing.get_context("spawn")
+    vectors = embeddings(loaded(case, Placement(case.dtype, device="cpu")))
+    with ExitStack() as stack:
+        pools = {name: stack.enter_context(context.Pool(1)) for name in WAYS}
+        for name, pool in pools.items():
+            pool.apply(hold, (case, adapter, WAYS[name]))
+        # Not timed: it warms up.
+        said = {name: pool.apply(answer, (vectors, case.tokens))[0] for name, pool in pools.items()}
+        seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+        for _ in range(rounds):
+            for name, pool in pools.items():
+                seconds[name].append(pool.apply(answer, (vectors, case.tokens))[1])
+    ids = [filled(one.token_ids, (ROWS, case.tokens), NO_TOKEN) for one in said.values()]
+    return Served(
+        what=f"{case.what}, rank 16 on all linear layers, {case.dtype}",
+        tokens=int(said["by request"].lengths.sum()),
+        same=int((ids[0] == ids[1]).all(axis=1).sum()),
+        seconds={name: median(times) for name, times in seconds.items()},
+    )
+
+
+def hold(case: Case, adapter: Path, options: dict[str, Any]) -> None:
+    """Load the AV for :func:`answer`."""
+    host = VllmHost(VllmSettings(case.tokens, {**OPTIONS, **options}))
+    placement = Placement(case.dtype, device="cpu")
+    _HELD.append(loaded(case, placement, adapter=adapter, engine=host))
+
+
+def answer(vectors: npt.NDArray[np.float32], tokens: int) -> tuple[Generated, float]:
+    """What the AV says, and the seconds of the processor that it took."""
+    began = time.process_time()
+    said = _HELD[0].generate(vectors, max_new_tokens=tokens, temperature=0).generated
+    return said, time.process_time() - began
 
 
 def embeddings(av: Verbalizer) -> npt.NDArray[np.float32]:
@@ -311,6 +392,26 @@ def table(found: list[tuple[Case, Compared]], rounds: int) -> str:
             "| AV | tokens | ours | vLLM | vLLM / ours |",
             "|---|--:|--:|--:|--:|",
             *speeds,
+            "",
+        ]
+    )
+
+
+def adapters_table(found: Served, rounds: int) -> str:
+    """What is committed of an AV that is an adapter."""
+    rates = {name: found.tokens / taken for name, taken in found.seconds.items()}
+    return "\n".join(
+        [
+            "## An adapter by request, beside merged weights",
+            "",
+            f"Greedy, all {ROWS} rows at once; tokens a second of processor time, median of "
+            f"{rounds} round(s) in turn; {torch.get_num_threads()} thread(s); `--only adapters`:",
+            "",
+            "| AV | tokens | same texts | merged | by request | by request / merged |",
+            "|---|--:|--:|--:|--:|--:|",
+            f"| {found.what} | {found.tokens:,} | {found.same} of {ROWS} | "
+            f"{rates['merged']:,.0f} | {rates['by request']:,.0f} | "
+            f"{rates['by request'] / rates['merged']:.2f} |",
             "",
         ]
     )

@@ -208,6 +208,19 @@ def test_what_cannot_be_told_names_the_most_that_can_be_missing() -> None:
     assert f"p0.01 at most {most:.0%} can be missing" in finding.verdict
 
 
+def test_a_model_that_adds_more_than_it_leaves_out_is_said_to() -> None:
+    models = [PlantedModel("p0.0", 0.0), PlantedModel("longer", 0.01, omit=0.1, add=3.0)]
+    own = from_frame(plant(models, activations=60, seed=2).completions, reference="p0.0")
+    finding = drop_analysis(own)
+    rows = read(own).explanations
+    lost = (rows["tokens_reference"] - rows["kept_tokens"]).sum()
+    added = (rows["tokens_model"] - rows["supported_tokens"]).sum()
+    assert added > 2 * lost
+    assert finding.headline["longer"]["net_loss_share_high"] <= 0
+    assert "longer leaves out no more than it adds of its own." in finding.verdict
+    assert "cannot be told" not in finding.verdict
+
+
 def test_what_a_second_sample_says_anew_is_no_sign_of_other_words() -> None:
     models = [PlantedModel("p0.0", 0.0, add=2.0), PlantedModel("p0.01", 0.01, omit=0.6, add=2.0)]
     sweep = plant(models, activations=60, seed=3, samples=2, resampling_omission=0.3)

@@ -35,12 +35,21 @@ def verdict(
             f"No model is shown to drop more of {completions.reference}'s claims than it adds of "
             "its own" + (", or than a second sample drops." if reading.has_floor else ".")
         )
-    unclear = [model for model in compared if model not in lossy]
-    limits = [
-        f"{model} at most {max(0.0, high):.0%}"
-        for model in unclear
-        if (high := headline[model].get("net_loss_share_high")) is not None
-    ]
+    most = {
+        model: headline[model].get("net_loss_share_high")
+        for model in compared
+        if model not in lossy
+    }
+    # What the reading's error allows for is no loss either.
+    none = [model for model, high in most.items() if high is not None and high <= 0]
+    if none:
+        adds, own = ("it adds", "its") if len(none) == 1 else ("they add", "their")
+        sentences.append(
+            f"{', '.join(none)} leave{'s' if len(none) == 1 else ''} out no more than {adds} of "
+            f"{own} own."
+        )
+    unclear = {model: high for model, high in most.items() if model not in none}
+    limits = [f"{model} at most {high:.0%}" for model, high in unclear.items() if high is not None]
     if limits:
         sentences.append(
             f"Whether {', '.join(unclear)} drop{'s' if len(unclear) == 1 else ''} anything cannot "

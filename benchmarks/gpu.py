@@ -301,7 +301,7 @@ def loop_step(bench: Bench, prompts: int) -> Step:
     policy = Policy(pair.verbalizer, settings.lora, seed=0)
     trainer = Trainer(policy.parameters, settings.optimizer, steps=settings.steps)
     for step, count in enumerate((1, prompts)):  # the first warms up
-        seconds = obvious_step(
+        seconds, _ = obvious_step(
             policy,
             trainer,
             pair.reconstructor,

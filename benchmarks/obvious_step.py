@@ -9,7 +9,7 @@ objective is that of :mod:`nla_audit.train.grpo`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +53,12 @@ def obvious_step(
     vectors: np.ndarray,
     settings: Rl,
     step: int,
-) -> dict[str, float]:
-    """A whole step on ``vectors`` ``[prompts, d_model]``; returns seconds by phase."""
+) -> tuple[dict[str, float], float]:
+    """A whole step on ``vectors`` ``[prompts, d_model]``.
+
+    Returns:
+        Seconds by phase, and how many tokens a response has on average.
+    """
     verbalizer = policy.verbalizer
     clock = Clock(verbalizer.device)
     samples: list[Sample] = []
@@ -79,7 +83,7 @@ def obvious_step(
             (torch.stack(losses).sum() / len(samples)).backward()
     with clock.phase("update"):
         trainer.step(step)
-    return clock.seconds
+    return clock.seconds, float(np.mean([len(one.ids) for one in samples]))
 
 
 @torch.no_grad()
@@ -117,19 +121,25 @@ def _sampled(verbalizer: Verbalizer, vector: torch.Tensor, settings: Rl) -> list
 @contextmanager
 def _injecting_once(verbalizer: Verbalizer, vectors: torch.Tensor) -> Iterator[None]:
     """Inject into the pass over the prompt only; those over single tokens have no marker."""
-    assert verbalizer.injection.kind == "replace"
-    directions = vectors / vectors.norm(dim=-1, keepdim=True)
+    injecting = ExitStack()
 
-    def hook(_module: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
-        if inputs[0].shape[1] > 1:
-            output[:, verbalizer.prompt.marker] = directions * (verbalizer.injection.scale or 1.0)
-        return output
+    def before(_model: Any, _arguments: Any, named: dict[str, Any]) -> None:
+        if named["input_ids"].shape[1] > 1:
+            injecting.enter_context(verbalizer.injecting(vectors))
 
-    handle = verbalizer.model.get_input_embeddings().register_forward_hook(hook)
+    def after(*_: Any) -> None:
+        injecting.close()
+
+    model = verbalizer.model
+    handles = (
+        model.register_forward_pre_hook(before, with_kwargs=True),
+        model.register_forward_hook(after),
+    )
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 @torch.no_grad()

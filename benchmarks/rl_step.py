@@ -12,6 +12,12 @@ does falls on all of them:
   at a time (:mod:`benchmarks.obvious_step`);
 - *bare*: the responses' own tokens through the models, in batches, with nothing around them and
   nothing before them. What looks back at a prompt cannot be as fast.
+
+With a trained pair of one's own (its responses are as long as they are, so that the loops do the
+same work on average only, and bare passes are left to :mod:`benchmarks.large_vocabulary`)::
+
+    python -m benchmarks.rl_step --pair runs/real/warm-start --lora 16 --prompts 8 --samples 6 \\
+        --tokens 96 --activations runs/real/activations/activations.parquet
 """
 
 from __future__ import annotations
@@ -32,8 +38,10 @@ import transformers
 
 from benchmarks.obvious_step import obvious_step
 from benchmarks.reciting_pair import reciting_pair
+from nla_audit.checkpoint.load import Pair, load
 from nla_audit.nla.cache import RowCache, cache_keyword
 from nla_audit.record import commit
+from nla_audit.runs.activations import read_activations
 from nla_audit.train.clock import Clock
 from nla_audit.train.dataset import Dataset
 from nla_audit.train.policy import Policy
@@ -116,14 +124,24 @@ def bare_passes(run: RlRun, draw: Draw) -> dict[str, float]:
     return clock.seconds
 
 
+def pair_of(given: argparse.Namespace) -> Pair:
+    """A fresh copy of the pair that is measured."""
+    if given.pair is not None:
+        return load(given.pair / "av", given.pair / "ar")
+    return reciting_pair(d_model=given.d_model, blocks=given.blocks, tokens=given.tokens)
+
+
+def vectors_of(given: argparse.Namespace) -> np.ndarray:
+    """``[rows, d_model]`` float32: as many random ones, or the first of the file's."""
+    if given.activations is None:
+        return random_vectors(_ACTIVATIONS, given.d_model)
+    return read_activations(given.activations).vectors[:_ACTIVATIONS]
+
+
 def measure(given: argparse.Namespace) -> tuple[Times, str]:
     """Seconds of all rounds, and a sentence on what was run."""
-    settings, dataset = (
-        settings_of(given),
-        bare_dataset(random_vectors(_ACTIVATIONS, given.d_model)),
-    )
-    size = {"d_model": given.d_model, "blocks": given.blocks, "tokens": given.tokens}
-    pair, other = reciting_pair(**size), reciting_pair(**size)
+    settings, dataset = settings_of(given), bare_dataset(vectors_of(given))
+    pair, other = pair_of(given), pair_of(given)
     assert pair.verbalizer is not None
     assert pair.reconstructor is not None
     assert other.verbalizer is not None
@@ -140,11 +158,11 @@ def measure(given: argparse.Namespace) -> tuple[Times, str]:
     plain = Policy(other.verbalizer, settings.lora, seed=0)
     trainer = Trainer(plain.parameters, settings.optimizer, steps=settings.steps)
     times: Times = {name: defaultdict(list) for name in ("ours", "obvious", "bare")}
+    tokens: dict[str, list[float]] = {"ours": [], "obvious": []}
     for step in range(given.rounds + 1):
         record, _ = run._step(step)
         draw = run.sampler.draw(step, Clock(run.policy.verbalizer.device))
-        assert (draw.drawn.lengths == given.tokens).all()
-        obvious = obvious_step(
+        obvious, drawn = obvious_step(
             plain,
             trainer,
             pair.reconstructor,
@@ -152,19 +170,29 @@ def measure(given: argparse.Namespace) -> tuple[Times, str]:
             settings=settings,
             step=step,
         )
-        bare = bare_passes(run, draw)
+        found = {"ours": record["time"], "obvious": obvious}
+        if given.pair is None:
+            assert (draw.drawn.lengths == given.tokens).all()
+            found["bare"] = bare_passes(run, draw)
         if step == 0:  # warms up
             continue
-        for name, seconds in (("ours", record["time"]), ("obvious", obvious), ("bare", bare)):
+        tokens["ours"].append(float(draw.drawn.lengths.mean()))
+        tokens["obvious"].append(drawn)
+        for name, seconds in found.items():
             for phase in PHASES:
                 times[name][phase].append(seconds[phase])
-    prompt = pair.verbalizer.prompt
+    prompt, config = pair.verbalizer.prompt, pair.verbalizer.model.config.get_text_config()
     trained = "all weights" if given.lora is None else f"adapters of rank {given.lora}"
+    length = f"{given.tokens} tokens"
+    if given.pair is not None:
+        ours, obvious_length = (np.mean(tokens[name]) for name in ("ours", "obvious"))
+        length = f"{ours:.0f} tokens on average (obvious: {obvious_length:.0f})"
     return times, (
-        f"d_model {given.d_model}, {given.blocks} blocks (AR: "
-        f"{pair.reconstructor.layer_index + 1}), vocabulary {len(pair.verbalizer.tokenizer):,}, "
-        f"float32, {trained} trained; a prompt of {len(prompt.ids)} tokens, its marker at "
-        f"{prompt.marker}; {settings.prompts} × {settings.samples} samples of {given.tokens} tokens"
+        f"d_model {pair.verbalizer.d_model}, {config.num_hidden_layers} blocks (AR: "
+        f"{pair.reconstructor.layer_index + 1}), vocabulary {config.vocab_size:,}, "
+        f"{str(pair.verbalizer.model.dtype).removeprefix('torch.')}, {trained} trained; a prompt "
+        f"of {len(prompt.ids)} tokens, its marker at {prompt.marker}; {settings.prompts} × "
+        f"{settings.samples} samples of {length}"
     )
 
 
@@ -176,13 +204,16 @@ def table(times: Times) -> list[str]:
     ]
     for phase in (*PHASES, "step"):
         summed = PHASES if phase == "step" else (phase,)
-        ours, obvious, bare = (
-            np.sum([times[name][one] for one in summed], axis=0)
-            for name in ("ours", "obvious", "bare")
+        ours, obvious = (
+            np.sum([times[name][one] for one in summed], axis=0) for name in ("ours", "obvious")
         )
+        bare = "– | –"
+        if times["bare"]:
+            least = np.sum([times["bare"][one] for one in summed], axis=0)
+            bare = f"{median(least):.3f} | {median(ours / least):.2f}"
         lines.append(
             f"| {phase} | {median(ours):.3f} | {median(obvious):.3f} | "
-            f"**{median(obvious / ours):.1f}** | {median(bare):.3f} | {median(ours / bare):.2f} |"
+            f"**{median(obvious / ours):.1f}** | {bare} |"
         )
     return lines
 
@@ -193,6 +224,10 @@ def arguments_of(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__.split("\n", 1)[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    parser.add_argument(
+        "--pair", type=Path, metavar="FOLDER", help="with av/ and ar/, instead of a random one"
+    )
+    parser.add_argument("--activations", type=Path, metavar="FILE", help="those of the pair")
     parser.add_argument("--d-model", type=int, default=128, help="width of both models")
     parser.add_argument("--blocks", type=int, default=6, help="of the AV")
     parser.add_argument("--prompts", type=int, default=16, help="activations of a step")
@@ -208,7 +243,10 @@ def arguments_of(arguments: list[str] | None) -> argparse.Namespace:
         help="processor: seconds of the process, for one thread on a machine that others share",
     )
     parser.add_argument("--out", type=Path, help="write the table here too")
-    return parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
+    if (given.pair is None) != (given.activations is None):
+        parser.error("--pair and --activations go together")
+    return given
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -220,6 +258,11 @@ def main(arguments: list[str] | None = None) -> None:
         times, what = measure(given)
     options = f" --threads {given.threads} --clock {given.clock} --rounds {given.rounds}"
     options += "" if given.lora is None else f" --lora {given.lora}"
+    if given.pair is not None:
+        options += (
+            f" --prompts {given.prompts} --samples {given.samples} --tokens {given.tokens}"
+            " --pair FOLDER --activations FILE"
+        )
     text = "\n".join(
         [
             "# A step of RL on a CPU",

@@ -338,6 +338,7 @@ def segmentations(
         for find in range(by_rest[number], by_rest[number + 1]):
             cells = np.ix_(theirs.places[rest.theirs[find]], ours.places[rest.ours[find]])
             links[cells] = np.maximum(links[cells], rest_matched[find])
+        _link_final_tokens(links, ours, theirs)
         # Not their sum: several parts of a sentence that say the same thing once more keep no
         # more of it.
         kept = links.max(axis=0, initial=0.0)
@@ -363,6 +364,26 @@ def _link_sentences(
     if len(theirs.places[theirs.sentence_of[b[0]]]) > len(b):
         alone = _others(theirs.sentence_of == theirs.sentence_of[b[0]], b)
         links[alone, a[0]] = np.maximum(links[alone, a[0]], matched * said_alone[1])
+
+
+def _link_final_tokens(links: Floats, ours: Pieces, theirs: Pieces) -> None:
+    """Link what names the same final token, in however different words: a text ends only once.
+
+    One of the two says that it is the final one, neither is likely to say again another piece that
+    quotes this word, and there is but one of either.
+    """
+    ends = np.flatnonzero(ours.quotes_a_word), np.flatnonzero(theirs.quotes_a_word)
+    final = theirs.of_final_token[ends[1]][:, None] | ours.of_final_token[ends[0]]
+    if not final.any():
+        return
+    quoting = np.array(
+        [[not ours.mentions[a].isdisjoint(theirs.mentions[b]) for a in ends[0]] for b in ends[1]]
+    )
+    here = np.ix_(ends[1], ends[0])
+    said = quoting & (links[here] >= _LIKELY)
+    wanted = quoting & final & ~said.any(axis=0) & ~said.any(axis=1)[:, None]
+    only = (wanted.sum(axis=0) == 1) & (wanted.sum(axis=1) == 1)[:, None]
+    links[here] = np.where(wanted & only, 1.0, links[here])
 
 
 def _units(links: Floats, ours: Pieces, theirs: Pieces, claims: tuple[int, int]) -> Floats:

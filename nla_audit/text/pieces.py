@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from nla_audit.text.claims import Claim
 from nla_audit.text.words import (
     content_count,
+    mentions,
     piece_count,
     stem,
     word_spans,
-    words,
     words_and_mentions,
 )
 
@@ -56,7 +56,10 @@ class Pieces:
         claim_of: `[pieces]`, the claim that each piece is in.
         tokens: `[pieces]`, content tokens; those of a claim's pieces sum to the claim's.
         lengths: `[pieces]`, content words.
-        subjects: for each sentence the stems of the names and numbers that its claims are about.
+        subjects: for each sentence the stems of the names, numbers and quotations that its claims
+            are about.
+        mentions: for each piece the stems of the words that it quotes alone.
+        of_final_token: `[pieces]`, whether the claim of each is about the final token.
     """
 
     sentences: list[str]
@@ -66,6 +69,8 @@ class Pieces:
     tokens: Floats
     lengths: Integers
     subjects: list[frozenset[str]]
+    mentions: list[frozenset[str]]
+    of_final_token: NDArray[np.bool_]
 
     @cached_property
     def sentence_words(self) -> list[list[str]]:
@@ -76,6 +81,11 @@ class Pieces:
     def places(self) -> list[Integers]:
         """Which pieces each sentence has."""
         return [np.flatnonzero(self.sentence_of == place) for place in range(len(self.sentences))]
+
+    @cached_property
+    def quotes_a_word(self) -> NDArray[np.bool_]:
+        """`[pieces]`, whether each quotes a word alone."""
+        return np.array([bool(found) for found in self.mentions], dtype=np.bool_)
 
     @property
     def words(self) -> str:
@@ -105,7 +115,7 @@ def pieces_of(claims: Sequence[Claim], tokens: Floats) -> Pieces:
             text = " ".join(piece.text for piece in part)
             about = frozenset().union(*(claims[piece.claim].subjects for piece in part))
             if about and len(part) < len(sentence):
-                about &= {stem(word) for word in words(text)}
+                about &= {stem(word) for word in words_and_mentions(text)}
             said.append(text)
             subjects.append(about)
             sentence_of += [len(said) - 1] * len(part)
@@ -118,6 +128,10 @@ def pieces_of(claims: Sequence[Claim], tokens: Floats) -> Pieces:
         tokens=np.array([piece.tokens for piece in pieces], dtype=np.float64),
         lengths=np.array([piece.length for piece in pieces], dtype=np.int64),
         subjects=subjects,
+        mentions=[mentions(piece.text) for piece in pieces],
+        of_final_token=np.array(
+            [claims[piece.claim].kind == "final_token" for piece in pieces], dtype=np.bool_
+        ),
     )
 
 

@@ -108,6 +108,12 @@ def words_and_mentions(text: str) -> list[str]:
     ]
 
 
+def mentions(text: str) -> frozenset[str]:
+    """Stems of the words that ``text`` quotes alone: those that it speaks of."""
+    lower = _one_encoding(text).lower().replace("’", "'")
+    return frozenset(stem(match[1]) for match in _MENTIONED.finditer(lower))
+
+
 def _one_encoding(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFKC", text)
 
@@ -144,8 +150,8 @@ def unheld(text: Sequence[str], by: Sequence[str]) -> list[str]:
 
 
 def content_count(text: str) -> int:
-    """Number of content words of ``text``."""
-    found = words(text)
+    """Number of content words of ``text``, function words that are quoted alone among them."""
+    found = words_and_mentions(text)
     return len(found) - sum(map(FUNCTION_WORDS.__contains__, found))
 
 

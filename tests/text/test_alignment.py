@@ -9,7 +9,13 @@ import polars as pl
 import pytest
 
 from nla_audit.table.completions import from_frame
-from nla_audit.text.alignment import Store, _other_words, align, left_over_by_chance
+from nla_audit.text.alignment import (
+    Store,
+    _link_final_tokens,
+    _other_words,
+    align,
+    left_over_by_chance,
+)
 from nla_audit.text.pairs import TextInClaims, text_of
 from nla_audit.text.reading import read_afresh
 from nla_audit.text.vectors import WordVectors
@@ -121,6 +127,38 @@ def subject_texts(lines: int, clauses: int, added: int) -> tuple[list[TextInClai
         first.append(text_of("\n".join(", ".join(line[:clauses]) for line in every)))
         second.append(text_of("\n".join(", ".join(line) for line in every[: lines // 2])))
     return first, second
+
+
+@pytest.mark.parametrize(
+    ("said", "is_final"),
+    [
+        ('A cleft sentence "It was the hold they cared about", final "than"', True),
+        ('Another sentence, "than" as the hinge of two things', True),
+        ('A cleft sentence "rather than the hold they cared about" comes first', False),
+        ('A cleft sentence "It was the hold they cared about", final "that"', False),
+        # What says another piece of the reference again says nothing of the end.
+        ('The word "than" stands twice in the second line of the poem', False),
+    ],
+)
+def test_the_same_final_token_is_the_same_claim_in_whatever_words(
+    said: str, is_final: bool
+) -> None:
+    ours = text_of(
+        'The word "than" stands twice in the second line of the poem.\n\n'
+        'The final token "than" serves as a comparative conjunction at the edge of the text.'
+    ).pieces
+    theirs = text_of(said).pieces
+    last = int(np.flatnonzero(ours.of_final_token)[0])
+    links = np.zeros((len(theirs.pieces), len(ours.pieces)))
+    if "twice" in said:
+        links[:, :last] = 0.9
+    _link_final_tokens(links, ours, theirs)
+    assert links[:, last].max() == (1.0 if is_final else 0.0)
+    exchanged = np.zeros_like(links.T)
+    if "twice" in said:
+        exchanged[:last] = 0.9
+    _link_final_tokens(exchanged, theirs, ours)
+    assert exchanged.T == pytest.approx(links)
 
 
 def test_other_words_are_counted_where_something_of_the_other_text_is_said() -> None:

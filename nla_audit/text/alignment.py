@@ -373,7 +373,7 @@ def _link_final_tokens(links: Floats, ours: Pieces, theirs: Pieces) -> None:
     quotes this word, and there is but one of either.
     """
     ends = np.flatnonzero(ours.quotes_a_word), np.flatnonzero(theirs.quotes_a_word)
-    final = theirs.of_final_token[ends[1]][:, None] | ours.of_final_token[ends[0]]
+    final = np.logical_or.outer(theirs.of_final_token[ends[1]], ours.of_final_token[ends[0]])
     if not final.any():
         return
     quoting = np.array(
@@ -381,9 +381,10 @@ def _link_final_tokens(links: Floats, ours: Pieces, theirs: Pieces) -> None:
     )
     here = np.ix_(ends[1], ends[0])
     said = quoting & (links[here] >= _LIKELY)
-    wanted = quoting & final & ~said.any(axis=0) & ~said.any(axis=1)[:, None]
-    only = (wanted.sum(axis=0) == 1) & (wanted.sum(axis=1) == 1)[:, None]
-    links[here] = np.where(wanted & only, 1.0, links[here])
+    is_said = np.logical_or.outer(said.any(axis=1), said.any(axis=0))
+    wanted = quoting & final & ~is_said
+    is_only = np.logical_and.outer(wanted.sum(axis=1) == 1, wanted.sum(axis=0) == 1)
+    links[here] = np.where(wanted & is_only, 1.0, links[here])
 
 
 def _units(links: Floats, ours: Pieces, theirs: Pieces, claims: tuple[int, int]) -> Floats:

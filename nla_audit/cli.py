@@ -21,7 +21,7 @@ from nla_audit.errors import UserError
 from nla_audit.files import full_disk, only_run, real
 from nla_audit.interrupt import INTERRUPTED, end_in_time, leave
 from nla_audit.quiet import quiet_libraries
-from nla_audit.terminal_streams import drop_output, flush, take_any_text
+from nla_audit.terminal_streams import drop_output, flush, hold_closed, take_any_text
 
 #: Commands that are no analyzers: name → where its ``click.Command`` is, and its one-line help.
 #: A module is imported only when its command is called.
@@ -175,6 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     An error that the user can mend is one line on standard error and exit code 2, and Ctrl-C is
     exit code 130; any other exception is a bug and keeps its traceback.
     """
+    hold_closed()
     end_in_time()
     quiet_libraries()
     code = run(arguments)

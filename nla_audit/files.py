@@ -80,9 +80,9 @@ def room(path: Path) -> Iterator[None]:
 
 
 def _cannot_write(path: Path, reason: str) -> UserError:
+    what = "free some space or choose" if _FULL_IN_WORDS.search(reason) else "choose"
     return UserError(
-        f"{path}: cannot write ({reason}): free some space or choose another place, then run the "
-        "same command again"
+        f"{path}: cannot write ({reason}): {what} another place, then run the same command again"
     )
 
 

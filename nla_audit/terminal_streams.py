@@ -20,6 +20,19 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
     return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
+def hold_closed() -> None:
+    """Open what the process was started without (``<&-``) on nothing, before anything else.
+
+    The next file to be opened would take its number, and be read as standard input or written
+    into as standard error.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+
+
 def take_any_text() -> None:
     """Escape what the terminal's encoding lacks (``λ`` in ASCII) rather than fail on it."""
     codecs.register_error(_ERRORS, _escaped)

@@ -26,7 +26,7 @@ MIN_CLAIMS_OF_A_KIND = 20
 
 
 def _rate(rows: pl.DataFrame, seed: int) -> Interval:
-    """Mean ``kept`` over claims, resampled by activation."""
+    """Mean ``kept`` over claims, resampled by activation or document."""
     return resampler(rows, seed).mean(column(rows, "kept"))
 
 

@@ -11,7 +11,7 @@ from nla_audit.findings import Headline
 from nla_audit.regression import clustered_regression
 from nla_audit.stats import benjamini_hochberg, chance_corrected, derangement, or_none
 from nla_audit.table.completions import Completions
-from nla_audit.table.pairing import column, paired, resampler, rows_of_some
+from nla_audit.table.pairing import column, paired, resampler, rows_of_some, with_documents
 from nla_audit.text.clusters import cluster_claims
 from nla_audit.text.concepts import Concept, all_stems
 from nla_audit.text.items import items
@@ -70,7 +70,7 @@ def item_retention(completions: Completions, seed: int) -> pl.DataFrame:
                     f" {span} " in texts[idx],
                     np.nan if other is None else f" {span} " in other,
                 )
-        frame = pl.DataFrame({"idx": keys})
+        frame = with_documents(pl.DataFrame({"idx": keys}), completions)
         for item_kind, name in _ITEM_NAMES.items():
             total, kept, by_chance = counts[item_kind].T
             if total.sum() == 0:
@@ -258,7 +258,8 @@ def watch_table(
             own = mentioned[model]
             keys = [idx for idx in sorted(reference) if idx in own and reference[idx][place]]
             all_keys = [idx for idx in sorted(reference) if idx in own]
-            kept = resampler(pl.DataFrame({"idx": keys}, schema={"idx": pl.Int64}), seed).mean(
+            frame = pl.DataFrame({"idx": keys}, schema={"idx": pl.Int64})
+            kept = resampler(with_documents(frame, completions), seed).mean(
                 [float(own[idx][place]) for idx in keys]
             )
             base_rate = float(np.mean([own[idx][place] for idx in all_keys])) if all_keys else None

@@ -9,6 +9,7 @@ import polars as pl
 
 from nla_audit.analyzers._claim_rates import KINDS, MAX_PREDICTED_SHIFT, MIN_CLAIMS
 from nla_audit.findings import Headline
+from nla_audit.stats import MIN_CLUSTERS
 from nla_audit.table.completions import Completions
 
 #: Sources that never exceed this many characters look cut to their tail.
@@ -63,6 +64,12 @@ def _counted(rows: list[dict[str, Any]], reference: str, unit: str) -> list[str]
             f"{reference}: {_level(row, level)} against {_level(row, level, '_reference')}, "
             f"{_signed(row, change)}" + (f" ({word} too: {_list(others)})." if others else ".")
         )
+    if all(row[f"{change}_low"] is None for row in rows):
+        return [
+            f"Per {unit} it cannot be told whether any model makes fewer or more claims that the "
+            f"source does not show than {reference}: an interval takes at least {MIN_CLUSTERS} "
+            "activations (documents, where the table names them)."
+        ]
     return said or [
         f"Per {unit} no model makes fewer or more claims that the source does not show than "
         f"{reference} beyond its interval."

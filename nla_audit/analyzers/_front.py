@@ -46,8 +46,11 @@ def common_means(completions: Completions) -> pl.DataFrame:
 
 def matrix(means: pl.DataFrame, name: str, models: tuple[str, ...]) -> np.ndarray:
     """`[activations, models]` of one column of :func:`common_means`."""
-    wide = means.pivot(on="model", index="idx", values=name).sort("idx")
-    return np.column_stack([column(wide, model) for model in models])
+    # A model may be called as a column is, "idx" too.
+    wide = means.select("model", at="idx", value=name).sort("at")
+    return np.column_stack(
+        [column(wide.filter(pl.col("model") == model), "value") for model in models]
+    )
 
 
 def front_and_knee(

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from nla_audit.analyzers._front import activations_to_tell
+from nla_audit.stats import MIN_CLUSTERS
 from nla_audit.table.completions import Completions
 
 GAINS, FREE, COSTS = "gains", "no loss above the margin", "costs"
@@ -59,6 +60,12 @@ def verdict(
         ),
         key=lambda row: row["token_saving"],
     )
+    if not shorter and changes["token_saving_low"].null_count() == changes.height:
+        return (
+            f"Whether any model is shorter than {reference} cannot be told: an interval takes "
+            f"lengths of at least {MIN_CLUSTERS} activations (documents, where the table names "
+            "them)."
+        )
     if not shorter:
         return (
             f"No model is shorter than {reference} by more than resampling the activations could "

@@ -90,6 +90,7 @@ METRICS = (
         "fve": "which dropped claims cost FVE is not known",
         "sample": "no resampling floor: two samples of one model differ too",
         "length_penalty": "models are ordered by name instead of by λ",
+        "doc_id": "intervals resample activations instead of documents",
     },
     unit="claim of the reference explanation, resampled by activation",
     control="another activation's explanation by the same model (chance), and the reference's own "

@@ -17,7 +17,7 @@ from nla_audit.probes.causal.ruler import PAIR_OPTIONS, open_ruler
 from nla_audit.probes.causal.tables import fve_parts
 from nla_audit.stats import or_none
 from nla_audit.table.completions import Completions
-from nla_audit.table.pairing import column, resampler
+from nla_audit.table.pairing import column, resampler, with_documents
 from nla_audit.text.reading import RESAMPLING_FLOOR, Progress, Reading, read
 
 QUESTION = (
@@ -112,6 +112,7 @@ METRICS = (
     uses={
         "n_tokens": "tokens are estimated from the text by counting word pieces",
         "sample": "no resampling floor: two samples of one model differ too",
+        "doc_id": "intervals resample activations instead of documents",
     },
     unit="activation: a model's explanation beside the reference's",
     control="the reference's own second sample (where the table has one), and another "
@@ -154,6 +155,7 @@ def rewording(
         if rows.height:
             explanations = reading.explanations.filter(pl.col("model") == model)
             level = Level.of(explanations, error.terseness.get(model, 0.0), usual)
+            rows = with_documents(rows, completions)
             headline[model] = _summary(rows, error, level, seed)
     for model, measures in extractive.items():
         headline.setdefault(model, {}).update(measures)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nla_audit.commands.seed_option import SEED
+from nla_audit.unicode_form import composed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -79,10 +80,14 @@ def chosen(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What of a table is wanted: ``reference``, ``ar`` and ``models``, as a reader takes them."""
     names = (arguments["models"] or "").split(",")
     return {
-        "reference": arguments["reference"],
-        "ar": arguments["ar"],
-        "models": [name.strip() for name in names if name.strip()],
+        "reference": _as_in_tables(arguments["reference"]),
+        "ar": _as_in_tables(arguments["ar"]),
+        "models": [composed(name.strip()) for name in names if name.strip()],
     }
+
+
+def _as_in_tables(name: str | None) -> str | None:
+    return None if name is None else composed(name.strip())
 
 
 def own_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

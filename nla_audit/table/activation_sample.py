@@ -35,6 +35,8 @@ _TRIED_ROWS, _TRIED_TABLES = 2000, 8
 #: Ids are told apart by so many bytes of their hashes.
 _DIGEST = 8
 _DIGESTED_AT_ONCE = 1 << 18
+#: What polars raises on a table that it cannot scan.
+POLARS_SCAN_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,16 @@ class ActivationSample:
 def scanned(table: InputTable, storage_options: Mapping[str, str] | None = None) -> pl.LazyFrame:
     """A Parquet table, here or in object storage, with the number of each row in ``_row``."""
     cloud: dict[str, Any] = {"storage_options": dict(storage_options)} if storage_options else {}
-    return pl.scan_parquet(
-        table.name if table.is_cloud else table.path,
-        glob=table.is_cloud,
-        hive_partitioning=table.is_cloud,
-        row_index_name=ROW,
-        **cloud,
-    )
+    where = table.name if table.is_cloud else table.path
+    own: dict[str, Any] = {"glob": table.is_cloud, "hive_partitioning": table.is_cloud, **cloud}
+    numbered = pl.scan_parquet(where, row_index_name=ROW, **own)
+    try:
+        numbered.collect_schema()
+    except pl.exceptions.DuplicateError:  # the table has a column of that name, which is not ours
+        return pl.scan_parquet(where, **own).drop(ROW).with_row_index(ROW)
+    except POLARS_SCAN_ERRORS:
+        return numbered  # whoever reads it says what is wrong with it
+    return numbered
 
 
 def choose_activations(
@@ -145,7 +150,7 @@ def _scan_of(table: InputTable, storage_options: Mapping[str, str] | None) -> _S
     lazy = scanned(table, storage_options)
     try:
         names = lazy.collect_schema().names()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+    except POLARS_SCAN_ERRORS as error:
         raise unreadable(table, error) from None
     found = source_columns([*names, *table.partitions], file=table.name, named_after_file=True)
     if found["idx"] not in names:

@@ -17,6 +17,13 @@ from nla_audit.wording import count
 
 #: FVE = 1 − MSE / baseline cannot exceed 1; this much is rounding.
 FVE_ROUNDING = 1e-6
+#: A measurement beyond this comes of weights or activations that are broken, its sums and squares
+#: are no numbers any more, and no figure shows it.
+LARGEST_NUMBER = 1e30
+TOO_LARGE = (
+    "is larger than any measurement that can be averaged: score the row again, or leave the field "
+    "empty"
+)
 
 
 class Door:
@@ -44,6 +51,7 @@ class Door:
             return
         first = int(bad.arg_max() or 0)
         value = rows[column][first]
+        value = value.to_list() if isinstance(value, pl.Series) else value
         held = "" if value is None else f" holds {shown(value)}, which"
         total = int(bad.sum())
         others = f" ({count(total, 'such row')})" if total > 1 else ""

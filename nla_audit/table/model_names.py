@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
+#: The pseudo-model under which the reference's own second sample is read; no model is called so.
+RESAMPLING_FLOOR = "resampling floor"
 #: The warm start goes by many names; none of them has a length penalty, whatever a column says.
 _NO_RL = re.compile(
     r"(?:av[ _-]?)?(?:base|sft|warm[ _-]?start(?:ed)?)(?:[ _-]?(?:av|model|lora))?", re.IGNORECASE

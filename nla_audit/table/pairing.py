@@ -23,6 +23,15 @@ def clusters(frame: pl.DataFrame) -> np.ndarray:
     return frame["idx"].to_numpy()
 
 
+def with_documents(frame: pl.DataFrame, completions: Completions) -> pl.DataFrame:
+    """``frame``, which has ``idx``, with a number for each document where the table names them."""
+    if not completions.has("doc_id"):
+        return frame
+    documents = completions.rows.group_by("idx").agg(pl.col("doc_id").first())
+    numbered = documents.with_columns(pl.col("doc_id").rank("dense").cast(pl.UInt32))
+    return frame.join(numbered, on="idx", how="left", maintain_order="left")
+
+
 def resampler(frame: pl.DataFrame, seed: int) -> Resampler:
     """The bootstrap for the rows of ``frame`` (needs ``idx``, uses ``doc_id``)."""
     return Resampler(clusters(frame), seed=seed)

@@ -19,7 +19,14 @@ import polars as pl
 
 from nla_audit.errors import UserError
 from nla_audit.table.completions import SourceFile
-from nla_audit.table.door import FVE_ROUNDING, Door, check_model, of_models
+from nla_audit.table.door import (
+    FVE_ROUNDING,
+    LARGEST_NUMBER,
+    TOO_LARGE,
+    Door,
+    check_model,
+    of_models,
+)
 from nla_audit.table.model_names import default_reference, length_penalty_of, ordered
 from nla_audit.table.readers import find_tables, read_whole
 from nla_audit.table.schema import FILE, ROW, column_key, forbid_doubled, shown, typed
@@ -258,6 +265,7 @@ def _checked(
         "is no length penalty: correct the value, or leave it empty where there is none",
     )
     door.forbid(rows, pl.col("fve").is_infinite(), "fve", "is not finite: correct or remove it")
+    door.forbid(rows, pl.col("fve").abs() > LARGEST_NUMBER, "fve", TOO_LARGE)
     door.forbid(
         rows,
         pl.col("fve") > 1 + FVE_ROUNDING,

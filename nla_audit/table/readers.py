@@ -131,8 +131,8 @@ def canonical(
     known = raw.select(pl.col(source).alias(name) for name, source in names.items())
     known = known.with_columns(raw[ROW]) if ROW in raw.columns else known.with_row_index(ROW)
     known = known.with_columns(pl.lit(number, dtype=pl.UInt32).alias(FILE))
-    present = frozenset(name for name in names if known[name].null_count() < known.height)
     frame, notes = convert(known, file=file)
+    present = frozenset(name for name in names if frame[name].null_count() < frame.height)
     return frame, present, notes
 
 

@@ -183,7 +183,9 @@ def typed(frame: pl.DataFrame, name: str, dtype: pl.DataType, *, file: str) -> p
         return _number_lists(frame, name, file)
     if isinstance(column.dtype, pl.Categorical | pl.Enum):
         column = column.cast(pl.String)
-    if column.dtype in (dtype, pl.Null) or (name == "idx" and column.dtype == pl.String):
+    if column.dtype == pl.String and (name == "idx" or name in _LABELS):
+        return _without_blanks(column)
+    if column.dtype in (dtype, pl.Null):
         return column if column.dtype == pl.String else column.cast(dtype)
     _forbid_type(column, name, dtype, file)
     if name == "idx" and column.dtype.is_integer() and not _fits_64_bits(column):
@@ -259,6 +261,12 @@ def _is_given(column: pl.Series) -> pl.Series:
 def _floats(column: pl.Series) -> pl.Series:
     text = column.str.strip_chars() if column.dtype == pl.String else column
     return text.cast(pl.Float64, strict=False)
+
+
+def _without_blanks(column: pl.Series) -> pl.Series:
+    """Names without white space around them; null where nothing is left, as in an empty field."""
+    stripped = column.str.strip_chars()
+    return stripped.set(stripped == "", None)
 
 
 def _labels(column: pl.Series) -> pl.Series:

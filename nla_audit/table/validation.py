@@ -8,9 +8,15 @@ from dataclasses import dataclass
 import polars as pl
 
 from nla_audit.errors import UserError
+from nla_audit.table.agreement import disagreements
 from nla_audit.table.baseline import Baseline, find_baseline
-from nla_audit.table.door import FVE_ROUNDING, Door, of_models
-from nla_audit.table.model_names import is_without_rl, length_penalty_of, ordered
+from nla_audit.table.door import FVE_ROUNDING, LARGEST_NUMBER, TOO_LARGE, Door, of_models
+from nla_audit.table.model_names import (
+    RESAMPLING_FLOOR,
+    is_without_rl,
+    length_penalty_of,
+    ordered,
+)
 from nla_audit.table.overhead import overhead_tokens as find_overhead
 from nla_audit.table.schema import FILE, INPUT_COLUMNS, ROW, shown
 from nla_audit.wording import count
@@ -66,6 +72,12 @@ def check(
     if rows.is_empty():
         raise UserError(f"{files[0]}: the table has no rows: write the completions again")
     door.forbid(rows, pl.col("model").is_null(), "model", "is empty: name the model")
+    door.forbid(
+        rows,
+        pl.col("model") == RESAMPLING_FLOOR,
+        "model",
+        "is what reports call a second sample of the reference: give the model another name",
+    )
     door.forbid(rows, pl.col("idx").is_null(), "idx", "is empty: number the activation")
     rows = of_models(rows, models, files[0])
     rows, ruler, unread = _one_ruler(rows, ar, door)
@@ -83,7 +95,7 @@ def check(
     rows = _sorted_unique(rows.drop(_OF_THE_TABLE), names, door)
     rows, lost = _common_activations(rows, names, files[0])
     rows, overhead, overhead_note = _split_tokens(rows, overhead_tokens, columns, door)
-    notes = [*unread, *lost, *mixed, *_absences(rows, columns, ruler)]
+    notes = [*unread, *lost, *disagreements(rows), *mixed, *_absences(rows, columns, ruler)]
     if overhead_note:
         notes.append(overhead_note)
     return Checked(
@@ -163,7 +175,8 @@ def _with_segment_ends(rows: pl.DataFrame, door: Door) -> pl.DataFrame:
         rows,
         (ends.list.first() < 0)
         | (ends.list.last() > text.str.len_chars())
-        | (ends.list.diff().list.min() < 0),
+        | (ends.list.diff().list.min() < 0)
+        | ends.list.eval(pl.element().is_null()).list.any(),
         "segment_ends",
         "are no ascending places, in characters, of this explanation: correct or remove them",
     )
@@ -196,6 +209,7 @@ def _check_numbers(rows: pl.DataFrame, door: Door) -> None:
         door.forbid(
             rows, pl.col(name).is_infinite(), name, "is not finite: correct or remove the value"
         )
+        door.forbid(rows, pl.col(name).abs() > LARGEST_NUMBER, name, TOO_LARGE)
     door.forbid(
         rows,
         pl.col("length_penalty").is_nan(),

@@ -32,6 +32,8 @@ _ABBREVIATION = re.compile(
     r"|approx|dept|est|u\.s|u\.k)|\b[A-Z])\.$",
     re.IGNORECASE,
 )
+#: With its full stop and the character before it.
+_LONGEST_ABBREVIATION = 8
 _PARENTHESIS = re.compile(r"\([^()\n]{1,300}\)|\[[^\[\]\n]{1,300}\]")
 _LIST_ITEM = re.compile(
     r"^(?:(?:and|or|nor|for (?:instance|example)|including"
@@ -164,7 +166,10 @@ def _sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
     spans = _split(text, start, end, _SENTENCE)
     joined: list[tuple[int, int]] = []
     for span in spans:
-        if joined and _ABBREVIATION.search(text[joined[-1][0] : joined[-1][1]]):
+        # Only the end of what is joined: a text of nothing but abbreviations is one long sentence.
+        if joined and _ABBREVIATION.search(
+            text, max(joined[-1][0], joined[-1][1] - _LONGEST_ABBREVIATION), joined[-1][1]
+        ):
             joined[-1] = (joined[-1][0], span[1])
         else:
             joined.append(span)

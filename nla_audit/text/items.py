@@ -28,16 +28,17 @@ class Item:
 
 
 # Opening and closing marks that belong together. A straight single quote is a quote mark only
-# where it cannot be an apostrophe: outside of a word on both sides. Every alternative begins with
-# its mark, so that the search skips to the next mark.
+# where it cannot be an apostrophe: outside of a word on both sides. Such a span holds so many
+# apostrophes at most, or a text of marks that only open is searched to its end from each of them.
+# Every alternative begins with its mark, so that the search skips to the next mark.
 _QUOTE = re.compile(
     r'"(?P<double>[^"\n]{1,300})"'
     r"|“(?P<curly>[^”\n]{1,300})”"
     r"|«(?P<angle>[^»\n]{1,300})»"
     r"|「(?P<corner>[^」\n]{1,300})」"
     r"|`(?P<tick>[^`\n]{1,300})`"
-    r"|'(?<!\w')(?P<single>[^'\n]{1,300}(?:'\w[^'\n]{0,300})*)'(?!\w)"
-    r"|‘(?<!\w‘)(?P<bent>[^’\n]{1,300}(?:’\w[^’\n]{0,300})*)’(?!\w)"
+    r"|'(?<!\w')(?P<single>[^'\n]{1,300}(?:'\w[^'\n]{0,300}){0,20})'(?!\w)"
+    r"|‘(?<!\w‘)(?P<bent>[^’\n]{1,300}(?:’\w[^’\n]{0,300}){0,20})’(?!\w)"
 )
 
 #: Words after which a quoted span is an example of what may follow, not a citation. Searched in
@@ -57,6 +58,13 @@ _HEDGE = re.compile(
     r"|might|may|could|almost certainly|e\.g\.|or similar|or something|something like|potentially"
     r"|plausibly|typically|usually)\b"
 )
+
+#: What may stand between two words: a blank is any that keeps them on one line, such as the
+#: no-break ones that some language models write.
+_BLANK = r"[^\S\r\n]"
+_FULL_STOP = re.compile(rf"\.{_BLANK}?")
+_INSIDE_A_NAME = re.compile(rf"{_BLANK}|[-\u2010\u2011'’]|&|{_BLANK}&{_BLANK}")
+_BEFORE_A_SENTENCE = re.compile(rf"[.!?:;\n\"“‘«(—–•*|]|{_BLANK}{{2}}")
 
 #: Titles that a full stop shortens.
 TITLES = frozenset(
@@ -154,13 +162,13 @@ def _continues_a_name(before: str, gap: str) -> bool:
 
     A full stop does so only after an initial or a title ("J. Smith", "Gov. Brown").
     """
-    if gap in (". ", "."):
+    if _FULL_STOP.fullmatch(gap):
         return len(before) == 1 or before.lower() in TITLES
-    return bool(re.fullmatch(r"[ \-'’]|&| & ", gap))
+    return bool(_INSIDE_A_NAME.fullmatch(gap))
 
 
 def _opens_sentence(gap: str, start: int) -> bool:
-    return start == 0 or bool(re.search(r"[.!?:;\n\"“‘«(—–•*|]|  ", gap))
+    return start == 0 or bool(_BEFORE_A_SENTENCE.search(gap))
 
 
 def _is_name(word: str, *, opens_sentence: bool, inside_run: bool) -> bool:

@@ -10,12 +10,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from nla_audit.table.model_names import RESAMPLING_FLOOR
 from nla_audit.text.claims import Claim, split_claims
 from nla_audit.text.pieces import Pieces, pieces_of
 from nla_audit.text.words import piece_count
 
-#: The pseudo-model under which the reference's own second sample is read.
-RESAMPLING_FLOOR = "resampling floor"
 #: A text of more claims than this is read more coarsely: what a reading costs grows with their
 #: square.
 MOST_CLAIMS = 256

@@ -19,6 +19,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from nla_audit.table.completions import Completions
+from nla_audit.table.pairing import with_documents
 from nla_audit.text.alignment import (
     Aligned,
     Matches,
@@ -120,7 +121,8 @@ class Reading:
             ``tokens_reference, tokens_model, kept_tokens, supported_tokens, overhead_saving``, and
             how many claims either makes (``claims_reference, claims_model``), how many of the
             reference's are not found again (``lost_claims``) and how many of the model's own are
-            not found in the reference (``new_claims``).
+            not found in the reference (``new_claims``). Where the table names documents, all
+            three have ``doc_id``, a number, by which intervals are resampled.
         reader: what the table was read with; it reads further explanations in the same way.
         activations_read: how many activations were read, of
         activations: how many there are.
@@ -209,6 +211,9 @@ def read_afresh(
     # What the null was measured beside is read already.
     parts = chain(known, _parts(completions, np.setdiff1d(chosen, sampled), reader))
     claims, explanations, kept = _read_all(parts, len(chosen), progress)
+    claims, chance, explanations = (
+        with_documents(frame, completions) for frame in (claims, chance, explanations)
+    )
     return Reading(claims, chance, explanations, reader, len(chosen), len(every), kept)
 
 

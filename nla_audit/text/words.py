@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from string import ascii_lowercase, ascii_uppercase
@@ -19,7 +19,14 @@ import snowballstemmer
 #: A word with its place; underscores separate, as in identifiers.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 #: Accents and the like of a decomposed text belong to the letter before them.
-_MARKS = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+_ACCENTS = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
+#: So do the vowels of many scripts (Hebrew and Arabic to Khmer), and what joins or parts letters
+#: within a word (Persian, Hindi).
+_SCRIPTS_WITH_MARKS = range(0x0590, 0x1800)
+_VOWELS = "".join(
+    chr(code) for code in _SCRIPTS_WITH_MARKS if unicodedata.category(chr(code)) in ("Mn", "Mc")
+)
+_MARKS = _ACCENTS + _VOWELS + "\u200c\u200d"
 _RUN = rf"[^\W_{_CJK}]+(?:[{_MARKS}]+[^\W_{_CJK}]*)*"
 _ENDING = rf"[^\W\d_{_CJK}]+(?:[{_MARKS}]+[^\W\d_{_CJK}]*)*"
 _WORD = re.compile(rf"[{_CJK}][{_MARKS}]*|{_RUN}(?:['’]{_ENDING})*")
@@ -37,15 +44,23 @@ FUNCTION_WORDS = frozenset(
 )
 
 _english = snowballstemmer.stemmer("english")
-#: Lower case of A to Z.
-_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
+#: Blanks and hyphens that do not break a line, or are of another width, as some models write them.
+_BLANKS = (
+    "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
+)
+_HYPHENS = "\u2010\u2011"
+#: Lower case of A to Z; a blank for every blank and a hyphen for every hyphen.
+_LOWER = str.maketrans(
+    ascii_uppercase + _BLANKS + _HYPHENS,
+    ascii_lowercase + " " * len(_BLANKS) + "-" * len(_HYPHENS),
+)
 
 
 def lower_in_place(text: str) -> str:
-    """``text`` in lower case, every character in its place: of other letters than A to Z as it is.
+    """``text`` as patterns are looked for in it: in lower case, with plain blanks and hyphens.
 
-    Some of those become two characters: "İ" an "i" and a dot, between which a pattern sees the end
-    of a word.
+    Every character stays in its place. Capitals other than A to Z stay as they are: some become
+    two characters, "İ" an "i" and a dot, between which a pattern sees the end of a word.
     """
     return text.lower() if text.isascii() else text.translate(_LOWER)
 
@@ -127,18 +142,21 @@ def stem(word: str) -> str:
 def content_stems(text: str, quoted: Sequence[tuple[int, int]] = ()) -> list[str]:
     """Stems of the content words of ``text``, in order, repeats included.
 
-    A function word inside one of the ``quoted`` character spans is content all the same, since
-    explanations quote the words they are about (final token "that"). It is marked with the quote,
-    so that it matches only where it is quoted too.
+    A function word inside one of the ``quoted`` character spans, which are in order, is content
+    all the same, since explanations quote the words they are about (final token "that"). It is
+    marked with the quote, so that it matches only where it is quoted too.
     """
     if text.isascii() and not quoted:
         return [stem(word) for word in words(text) if word not in FUNCTION_WORDS]
     stems = []
+    starts = [first for first, _ in quoted]
     for match in _word_in(text).finditer(text):
         word = _one_encoding(match.group()).lower().replace("’", "'")
         if word not in FUNCTION_WORDS:
             stems.append(stem(word))
-        elif any(first <= match.start() < last for first, last in quoted):
+            continue
+        place = bisect_right(starts, match.start()) - 1
+        if place >= 0 and match.start() < quoted[place][1]:
             stems.append(f'"{word}')
     return stems
 

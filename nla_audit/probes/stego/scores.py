@@ -232,6 +232,10 @@ def _called_own(names: list[str]) -> str | None:
     return called[0] if len(called) == 1 else None
 
 
+#: Before the names of variants where these name columns.
+_MARK = "variant "
+
+
 def same_texts(scores: Scores, model: str) -> pl.DataFrame:
     """``variant, idx`` of the changes that left an explanation of ``model`` as it was."""
     if "changed" not in scores.rows.columns or not scores.has_activations:
@@ -266,10 +270,13 @@ def table_of(
         same = same_texts(scores, model).with_columns(same=True)
         rows = rows.join(same, on=["variant", "idx"], how="left", maintain_order="left")
         rows = rows.with_columns(fve=pl.when(pl.col("same").is_null()).then("fve"))
-    wide = rows.pivot(on="variant", index="idx", values="fve").sort("idx")
+    # Marked, since a variant of a stranger's table may be called "idx".
+    marked = rows.select("idx", "fve", variant=_MARK + pl.col("variant"))
+    wide = marked.pivot(on="variant", index="idx", values="fve").sort("idx")
     documents = rows.group_by("idx").agg(pl.col("doc_id").drop_nulls().min()).sort("idx")
     known = documents["doc_id"].null_count() == 0
     clusters = (documents["doc_id"] if known else wide["idx"]).to_numpy()
     names = sorted(name for name in wide.columns if name != "idx")
     values = wide.select(pl.col(names).cast(pl.Float64).fill_null(np.nan)).to_numpy(order="fortran")
-    return {name: values[:, place] for place, name in enumerate(names)}, clusters
+    found = {name.removeprefix(_MARK): values[:, place] for place, name in enumerate(names)}
+    return found, clusters

@@ -43,6 +43,19 @@ class TestProcess:
         assert done.stdout == ""
         assert done.stderr.count("\n") == 1
 
+    def test_closed_standard_input_is_an_empty_one(self) -> None:
+        """Not whatever file of ours took its number, which may never end."""
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" <&-', "sh", *self.command("tail", "-")],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: -: a device")
+
     def test_reader_that_goes_away(self, table: pl.DataFrame, tmp_path: Path) -> None:
         table.write_parquet(tmp_path / "t.parquet")
         process = subprocess.Popen(

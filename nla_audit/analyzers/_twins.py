@@ -18,8 +18,10 @@ from nla_audit.errors import UserError
 from nla_audit.table.completions import Completions
 from nla_audit.table.pairing import equally_long
 from nla_audit.table.readers import read_frame
+from nla_audit.table.schema import forbid_other_types
 from nla_audit.text.claims import split_claims
 from nla_audit.text.words import FUNCTION_WORDS, piece_count, words
+from nla_audit.unicode_form import composed_column
 from nla_audit.wording import count
 
 Floats = NDArray[np.float64]
@@ -28,6 +30,8 @@ Floats = NDArray[np.float64]
 MOST_TWINS, LEAST_TWINS = 150, 20
 #: The same where every changed sentence is embedded anew, which takes longer than all the rest.
 FEW_TWINS = 60
+#: Columns of a table of paraphrases, besides ``idx``.
+_SAID_TWICE = ("original", "paraphrase")
 DELETED, EXCHANGED = "deleted", "exchanged"
 #: Sentences run together, so many to a line and without function words: all that is said stays.
 TOGETHER, _TO_A_LINE = "run together", 3
@@ -116,13 +120,23 @@ def paraphrased(path: str) -> Twins:
     Raises:
         UserError: the table lacks a column, or holds too few activations.
     """
-    frame = read_frame(path)
-    missing = {"idx", "original", "paraphrase"} - set(frame.columns)
+    frame = read_frame(path, lower_case=True)
+    missing = [name for name in ("idx", *_SAID_TWICE) if name not in frame.columns]
     if missing:
         raise UserError(f"{path}: lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
-    by_idx = frame.drop_nulls(["idx", "original", "paraphrase"]).group_by(
-        "idx", maintain_order=True
-    )
+    forbid_other_types(frame, ["idx"], file=path)
+    for name in _SAID_TWICE:
+        if frame[name].dtype not in (pl.String, pl.Null):
+            raise UserError(
+                f'{path}: column "{name}" holds no text: check that it is the right one'
+            )
+    said = frame.with_columns(
+        composed_column(frame[name].cast(pl.String)) for name in _SAID_TWICE
+    ).drop_nulls(["idx", *_SAID_TWICE])
+    # Lines stand in their order; activations in one that no order of rows or form of file changes.
+    name = pl.col("idx").cast(pl.String)
+    order = said.sort(name.cast(pl.Int64, strict=False), name, maintain_order=True)
+    by_idx = order.group_by("idx", maintain_order=True)
     idx, first, second, parts = [], [], [], []
     for number, (_, lines) in enumerate(by_idx):
         idx.append(number)

@@ -7,7 +7,7 @@ column's type is an error that names file, row and column.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 import polars as pl
@@ -247,6 +247,24 @@ def _forbid_type(column: pl.Series, name: str, dtype: pl.DataType, file: str) ->
         raise UserError(f"{wrong} where text belongs: check that it is the right column")
     if column.dtype == pl.Boolean and name in ("idx", *_LABELS):
         raise UserError(f"{wrong}: write names or numbers there")
+
+
+def forbid_other_types(
+    frame: pl.DataFrame, names: Iterable[str], *, file: str, numbers: bool = False
+) -> None:
+    """Raise where a column of ``names`` cannot hold single values, or ``numbers`` or their text.
+
+    Raises:
+        UserError: with the first such column.
+    """
+    for name in names:
+        dtype = frame.schema.get(name, pl.Null)
+        compound = dtype.is_nested() or dtype in (pl.Object, pl.Binary)
+        if compound or (numbers and (dtype.is_temporal() or dtype == pl.Boolean)):
+            wanted = "numbers" if numbers else "text or numbers"
+            raise UserError(
+                f'{file}: column "{name}" holds {_type_words(dtype)}: write {wanted} there'
+            )
 
 
 def _is_given(column: pl.Series) -> pl.Series:

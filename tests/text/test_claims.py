@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -217,3 +218,11 @@ def test_long_texts_of_unclosed_marks() -> None:
 )
 def test_kinds(claim: str, kind: str) -> None:
     assert [found.kind for found in split_claims(claim)] == [kind]
+
+
+@pytest.mark.parametrize("piece", ['"a" or ', "e.g. ", " ‘a’b", " 'a"])
+def test_a_long_text_of_marks_ends_soon(piece: str) -> None:
+    """In time that grows as the text does: its square would be some seconds here."""
+    start = time.process_time()
+    split_claims(piece * 8000)
+    assert time.process_time() - start < 1.5

@@ -148,3 +148,12 @@ def test_a_letter_that_is_two_in_lower_case_moves_and_breaks_nothing() -> None:
 def test_names_and_numbers_inside_a_quote_are_part_of_it() -> None:
     found = [(item.kind, item.text) for item in items('"Bern 7" stands near Oslo, pier 12')]
     assert found == [("quote", "Bern 7"), ("entity", "Oslo"), ("number", "12")]
+
+
+@pytest.mark.parametrize("blank", ["\u00a0", "\u202f", "\u2009"])
+def test_blanks_that_do_not_break_a_line_are_blanks(blank: str) -> None:
+    text = "Likely the speech of Gov. Kate Brown in New York, or similar; the final token is odd"
+    other = text.replace(" ", blank)
+    assert [one.replace(blank, " ") for one in names(other)] == names(text)
+    assert kind_of(other) == kind_of(text) == "final_token"
+    assert [item.kind for item in items(other)] == [item.kind for item in items(text)]

@@ -45,3 +45,18 @@ def test_ascii_texts_have_the_words_that_any_text_would(text: str) -> None:
     # Beside a word that is not ASCII the pattern for every script is used.
     assert words(text) == words(f"{text} é")[:-1]
     assert list(word_spans(text)) == list(word_spans(f"{text} é"))[:-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
+        ("می\u200cخواهم بروم", ["می\u200cخواهم", "بروم"]),
+        ("שָׁלוֹם רב", ["שָׁלוֹם", "רב"]),
+        ("ที่นี่ ดี", ["ที่นี่", "ดี"]),
+    ],
+)
+def test_vowels_that_are_marks_do_not_part_a_word(text: str, expected: list[str]) -> None:
+    spans = [text[start:end] for start, end in word_spans(text)]
+    assert spans == expected
+    assert len(words(text)) == len(expected)

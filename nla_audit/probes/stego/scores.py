@@ -14,8 +14,9 @@ from nla_audit.errors import UserError
 from nla_audit.probes.stego.names import read_names
 from nla_audit.probes.stego.unchanged import ANOTHER, OWN, REFERENCE, UNCHANGED, by_scores, by_texts
 from nla_audit.table.completions import SourceFile
+from nla_audit.table.door import LARGEST_NUMBER
 from nla_audit.table.readers import find_tables, joined, read_whole
-from nla_audit.table.schema import shown
+from nla_audit.table.schema import forbid_other_types, shown
 
 #: Measures of how far the meaning was kept, per text; all optional.
 MEANING = (
@@ -113,10 +114,12 @@ def scores_from_frame(
         raise UserError(f"{path}: the table has no rows: score some texts first")
     has_activations = "idx" in frame.columns
     defaults = {"model": "pair", "ar": "own", "texts": OWN, "idx": "", "doc_id": None}
+    forbid_other_types(frame, [*defaults, "variant", "text", *MEANING, *SERIES], file=path)
+    forbid_other_types(frame, ["fve"], file=path, numbers=True)
     columns = []
     for name, default in defaults.items():
         column = pl.col(name) if name in frame.columns else pl.lit(default)
-        columns.append(column.cast(pl.String).alias(name))
+        columns.append(column.cast(pl.String).str.strip_chars().alias(name))
     variant = frame["variant"].cast(pl.String).str.strip_chars()
     names, notes = read_names(variant.drop_nulls(), variants, path=path)
     if "changed" not in frame.columns and "text" in frame.columns and has_activations:
@@ -154,15 +157,17 @@ def _measure(frame: pl.DataFrame, name: str) -> pl.Expr:
 
 def _numbers(frame: pl.DataFrame, path: str) -> pl.Series:
     given = frame["fve"]
+    if given.dtype == pl.String:
+        given = given.str.strip_chars()
     numbers = given.cast(pl.Float64, strict=False).fill_nan(None)
     # An empty field or the word NaN is a missing score; any other text is a mistake.
     wrong = numbers.is_null() & given.is_not_null()
     if given.dtype == pl.String:
-        wrong &= ~given.str.strip_chars().str.to_lowercase().is_in(["", "nan"])
+        wrong &= ~given.str.to_lowercase().is_in(["", "nan"])
     elif given.dtype.is_float():
         wrong &= given.is_not_nan()
-    infinite = numbers.is_infinite().fill_null(False)
-    for mask in (wrong, infinite):
+    too_large = (numbers.abs() > LARGEST_NUMBER).fill_null(False)  # and what is infinite
+    for mask in (wrong, too_large):
         if mask.any():
             row = int(mask.arg_max() or 0)
             raise UserError(

@@ -187,6 +187,11 @@ def test_the_loss_at_zero_change_of_meaning():
         (lambda f: pl.concat([f, f.head(1)]), "is there twice"),
         (lambda f: f.with_columns(fve=pl.lit("high")), "expected a number"),
         (lambda f: f.with_columns(fve=pl.lit(float("inf"))), "expected a number"),
+        (lambda f: f.with_columns(fve=pl.lit(-1e300)), "expected a number"),
+        (lambda f: f.with_columns(fve=pl.lit(True)), 'column "fve" holds true/false'),
+        (lambda f: f.with_columns(fve=pl.date(2020, 1, 1)), 'column "fve" holds date values'),
+        (lambda f: f.with_columns(idx=pl.concat_list("idx")), 'column "idx" holds list values'),
+        (lambda f: f.with_columns(step=pl.struct("idx")), 'column "step" holds struct values'),
         (lambda f: f.with_columns(texts=pl.lit("mine")), 'column "texts" holds'),
         (lambda f: pl.concat([f.with_columns(ar=pl.lit(a)) for a in "xy"]), "--own-ar which is"),
         (lambda f: f.head(0), "no rows"),
@@ -299,3 +304,12 @@ def test_a_number_is_in_the_headline_if_and_only_if_the_card_declares_it():
     columns = {column for table in finding.tables.values() for column in table.columns}
     assert set(finding.columns) - columns == set()
     assert finding.rows == "variant"
+
+
+def test_a_variant_called_like_a_column_and_spaces_around_values():
+    frame = _frame({"synonyms": 0.5}, n=12)
+    called = frame.with_columns(pl.col("variant").replace("synonyms", "idx"))
+    spaced = called.with_columns(fve=" " + pl.col("fve").cast(pl.String) + " ")
+    for other in (called, spaced):
+        found = stego(scores_from_frame(other)).headline["idx"]["fve"]
+        assert found == pytest.approx(stego(scores_from_frame(frame)).headline["synonyms"]["fve"])

@@ -134,9 +134,9 @@ def paraphrased(path: str) -> Twins:
         composed_column(frame[name].cast(pl.String)) for name in _SAID_TWICE
     ).drop_nulls(["idx", *_SAID_TWICE])
     # Lines stand in their order; activations in one that no order of rows or form of file changes.
-    name = pl.col("idx").cast(pl.String)
-    order = said.sort(name.cast(pl.Int64, strict=False), name, maintain_order=True)
-    by_idx = order.group_by("idx", maintain_order=True)
+    label = pl.col("idx").cast(pl.String)
+    in_order = said.sort(label.cast(pl.Int64, strict=False), label, maintain_order=True)
+    by_idx = in_order.group_by("idx", maintain_order=True)
     idx, first, second, parts = [], [], [], []
     for number, (_, lines) in enumerate(by_idx):
         idx.append(number)

@@ -258,7 +258,7 @@ def forbid_other_types(
         UserError: with the first such column.
     """
     for name in names:
-        dtype = frame.schema.get(name, pl.Null)
+        dtype = frame.schema.get(name, pl.Null())
         compound = dtype.is_nested() or dtype in (pl.Object, pl.Binary)
         if compound or (numbers and (dtype.is_temporal() or dtype == pl.Boolean)):
             wanted = "numbers" if numbers else "text or numbers"

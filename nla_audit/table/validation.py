@@ -209,7 +209,8 @@ def _check_numbers(rows: pl.DataFrame, door: Door) -> None:
         door.forbid(
             rows, pl.col(name).is_infinite(), name, "is not finite: correct or remove the value"
         )
-        door.forbid(rows, pl.col(name).abs() > LARGEST_NUMBER, name, TOO_LARGE)
+        number = pl.col(name).fill_nan(None)  # NaN is above all else to polars
+        door.forbid(rows, number.abs() > LARGEST_NUMBER, name, TOO_LARGE)
     door.forbid(
         rows,
         pl.col("length_penalty").is_nan(),

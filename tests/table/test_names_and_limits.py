@@ -72,6 +72,10 @@ class TestLimits:
         with pytest.raises(UserError, match=r"row 1 .*larger than any measurement"):
             prefixes_from_frame(prefixes)
 
+    def test_a_missing_number_is_not_large(self, table: pl.DataFrame) -> None:
+        """As pandas writes it where a row was not scored."""
+        assert not from_frame(table.with_columns(mse=pl.lit(float("nan")))).rows.is_empty()
+
     def test_a_hole_in_a_list_of_ends(self, table: pl.DataFrame) -> None:
         holes = table.with_columns(segment_ends=pl.lit([None, 3], dtype=pl.List(pl.Int64)))
         with pytest.raises(UserError, match=r"holds \[None, 3\], which are no ascending places"):

@@ -36,8 +36,8 @@ _ABBREVIATION = re.compile(
 _LONGEST_ABBREVIATION = 8
 _PARENTHESIS = re.compile(r"\([^()\n]{1,300}\)|\[[^\[\]\n]{1,300}\]")
 _LIST_ITEM = re.compile(
-    r"^(?:(?:and|or|nor|for (?:instance|example)|including"
-    r"|(?:(?:likely|perhaps|possibly|probably) )?(?:something )?(?:such as|like))\b"
+    r"^(?:(?:and|or|nor|for\s(?:instance|example)|including"
+    r"|(?:(?:likely|perhaps|possibly|probably)\s)?(?:something\s)?(?:such\sas|like))\b"
     r"|&|e\.g\.|i\.e\.)",
     re.IGNORECASE,
 )

@@ -226,3 +226,13 @@ def test_a_long_text_of_marks_ends_soon(piece: str) -> None:
     start = time.process_time()
     split_claims(piece * 8000)
     assert time.process_time() - start < 1.5
+
+
+@pytest.mark.parametrize("blank", ["\u00a0", "\u202f"])
+def test_blanks_that_do_not_break_a_line_leave_claims_as_they_are(blank: str) -> None:
+    text = (
+        "The text is about cold ports, for example Oslo, something such as fjords. It ends here now"
+    )
+    other = split_claims(text.replace(" ", blank))
+    assert [claim.text.replace(blank, " ") for claim in other] == texts(text)
+    assert [claim.kind for claim in other] == [claim.kind for claim in split_claims(text)]

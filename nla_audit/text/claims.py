@@ -104,29 +104,21 @@ def _claims(explanation: str) -> tuple[Claim, ...]:
                 number,
                 len(own),
                 bool(_PARENTHESIS.search(text)),
-                _subjects(text, kind, inside),
+                _subjects(text, kind),
             )
         )
     return tuple(claims)
 
 
-#: Claims of these kinds are about the words that they quote.
-_ABOUT_QUOTES = frozenset({"final_token", "repetition", "structure"})
-
-
-def _subjects(text: str, kind: str, quoted: list[tuple[int, int]]) -> frozenset[str]:
-    """What a claim of these kinds names: said of another name, number or quotation, it is another
-    claim."""
+def _subjects(text: str, kind: str) -> frozenset[str]:
+    """What a claim of these kinds names: said of another name or number, it is another claim."""
     if kind == "entity":
-        named = [item.text for item in named_entities(text)]
+        named = named_entities(text)
     elif kind == "number":
-        named = [item.text for item in numbers(text)]
-    elif kind in _ABOUT_QUOTES:
-        named = [text[start:end] for start, end in quoted]
-        return frozenset(stem for span in named for stem in content_stems(span, [(0, len(span))]))
+        named = numbers(text)
     else:
         return frozenset()
-    return frozenset(stem for span in named for stem in content_stems(span))
+    return frozenset(stem for item in named for stem in content_stems(item.text))
 
 
 def _shield(text: str, quoted: list[tuple[int, int]]) -> str:

@@ -56,8 +56,7 @@ class Pieces:
         claim_of: `[pieces]`, the claim that each piece is in.
         tokens: `[pieces]`, content tokens; those of a claim's pieces sum to the claim's.
         lengths: `[pieces]`, content words.
-        subjects: for each sentence the stems of the names, numbers and quotations that its claims
-            are about.
+        subjects: for each sentence the stems of the names and numbers that its claims are about.
         mentions: for each piece the stems of the words that it quotes alone.
         of_final_token: `[pieces]`, whether the claim of each is about the final token.
     """

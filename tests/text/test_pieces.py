@@ -51,13 +51,6 @@ def test_a_part_is_about_the_names_that_stand_in_it() -> None:
     assert not any(subjects[1:-1])
 
 
-def test_a_claim_is_about_the_words_it_quotes() -> None:
-    said = 'Final token "than" compares\n\nThe cleft "It was the cargo hold" opens a clause'
-    assert text_of(said).pieces.subjects == [{'"than'}, {"cargo", "hold", '"it', '"was', '"the'}]
-    # What may come next is said with other examples.
-    assert not any(text_of('Expects a sum such as "a record bill"').pieces.subjects)
-
-
 def test_a_text_without_its_marks_says_the_same() -> None:
     models = (PlantedModel("a", 0.0), PlantedModel("b", 0.01, reword=0.5))
     rows = plant(models, activations=80, seed=5).completions.select("model", "idx", "explanation")

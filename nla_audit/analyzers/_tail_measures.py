@@ -23,6 +23,7 @@ _ROWS_PER_FRAME = 20_000
 #: Other activations' tails that each explanation meets for the chance level.
 _NULL_PARTNERS = 5
 
+_LAST = tuple(f"last_{n}" for n in WINDOWS)
 #: Measure of an explanation → metric. Each is 0 or 1, and has a chance level.
 HELD = {
     "last_word": "holds_last_word_rate",
@@ -50,8 +51,8 @@ _MEASURES = {
     **dict.fromkeys(HELD, pl.Float64),
     **{f"{name}_by_chance": pl.Float64 for name in HELD},
     **dict.fromkeys(STRICT, pl.Float64),
-    **{f"last_{n}": pl.Float64 for n in WINDOWS},
-    **{f"last_{n}_by_chance": pl.Float64 for n in WINDOWS},
+    **dict.fromkeys(_LAST, pl.Float64),
+    **{f"{name}_by_chance": pl.Float64 for name in _LAST},
 }
 
 
@@ -116,38 +117,43 @@ def _against(text: str, spoken: list[str], source: Tail, others: list[Tail]) -> 
     }
     if own.run >= TAIL_WORDS and len(spoken) > own.run:
         measured["position"] = own.place / (len(spoken) - own.run)
-    counts = Counter(spoken)
-    for window, recent in zip(WINDOWS, source.windows, strict=True):
-        measured[f"last_{window}"] = float(_spoken_of(counts, recent) + _cut(own, spoken, recent))
+    counts = dict(Counter(spoken))
+    measured |= zip(_LAST, _spoken_last(spoken, counts, own, source), strict=True)
     if others:
         found = [held(spoken, other.words) for other in others]
         n = len(others)
-        measured["run_by_chance"] = sum(max(one.run, one.at_end) for one in found) / n
-        measured["last_word_by_chance"] = sum(one.run >= 1 or one.at_end >= 1 for one in found) / n
-        for name in ("holds", "ends_with", "is_nothing_but"):
-            measured[f"{name}_by_chance"] = sum(getattr(one, name) for one in found) / n
-        for number, window in enumerate(WINDOWS):
-            by_chance = [
-                _spoken_of(counts, other.windows[number]) + _cut(one, spoken, other.windows[number])
-                for one, other in zip(found, others, strict=True)
-            ]
-            measured[f"last_{window}_by_chance"] = sum(by_chance) / n
+        measured["run_by_chance"] = sum([max(one.run, one.at_end) for one in found]) / n
+        measured["last_word_by_chance"] = (
+            sum([one.run >= 1 or one.at_end >= 1 for one in found]) / n
+        )
+        measured["holds_by_chance"] = sum([one.holds for one in found]) / n
+        measured["ends_with_by_chance"] = sum([one.ends_with for one in found]) / n
+        measured["is_nothing_but_by_chance"] = sum([one.is_nothing_but for one in found]) / n
+        several = [
+            _spoken_last(spoken, counts, one, other)
+            for one, other in zip(found, others, strict=True)
+        ]
+        for name, by_chance in zip(_LAST, zip(*several, strict=True), strict=True):
+            measured[f"{name}_by_chance"] = sum(by_chance) / n
     return measured
 
 
-def _spoken_of(counts: Counter[str], recent: frozenset[str]) -> int:
-    """How many of an explanation's words, repeats included, are among ``recent``."""
-    return sum(counts[word] for word in counts.keys() & recent)
+def _spoken_last(
+    spoken: list[str], counts: dict[str, int], found: HeldTail, tail: Tail
+) -> list[float]:
+    """How many of an explanation's words are among the tail's last, for each of WINDOWS.
 
-
-def _cut(found: HeldTail, spoken: list[str], recent: frozenset[str]) -> int:
-    """1 where the explanation ends in the source's last word, one of the two being cut."""
-    return int(found.at_end > 0 and spoken[-1] not in recent)
+    With one more where the explanation ends in the source's last word, one of the two being cut.
+    """
+    numbers = tail.spoken(counts)
+    if not found.at_end:
+        return [float(number) for number in numbers]
+    return [
+        float(number + (spoken[-1] not in recent))
+        for number, recent in zip(numbers, tail.windows, strict=True)
+    ]
 
 
 def _repeats_itself(spoken: list[str]) -> bool:
-    runs = [
-        tuple(spoken[place : place + REPEATED_RUN])
-        for place in range(len(spoken) - REPEATED_RUN + 1)
-    ]
-    return len(set(runs)) < len(runs)
+    runs = zip(*(spoken[start:] for start in range(REPEATED_RUN)), strict=False)
+    return len(set(runs)) < len(spoken) - REPEATED_RUN + 1

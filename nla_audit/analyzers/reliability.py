@@ -8,11 +8,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._variance_components import COMPONENTS, across_models, cells, one_model
+from nla_audit.analyzers._variance_components import (
+    COMPONENTS,
+    LEAST_SAMPLES,
+    across_models,
+    cells,
+    one_model,
+)
 from nla_audit.findings import Figure, Finding, Headline, Metric, analyzer
 from nla_audit.stats import interval_in, or_none
 from nla_audit.table.completions import Completions
-from nla_audit.text.claims import split_claims
+from nla_audit.text.claims import claim_count
 from nla_audit.text.words import words
 from nla_audit.wording import count
 
@@ -157,14 +163,24 @@ def samples_needed(icc: float, reliable: float = RELIABLE) -> float:
 
 
 def _measured(completions: Completions) -> pl.DataFrame:
-    """``model, idx, sample, doc_id`` and the three measures; null where an explanation failed."""
+    """``model, idx, sample, doc_id`` and the three measures; null where an explanation failed.
+
+    Claims are counted only for models that explain an activation twice: of no others is it asked
+    how much their samples differ by.
+    """
     texts = completions.rows["explanation"].to_list()
     length = (
         completions.rows["n_tokens"].cast(pl.Float64)
         if completions.has("n_tokens")
         else pl.Series([None if text is None else float(len(words(text))) for text in texts])
     )
-    claims = [None if text is None else float(len(split_claims(text))) for text in texts]
+    repeated = completions.rows.select(
+        (pl.len().over("model", "idx") >= LEAST_SAMPLES).any().over("model")
+    ).to_series()
+    claims = [
+        float(claim_count(text)) if is_repeated and text is not None else None
+        for text, is_repeated in zip(texts, repeated, strict=True)
+    ]
     is_text = pl.col("explanation").is_not_null()
     return completions.rows.with_columns(
         length.alias(_LENGTH), pl.Series(_CLAIMS, claims, dtype=pl.Float64)

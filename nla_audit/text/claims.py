@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from nla_audit.text.items import named_entities, numbers, quoted_spans
+from nla_audit.text.items import Item, named_entities, numbers, quoted_spans
 from nla_audit.text.kinds import kind_of
 from nla_audit.text.words import content_count, content_stems
 
@@ -70,29 +71,22 @@ def split_claims(explanation: str) -> list[Claim]:
     return list(_claims(explanation))
 
 
+def claim_count(explanation: str) -> int:
+    """How many claims :func:`split_claims` finds, without what each of them is about."""
+    return len(_spans(explanation, quoted_spans(explanation)))
+
+
 @lru_cache(maxsize=1 << 13)  # every question of an audit cuts the same texts
 def _claims(explanation: str) -> tuple[Claim, ...]:
     quotes = quoted_spans(explanation)
-    shielded = _shield(explanation, [(quote.start, quote.end) for quote in quotes])
-    spans: list[tuple[int, int, int]] = []
-    sentences = [
-        sentence
-        for paragraph in _split(shielded, 0, len(shielded), _PARAGRAPH)
-        for sentence in _sentences(shielded, *paragraph)
-    ]
-    for number, sentence in enumerate(sentences):
-        clauses = _split(shielded, *sentence, _CLAUSE)
-        spans += [(*clause, number) for clause in _merge_short(explanation, clauses)]
     claims = []
     starts = [quote.start for quote in quotes]
-    for start, end, number in spans:
+    for start, end, number in _spans(explanation, quotes):
         text = explanation[start:end]
         # A quote never spans claims, so those that begin inside are all there are.
         own = quotes[bisect_left(starts, start) : bisect_left(starts, end)]
         inside = [(quote.start - start, quote.end - start) for quote in own]
         stems = tuple(content_stems(text, inside)) or tuple(text.lower().split())
-        if not any(character.isalnum() for character in text):
-            continue
         kind = kind_of(text)
         claims.append(
             Claim(
@@ -108,6 +102,25 @@ def _claims(explanation: str) -> tuple[Claim, ...]:
             )
         )
     return tuple(claims)
+
+
+def _spans(explanation: str, quotes: Sequence[Item]) -> list[tuple[int, int, int]]:
+    """Where each claim begins and ends, and the number of its sentence."""
+    shielded = _shield(explanation, [(quote.start, quote.end) for quote in quotes])
+    spans: list[tuple[int, int, int]] = []
+    sentences = [
+        sentence
+        for paragraph in _split(shielded, 0, len(shielded), _PARAGRAPH)
+        for sentence in _sentences(shielded, *paragraph)
+    ]
+    for number, sentence in enumerate(sentences):
+        clauses = _split(shielded, *sentence, _CLAUSE)
+        spans += [(*clause, number) for clause in _merge_short(explanation, clauses)]
+    return [
+        (start, end, number)
+        for start, end, number in spans
+        if any(map(str.isalnum, explanation[start:end]))
+    ]
 
 
 def _subjects(text: str, kind: str) -> frozenset[str]:

@@ -7,6 +7,7 @@ meaning.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -107,11 +108,12 @@ def quoted_spans(text: str) -> list[Item]:
 
 def numbers(text: str) -> list[Item]:
     """Numbers as written, units and thousands separators included."""
-    if not _DIGIT.search(text):  # most texts hold none, and are done with sooner
+    first = _DIGIT.search(text)  # which is found sooner than a number is
+    if first is None:
         return []
     return [
         Item("number", match.start(), match.end(), match.group().rstrip(".,:/"))
-        for match in _NUMBER.finditer(text)
+        for match in _NUMBER.finditer(text, max(0, first.start() - 1))  # it may have a sign
     ]
 
 
@@ -138,23 +140,44 @@ def named_entities(text: str) -> list[Item]:
             found.append(Item("entity", start, end, text[start:end]))
             run.clear()
 
-    previous_end = 0
-    for start, end in word_spans(text):
-        word = text[start:end]
-        if word.islower():  # most words: no need to look at what precedes them
+    for start, end in _words_with_capitals(text):
+        gap_start = _gap_before(text, start)
+        if (
+            run
+            and not (
+                gap_start <= run[-1][1]  # else another word stands between
+                and _continues_a_name(text[slice(*run[-1])], text[run[-1][1] : start])
+            )
+        ):
             close()
-            previous_end = end
-            continue
-        gap = text[previous_end:start]
-        previous_end = end
-        if run and not _continues_a_name(text[slice(*run[-1])], gap):
+        gap = text[gap_start:start]
+        opens_sentence = start == 0 or (gap != " " and bool(_BEFORE_A_SENTENCE.search(gap)))
+        if _is_name(text[start:end], opens_sentence=opens_sentence, inside_run=bool(run)):
+            run.append((start, end))
+        else:
             close()
-        if not _is_name(word, opens_sentence=_opens_sentence(gap, start), inside_run=bool(run)):
-            close()
-            continue
-        run.append((start, end))
     close()
     return found
+
+
+#: What white space sets off and may hold a capital: one of A to Z, or a letter beyond ASCII. Most
+#: words are not in it, which are passed by sooner than one by one.
+_MAY_HOLD_CAPITAL = re.compile(r"(?<!\S)[^\sA-Z\x80-\U0010ffff]*+[A-Z\x80-\U0010ffff]\S*")
+
+
+def _words_with_capitals(text: str) -> Iterator[tuple[int, int]]:
+    """Character spans of the words that are not all lower case, in order."""
+    for stretch in _MAY_HOLD_CAPITAL.finditer(text):
+        for start, end in word_spans(text, *stretch.span()):
+            if not text[start:end].islower():
+                yield start, end
+
+
+def _gap_before(text: str, start: int) -> int:
+    """Where what stands between a word that begins at ``start`` and the one before it begins."""
+    while start and not text[start - 1].isalnum():
+        start -= 1
+    return start
 
 
 def _continues_a_name(before: str, gap: str) -> bool:
@@ -167,12 +190,8 @@ def _continues_a_name(before: str, gap: str) -> bool:
     return bool(_INSIDE_A_NAME.fullmatch(gap))
 
 
-def _opens_sentence(gap: str, start: int) -> bool:
-    return start == 0 or bool(_BEFORE_A_SENTENCE.search(gap))
-
-
 def _is_name(word: str, *, opens_sentence: bool, inside_run: bool) -> bool:
-    inner_capital = any(character.isupper() for character in word[1:])
+    inner_capital = not word[1:].islower() and any(map(str.isupper, word[1:]))
     if not word[0].isupper() and not inner_capital:
         return False
     lower = word.lower().removesuffix("'s").removesuffix("’s")

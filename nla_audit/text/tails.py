@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping
+from itertools import accumulate, repeat
+from typing import NamedTuple
 
 from nla_audit.text.words import FUNCTION_WORDS, words
 
@@ -29,6 +31,7 @@ class Tail:
     Attributes:
         words: its last words, at most :data:`LONGEST`.
         text: its last characters, white space made one.
+        windows: its last words, for each of the given numbers of them, fewest first.
     """
 
     def __init__(self, source: str, windows: tuple[int, ...] = ()):
@@ -36,13 +39,23 @@ class Tail:
         self.words = [sys.intern(word) for word in words(end)[-LONGEST:]]
         self.text = _plain(end)
         self.windows = [frozenset(self.words[-window:]) for window in windows]
+        # Each word of the largest window once, last first, so that a window is a beginning of it.
+        self._recent = list(dict.fromkeys(reversed(self.words[-max(windows, default=1) :])))
         last = self.text.rsplit(" ", TAIL_WORDS)[-TAIL_WORDS:] if self.text else []
         #: The last two words as they are written, or what there is.
         self.written = " ".join(last)
 
+    def spoken(self, counts: Mapping[str, int]) -> list[int]:
+        """How many words of an explanation, repeats included, are in each of :attr:`windows`.
 
-@dataclass(frozen=True, slots=True)
-class HeldTail:
+        Args:
+            counts: how often each word stands in the explanation.
+        """
+        found = [0, *accumulate(map(counts.get, self._recent, repeat(0)))]
+        return [found[len(window)] for window in self.windows]
+
+
+class HeldTail(NamedTuple):  # a dataclass takes four times as long to make, and there are millions
     """What an explanation holds of a tail.
 
     Attributes:
@@ -83,12 +96,12 @@ def suffix_run(explanation: list[str], source: list[str]) -> tuple[int, int]:
     Returns:
         Its length in words and where it begins (0 and −1 when even the last word is missing).
     """
-    if not source or source[-1] not in explanation:
+    if not source:
         return 0, -1
     best, place = 0, -1
-    for end, word in enumerate(explanation):
-        if word != source[-1]:
-            continue
+    end = -1
+    for _ in range(explanation.count(source[-1])):
+        end = explanation.index(source[-1], end + 1)
         length = _run_back(explanation, end, source)
         if length > best:
             best, place = length, end - length + 1
@@ -112,6 +125,8 @@ def _run_at_end(spoken: list[str], tail: list[str]) -> int:
     if not spoken or not tail:
         return 0
     last, wanted = spoken[-1], tail[-1]
+    if last[0] != wanted[0]:  # neither can be the other cut, and most are done with here
+        return 0
     cut, whole = sorted((last, wanted), key=len)
     # "the" is no cut "there", but a word of its own.
     if last != wanted and (not whole.startswith(cut) or cut in FUNCTION_WORDS):

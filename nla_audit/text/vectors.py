@@ -8,6 +8,7 @@ product; what a similarity is worth is measured against the null of other activa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Protocol, TypeAlias
 
 import numpy as np
@@ -127,8 +128,9 @@ class _Features:
 
     def _counts(self, texts: Sequence[Sequence[str]]) -> sparse.csr_matrix:
         """`[texts, features]`."""
-        place: dict[str, int] = {}
-        columns = [place.setdefault(word, len(place)) for text in texts for word in text]
+        every = list(chain.from_iterable(texts))
+        place = {word: number for number, word in enumerate(dict.fromkeys(every))}
+        columns = list(map(place.__getitem__, every))
         ends = np.concatenate([[0], np.cumsum([len(text) for text in texts], dtype=np.int64)])
         held = sparse.csr_matrix(
             (np.ones(len(columns), dtype=np.float32), columns, ends),

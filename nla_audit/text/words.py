@@ -8,6 +8,7 @@ function words say little and are everywhere.
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
@@ -69,9 +70,12 @@ def _word_in(text: str) -> re.Pattern[str]:
     return _ASCII_WORD if text.isascii() else _WORD
 
 
-def word_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Character spans of the words of ``text``, in order."""
-    for match in _word_in(text).finditer(text):
+def word_spans(text: str, start: int = 0, end: int = sys.maxsize) -> Iterator[tuple[int, int]]:
+    """Character spans of the words of ``text``, in order; of those in ``text[start:end]`` only.
+
+    Neither ``start`` nor ``end`` may cut a word.
+    """
+    for match in _word_in(text).finditer(text, start, end):
         yield match.span()
 
 

@@ -373,7 +373,7 @@ def derangement(groups: ArrayLike, seed: int) -> NDArray[np.int64]:
     order = generator.permutation(n)
     partner = np.full(n, -1, dtype=np.int64)
     partner[order] = np.roll(order, -1)
-    for position in range(n):  # mend the few that met their own group
+    for position in np.flatnonzero(labels[partner] == labels):  # the few that met their own group
         tries = 0
         while partner[position] < 0 or labels[partner[position]] == labels[position]:
             if tries == 32:

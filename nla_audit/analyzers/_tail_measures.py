@@ -104,7 +104,8 @@ def _tails(completions: Completions) -> dict[int, Tail]:
 
 
 def _against(text: str, spoken: list[str], source: Tail, others: list[Tail]) -> dict[str, float]:
-    own = held(spoken, source.words)
+    counts = dict(Counter(spoken))
+    own = held(spoken, source.words, counts)
     strict = held_strictly(text, source) if spoken else (False, False, False)
     measured: dict[str, float] = {
         "words": len(spoken),
@@ -117,10 +118,9 @@ def _against(text: str, spoken: list[str], source: Tail, others: list[Tail]) -> 
     }
     if own.run >= TAIL_WORDS and len(spoken) > own.run:
         measured["position"] = own.place / (len(spoken) - own.run)
-    counts = dict(Counter(spoken))
     measured |= zip(_LAST, _spoken_last(spoken, counts, own, source), strict=True)
     if others:
-        found = [held(spoken, other.words) for other in others]
+        found = [held(spoken, other.words, counts) for other in others]
         n = len(others)
         measured["run_by_chance"] = sum([max(one.run, one.at_end) for one in found]) / n
         measured["last_word_by_chance"] = (

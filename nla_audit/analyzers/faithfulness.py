@@ -256,9 +256,11 @@ def _check(text: str, source: SourceText | None, other: SourceText | None) -> di
         return row
     for name, spans in said.items():
         row[f"checked_{name}"] = row[name]
-        row[f"held_{name}"] = float(sum(_holds(source, name, span) for span in spans))
+        row[f"held_{name}"] = float(sum([_holds(source, name, span) for span in spans]))
         if other is not None:
-            row[f"held_{name}_by_chance"] = float(sum(_holds(other, name, span) for span in spans))
+            row[f"held_{name}_by_chance"] = float(
+                sum([_holds(other, name, span) for span in spans])
+            )
     row["checked_items"] = row["items"]
     row["unsupported"] = sum(row[name] - row[f"held_{name}"] for name in _ASSERTED)
     if other is not None:

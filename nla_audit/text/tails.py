@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from itertools import accumulate, repeat
 from typing import NamedTuple
 
@@ -75,8 +75,21 @@ class HeldTail(NamedTuple):  # a dataclass takes four times as long to make, and
     is_nothing_but: bool
 
 
-def held(spoken: list[str], tail: list[str]) -> HeldTail:
-    """What the words ``spoken`` hold of the words ``tail``, with which the source ends."""
+#: Of a tail whose last word, whole or cut, is nowhere.
+_NOTHING = HeldTail(run=0, place=-1, at_end=0, holds=False, ends_with=False, is_nothing_but=False)
+
+
+def held(spoken: list[str], tail: list[str], vocabulary: Container[str] | None = None) -> HeldTail:
+    """What the words ``spoken`` hold of the words ``tail``, with which the source ends.
+
+    Args:
+        vocabulary: the distinct words of ``spoken``, where a set or dictionary of them is at hand.
+    """
+    if not spoken or not tail:
+        return _NOTHING
+    is_there = tail[-1] in (spoken if vocabulary is None else vocabulary)
+    if not is_there and spoken[-1][0] != tail[-1][0]:  # most tails of others are done with here
+        return _NOTHING
     run, place = suffix_run(spoken, tail)
     at_end = _run_at_end(spoken, tail)
     ends_with = at_end >= TAIL_WORDS
@@ -86,7 +99,7 @@ def held(spoken: list[str], tail: list[str]) -> HeldTail:
         at_end=at_end,
         holds=run >= TAIL_WORDS or ends_with,
         ends_with=ends_with,
-        is_nothing_but=bool(spoken) and at_end == len(spoken),
+        is_nothing_but=at_end == len(spoken),
     )
 
 
@@ -125,8 +138,6 @@ def _run_at_end(spoken: list[str], tail: list[str]) -> int:
     if not spoken or not tail:
         return 0
     last, wanted = spoken[-1], tail[-1]
-    if last[0] != wanted[0]:  # neither can be the other cut, and most are done with here
-        return 0
     cut, whole = sorted((last, wanted), key=len)
     # "the" is no cut "there", but a word of its own.
     if last != wanted and (not whole.startswith(cut) or cut in FUNCTION_WORDS):

@@ -8,6 +8,7 @@ product; what a similarity is worth is measured against the null of other activa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Protocol, TypeAlias
 
@@ -70,7 +71,7 @@ class WordVectors:
 
     def fit(self, texts: Sequence[str]) -> None:
         """Weigh words and letter sequences by how few of these texts hold them."""
-        split = [words_and_mentions(text) for text in texts]
+        split = _InWords.of(texts)
         self._others = None
         for part in self._parts:
             part.fit(split)
@@ -80,18 +81,43 @@ class WordVectors:
         if not pairs:
             return
         ours, theirs = (
-            self._parts[0].held([words_and_mentions(pair[side]) for pair in pairs])
-            for side in (0, 1)
+            self._parts[0].held(_InWords.of([pair[side] for pair in pairs])) for side in (0, 1)
         )
         self._others = stand_ins(ours, theirs, max(1.0, len(pairs) / max(activations, 1)))
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Sparse unit vectors."""
-        split = [words_and_mentions(text) for text in texts]
+        split = _InWords.of(texts)
         found = [part.vectors(split) for part in self._parts]
         if self._others is not None:
             found[0] = _unit(found[0] + found[0] @ self._others)
         return sparse.hstack(found).tocsr() * np.float32(np.sqrt(1 / len(found)))
+
+
+@dataclass(frozen=True)
+class _InWords:
+    """Texts, split into words once for all features.
+
+    Attributes:
+        words: the distinct words.
+        counts: `[texts, words]`, how often each text holds each.
+    """
+
+    words: list[str]
+    counts: sparse.csr_matrix
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> _InWords:
+        split = [words_and_mentions(text) for text in texts]
+        every = list(chain.from_iterable(split))
+        place = {word: number for number, word in enumerate(dict.fromkeys(every))}
+        columns = list(map(place.__getitem__, every))
+        ends = np.concatenate([[0], np.cumsum([len(words) for words in split], dtype=np.int64)])
+        counts = sparse.csr_matrix(
+            (np.ones(len(columns), dtype=np.float32), columns, ends),
+            shape=(len(texts), max(len(place), 1)),
+        )
+        return cls(list(place), counts)
 
 
 class _Features:
@@ -106,44 +132,36 @@ class _Features:
         self._known: dict[str, Integers] = {}
         self._rarity = np.zeros(0, dtype=np.float32)
 
-    def fit(self, texts: Sequence[Sequence[str]]) -> None:
+    def fit(self, texts: _InWords) -> None:
         self._ids, self._known = {}, {}
-        for word in sorted({word for text in texts for word in text}):
+        for word in sorted(texts.words):
             for feature in self._of_word(word):
                 self._ids.setdefault(feature, len(self._ids))
         counts = self._counts(texts)
         held = np.bincount(counts.indices, minlength=counts.shape[1])
-        self._rarity = (np.log((1 + len(texts)) / (1 + held)) + 1).astype(np.float32)
+        self._rarity = (np.log((1 + counts.shape[0]) / (1 + held)) + 1).astype(np.float32)
 
-    def vectors(self, texts: Sequence[Sequence[str]]) -> sparse.csr_matrix:
+    def vectors(self, texts: _InWords) -> sparse.csr_matrix:
         counts = self._counts(texts)
         counts.data = (1 + np.log(counts.data)) * self._rarity[counts.indices]
         return _unit(counts)
 
-    def held(self, texts: Sequence[Sequence[str]]) -> sparse.csr_matrix:
+    def held(self, texts: _InWords) -> sparse.csr_matrix:
         """`[texts, features]`: 1 for what each text holds."""
         counts = self._counts(texts)
         counts.data[:] = 1
         return counts
 
-    def _counts(self, texts: Sequence[Sequence[str]]) -> sparse.csr_matrix:
+    def _counts(self, texts: _InWords) -> sparse.csr_matrix:
         """`[texts, features]`."""
-        every = list(chain.from_iterable(texts))
-        place = {word: number for number, word in enumerate(dict.fromkeys(every))}
-        columns = list(map(place.__getitem__, every))
-        ends = np.concatenate([[0], np.cumsum([len(text) for text in texts], dtype=np.int64)])
-        held = sparse.csr_matrix(
-            (np.ones(len(columns), dtype=np.float32), columns, ends),
-            shape=(len(texts), max(len(place), 1)),
-        )
-        features = [self._features(word) for word in place] or [np.zeros(0, dtype=np.int64)]
+        features = [self._features(word) for word in texts.words] or [np.zeros(0, dtype=np.int64)]
         ends = np.concatenate([[0], np.cumsum([len(found) for found in features])])
         indices = np.concatenate(features)
         of_words = sparse.csr_matrix(
             (np.ones(len(indices), dtype=np.float32), indices, ends),
             shape=(len(features), max(len(self._ids), 1)),
         )
-        return (held @ of_words).tocsr()
+        return (texts.counts @ of_words).tocsr()
 
     def _features(self, word: str) -> Integers:
         if word not in self._known:

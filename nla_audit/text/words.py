@@ -186,4 +186,4 @@ def piece_count(text: str) -> int:
     """
     lengths = [len(word) for word in _word_in(text).findall(text)]
     visible = sum(map(len, text.split()))
-    return sum((length + 7) // 8 for length in lengths) + visible - sum(lengths)
+    return sum([(length + 7) // 8 for length in lengths]) + visible - sum(lengths)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from nla_audit.report.analysis_record import analysis_record
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.contents import Report, ready
 from nla_audit.report.document import what_was_audited
-from nla_audit.report.drawing import Rendered, draw
+from nla_audit.report.drawing import COLLECTIONS_APART, Rendered, begin_drawing, draw
 from nla_audit.report.folder import WRITTEN_BY, replaced_folder
 from nla_audit.report.viewer import choose_viewed, viewer_data
 from nla_audit.report.writing import Files, all_files, record_file
@@ -139,12 +138,12 @@ def run_audit(
 
 @contextmanager
 def _few_collections() -> Iterator[None]:
-    """Look for unreachable cycles a hundred times more seldom than Python does.
+    """Look for unreachable cycles more seldom than Python does.
 
     An audit makes millions of small objects that stay, and every search goes through them again.
     """
     usual = gc.get_threshold()
-    gc.set_threshold(100 * usual[0], *usual[1:])
+    gc.set_threshold(COLLECTIONS_APART * usual[0], *usual[1:])
     try:
         yield
     finally:
@@ -162,9 +161,7 @@ def _drawing(
     with ProcessPoolExecutor(
         1,
         mp_context=get_context("spawn"),
-        # Interrupts are left to the parent.
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
+        initializer=begin_drawing,
     ) as pool:
         try:
             yield (lambda finding, colours: pool.submit(draw, finding, colours).result)

@@ -6,6 +6,8 @@ import, and an audit that has its figures drawn in another process need not pay 
 
 from __future__ import annotations
 
+import gc
+import signal
 from dataclasses import dataclass, replace
 
 import polars as pl
@@ -13,6 +15,9 @@ import polars as pl
 from nla_audit.errors import UserError
 from nla_audit.findings import Figure, Finding
 from nla_audit.report.colours import ModelColours
+
+#: Searches for unreachable cycles lie so many times further apart than usual.
+COLLECTIONS_APART = 100
 
 
 @dataclass(frozen=True)
@@ -23,6 +28,13 @@ class Rendered:
     figure: Figure
     svg: str
     png: bytes
+
+
+def begin_drawing() -> None:
+    """Make a process ready that does nothing but draw; interrupts are left to its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    usual = gc.get_threshold()
+    gc.set_threshold(COLLECTIONS_APART * usual[0], *usual[1:])
 
 
 def draw(finding: Finding, colours: ModelColours) -> list[Rendered]:

@@ -65,6 +65,7 @@ def load(
     force: bool = False,
     only: Literal["av", "ar"] | None = None,
     engine: VllmHost | None = None,
+    compiled: bool = False,
     notice: Notice = warnings.warn,
 ) -> Pair:
     """Load an AV, an AR, or both.
@@ -81,13 +82,14 @@ def load(
         force: go on where a check says that something cannot be right.
         only: load one of two that are named: where the other is decides what an AR sits on.
         engine: generates for the AV instead of our own loop.
+        compiled: our own loop runs compiled (:mod:`nla_audit.nla.compiled`).
         notice: told what was forced, and other things worth knowing.
 
     Raises:
         UserError: whatever keeps a half from being loaded, or what
             :mod:`nla_audit.checkpoint.check` says cannot be right, in one line.
     """
-    return load_with(
+    pair = load_with(
         av,
         ar,
         adapter=adapter,
@@ -100,6 +102,9 @@ def load(
         engine=engine,
         notice=notice,
     )
+    if compiled and pair.verbalizer is not None:
+        pair.verbalizer.compile()
+    return pair
 
 
 def load_with(

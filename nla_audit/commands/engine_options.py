@@ -1,4 +1,4 @@
-"""The options that say who generates: our own decode loop, or vLLM."""
+"""The options that say who generates: our own decode loop, plain or compiled, or vLLM."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nla_audit.checkpoint.in_vllm import VllmHost
 
 _OWN, _VLLM = "own", "vllm"
+_PLAIN, _COMPILED = "plain", "compiled"
 
 
 def engine_parameters() -> list[click.Parameter]:
@@ -33,6 +34,14 @@ def engine_parameters() -> list[click.Parameter]:
             multiple=True,
             help="Argument of vllm.LLM, e.g. tensor_parallel_size=4 or gpu_memory_utilization=0.8; "
             "enable_lora=false merges adapters, which otherwise go by request.",
+        ),
+        click.Option(
+            ["--decoding"],
+            type=click.Choice((_PLAIN, _COMPILED)),
+            default=_PLAIN,
+            show_default=True,
+            help="How our own loop runs the AV. compiled takes a minute or more to begin, then "
+            "less a token: on a GPU, for batches of tens and runs of hours.",
         ),
     ]
 
@@ -63,6 +72,17 @@ def engine_of(arguments: Mapping[str, Any]) -> Iterator[VllmHost | None]:
     check_installed()
     with closing(VllmHost(settings)) as host:
         yield host
+
+
+def is_compiled(arguments: Mapping[str, Any]) -> bool:
+    """Whether our own loop is to run compiled.
+
+    Raises:
+        UserError: it does not generate.
+    """
+    if arguments["decoding"] == _COMPILED and arguments["engine"] != _OWN:
+        raise UserError(f"--decoding {_COMPILED} is for --engine {_OWN}: leave out one of them")
+    return bool(arguments["decoding"] == _COMPILED)
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from nla_audit.commands.engine_options import engine_of, engine_parameters
+from nla_audit.commands.engine_options import engine_of, engine_parameters, is_compiled
 from nla_audit.commands.model_options import placement
 from nla_audit.commands.pair_options import (
     baseline_parameters,
@@ -54,6 +54,7 @@ def _run(**arguments: Any) -> None:
     )
     settings.check()
     injection = arguments["injection"]
+    compiled = is_compiled(arguments)
     with engine_of(arguments) as engine:
         with console.status("reading the activations"):
             activations = read_activations(arguments["activations"])
@@ -70,6 +71,7 @@ def _run(**arguments: Any) -> None:
                     placement=placement(arguments),
                     force=arguments["force"],
                     engine=engine,
+                    compiled=compiled,
                     notice=Teller(console).say,
                 )
             with counting(console) as tell:

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from nla_audit.commands.engine_options import engine_of, engine_parameters
+from nla_audit.commands.engine_options import engine_of, engine_parameters, is_compiled
 from nla_audit.commands.model_options import placement
 from nla_audit.commands.planted_concept import check_named, concepts_of, sought_of
 from nla_audit.commands.probe import probe_command
@@ -72,6 +72,8 @@ def _read_again(arguments: dict[str, Any], console: Console) -> _StudiedTable:
         )
     if arguments["engine"] != "own" or arguments["engine_option"]:
         raise UserError("--engine generates when a table is made: give the PAIRs, or leave it out")
+    if is_compiled(arguments):
+        raise UserError("--decoding is how a table is made: give the PAIRs, or leave it out")
     path = arguments["subjects"][0]
     table, source = read_table(Path(path))
     if arguments["llm"] is None:
@@ -155,6 +157,7 @@ def _language_model(
 def _asked(arguments: dict[str, Any], console: Console) -> _StudiedTable:
     """Plant, and ask every pair."""
     _check(arguments)
+    is_compiled(arguments)  # refuses before anything is read
     with engine_of(arguments) as engine:
         return _asked_of(engine, arguments, console)
 
@@ -255,6 +258,7 @@ def _pairs(arguments: dict[str, Any], engine: VllmHost | None, tell: Teller) -> 
             placement=placement(arguments),
             force=arguments["force"],
             engine=engine,
+            compiled=is_compiled(arguments),
             notice=tell.say,
         )
         yield Named(name, length_penalty_of(name), display_name(halves.ar), pair)

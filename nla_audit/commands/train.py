@@ -76,11 +76,13 @@ def _train(layout: Layout, stage: str | None, ranks: Ranks, cluster: RaySettings
     from nla_audit.train import in_vllm
     from nla_audit.train.interruption import Stopped
     from nla_audit.train.lora_targets import check_lora_targets
+    from nla_audit.train.sampling import check_decoding
     from nla_audit.train.warm_start_stage import check_before
 
     if stage in (None, "target", "activations", "warm-start", "rl"):
         check_lora_targets(layout)
         in_vllm.check_before(layout, ranks)
+        check_decoding(layout)
     if stage in (None, "activations", "warm-start"):
         check_before(layout)
     if ranks.is_first:

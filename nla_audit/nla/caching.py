@@ -23,6 +23,8 @@ from transformers.cache_utils import (
 
 from nla_audit.nla.architecture import text_config
 from nla_audit.nla.cache import cache_from, cache_keyword, prefix_cache
+from nla_audit.nla.fixed_cache import FixedCache
+from nla_audit.nla.one_token import sharing_keys, step
 from nla_audit.nla.rounding import rounding_of
 
 _SHORTEST_PASSAGE = 4
@@ -65,18 +67,35 @@ def caching_of(model: nn.Module, config: Any, ids: Sequence[int]) -> Caching:
 def _found_out(model: Any, config: Any, ids: Sequence[int]) -> Caching:
     if cache_keyword(model) is None:
         return Caching.NONE
-    passage = list(ids[-_LONGEST_PASSAGE:])
-    passage += [passage[-1]] * (_SHORTEST_PASSAGE - len(passage))
-    # Two rows that differ, so that rows taken for each other are seen.
-    row = torch.tensor(passage, device=model.get_input_embeddings().weight.device)
-    rows = torch.stack([row, row.flip(0)])
-    rows[:, 0] = row[0]
+    rows = _two_rows(model, ids)
     wanted = _last_states(model(input_ids=rows, use_cache=False))
     if _only_keys_and_values(config) and _agrees(_with_shared, model, config, rows, wanted):
         return Caching.SHARED
     if _agrees(_with_own, model, config, rows, wanted):
         return Caching.OWN
     return Caching.NONE
+
+
+@torch.inference_mode()
+def agrees_with_fixed(model: Any, config: Any, ids: Sequence[int]) -> bool:
+    """Whether a model that shares beginnings also gives the same with a cache of fixed shapes.
+
+    Args:
+        model, config, ids: as for :func:`caching_of`.
+    """
+    rows = _two_rows(model, ids)
+    wanted = _last_states(model(input_ids=rows, use_cache=False))
+    return _agrees(_with_fixed, model, config, rows, wanted)
+
+
+def _two_rows(model: Any, ids: Sequence[int]) -> torch.Tensor:
+    """Two rows that differ, so that rows taken for each other are seen."""
+    passage = list(ids[-_LONGEST_PASSAGE:])
+    passage += [passage[-1]] * (_SHORTEST_PASSAGE - len(passage))
+    row = torch.tensor(passage, device=model.get_input_embeddings().weight.device)
+    rows = torch.stack([row, row.flip(0)])
+    rows[:, 0] = row[0]
+    return rows
 
 
 def _only_keys_and_values(config: Any) -> bool:
@@ -109,6 +128,22 @@ def _with_shared(model: Any, config: Any, rows: torch.Tensor) -> torch.Tensor:
     assert name is not None
     model(input_ids=rows[:, 1:-1], use_cache=True, **{name: cache})
     return _last_states(model(input_ids=rows[:, -1:], use_cache=True, **{name: cache}))
+
+
+def _with_fixed(model: Any, config: Any, rows: torch.Tensor) -> torch.Tensor:
+    length = rows.shape[1]
+    begun = cache_from(None, config, len(rows), capacity=length)
+    name = cache_keyword(model)
+    assert name is not None
+    model(input_ids=rows[:, :-2], use_cache=True, **{name: begun})
+    # Room behind the last token, as there is in use.
+    cache = FixedCache(config, 2 * length, rows.device)
+    cache.start_from(begun, torch.arange(len(rows)))
+    with sharing_keys(model):
+        for column in (length - 2, length - 1):
+            states = step(model, cache, rows[:, column : column + 1])
+            cache.place.add_(1)
+    return states
 
 
 def _with_own(model: Any, config: Any, rows: torch.Tensor) -> torch.Tensor:

@@ -22,6 +22,7 @@ import torch
 from nla_audit.nla.batching import distinct_rows
 from nla_audit.nla.cache import cache_from, cache_keyword, prefix_cache
 from nla_audit.nla.caching import Caching, caching_of, keep_rows, own_cache
+from nla_audit.nla.compiled import CompiledSteps
 from nla_audit.nla.injection import Injection, injecting
 from nla_audit.nla.output_head import last_logits
 from nla_audit.nla.prompts import AvPrompt
@@ -94,16 +95,18 @@ class _Rows:
         prompt: AvPrompt,
         injection: Injection,
         activations: torch.Tensor,
+        *,
         new_tokens: int,
+        steps: CompiledSteps | None = None,
     ) -> None:
-        self._model, self._injection = model, injection
+        self._model, self._injection, self._steps = model, injection, steps
         self._activations, self._marker = activations, prompt.marker
         self._caching = caching_of(model, model.config, prompt.ids)
         device = model.get_input_embeddings().weight.device
         ids = torch.tensor(prompt.ids, device=device)
         self._cache: Any = None
         if self._caching is Caching.SHARED:
-            self._read_shared(ids, capacity=len(ids) + new_tokens)
+            self._read_shared(ids, new_tokens)
             return
         if self._caching is Caching.OWN:
             self._cache = own_cache(model.config)
@@ -112,12 +115,12 @@ class _Rows:
         with injecting(model, injection, activations, prompt.marker):
             self._forward(self._ids)
 
-    def _read_shared(self, ids: torch.Tensor, capacity: int) -> None:
+    def _read_shared(self, ids: torch.Tensor, new_tokens: int) -> None:
         """Read the prompt up to the marker once, and the rest once for each distinct activation."""
-        config, marker = self._model.config, self._marker
+        config, marker, capacity = self._model.config, self._marker, len(ids) + new_tokens
         first, place = distinct_rows(self._activations)
         beginning = prefix_cache(self._model, config, ids[:marker])
-        if len(first) == len(place):
+        if len(first) == len(place) and self._steps is None:
             distinct = self._activations
             self._cache = cache_from(beginning, config, len(first), capacity)
         else:
@@ -127,12 +130,18 @@ class _Rows:
             self._forward(ids[marker:].expand(len(first), -1))
         if distinct is not self._activations:
             rows = torch.from_numpy(place)
-            self._cache = cache_from(self._cache, config, rows, capacity)
+            if self._steps is not None:
+                self._steps.start(self._cache, rows, new_tokens)
+                self._cache = None
+            else:
+                self._cache = cache_from(self._cache, config, rows, capacity)
             self.logits = self.logits[rows]
 
     def append(self, tokens: torch.Tensor) -> None:
         """Go on by one token ``[rows]``."""
-        if self._caching is Caching.NONE:
+        if self._steps is not None:
+            self.logits = self._steps.next_logits(tokens)
+        elif self._caching is Caching.NONE:
             self._ids = torch.cat([self._ids, tokens[:, None]], dim=1)
             with injecting(self._model, self._injection, self._activations, self._marker):
                 self._forward(self._ids)
@@ -141,12 +150,20 @@ class _Rows:
 
     def keep(self, rows: torch.Tensor) -> None:
         """Drop all rows but ``rows`` ``[kept]`` (ascending)."""
-        if self._caching is Caching.SHARED:
+        if self._steps is not None:
+            self._steps.keep(rows)
+        elif self._caching is Caching.SHARED:
             self._cache.keep_rows(rows)
         elif self._caching is Caching.OWN:
             keep_rows(self._cache, rows)
         else:
             self._ids, self._activations = self._ids[rows], self._activations[rows]
+
+    def is_worth_dropping(self, finished: int, rows: int) -> bool:
+        """Whether rows should leave that have ``finished``, of so many ``rows`` in the batch."""
+        if self._steps is not None:
+            return self._steps.may_shrink(rows - finished)
+        return finished >= max(1, _FINISHED_SHARE * rows)
 
     def _forward(self, ids: torch.Tensor) -> None:
         options: dict[str, Any] = {"use_cache": self._cache is not None}
@@ -168,6 +185,7 @@ def generate(
     temperature: float,
     draws: torch.Tensor | None,
     caps: torch.Tensor | None = None,
+    steps: CompiledSteps | None = None,
 ) -> Generated:
     """Generate for one batch.
 
@@ -178,9 +196,10 @@ def generate(
             else (top-p, top-k, penalties) is ever applied, whatever a generation config says.
         draws: ``[n, max_new_tokens]`` uniform numbers, needed unless temperature is 0.
         caps: ``[n]`` a row's own cap, where it is below ``max_new_tokens``.
+        steps: those of ``model``, where they are compiled.
     """
     rows = len(activations)
-    batch = _Rows(model, prompt, injection, activations, max_new_tokens)
+    batch = _Rows(model, prompt, injection, activations, new_tokens=max_new_tokens, steps=steps)
     device = batch.logits.device
     draws = draws.to(device) if draws is not None else None
     caps = caps.to(device) if caps is not None else None
@@ -203,7 +222,7 @@ def generate(
         running = int(is_running.sum())
         if running == 0 or step + 1 == max_new_tokens:
             break
-        if len(active) - running >= max(1, _FINISHED_SHARE * len(active)):
+        if batch.is_worth_dropping(len(active) - running, len(active)):
             kept = is_running.nonzero().squeeze(1)
             batch.keep(kept)
             active, tokens, is_running = active[kept], tokens[kept], is_running[kept]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from nla_audit.nla import generation
 from nla_audit.nla.architecture import hidden_size
 from nla_audit.nla.batching import Notice, halving
 from nla_audit.nla.caching import caching_of
+from nla_audit.nla.compiled import CompiledSteps
 from nla_audit.nla.engine import Engine, prompt_embeddings, row_seeds
 from nla_audit.nla.generation import NO_TOKEN, Generated
 from nla_audit.nla.injection import Injection, injecting, injection_of
@@ -103,12 +104,25 @@ class Verbalizer:
         self.d_model = hidden_size(model.config)
         #: Who generates in the place of our own loop (:func:`nla_audit.nla.engine.hand_over`).
         self.engine: Engine | None = None
+        #: The steps of our own loop, where they are compiled (:meth:`compile`).
+        self.steps: CompiledSteps | None = None
         self._said_how = False
 
     @property
     def device(self) -> torch.device:
         """Where the prompt's tokens go."""
         return self.model.get_input_embeddings().weight.device
+
+    def compile(self, compiler: Mapping[str, Any] | None = None) -> None:
+        """Have our own loop run compiled steps of fixed shapes from now on, in place.
+
+        Args:
+            compiler: see :class:`~nla_audit.nla.compiled.CompiledSteps`.
+
+        Raises:
+            UserError: the model cannot be run so, or there is no compiler.
+        """
+        self.steps = CompiledSteps(self.model, self.prompt.ids, self.name, compiler)
 
     @contextmanager
     def injecting(self, activations: torch.Tensor, *, column: int | None = None) -> Iterator[None]:
@@ -191,6 +205,7 @@ class Verbalizer:
                 temperature=temperature,
                 draws=draws,
                 caps=None if own_caps is None else torch.tensor(own_caps),
+                steps=self.steps,
             )
 
         parts: list[Generated] = []

@@ -29,6 +29,8 @@ def verbalizer_record(verbalizer: Verbalizer) -> dict[str, Any]:
         **_transform(verbalizer.transform),
         **_model(verbalizer.model, verbalizer.files),
         **({"engine": verbalizer.engine.record()} if verbalizer.engine is not None else {}),
+        # Rounds in another way, by which a sampled token may be another.
+        **({"decoding": "compiled"} if verbalizer.steps is not None else {}),
     }
 
 

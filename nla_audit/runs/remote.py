@@ -276,6 +276,7 @@ def load_pair(
     placement: Placement | None = None,
     force: bool = False,
     engine: VllmHost | None = None,
+    compiled: bool = False,
     notice: Notice,
 ) -> Pair | RemotePair:
     """:func:`nla_audit.checkpoint.load.load`, here or, with a pool, in its workers.
@@ -293,6 +294,7 @@ def load_pair(
         "placement": placement,
         "force": force,
         "engine": engine,
+        "compiled": compiled,
     }
     if pool is None:
         return load(**options, notice=notice)

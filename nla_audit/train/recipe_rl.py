@@ -167,6 +167,11 @@ class Rl(RecipeSection):
     engine_options: dict[str, Any] = Field(default_factory=dict)
     """Arguments of vllm.LLM, as {gpu_memory_utilization: 0.3} where training needs the rest;
     {enable_lora: false} merges adapters into the weights first."""
+    decoding: Literal["plain", "compiled"] = "plain"
+    """How our own loop samples the responses of a step and the held-out ones. compiled has torch
+    compile the step of one token, on a GPU as CUDA graphs: a minute or more to begin, then less a
+    token where it was Python that kept the GPU waiting. It keeps the cache of its largest batch
+    between the steps (generation_batch bounds it). The completions are by the plain loop."""
     evaluate: Evaluating = Evaluating()
     """Held-out measurements."""
     checkpoint_every: Positive = 25
@@ -191,6 +196,12 @@ class Rl(RecipeSection):
     @model_validator(mode="after")
     def _engine_takes_options(self) -> Rl:
         check_engine_options("rl", self.engine, self.engine_options)
+        if self.decoding == "compiled" and self.engine == "vllm":
+            raise ValueError("rl.decoding: compiled is for rl.engine: own")
+        if self.decoding == "compiled" and self.sharding != "none":
+            raise ValueError(
+                "rl.decoding: compiled needs weights that stay where they are: rl.sharding: none"
+            )
         if self.engine == "vllm" and self.processes > 1:
             raise ValueError("rl.engine: vllm takes rl.processes: 1, for each would start its own")
         return self

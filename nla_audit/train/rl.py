@@ -141,6 +141,8 @@ class RlRun:
             mesh=mesh,
             anchor=anchor,
         )
+        if settings.decoding == "compiled":
+            verbalizer.compile()  # only now that it has its adapters
         self.trainers = {
             "av": Trainer(self.policy.parameters, settings.optimizer, steps=settings.steps)
         }

@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from nla_audit.nla.compiled import check_compiler
 from nla_audit.nla.generation import NO_TOKEN
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
@@ -22,7 +24,9 @@ from nla_audit.train.dataset import Dataset
 from nla_audit.train.grading import Stopping
 from nla_audit.train.in_vllm import PolicyInVllm
 from nla_audit.train.judging import Judges
+from nla_audit.train.layout import Layout
 from nla_audit.train.lengths import MeanGuess
+from nla_audit.train.pair import placement_of
 from nla_audit.train.ranks import Ranks
 from nla_audit.train.recipe_rl import Rl
 from nla_audit.train.rewards import Samples, end_rewards
@@ -86,6 +90,16 @@ class Draw:
     is_used: Flags
     was_flat: Flags
     is_replaced: Flags
+
+
+def check_decoding(layout: Layout) -> None:
+    """Refuse before anything is trained to sample without a compiler that is wanted.
+
+    Raises:
+        UserError: there is none.
+    """
+    if any(run.rl.decoding == "compiled" for run in layout.runs):
+        check_compiler(torch.device(placement_of(layout.recipe.target).chosen_device()))
 
 
 class Sampler:

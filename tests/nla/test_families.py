@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from nla_audit.checkpoint.save import new_sidecar
+from nla_audit.errors import UserError
 from nla_audit.nla import output_head
 from nla_audit.nla.architecture import (
     blocks_of,
@@ -238,6 +239,27 @@ def test_explanations_of_rows_that_leave_the_batch(family: tuple[str, Any, Any])
         ends = [int(token) in verbalizer.end_ids for token in tokens]
         assert ends == [False] * (len(tokens) - 1) + [bool(said.ended[row])]
         assert said.ended[row] or len(tokens) == NEW_TOKENS
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_explanations_with_shapes_that_stay(
+    family: tuple[str, Any, Any], temperature: float
+) -> None:
+    # Fails with: windows that forget; places counted from elsewhere; heads taken for each other.
+    name, model, tokenizer = family
+    verbalizer = verbalizer_of(model, tokenizer)
+    if FAMILIES[name][1] is not Caching.SHARED:
+        with pytest.raises(UserError, match=f"{type(model).__name__} keeps more than keys"):
+            verbalizer.compile({"disable": True})
+        return
+    vectors = np.random.default_rng(1).normal(size=(20, WIDTH)).astype(np.float32)
+    verbalizer.end_ids = frozenset(range(5, len(tokenizer), 8))
+    how = {"max_new_tokens": 2 * WINDOWS["sliding_window"], "temperature": temperature}
+    wanted = verbalizer.generate(vectors, **how).generated
+    verbalizer.compile({"disable": True})
+    found = verbalizer.generate(vectors, **how).generated
+    np.testing.assert_array_equal(found.token_ids, wanted.token_ids)
+    np.testing.assert_allclose(found.log_probs, wanted.log_probs, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("large", [output_head.LARGE_VOCABULARY, 1], ids=["logits", "chunks"])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from nla_audit.checkpoint.load import Pair, load
+from nla_audit.nla import compiled
 from tests.pairs import explaining, talking, tiny
 
 torch.set_num_threads(1)
@@ -50,3 +51,10 @@ def explained(pair_path: Path, activations: Path, tmp_path_factory: pytest.TempP
     out = tmp_path_factory.mktemp("explained") / "completions.parquet"
     assert explaining.run(pair_path, activations, "--out", out, *explaining.OPTIONS) == 0
     return out
+
+
+@pytest.fixture
+def as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would be compiled stays as it is, with the shapes and buffers of what is compiled."""
+    monkeypatch.setattr(torch, "compile", lambda step, **_: step)
+    monkeypatch.setattr(compiled, "check_compiler", lambda _: None)

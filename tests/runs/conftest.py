@@ -9,10 +9,10 @@ import pytest
 
 from nla_audit.runs.target import TargetModel, load_target
 from tests.pairs import tiny
-from tests.pairs.fixtures import activations, explained, pair, pair_path, vectors
+from tests.pairs.fixtures import activations, as_it_is, explained, pair, pair_path, vectors
 from tests.runs.extracting import FLOAT32, random_texts, save_target
 
-__all__ = ["activations", "explained", "pair", "pair_path", "vectors"]
+__all__ = ["activations", "as_it_is", "explained", "pair", "pair_path", "vectors"]
 
 
 @pytest.fixture(scope="session")

@@ -15,10 +15,11 @@ from nla_audit.checkpoint import in_vllm
 from nla_audit.checkpoint.load import load
 from nla_audit.errors import UserError
 from nla_audit.nla.engine import hand_over
+from nla_audit.record import record_path
 from nla_audit.runs.activations import Activations, read_activations
 from nla_audit.runs.explain import ExplainSettings, explain
 from tests.pairs.engines import StandIn, VllmStandIn
-from tests.pairs.explaining import FLOAT32, run
+from tests.pairs.explaining import FLOAT32, OPTIONS, run
 
 TOKENS = 12
 
@@ -125,3 +126,26 @@ class TestOptions:
         error = capsys.readouterr().err
         assert said in error
         assert error.count("\n") == 1
+
+
+class TestCompiled:
+    """Our own loop compiled; that it says the same is in ``tests/nla/test_compiled.py``."""
+
+    @pytest.mark.usefixtures("as_it_is")
+    def test_the_same_table_and_its_record(
+        self, pair_path: Path, activations: Path, explained: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "completions.parquet"
+        given = (pair_path, activations, "--out", out, *OPTIONS, "--decoding", "compiled")
+        assert run(*given) == 0
+        texts = [pl.read_parquet(path)["explanation"] for path in (out, explained)]
+        assert texts[0].equals(texts[1])
+        record = json.loads(record_path(out).read_text(encoding="utf-8"))
+        assert record["av"]["decoding"] == "compiled"
+
+    def test_not_with_another_engine(
+        self, pair_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        given = (pair_path, "a.parquet", "--out", tmp_path / "c.parquet", "--engine", "vllm")
+        assert run(*given, "--decoding", "compiled") == 2
+        assert "--decoding compiled is for --engine own" in capsys.readouterr().err

@@ -15,7 +15,10 @@ from nla_audit.train.interruption import StopSignal
 from nla_audit.train.recipe_optimizer import Optimizer
 from nla_audit.train.recipe_warm_start import Supervised, WarmStart
 from nla_audit.train.warm_start import train_av
+from tests.pairs.fixtures import as_it_is
 from tests.train import miniature
+
+__all__ = ["as_it_is"]
 
 torch.set_num_threads(1)
 

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from nla_audit.errors import UserError
 from nla_audit.files import whole_file, writing
+from nla_audit.nla.adamw import place_of_count
 from nla_audit.train.sharding import placed_like
 from nla_audit.train.tracker import TrackerName, Tracking
 from nla_audit.train.update import Trainer, trained_tensors
@@ -150,8 +151,10 @@ def _restore_optimizer(file: Any, part: str, trainer: Trainer) -> None:
             key = f"{part}/{name}/{field}"
             if key in names:
                 value = file.get_tensor(key)
-                # AdamW keeps its count of steps on the CPU.
-                state[field] = value if field == "step" else placed_like(value, parameter)
+                if field == "step":
+                    state[field] = value.to(place_of_count(trainer.optimizer, parameter))
+                else:
+                    state[field] = placed_like(value, parameter)
         if state:
             trainer.optimizer.state[parameter] = state
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from nla_audit.nla.adamw import adamw
 from nla_audit.train.averaging import Average
 from nla_audit.train.grpo import Floats, Settings, token_terms, weighted_loss
 from nla_audit.train.log_probs import MicroBatch
@@ -158,9 +159,9 @@ class Trainer:
         self.settings = settings
         self.steps = steps
         self.average = None if average_decay is None else Average(parameters, average_decay)
-        self.optimizer = torch.optim.AdamW(
-            list(self.parameters.values()),
-            lr=settings.learning_rate,
+        self.optimizer = adamw(
+            self.parameters.values(),
+            learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
         )
 

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 import nla_audit.train.state as state_module
 from nla_audit.errors import UserError
+from nla_audit.nla import adamw
 from nla_audit.train.interruption import Stopped, StopSignal
 from nla_audit.train.recipe_optimizer import Lora, Optimizer
 from nla_audit.train.recipe_rl import Evaluating, Rl
 from nla_audit.train.rl import Arms, RlRun
 from nla_audit.train.state import METRICS_FILE, STATE_FILE, read_metrics
+from nla_audit.train.update import Trainer
 from tests.train import miniature
 from tests.train.children import exit_code
 
@@ -84,6 +87,56 @@ def test_killed_at_any_step_and_resumed(warm, uninterrupted, tmp_path, killed_af
     ours, theirs = load_file(tmp_path / STATE_FILE), load_file(uninterrupted / STATE_FILE)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.usefixtures("as_it_is")
+def test_compiled_decoding_changes_no_more_than_rounding(warm, uninterrupted, tmp_path):
+    # Fails with: steps compiled before the adapters were there, which then sample for ever as at
+    # the start; log-probabilities of other rows.
+    settings = SETTINGS.model_copy(update={"decoding": "compiled", "steps": 2})
+    run = make_run(warm, tmp_path, settings)
+    assert run.policy.verbalizer.steps is not None
+    run.run(StopSignal(), lambda _: None)
+    ours, theirs = (
+        [one for one in without_times(folder) if one["kind"] == "step"]
+        for folder in (tmp_path, uninterrupted)
+    )
+    for step in range(2):
+        for name in ("n_tokens", "reward", "kl"):
+            wanted = pytest.approx(theirs[step][name], rel=1e-3, abs=1e-6)
+            assert ours[step][name] == wanted, name
+
+
+def test_a_state_goes_on_under_another_kernel(tmp_path, monkeypatch):
+    # Fails with: averages or the count of steps not taken over, whose steps would be many times
+    # as long; the count of steps where a fused kernel cannot read it.
+    draws = torch.Generator().manual_seed(0)
+    start = {name: torch.randn(30, 7, generator=draws) for name in ("a", "b")}
+    gradients = [torch.randn(30, 7, generator=draws) for _ in range(2 * STEPS)]
+
+    def trainer():
+        weights = {name: nn.Parameter(value.clone()) for name, value in start.items()}
+        return Trainer(weights, SETTINGS.optimizer, steps=2 * STEPS)
+
+    def train(one, steps):
+        for step in steps:
+            for weight in one.parameters.values():
+                weight.grad = gradients[step].clone()
+            one.step(step)
+
+    with monkeypatch.context() as before:
+        before.setattr(adamw, "_FUSED_ON", frozenset())
+        whole = trainer()
+    train(whole, range(STEPS))
+    state_module.save_state(tmp_path, "k", state_module.Progress(STEPS), {"av": whole})
+    fused = trainer()
+    assert [one.optimizer.param_groups[0]["fused"] for one in (whole, fused)] == [None, True]
+    state_module.load_state(tmp_path, "k", {"av": fused})
+    for one in (whole, fused):
+        train(one, range(STEPS, 2 * STEPS))
+    for name, weight in whole.parameters.items():
+        assert (weight - start[name]).abs().mean() > 1e-3
+        torch.testing.assert_close(fused.parameters[name], weight, rtol=1e-5, atol=1e-7)
 
 
 def test_the_log_says_what_is_needed_to_judge_a_run(uninterrupted):

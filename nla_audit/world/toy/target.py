@@ -16,6 +16,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
+from nla_audit.nla.adamw import adamw
 from nla_audit.world.toy.explanations import FILLERS, WORDINGS, write_explanation
 from nla_audit.world.toy.language import FACTS, WORDS, Language
 
@@ -111,7 +112,7 @@ def train_target(
     Returns:
         Mean loss of the last tenth of the steps, in nats per word.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
+    optimizer = adamw(model.parameters(), learning_rate=learning_rate, weight_decay=0.01)
     losses = []
     for step in range(steps):
         rng = np.random.default_rng([seed, 2, step])

@@ -5,14 +5,17 @@
 
 Weights are random, and are made on the card in its own precision; the AV's embedding and output
 matrices are written so that it nevertheless explains, at lengths spread about ``--words``
-(:mod:`tests.pairs.talking`). The AR is made of the first two thirds of another such model. Two
-things are measured, each beside the loop that anybody would write, in turn on one card:
+(:mod:`tests.pairs.talking`). The AR is made of the first two thirds of another such model. Three
+things are measured, beside the loop that anybody would write, in turn on one card:
 
 - *a step of RL* with LoRA: sampling, scoring, reference and update, by phase. The loop takes one
   prompt at a time (:func:`benchmarks.obvious_step.obvious_step`); of its prompts only
   ``--loop-prompts`` are run, and the seconds are multiplied;
 - *explain*: rows per second. The loop calls transformers' ``generate`` and the AR for each row
-  (:func:`benchmarks.pair_throughput.time_loop`), of ``--loop-rows`` rows.
+  (:func:`benchmarks.pair_throughput.time_loop`), of ``--loop-rows`` rows;
+- *generating* alone, in a batch of few rows and in one of a step: our loop, our loop compiled
+  (:mod:`nla_audit.nla.compiled`; what its first batch took beyond the second is named), and vLLM
+  where it is installed.
 
 Use of the card is the arithmetic that cannot be avoided (two operations for each weight and token,
 twice that where gradients are passed back, attention left out) over the time, as a share of the
@@ -29,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -43,11 +47,13 @@ from benchmarks.obvious_step import obvious_step
 from benchmarks.pair_throughput import Timed, time_explain, time_loop
 from benchmarks.reciting_pair import quieten
 from benchmarks.rl_step import PHASES, bare_dataset
-from nla_audit.checkpoint.load import Pair
-from nla_audit.checkpoint.save import new_sidecar
+from nla_audit.checkpoint.in_vllm import VllmHost
+from nla_audit.checkpoint.load import Pair, Placement, load
+from nla_audit.checkpoint.save import new_sidecar, save_av
 from nla_audit.nla.architecture import keep_first_blocks
 from nla_audit.nla.reconstructor import Reconstructor
 from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.nla.vllm_settings import VllmSettings
 from nla_audit.record import commit
 from nla_audit.runs.activations import read_activations
 from nla_audit.train.policy import Policy
@@ -61,6 +67,8 @@ _QUIET = 1e-3
 _LENGTH_PENALTY = 0.01
 #: A tenth of them is held out, of which a baseline needs two.
 _LEAST_ACTIVATIONS = 40
+#: Of a small batch.
+_FEW_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -338,6 +346,57 @@ def explained(bench: Bench, loop_rows: int, folder: Path) -> tuple[Timed, Timed,
     return ours, loop, peak
 
 
+@dataclass(frozen=True)
+class Generated:
+    """A batch: who wrote it, rows, tokens, seconds, and how many more the first one took."""
+
+    who: str
+    rows: int
+    tokens: int
+    seconds: float
+    to_begin: float
+
+
+def generated(bench: Bench, folder: Path) -> list[Generated]:
+    """The same batches by our loop, by our loop compiled, and by vLLM where it is installed."""
+    av = bench.pair().verbalizer
+    assert av is not None
+    found = _batches(bench, av, "ours")
+    if find_spec("vllm") is not None:
+        save_av(av, folder / "av")
+    av.compile()
+    found += _batches(bench, av, "ours, compiled")
+    del av
+    bench.forget()
+    if (folder / "av").is_dir():
+        host = VllmHost(VllmSettings(bench.shape.max_new_tokens))
+        placement = Placement(str(bench.dtype).removeprefix("torch."), bench.device.type)
+        try:
+            in_vllm = load(folder / "av", placement=placement, engine=host).verbalizer
+            assert in_vllm is not None
+            found += _batches(bench, in_vllm, "vLLM")
+        finally:
+            host.close()
+    return found
+
+
+def _batches(bench: Bench, av: Verbalizer, who: str) -> list[Generated]:
+    found = []
+    for rows in sorted({_FEW_ROWS, bench.shape.prompts * bench.shape.samples}):
+        seconds = []
+        for _ in range(2):
+            began = bench.now()
+            said = av.generate(
+                bench.vectors[np.arange(rows) % len(bench.vectors)],
+                max_new_tokens=bench.shape.max_new_tokens,
+                batch_size=rows,
+            )
+            seconds.append(bench.now() - began)
+        tokens = int(said.generated.lengths.sum())
+        found.append(Generated(who, rows, tokens, seconds[1], seconds[0] - seconds[1]))
+    return found
+
+
 def measure(bench: Bench, *, steps: int, loop_prompts: int, loop_rows: int) -> str:
     """Run everything in turn, and tell it as Markdown."""
     rate = bench.product_rate()
@@ -348,6 +407,8 @@ def measure(bench: Bench, *, steps: int, loop_prompts: int, loop_rows: int) -> s
     bench.forget()
     with tempfile.TemporaryDirectory() as folder:
         rows, row_loop, peak = explained(bench, loop_rows, Path(folder))
+        bench.forget()
+        batches = generated(bench, Path(folder))
     shape, settings = bench.shape, bench.settings()
     lines = [
         "# A step and `explain` on one device",
@@ -388,6 +449,16 @@ def measure(bench: Bench, *, steps: int, loop_prompts: int, loop_rows: int) -> s
         f"{(rows.rows / rows.seconds) / (row_loop.rows / row_loop.seconds):.1f} times as many "
         f"rows a second, {(rows.tokens / rows.seconds) / (row_loop.tokens / row_loop.seconds):.1f} "
         f"times as many tokens. Peak memory: {peak:.1f} GB.",
+        "",
+        "## Generating alone",
+        "",
+        "| who | rows at once | tokens | seconds | tokens/s | more for the first: s |",
+        "|---|--:|--:|--:|--:|--:|",
+        *(
+            f"| {one.who} | {one.rows} | {one.tokens:,} | {one.seconds:.3f} | "
+            f"{one.tokens / one.seconds:,.0f} | {one.to_begin:.1f} |"
+            for one in batches
+        ),
         "",
     ]
     return "\n".join(lines)

@@ -10,11 +10,20 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from benchmarks import gpu
+from nla_audit.checkpoint import in_vllm
+from tests.pairs.engines import VllmStandIn
+from tests.pairs.fixtures import as_it_is
 
 torch.set_num_threads(1)
 
 
-def test_a_table_comes_out(tmp_path: Path) -> None:
+__all__ = ["as_it_is"]
+
+
+@pytest.mark.usefixtures("as_it_is")
+def test_a_table_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "find_spec", lambda _: True)
+    monkeypatch.setattr(in_vllm, "VllmEngine", VllmStandIn)
     out = tmp_path / "gpu.md"
     size = ("--steps", "1", "--loop-prompts", "1", "--loop-rows", "2")
     gpu.main(["--shape", "miniature", "--device", "cpu", *size, "--out", str(out)])
@@ -32,7 +41,11 @@ def test_a_table_comes_out(tmp_path: Path) -> None:
     assert all(0 < row[1] < 100 for row in phases)  # no more than the device can do
     assert rows["ours, AV and AR, tables written"][0] == 12
     assert rows["one row at a time"][0] == 2
-    assert all(min(rows[name]) > 0 for name in list(rows)[-2:])
+    assert all(min(rows[name]) > 0 for name in list(rows)[-5:-3])
+    batches = re.findall(r"^\| (ours|ours, compiled|vLLM) \| (\d+) \| (\d+) \|", text, re.M)
+    written = {(who, int(rows)): int(tokens) for who, rows, tokens in batches}
+    assert set(written) == {(who, n) for who in ("ours", "ours, compiled", "vLLM") for n in (4, 16)}
+    assert all(written["ours, compiled", n] == written["ours", n] > n for n in (4, 16))
 
 
 def test_the_av_explains() -> None:

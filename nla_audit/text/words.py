@@ -172,8 +172,8 @@ def unheld(text: Sequence[str], by: Sequence[str]) -> list[str]:
 
 
 def content_count(text: str) -> int:
-    """Number of content words of ``text``, function words that are quoted alone among them."""
-    found = words_and_mentions(text)
+    """Number of content words of ``text``."""
+    found = words(text)
     return len(found) - sum(map(FUNCTION_WORDS.__contains__, found))
 
 

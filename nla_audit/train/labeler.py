@@ -46,7 +46,7 @@ def write_missing_gold(dataset: Dataset, settings: Labeler, cache: Path, tell: T
     if not missing:
         return dataset
     if settings.kind == "rule":
-        return _with_rule_gold(dataset, missing)
+        return _with_rule_gold(dataset, missing, settings)
     write = labeler_of(settings)
     ask = cached(write, settings, cache)
     prompts = [settings.prompt.replace("{text}", str(dataset.source_texts[row])) for row in missing]
@@ -69,11 +69,14 @@ def write_missing_gold(dataset: Dataset, settings: Labeler, cache: Path, tell: T
     return replace(dataset, explanations=explanations)
 
 
-def _with_rule_gold(dataset: Dataset, missing: list[int]) -> Dataset:
+def _with_rule_gold(dataset: Dataset, missing: list[int], settings: Labeler) -> Dataset:
     explanations = list(dataset.explanations)
     written = rule_explanations(
         [str(dataset.source_texts[row]) for row in missing],
         [dataset.doc_ids[row] for row in missing],
+        key_words=settings.key_words,
+        last_words=settings.last_words,
+        half_life=settings.half_life,
     )
     for row, text in zip(missing, written, strict=True):
         explanations[row] = text

@@ -63,6 +63,12 @@ class Labeler(RecipeSection):
     kind: Literal["openai", "transformers", "rule"] = "openai"
     """An OpenAI-compatible endpoint, a local transformers model, or no model: a rule that names
     the kind of document (what its doc_id has before a slash), key words and the last words."""
+    key_words: Annotated[int, Field(ge=0, le=100)] = 5
+    """Of the rule: at most so many."""
+    last_words: Annotated[int, Field(ge=1, le=100)] = 10
+    """Of the rule: so many are quoted."""
+    half_life: Annotated[float | None, Field(gt=0.0, allow_inf_nan=False)] = None
+    """Of the rule: a key word counts half so many words before the end; by default all alike."""
     model: str = ""
     """Name the endpoint knows the model by, or a folder or owner/name; the rule has none."""
     base_url: str = "http://localhost:8000/v1"

@@ -63,6 +63,13 @@ def test_rule_gold_tells_kind_key_words_and_last_words():
     assert first.endswith("It ends with: the golden ball by the deep well and said so")
     assert "Kind of text" not in nameless
     assert rule_explanations(["…"], ["d"]) == ["It ends with: …"]
+    brief, *_ = rule_explanations([tale, *others], ["a", "b", "c", "d"], key_words=1, last_words=2)
+    assert brief == "Key words: frog. It ends with: said so"
+    # Lately there was a well, and no frog.
+    late, *_ = rule_explanations(
+        [tale, *others], ["a", "b", "c", "d"], key_words=1, last_words=2, half_life=2
+    )
+    assert late == "Key words: well. It ends with: said so"
 
 
 def test_a_folder_of_plain_texts_becomes_activations_with_gold(tmp_path):

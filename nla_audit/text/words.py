@@ -28,8 +28,10 @@ _VOWELS = "".join(
     chr(code) for code in _SCRIPTS_WITH_MARKS if unicodedata.category(chr(code)) in ("Mn", "Mc")
 )
 _MARKS = _ACCENTS + _VOWELS + "\u200c\u200d"
-_RUN = rf"[^\W_{_CJK}]+(?:[{_MARKS}]+[^\W_{_CJK}]*)*"
-_ENDING = rf"[^\W\d_{_CJK}]+(?:[{_MARKS}]+[^\W\d_{_CJK}]*)*"
+# Nothing is given back, for nothing that may follow is a letter or a mark: a word of many marks, as
+# of Thai, which has no blanks, could else be taken apart in more ways than there is time for.
+_RUN = rf"[^\W_{_CJK}]++(?:[{_MARKS}]++[^\W_{_CJK}]*+)*"
+_ENDING = rf"[^\W\d_{_CJK}]++(?:[{_MARKS}]++[^\W\d_{_CJK}]*+)*"
 _WORD = re.compile(rf"[{_CJK}][{_MARKS}]*|{_RUN}(?:['’]{_ENDING})*")
 #: The same words where all is ASCII, as most texts are; it searches twice as fast.
 _ASCII_WORD = re.compile(r"[A-Za-z0-9]+(?:'[A-Za-z]+)*")

@@ -30,7 +30,8 @@ def hold_closed() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            # It takes the lowest number that is free; processes that are started have it too.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def take_any_text() -> None:

@@ -56,6 +56,22 @@ class TestProcess:
         assert done.returncode == 2
         assert done.stderr.startswith("error: -: a device")
 
+    def test_closed_streams_are_held_for_other_processes_too(self) -> None:
+        """Or the first file that one of them opens is its standard input."""
+        program = """
+import subprocess, sys
+from nla_audit.terminal_streams import hold_closed
+hold_closed()
+sys.exit(subprocess.run(["sh", "-c", "test -e /dev/fd/0"]).returncode)
+"""
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" <&-', "sh", sys.executable, "-c", program],
+            cwd=ROOT,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0
+
     def test_reader_that_goes_away(self, table: pl.DataFrame, tmp_path: Path) -> None:
         table.write_parquet(tmp_path / "t.parquet")
         process = subprocess.Popen(

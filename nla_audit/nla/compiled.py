@@ -112,6 +112,13 @@ class CompiledSteps:
         Raises:
             UserError: the model cannot be compiled, or computes something else then.
         """
+        try:
+            return self._go_on(tokens)
+        except torch.OutOfMemoryError:
+            self._cache = None  # as in start
+            raise
+
+    def _go_on(self, tokens: torch.Tensor) -> torch.Tensor:
         assert self._cache is not None
         ids = self._filled_up(tokens)[:, None]
         shape = self._size, self._cache.capacity

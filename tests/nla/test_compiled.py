@@ -141,6 +141,29 @@ class TestSameTexts:
             places.append([one.keys.data_ptr() for one in av.steps._cache.layers])
         assert places == [places[0]] * 4
 
+    def test_buffers_that_leave_no_memory_for_a_step_are_given_back(
+        self, av: Verbalizer, vectors: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        wanted = av.generate(vectors[:16], max_new_tokens=TOKENS)
+        av.compile(AS_IT_IS)
+        assert av.steps is not None
+        step = compiled.step
+
+        def of_few_rows(model: Any, cache: Any, ids: torch.Tensor) -> torch.Tensor:
+            if len(ids) > 8:
+                raise torch.OutOfMemoryError
+            return step(model, cache, ids)
+
+        # The comparison, which is not compiled, needs most.
+        monkeypatch.setattr(compiled, "step", of_few_rows)
+        with pytest.warns(UserWarning, match="out of memory with 16 rows"):
+            found = av.generate(vectors[:16], max_new_tokens=TOKENS)
+        same(found, wanted)
+        assert av.steps._cache is not None
+        assert [len(one._buffers[0]) for one in av.steps._cache.layers] == [8] * len(
+            av.steps._cache.layers
+        )
+
     @pytest.mark.slow
     @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
     def test_compiled_in_earnest(self, vectors: np.ndarray, tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def paraphrased(path: str) -> Twins:
         raise UserError(f"{path}: lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
     forbid_other_types(frame, ["idx"], file=path)
     for name in _SAID_TWICE:
-        if frame[name].dtype not in (pl.String, pl.Null):
+        if not isinstance(frame.schema[name], pl.String | pl.Null | pl.Categorical | pl.Enum):
             raise UserError(
                 f'{path}: column "{name}" holds no text: check that it is the right one'
             )

@@ -153,6 +153,11 @@ def test_paraphrases_are_read_in_one_order(tmp_path: Path) -> None:
     one, other = (paraphrased(str(tmp_path / name)) for name in ("a.parquet", "b.csv"))
     assert (one.first, one.second, one.parts) == (other.first, other.second, other.parts)
     assert one.first[2] == "Café 2, line 0\nCafé 2, line 1"
+    # As pandas writes text of which much is the same.
+    lines.with_columns(pl.col("original").cast(pl.Categorical)).write_parquet(
+        tmp_path / "d.parquet"
+    )
+    assert paraphrased(str(tmp_path / "d.parquet")).first == one.first
     lines.with_columns(original=pl.lit(5)).write_parquet(tmp_path / "c.parquet")
     with pytest.raises(UserError, match='"original" holds no text'):
         paraphrased(str(tmp_path / "c.parquet"))

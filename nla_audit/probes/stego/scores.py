@@ -14,7 +14,7 @@ from nla_audit.errors import UserError
 from nla_audit.probes.stego.names import read_names
 from nla_audit.probes.stego.unchanged import ANOTHER, OWN, REFERENCE, UNCHANGED, by_scores, by_texts
 from nla_audit.table.completions import SourceFile
-from nla_audit.table.door import LARGEST_NUMBER
+from nla_audit.table.door import LARGEST_NUMBER, TOO_LARGE
 from nla_audit.table.readers import find_tables, joined, read_whole
 from nla_audit.table.schema import forbid_other_types, shown
 
@@ -167,12 +167,12 @@ def _numbers(frame: pl.DataFrame, path: str) -> pl.Series:
     elif given.dtype.is_float():
         wrong &= given.is_not_nan()
     too_large = (numbers.abs() > LARGEST_NUMBER).fill_null(False)  # and what is infinite
-    for mask in (wrong, too_large):
+    no_number = "is no number: write one, or nothing where there is no score"
+    for mask, why in ((wrong, no_number), (too_large, TOO_LARGE)):
         if mask.any():
             row = int(mask.arg_max() or 0)
             raise UserError(
-                f'{path}: row {row}: column "fve" holds {shown(given[row])}: expected a number, '
-                "or nothing where there is no score"
+                f'{path}: row {row}: column "fve" holds {shown(given[row])}, which {why}'
             )
     return numbers.alias("fve")
 

@@ -171,6 +171,9 @@ def _cut(text: str) -> list[str]:
     if count < 2:
         return [text]
     starts = [start for start, _ in word_spans(text)]
+    count = min(count, len(starts))  # a single character may stand for several words
+    if count < 2:
+        return [text]
     edges = [0, *(starts[round(part * len(starts) / count)] for part in range(1, count)), len(text)]
     return [text[start:end].strip() for start, end in pairwise(edges)]
 

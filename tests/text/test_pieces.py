@@ -25,7 +25,12 @@ def test_a_stretch_without_marks_is_cut_into_equal_parts() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [_NO_MARKS, "Short. Two words, and more of them; (an aside) — the end."]
+    "text",
+    [
+        _NO_MARKS,
+        "Short. Two words, and more of them; (an aside) — the end.",
+        "a " + "㍿" * 9,  # each is four words to Unicode, and none to who looks for words
+    ],
 )
 def test_every_word_and_token_is_in_one_piece(text: str) -> None:
     found = text_of(text, content=100.0)

@@ -94,6 +94,7 @@ def check(
     baseline, mixed = _baseline(rows, door)
     rows = _sorted_unique(rows.drop(_OF_THE_TABLE), names, door)
     rows, lost = _common_activations(rows, names, files[0])
+    rows = _documents_of_activations(rows)
     rows, overhead, overhead_note = _split_tokens(rows, overhead_tokens, columns, door)
     notes = [*unread, *lost, *disagreements(rows), *mixed, *_absences(rows, columns, ruler)]
     if overhead_note:
@@ -108,6 +109,14 @@ def _concatenated(frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
     if has_text_ids:
         frames = [frame.with_columns(pl.col("idx").cast(pl.String)) for frame in frames]
     return pl.concat(frames, rechunk=False)
+
+
+def _documents_of_activations(rows: pl.DataFrame) -> pl.DataFrame:
+    """Name the document in all rows of an activation where it stands in some, as of one model."""
+    if rows["doc_id"].null_count() in (0, rows.height):
+        return rows
+    known = pl.col("doc_id").drop_nulls().first().over("idx")
+    return rows.with_columns(pl.col("doc_id").fill_null(known))
 
 
 def _one_ruler(

@@ -7,6 +7,7 @@ meaning.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import Literal, NamedTuple
@@ -208,8 +209,11 @@ def items(text: str) -> list[Item]:
     quotes = quoted_spans(text)
     rest = [*named_entities(text), *numbers(text), *hedges(text)]
     if quotes:
-        inside = [(quote.start, quote.end) for quote in quotes]
-        rest = [
-            item for item in rest if not any(start <= item.start < end for start, end in inside)
-        ]
+        starts = [quote.start for quote in quotes]  # in order, and none within another
+
+        def is_outside(item: Item) -> bool:
+            place = bisect_right(starts, item.start) - 1
+            return place < 0 or item.start >= quotes[place].end
+
+        rest = list(filter(is_outside, rest))
     return sorted([*quotes, *rest], key=attrgetter("start", "end"))

@@ -169,9 +169,10 @@ class Rl(RecipeSection):
     {enable_lora: false} merges adapters into the weights first."""
     decoding: Literal["plain", "compiled"] = "plain"
     """How our own loop samples the responses of a step and the held-out ones. compiled has torch
-    compile the step of one token, on a GPU as CUDA graphs: a minute or more to begin, then less a
-    token where it was Python that kept the GPU waiting. It keeps the cache of its largest batch
-    between the steps (generation_batch bounds it). The completions are by the plain loop."""
+    compile the step of one token, on a GPU as CUDA graphs, for those that wait for Python (not
+    measured there yet; a CPU gains little). It takes up to minutes to begin, and keeps the cache of
+    its largest batch between the steps (generation_batch bounds it). The completions are by the
+    plain loop."""
     evaluate: Evaluating = Evaluating()
     """Held-out measurements."""
     checkpoint_every: Positive = 25

@@ -40,8 +40,8 @@ def engine_parameters() -> list[click.Parameter]:
             type=click.Choice((_PLAIN, _COMPILED)),
             default=_PLAIN,
             show_default=True,
-            help="How our own loop runs the AV. compiled takes up to minutes to begin; it is made for "
-            "small batches on a GPU, where it has not been measured yet. A CPU gains little.",
+            help="How our own loop runs the AV. compiled takes up to minutes to begin; it is made "
+            "for small batches on a GPU, where it has not been measured yet. A CPU gains little.",
         ),
     ]
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from nla_audit.analyzers._copied_tails import FINAL_TOKEN, shown_by_tails
 from nla_audit.analyzers._net_loss import net_loss
 from nla_audit.analyzers._reading_error import (
     LARGE_BIAS,
@@ -59,8 +60,10 @@ def kind_table(
             if bias is None or abs(bias) > LARGE_BIAS:
                 rate = replace(rate, low=np.nan, high=np.nan)
             else:
-                biases = np.array([bias, -_unrecognised(of_kind, new)])
-                rate = error.widen_share(rate, biases, KIND_READING_ERROR)
+                biases = [bias, -_unrecognised(of_kind, new)]
+                if kind == FINAL_TOKEN:
+                    biases.append(shown_by_tails(completions, of_kind))
+                rate = error.widen_share(rate, np.array(biases), KIND_READING_ERROR)
             by_chance = _rate(chance.filter(pl.col("kind") == kind), seed).value
             rows.append(
                 {

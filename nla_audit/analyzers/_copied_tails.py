@@ -13,9 +13,6 @@ from nla_audit.table.completions import Completions
 from nla_audit.text.tails import Tail, held
 from nla_audit.text.words import mentions, stem, words
 
-#: The kind of claim that this is about.
-FINAL_TOKEN = "final_token"
-
 
 def shown_by_tails(completions: Completions, claims: pl.DataFrame) -> float:
     """The share of these claims that is read as kept in a text which copies the input's tail.
@@ -28,26 +25,21 @@ def shown_by_tails(completions: Completions, claims: pl.DataFrame) -> float:
         0 where the table has no source texts, or no text copies.
     """
     model = claims["model"][0]
-    wanted = claims.select("idx").unique()
-    rows = completions.rows.join(wanted, on="idx", how="semi").filter(
-        pl.col("explanation").is_not_null() & pl.col("source_text").is_not_null()
+    rows = completions.rows.filter(
+        pl.col("model").is_in([model, completions.reference]),
+        pl.col("idx").is_in(claims["idx"].unique().to_list()),
+        pl.col("explanation").is_not_null(),
+        pl.col("source_text").is_not_null(),
     )
-    found = [
-        _shown(text, source)
-        for text, source in zip(rows["explanation"], rows["source_text"], strict=True)
+    tails = [Tail(source).words for source in rows["source_text"]]
+    texts = rows["explanation"].to_list()
+    holds = [held(words(text), tail).holds for text, tail in zip(texts, tails, strict=True)]
+    only_shows = [
+        is_held and stem(tail[-1]) not in mentions(text)
+        for is_held, text, tail in zip(holds, texts, tails, strict=True)
     ]
-    shown = rows.select("model", "idx", "sample").with_columns(
-        holds=pl.Series([holds for holds, _ in found], dtype=pl.Boolean),
-        says=pl.Series([says for _, says in found], dtype=pl.Boolean),
-    )
-    by_reference = shown.filter((pl.col("model") == completions.reference) & pl.col("holds"))
-    own = shown.filter((pl.col("model") == model) & pl.col("holds") & ~pl.col("says"))
+    of_model = rows["model"] == model
+    own = rows.filter(of_model & pl.Series(only_shows, dtype=pl.Boolean))
+    by_reference = rows.filter(~of_model & pl.Series(holds, dtype=pl.Boolean))
     own = own.join(by_reference, on="idx", how="anti")
     return float(claims.join(own, on=["idx", "sample"], how="semi")["kept"].sum()) / claims.height
-
-
-def _shown(text: str, source: str) -> tuple[bool, bool]:
-    """Whether ``text`` holds the source's last words, and whether it quotes the very last alone."""
-    tail = Tail(source).words
-    is_held = held(words(text), tail).holds
-    return is_held, is_held and stem(tail[-1]) in mentions(text)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._copied_tails import FINAL_TOKEN, shown_by_tails
+from nla_audit.analyzers._copied_tails import shown_by_tails
 from nla_audit.analyzers._net_loss import net_loss
 from nla_audit.analyzers._reading_error import (
     LARGE_BIAS,
@@ -19,7 +19,7 @@ from nla_audit.findings import Headline
 from nla_audit.stats import Interval, chance_corrected, or_none
 from nla_audit.table.completions import Completions
 from nla_audit.table.pairing import column, resampler
-from nla_audit.text.kinds import KIND_NAMES, KINDS
+from nla_audit.text.kinds import FINAL_TOKEN, KIND_NAMES, KINDS
 from nla_audit.text.reading import KIND_READING_ERROR, RESAMPLING_FLOOR, Reading
 
 #: A kind with fewer reference claims than this in the table gets no rate.

@@ -252,14 +252,15 @@ def watch_table(
         for model in completions.models
     }
     reference = mentioned[completions.reference]
+    activations = pl.DataFrame({"idx": sorted(reference)}, schema={"idx": pl.Int64})
+    activations = with_documents(activations, completions)
     table = []
     for place, concept in enumerate(concepts):
         for model in completions.models:
             own = mentioned[model]
             keys = [idx for idx in sorted(reference) if idx in own and reference[idx][place]]
             all_keys = [idx for idx in sorted(reference) if idx in own]
-            frame = pl.DataFrame({"idx": keys}, schema={"idx": pl.Int64})
-            kept = resampler(with_documents(frame, completions), seed).mean(
+            kept = resampler(activations.filter(pl.col("idx").is_in(keys)), seed).mean(
                 [float(own[idx][place]) for idx in keys]
             )
             base_rate = float(np.mean([own[idx][place] for idx in all_keys])) if all_keys else None

@@ -52,13 +52,15 @@ def engine_of(arguments: Mapping[str, Any]) -> Iterator[VllmHost | None]:
 
     Raises:
         UserError: options that no engine is there for, or that cannot be read; vLLM on a cluster,
-            or not installed.
+            beside compiled decoding, or not installed.
     """
     if arguments["engine"] == _OWN:
         if arguments["engine_option"]:
             raise UserError(f"--engine-option needs --engine {_VLLM} as well")
         yield None
         return
+    if is_compiled(arguments):
+        raise UserError(f"--decoding {_COMPILED} is for --engine {_OWN}: leave out one of them")
     if arguments.get("ray") is not None:
         raise UserError(
             f"--engine {_VLLM} spreads over GPUs by itself (--engine-option "
@@ -75,13 +77,7 @@ def engine_of(arguments: Mapping[str, Any]) -> Iterator[VllmHost | None]:
 
 
 def is_compiled(arguments: Mapping[str, Any]) -> bool:
-    """Whether our own loop is to run compiled.
-
-    Raises:
-        UserError: it does not generate.
-    """
-    if arguments["decoding"] == _COMPILED and arguments["engine"] != _OWN:
-        raise UserError(f"--decoding {_COMPILED} is for --engine {_OWN}: leave out one of them")
+    """Whether our own loop is to run compiled."""
     return bool(arguments["decoding"] == _COMPILED)
 
 

@@ -54,7 +54,6 @@ def _run(**arguments: Any) -> None:
     )
     settings.check()
     injection = arguments["injection"]
-    compiled = is_compiled(arguments)
     with engine_of(arguments) as engine:
         with console.status("reading the activations"):
             activations = read_activations(arguments["activations"])
@@ -71,7 +70,7 @@ def _run(**arguments: Any) -> None:
                     placement=placement(arguments),
                     force=arguments["force"],
                     engine=engine,
-                    compiled=compiled,
+                    compiled=is_compiled(arguments),
                     notice=Teller(console).say,
                 )
             with counting(console) as tell:

@@ -157,7 +157,6 @@ def _language_model(
 def _asked(arguments: dict[str, Any], console: Console) -> _StudiedTable:
     """Plant, and ask every pair."""
     _check(arguments)
-    is_compiled(arguments)  # refuses before anything is read
     with engine_of(arguments) as engine:
         return _asked_of(engine, arguments, console)
 

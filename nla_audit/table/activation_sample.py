@@ -36,7 +36,7 @@ _TRIED_ROWS, _TRIED_TABLES = 2000, 8
 _DIGEST = 8
 _DIGESTED_AT_ONCE = 1 << 18
 #: What polars raises on a table that it cannot scan.
-POLARS_SCAN_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+_POLARS_SCAN_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def scanned(table: InputTable, storage_options: Mapping[str, str] | None = None)
         numbered.collect_schema()
     except pl.exceptions.DuplicateError:  # the table has a column of that name, which is not ours
         return pl.scan_parquet(where, **own).drop(ROW).with_row_index(ROW)
-    except POLARS_SCAN_ERRORS:
+    except _POLARS_SCAN_ERRORS:
         return numbered  # whoever reads it says what is wrong with it
     return numbered
 
@@ -150,7 +150,7 @@ def _scan_of(table: InputTable, storage_options: Mapping[str, str] | None) -> _S
     lazy = scanned(table, storage_options)
     try:
         names = lazy.collect_schema().names()
-    except POLARS_SCAN_ERRORS as error:
+    except _POLARS_SCAN_ERRORS as error:
         raise unreadable(table, error) from None
     found = source_columns([*names, *table.partitions], file=table.name, named_after_file=True)
     if found["idx"] not in names:

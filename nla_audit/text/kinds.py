@@ -31,9 +31,12 @@ def _cue(*alternatives: str) -> re.Pattern[str]:
     return re.compile(r"\b(?:" + "|".join(alternatives) + r")")
 
 
+#: The kind whose claims name one thing of an input that there is only once.
+FINAL_TOKEN = "final_token"
+
 KINDS: tuple[Kind, ...] = (
     Kind(
-        "final_token",
+        FINAL_TOKEN,
         "the final token or fragment of the input, and its role",
         _cue(
             r"(?:final|last|closing|concluding|ending|trailing|terminal) (?:\w+ )?(?:sub)?"

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nla_audit.text.claims import Claim
+from nla_audit.text.kinds import FINAL_TOKEN
 from nla_audit.text.words import (
     content_count,
     mentions,
@@ -129,7 +130,7 @@ def pieces_of(claims: Sequence[Claim], tokens: Floats) -> Pieces:
         subjects=subjects,
         mentions=[mentions(piece.text) for piece in pieces],
         of_final_token=np.array(
-            [claims[piece.claim].kind == "final_token" for piece in pieces], dtype=np.bool_
+            [claims[piece.claim].kind == FINAL_TOKEN for piece in pieces], dtype=np.bool_
         ),
     )
 

@@ -22,18 +22,16 @@ from nla_audit.table.completions import Completions
 from nla_audit.table.pairing import with_documents
 from nla_audit.text.alignment import (
     Aligned,
-    Matches,
     Store,
     align,
     left_over_by_chance,
-    repunctuated,
-    segmentations,
 )
+from nla_audit.text.credit import repunctuated, segmentations
+from nla_audit.text.details import Details, find_details, fit_details
 from nla_audit.text.mixture import MIN_SCORES, TwoGroups, fit_two_groups, typical_two_groups
 from nla_audit.text.pairs import RESAMPLING_FLOOR, TextPair, text_pairs
 from nla_audit.text.pieces import Pieces
 from nla_audit.text.reading_rows import rows_of_claims, rows_of_explanations
-from nla_audit.text.rest import fit_rest, match_rest
 from nla_audit.text.segmentation import Segmentation
 from nla_audit.text.vectors import TextVectors, vectors_named
 
@@ -67,17 +65,17 @@ class Fit:
     Attributes:
         sentences: of whole sentences.
         pieces: of pieces that no match of sentences holds; ``None`` where there are too few.
-        said_alone: see :func:`~nla_audit.text.alignment.repunctuated`.
+        said_alone: see :func:`~nla_audit.text.credit.repunctuated`.
         measured: whether the null of ``sentences`` is this table's own.
-        rest: of sentences said in lines that say other sentences too; ``None`` where too few are
-            matched to tell (:mod:`nla_audit.text.rest`).
+        details: of pieces that no piece of the other text is matched with; ``None`` where too few
+            are matched to tell (:mod:`nla_audit.text.details`).
     """
 
     sentences: TwoGroups
     pieces: TwoGroups | None
     said_alone: tuple[float, float]
     measured: bool
-    rest: TwoGroups | None = None
+    details: TwoGroups | None = None
 
 
 @dataclass(frozen=True)
@@ -97,10 +95,10 @@ class Aligner:
         """The same of explanations whose vectors are known."""
         fit = self.fits.get(model) or _untaught(self.vectors)
         aligned = align(_pieces(pairs), store)
-        rest = Matches.none()
-        if fit.rest is not None:
-            rest = match_rest(_pieces(pairs), aligned.sentences, _likely(fit, aligned), store)
-        return _segmented(pairs, aligned, rest, fit)
+        details = Details.none()
+        if fit.details is not None:
+            details = find_details(_pieces(pairs), aligned, _likely(fit, aligned), store)
+        return _segmented(pairs, aligned, details, fit)
 
 
 @dataclass(frozen=True)
@@ -255,7 +253,7 @@ def _pieces(pairs: Sequence[TextPair]) -> list[tuple[Pieces, Pieces]]:
 
 
 def _segmented(
-    pairs: Sequence[TextPair], aligned: Aligned, rest: Matches, fit: Fit
+    pairs: Sequence[TextPair], aligned: Aligned, details: Details, fit: Fit
 ) -> list[Segmentation]:
     over = aligned.left_over.scores
     return segmentations(
@@ -264,8 +262,8 @@ def _segmented(
         aligned,
         _likely(fit, aligned),
         _or_copied(_posterior(fit.pieces, over), over),
-        rest=rest,
-        rest_matched=_posterior(fit.rest, rest.scores),
+        details=details,
+        detailed=_posterior(fit.details, details.scores),
         said_alone=fit.said_alone,
     )
 
@@ -298,25 +296,24 @@ def _fit(
     null: Sequence[Aligned],
     vectors: TextVectors,
     store: Store,
-) -> tuple[Fit, Matches]:
-    """How likely matches are, and the sentences found in what is left of other lines."""
+) -> tuple[Fit, Details]:
+    """How likely matches are, and the pieces without one that are found all the same."""
     sentences = fit_two_groups(
         own.sentences.scores,
         np.concatenate([one.sentences.scores for one in null] or [np.zeros(0)]),
         vectors.most_spread,
     )
     if sentences is None:
-        return _untaught(vectors), Matches.none()
+        return _untaught(vectors), Details.none()
     likely = sentences.posterior(own.sentences.scores)
     by_chance = left_over_by_chance(_pieces(pairs), own, likely, store)
     if len(by_chance) < MIN_SCORES:
         by_chance = np.concatenate([one.left_over.scores for one in null] or [np.zeros(0)])
     pieces = fit_two_groups(own.left_over.scores, by_chance, vectors.most_spread)
-    said_alone = repunctuated(own, likely)
-    fit = Fit(sentences, pieces, said_alone, True)
     certain = _or_copied(likely, own.sentences.scores)
-    rest, found = fit_rest(_pieces(pairs), own.sentences, certain, store)
-    return replace(fit, rest=rest), found
+    details, found = fit_details(_pieces(pairs), own, certain, store)
+    said_alone = repunctuated(own, likely, found, _posterior(details, found.scores))
+    return Fit(sentences, pieces, said_alone, True, details), found
 
 
 def _crossed(pairs: Sequence[TextPair], seed: int) -> list[list[TextPair]]:
@@ -364,12 +361,12 @@ def _learn(
         own = align(_pieces(pairs), store)
         crossed = _crossed(pairs, seed)
         null = [align(_pieces(one), store) for one in crossed]
-        fits[model], rest = _fit(pairs, own, null, vectors, store)
-        known.append((model, pairs, _segmented(pairs, own, rest, fits[model])))
+        fits[model], details = _fit(pairs, own, null, vectors, store)
+        known.append((model, pairs, _segmented(pairs, own, details, fits[model])))
         if with_chance and len(null) > 1:
             # One part of the null beside the rest: the procedure where nothing is to be found.
-            nothing, rest = _fit(crossed[0], null[0], null[1:], vectors, store)
-            found = _segmented(crossed[0], null[0], rest, nothing)
+            nothing, details = _fit(crossed[0], null[0], null[1:], vectors, store)
+            found = _segmented(crossed[0], null[0], details, nothing)
             chance.append(rows_of_claims(crossed[0], found))
     return Aligner(vectors, fits), pl.concat(chance), known
 

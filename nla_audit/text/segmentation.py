@@ -128,7 +128,7 @@ class Segmentation:
         owners: `[units]`, the claim of the explanation that each unit belongs to.
         other_words: content words of the explanation that stand where something of the reference
             is said, and that the reference does not hold there: other words for it, or something
-            else that is said on the same line. Counted by :mod:`nla_audit.text.alignment` only.
+            else that is said on the same line. Counted by :mod:`nla_audit.text.credit` only.
     """
 
     kept: Floats

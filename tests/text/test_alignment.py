@@ -11,11 +11,10 @@ import pytest
 from nla_audit.table.completions import from_frame
 from nla_audit.text.alignment import (
     Store,
-    _link_final_tokens,
-    _other_words,
     align,
     left_over_by_chance,
 )
+from nla_audit.text.credit import _link_final_tokens, _other_words
 from nla_audit.text.pairs import TextInClaims, text_of
 from nla_audit.text.reading import read_afresh
 from nla_audit.text.vectors import WordVectors

@@ -43,6 +43,8 @@ PIECE_WORDS, SENTENCE_WORDS = 6, 10
 MOST_SENTENCES = 128
 MOST_PIECES = 512
 
+#: What introduces examples is no detail.
+_INTRODUCES = re.compile(r"\W*(?:e\.\s?g|i\.\s?e|etc|viz|cf)\W*", re.IGNORECASE)
 _SEPARATOR = re.compile(r"(?<=[.;,:])\s+|\s+[—–-]\s+|\s+(?=\()")
 
 
@@ -185,7 +187,7 @@ def _split(text: str) -> list[str]:
     for part in _SEPARATOR.split(text):
         if not part.strip():
             continue
-        count = content_count(part)
+        count = 0 if _INTRODUCES.fullmatch(part) else content_count(part)
         if found and (length < MIN_PIECE_WORDS or count < MIN_PIECE_WORDS):
             found[-1] += " " + part
             length += count

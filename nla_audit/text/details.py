@@ -21,7 +21,7 @@ from nla_audit.text.alignment import OTHER_SUBJECT, Aligned, PiecesPair, Store, 
 from nla_audit.text.mixture import TwoGroups, fit_two_groups
 from nla_audit.text.pieces import Pieces
 from nla_audit.text.vectors import products
-from nla_audit.text.words import stem, unheld, words_and_mentions
+from nla_audit.text.words import stem, unheld
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -183,7 +183,7 @@ def _words_of(text: Pieces, sentence: int, pieces: Sequence[int]) -> list[str]:
     """The words of some of a sentence's pieces."""
     if len(pieces) == len(text.places[sentence]):
         return text.sentence_words[sentence]
-    return [word for piece in pieces for word in words_and_mentions(text.pieces[piece])]
+    return [word for piece in pieces for word in text.piece_words[piece]]
 
 
 def _find(seekers: Sequence[tuple[_Text, _Text]], store: Store) -> Details:
@@ -209,7 +209,7 @@ def _find(seekers: Sequence[tuple[_Text, _Text]], store: Store) -> Details:
                     again.append(alone[row])
                     continue
                 taken.add(sentence)
-                words = words_and_mentions(own.pieces.pieces[piece])
+                words = own.pieces.piece_words[piece]
                 partner = _likest(words, other.pieces, sentence)
                 found.append((own.pair, own.side, match, piece, partner, float(scores[row])))
                 left[sentence] = unheld(left[sentence], words)
@@ -226,7 +226,7 @@ def _likest(words: Sequence[str], text: Pieces, sentence: int) -> int:
     places = text.places[sentence].tolist()
     if len(places) == 1:
         return places[0]
-    missing = [len(unheld(words, words_and_mentions(text.pieces[place]))) for place in places]
+    missing = [len(unheld(words, text.piece_words[place])) for place in places]
     return places[int(np.argmin(missing))]
 
 
@@ -261,7 +261,7 @@ def _names_what(own: _Text, left: dict[int, list[str]], pieces: Sequence[int]) -
     for row, piece in enumerate(pieces):
         subjects = text.subjects[text.sentence_of[piece]]
         if subjects:
-            names = subjects & {stem(word) for word in words_and_mentions(text.pieces[piece])}
+            names = subjects & {stem(word) for word in text.piece_words[piece]}
             if names:
                 weights[row] = [OTHER_SUBJECT if names.isdisjoint(one) else 1.0 for one in stems]
     return weights

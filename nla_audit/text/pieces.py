@@ -80,6 +80,11 @@ class Pieces:
         return [words_and_mentions(text) for text in self.sentences]
 
     @cached_property
+    def piece_words(self) -> list[list[str]]:
+        """The words of each piece, split."""
+        return [words_and_mentions(text) for text in self.pieces]
+
+    @cached_property
     def places(self) -> list[Integers]:
         """Which pieces each sentence has."""
         return [np.flatnonzero(self.sentence_of == place) for place in range(len(self.sentences))]

@@ -217,8 +217,11 @@ def _find(seekers: Sequence[tuple[_Text, _Text]], store: Store) -> Details:
             following.append((own, other, rest, again))
         waiting = following
     found.sort()
-    columns = [np.array([one[n] for one in found], dtype=np.int64) for n in range(5)]
-    return Details(*columns, np.array([one[5] for one in found], dtype=np.float64))
+    pair, side, match, piece, partner = (
+        np.array([one[n] for one in found], dtype=np.int64) for n in range(5)
+    )
+    scores = np.array([one[5] for one in found], dtype=np.float64)
+    return Details(pair, side, match, piece, partner, scores)
 
 
 def _likest(words: Sequence[str], text: Pieces, sentence: int) -> int:

@@ -1,4 +1,4 @@
-"""Lines that say what several sentences said: found, the same both ways, and not invented."""
+"""Lines that say what several sentences said: all found, the same both ways, and not invented."""
 
 from __future__ import annotations
 

@@ -1,0 +1,75 @@
+"""Other wording and terser wording are not omission: on explanations written in three ways."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from types import ModuleType
+
+import numpy as np
+import polars as pl
+import pytest
+
+from nla_audit.analyzers.drop_analysis import drop_analysis
+from nla_audit.analyzers.rewording import rewording
+from tests.benchmark_module import benchmark_module
+
+SETS = ("lists", "prose")
+#: Largest error in the share of tokens that is left out.
+TOLERANCE = 0.07
+
+
+@pytest.fixture(scope="module")
+def wordings() -> Iterator[ModuleType]:
+    """``benchmarks/reading_wordings.py`` as a module."""
+    with benchmark_module("reading_wordings") as module:
+        yield module
+
+
+def lines_of(wordings: ModuleType, name: str) -> pl.DataFrame:
+    return pl.read_ndjson(wordings.WORDINGS / f"{name}.jsonl").sort("idx", "line")
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("version", ["paraphrase", "terse"])
+@pytest.mark.parametrize(
+    ("share", "change"), [(0.0, "deleted"), (0.3, "exchanged"), (0.5, "deleted")]
+)
+def test_what_is_left_out_is_what_was_deleted(
+    wordings: ModuleType, name: str, version: str, share: float, change: str
+) -> None:
+    table, true = wordings.changed(lines_of(wordings, name), version, share, change, seed=3)
+    assert abs(wordings.error(table, true)) <= TOLERANCE
+    own = rewording(table).headline[wordings.CHANGED]
+    content = wordings.read(table).explanations["tokens_reference"].mean()
+    assert own["omission_tokens_low"] <= true * content <= own["omission_tokens_high"]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_terser_wording_is_said_to_be_terser_wording(wordings: ModuleType, name: str) -> None:
+    table, _ = wordings.changed(lines_of(wordings, name), "terse", 0.0, "deleted", seed=0)
+    assert rewording(table).verdict.endswith("more by terser wording.")
+    assert drop_analysis(table).verdict.startswith("No model is shown to drop more")
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_clauses_run_together_in_fewer_words(wordings: ModuleType, name: str, share: float) -> None:
+    """Every clause that is left keeps three of five words, with no mark to the next one."""
+    generator = np.random.default_rng(0)
+    lines = lines_of(wordings, name)
+    said, lost, words = [], 0, 0
+    for text in lines["original"]:
+        left = []
+        for clause in re.split(r"(?<=[,;:])\s+", text):
+            own = clause.split()
+            words += len(own)
+            if generator.random() < share:
+                lost += len(own)
+            else:
+                kept = max(1, round(0.6 * len(own)))
+                left.append(" ".join(own[-kept:]).strip(",;:"))
+        said.append(" ".join(left))
+    lines = lines.with_columns(terse=pl.Series(said))
+    table, _ = wordings.changed(lines, "terse", 0.0, "deleted", seed=0)
+    assert abs(wordings.error(table, lost / words)) <= TOLERANCE

@@ -217,11 +217,9 @@ def _find(seekers: Sequence[tuple[_Text, _Text]], store: Store) -> Details:
             following.append((own, other, rest, again))
         waiting = following
     found.sort()
-    pair, side, match, piece, partner = (
-        np.array([one[n] for one in found], dtype=np.int64) for n in range(5)
-    )
+    places = np.array([one[:5] for one in found], dtype=np.int64).reshape(-1, 5)
     scores = np.array([one[5] for one in found], dtype=np.float64)
-    return Details(pair, side, match, piece, partner, scores)
+    return Details(*places.T, scores=scores)
 
 
 def _likest(words: Sequence[str], text: Pieces, sentence: int) -> int:

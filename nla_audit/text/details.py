@@ -218,8 +218,14 @@ def _find(seekers: Sequence[tuple[_Text, _Text]], store: Store) -> Details:
         waiting = following
     found.sort()
     places = np.array([one[:5] for one in found], dtype=np.int64).reshape(-1, 5)
-    scores = np.array([one[5] for one in found], dtype=np.float64)
-    return Details(*places.T, scores=scores)
+    return Details(
+        pair=places[:, 0],
+        side=places[:, 1],
+        match=places[:, 2],
+        piece=places[:, 3],
+        partner=places[:, 4],
+        scores=np.array([one[5] for one in found], dtype=np.float64),
+    )
 
 
 def _likest(words: Sequence[str], text: Pieces, sentence: int) -> int:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from nla_audit.text.claims import Claim
 from nla_audit.text.kinds import FINAL_TOKEN
 from nla_audit.text.words import (
-    content_count,
+    content_size,
     mentions,
     piece_count,
     stem,
@@ -154,7 +154,7 @@ def _sentences(claims: Sequence[Claim], tokens: Floats) -> list[list[_Piece]]:
         costs = np.array([max(piece_count(text), 1) for text in texts], dtype=np.float64)
         shares = (tokens[number] * costs / costs.sum()).tolist()
         found[place[claim.sentence]] += [
-            _Piece(text, number, share, content_count(text))
+            _Piece(text, number, share, content_size(text))
             for text, share in zip(texts, shares, strict=True)
         ]
     return found
@@ -175,7 +175,7 @@ def _parts(sentence: Sequence[_Piece], size: float) -> list[list[_Piece]]:
 
 def _cut(text: str) -> list[str]:
     """A stretch without marks in equal parts of about :data:`PIECE_WORDS` content words."""
-    count = round(content_count(text) / PIECE_WORDS)
+    count = round(content_size(text) / PIECE_WORDS)
     if count < 2:
         return [text]
     starts = [start for start, _ in word_spans(text)]
@@ -192,7 +192,7 @@ def _split(text: str) -> list[str]:
     for part in _SEPARATOR.split(text):
         if not part.strip():
             continue
-        count = 0 if _INTRODUCES.fullmatch(part) else content_count(part)
+        count = 0 if _INTRODUCES.fullmatch(part) else content_size(part)
         if found and (length < MIN_PIECE_WORDS or count < MIN_PIECE_WORDS):
             found[-1] += " " + part
             length += count

@@ -19,6 +19,7 @@ import snowballstemmer
 
 #: A word with its place; underscores separate, as in identifiers.
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_CJK_CHARACTER = re.compile(f"[{_CJK}]")
 #: Accents and the like of a decomposed text belong to the letter before them.
 _ACCENTS = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
 #: So do the vowels of many scripts (Hebrew and Arabic to Khmer), and what joins or parts letters
@@ -177,6 +178,12 @@ def content_count(text: str) -> int:
     """Number of content words of ``text``."""
     found = words(text)
     return len(found) - sum(map(FUNCTION_WORDS.__contains__, found))
+
+
+def content_size(text: str) -> int:
+    """Content words of ``text`` as other scripts count them: two characters of Chinese are one."""
+    count = content_count(text)
+    return count if text.isascii() else count - len(_CJK_CHARACTER.findall(text)) // 2
 
 
 def piece_count(text: str) -> int:

@@ -43,7 +43,7 @@ PIECE_WORDS, SENTENCE_WORDS = 6, 10
 MOST_SENTENCES = 128
 MOST_PIECES = 512
 
-#: What introduces examples is no detail.
+#: What introduces examples is no detail, but goes with the first of them.
 _INTRODUCES = re.compile(r"\W*(?:e\.\s?g|i\.\s?e|etc|viz|cf)\W*", re.IGNORECASE)
 _SEPARATOR = re.compile(r"(?<=[.;,:])\s+|\s+[—–-]\s+|\s+(?=\()")
 
@@ -189,16 +189,23 @@ def _cut(text: str) -> list[str]:
 def _split(text: str) -> list[str]:
     found: list[str] = []
     length = MIN_PIECE_WORDS
+    introduced = ""
     for part in _SEPARATOR.split(text):
         if not part.strip():
             continue
-        count = 0 if _INTRODUCES.fullmatch(part) else content_size(part)
+        if _INTRODUCES.fullmatch(part):
+            introduced += part + " "
+            continue
+        count = content_size(part)
         if found and (length < MIN_PIECE_WORDS or count < MIN_PIECE_WORDS):
-            found[-1] += " " + part
+            found[-1] += " " + introduced + part
             length += count
         else:
-            found.append(part)
+            found.append(introduced + part)
             length = count
+        introduced = ""
+    if introduced:
+        found.append(introduced.strip())
     return found
 
 

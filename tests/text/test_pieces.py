@@ -70,3 +70,17 @@ def test_a_text_without_its_marks_says_the_same() -> None:
 def _kept(rows: pl.DataFrame) -> float:
     found = read_afresh(from_frame(rows, reference="a"), with_chance=False).explanations
     return float(found["kept_tokens"].sum() / found["tokens_reference"].sum())
+
+
+def test_what_introduces_examples_goes_with_the_first_of_them() -> None:
+    found = text_of('It asks for a role in the court (e.g., "chief clerk", "senior bailiff").').pieces
+    assert found.pieces == [
+        "It asks for a role in the court",
+        '(e.g., "chief clerk",',
+        '"senior bailiff").',
+    ]
+
+
+def test_chinese_is_cut_into_pieces_of_several_words() -> None:
+    found = text_of("这是一篇刊登在地方报纸上的简短新闻，报道青泽县一座老石桥的加固工程。").pieces
+    assert max(len(piece) for piece in found.pieces) >= 12

@@ -73,9 +73,9 @@ def _kept(rows: pl.DataFrame) -> float:
 
 
 def test_what_introduces_examples_goes_with_the_first_of_them() -> None:
-    found = text_of('It asks for a role in the court (e.g., "chief clerk", "senior bailiff").').pieces
+    found = text_of('It asks for a role in court (e.g., "chief clerk", "senior bailiff").').pieces
     assert found.pieces == [
-        "It asks for a role in the court",
+        "It asks for a role in court",
         '(e.g., "chief clerk",',
         '"senior bailiff").',
     ]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
-from nla_audit.text.words import FUNCTION_WORDS, lower_in_place, word_spans
+from nla_audit.text.words import CJK, FUNCTION_WORDS, lower_in_place, word_spans
 
 ItemKind = Literal["quote", "entity", "number", "hedge"]
 
@@ -52,7 +52,13 @@ _PREDICTS = re.compile(
 )
 
 _DIGIT = re.compile(r"\d")
-_NUMBER = re.compile(r"(?<![\w.])[-+−$€£]?\d[\d,.:/]*\d%?|(?<![\w.])[-+−$€£]?\d%?(?![\w])")
+# Chinese and the like have no blanks: a number stands between their characters.
+_LETTER = rf"[^\W{CJK}]"
+_NUMBER = re.compile(rf"(?<!{_LETTER})(?<!\.)[-+−$€£]?(?:\d[\d,.:/]*\d%?|\d%?(?!{_LETTER}))")
+#: A list's items are counted in so many digits, before one of these.
+_MOST_LIST_DIGITS, _AFTER_A_LIST_NUMBER = 2, (".", ")", ":", "]")
+_BEFORE_A_LIST_NUMBER = re.compile(r"(?:^|\n|[^\S\n]{2})[^\S\n]*\(?$")
+_LIST_MARK = re.compile(r"(?:^|\n|[^\S\n]{2})[^\S\n]*(?:\(?\w{1,4}\)|\[[^\]\n]{0,40}\])\W*$")
 
 _HEDGE = re.compile(
     r"\b(?:likely|probably|possibly|perhaps|maybe|presumably|apparently|seems?|appears?|suggests?"
@@ -71,6 +77,15 @@ _BEFORE_A_SENTENCE = re.compile(rf"[.!?:;\n\"“‘«(—–•*|]|{_BLANK}{{2}}
 TITLES = frozenset(
     "mr mrs ms dr prof gov sen rep st pres gen col lt capt sgt rev hon jr sr".split()
 )
+#: German function words, and those of which hardly a text has none. Where one word in so many is
+#: one, the text is German.
+_GERMAN = frozenset(
+    """der die das den dem des ein eine einen einem einer eines und oder nicht kein keine ist sind
+    war wird werden mit von vom zu zum zur im auf für als auch wie dass sich nach bei aus noch nur
+    über unter sie es er ihr sein seine""".split()
+)
+_OFTEN_GERMAN = (" der ", " die ", " das ", " und ", " ein ", " eine ", " mit ")
+_GERMAN_SHARE = 8
 #: Capitalised words that open a sentence or name a feature, not an entity.
 _NOT_NAMES = frozenset(
     """final last token text article document sentence paragraph phrase clause word list narrative
@@ -114,7 +129,18 @@ def numbers(text: str) -> list[Item]:
     return [
         Item("number", match.start(), match.end(), match.group().rstrip(".,:/"))
         for match in _NUMBER.finditer(text, max(0, first.start() - 1))  # it may have a sign
+        if not _numbers_a_list(text, *match.span())
     ]
+
+
+def _numbers_a_list(text: str, start: int, end: int) -> bool:
+    """Whether a number only counts the items of a list: "2) …" at the start of a line."""
+    return (
+        end - start <= _MOST_LIST_DIGITS
+        and text[end : end + 1] in _AFTER_A_LIST_NUMBER
+        and (text[end + 1 : end + 2].isspace() or text[end : end + 1] == ")")
+        and bool(_BEFORE_A_LIST_NUMBER.search(text[max(0, start - 8) : start]))
+    )
 
 
 def hedges(text: str) -> list[Item]:
@@ -129,8 +155,10 @@ def named_entities(text: str) -> list[Item]:
     A rule, not a model: a capitalised word counts when it does not open a sentence, line or
     quotation, or when it is capitalised inside too (``iPhone``, ``NATO``), or when it continues
     such a run (``Oregon Gov. Brown``). The feature vocabulary of explanations ("Final token",
-    "Narrative momentum") is left out.
+    "Narrative momentum") is left out. In German every noun is capitalised, so there only what is
+    capitalised inside tells.
     """
+    nouns_too = capitalises_nouns(text)
     found: list[Item] = []
     run: list[tuple[int, int]] = []
 
@@ -151,13 +179,29 @@ def named_entities(text: str) -> list[Item]:
         ):
             close()
         gap = text[gap_start:start]
-        opens_sentence = start == 0 or (gap != " " and bool(_BEFORE_A_SENTENCE.search(gap)))
+        opens_sentence = nouns_too or gap_start == 0 or (gap != " " and _opens(text, start, gap))
         if _is_name(text[start:end], opens_sentence=opens_sentence, inside_run=bool(run)):
             run.append((start, end))
         else:
             close()
     close()
     return found
+
+
+def capitalises_nouns(text: str) -> bool:
+    """Whether a text is in German, by its function words."""
+    if not any(word in text for word in _OFTEN_GERMAN):
+        return False
+    found = text.lower().split()
+    return _GERMAN_SHARE * sum(map(_GERMAN.__contains__, found)) >= len(found)
+
+
+def _opens(text: str, start: int, gap: str) -> bool:
+    """Whether what begins at ``start``, after this gap, begins a sentence or a list's item."""
+    if _BEFORE_A_SENTENCE.search(gap):
+        return True
+    # The mark of a list's item is short.
+    return gap.startswith((")", "]")) and bool(_LIST_MARK.search(text[max(0, start - 50) : start]))
 
 
 #: What white space sets off and may hold a capital: one of A to Z, or a letter beyond ASCII. Most

@@ -17,9 +17,9 @@ from string import ascii_lowercase, ascii_uppercase
 
 import snowballstemmer
 
-#: A word with its place; underscores separate, as in identifiers.
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-_CJK_CHARACTER = re.compile(f"[{_CJK}]")
+#: Characters of scripts without blanks, each a word: for character classes of patterns.
+CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_CJK_CHARACTER = re.compile(f"[{CJK}]")
 #: Accents and the like of a decomposed text belong to the letter before them.
 _ACCENTS = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
 #: So do the vowels of many scripts (Hebrew and Arabic to Khmer), and what joins or parts letters
@@ -31,9 +31,9 @@ _VOWELS = "".join(
 _MARKS = _ACCENTS + _VOWELS + "\u200c\u200d"
 # Nothing is given back, for nothing that may follow is a letter or a mark: a word of many marks, as
 # of Thai, which has no blanks, could else be taken apart in more ways than there is time for.
-_RUN = rf"[^\W_{_CJK}]++(?:[{_MARKS}]++[^\W_{_CJK}]*+)*"
-_ENDING = rf"[^\W\d_{_CJK}]++(?:[{_MARKS}]++[^\W\d_{_CJK}]*+)*"
-_WORD = re.compile(rf"[{_CJK}][{_MARKS}]*|{_RUN}(?:['’]{_ENDING})*")
+_RUN = rf"[^\W_{CJK}]++(?:[{_MARKS}]++[^\W_{CJK}]*+)*"
+_ENDING = rf"[^\W\d_{CJK}]++(?:[{_MARKS}]++[^\W\d_{CJK}]*+)*"
+_WORD = re.compile(rf"[{CJK}][{_MARKS}]*|{_RUN}(?:['’]{_ENDING})*")
 #: The same words where all is ASCII, as most texts are; it searches twice as fast.
 _ASCII_WORD = re.compile(r"[A-Za-z0-9]+(?:'[A-Za-z]+)*")
 

@@ -107,6 +107,9 @@ def test_alternatives_to_a_prediction_are_predictions() -> None:
         ("minus −7 degrees", ["−7"]),
         ("B2B and v2 and x86", []),
         ("no digits", []),
+        ("1) A bill for 3 nights\n(2) Two more\n3. It is 12. Then", ["3", "12"]),
+        ("  4. Flattened lines  5. of 6 items", ["6"]),
+        ("工期是47天", ["47"]),
     ],
 )
 def test_numbers_as_written(text: str, expected: list[str]) -> None:
@@ -127,6 +130,9 @@ def test_numbers_as_written(text: str, expected: list[str]) -> None:
         ("reports from Jean-Luc Picard's ship", ["Jean-Luc Picard's"]),
         ("the storm reached Oslo. Reports followed", ["Oslo"]),
         ("news about Lake Basel  Zurich is expected", ["Lake Basel"]),
+        ("1) Main character is Pip\n2) Setting: Oslo", ["Pip"]),
+        ("- Grievance: brown water of Ferro", ["Ferro"]),
+        ("Der Vertrag nennt eine Frist und das Datum der NATO", ["NATO"]),
     ],
 )
 def test_named_entities(text: str, expected: list[str]) -> None:

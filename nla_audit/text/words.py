@@ -36,6 +36,8 @@ _ENDING = rf"[^\W\d_{CJK}]++(?:[{_MARKS}]++[^\W\d_{CJK}]*+)*"
 _WORD = re.compile(rf"[{CJK}][{_MARKS}]*|{_RUN}(?:['’]{_ENDING})*")
 #: The same words where all is ASCII, as most texts are; it searches twice as fast.
 _ASCII_WORD = re.compile(r"[A-Za-z0-9]+(?:'[A-Za-z]+)*")
+#: A blank for every character of ASCII that is neither a letter nor a digit.
+_BETWEEN_WORDS = {code: " " for code in range(128) if not chr(code).isalnum()}
 
 #: English function words (articles, prepositions, pronouns, auxiliaries, conjunctions).
 FUNCTION_WORDS = frozenset(
@@ -101,7 +103,13 @@ def words(text: str) -> list[str]:
     One word however its characters are encoded: an accent of its own or in one character with its
     letter, a ligature, a full-width letter (Unicode's compatibility form, NFKC).
     """
-    lower = _one_encoding(text).lower().replace("’", "'")
+    return _split(_one_encoding(text).lower().replace("’", "'"))
+
+
+def _split(lower: str) -> list[str]:
+    """The words of a text in lower case."""
+    if lower.isascii() and "'" not in lower:
+        return lower.translate(_BETWEEN_WORDS).split()  # a third of a search's time
     return _word_in(lower).findall(lower)
 
 

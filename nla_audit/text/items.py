@@ -51,10 +51,13 @@ _PREDICTS = re.compile(
     r"[\s,:;(\[—–-]*(?:(?:a|an|the|with|as|to|by|word|words|phrase|token|something)\s+){0,3}$"
 )
 
-_DIGIT = re.compile(r"\d")
 # Chinese and the like have no blanks: a number stands between their characters.
 _LETTER = rf"[^\W{CJK}]"
-_NUMBER = re.compile(rf"(?<!{_LETTER})(?<!\.)[-+−$€£]?(?:\d[\d,.:/]*\d%?|\d%?(?!{_LETTER}))")
+# It begins with what a number may begin with, so that the search skips to the next of these; then
+# comes what may not stand before it, and the first digit, if that was a sign.
+_NUMBER = re.compile(
+    rf"[-+−$€£\d](?<!(?:{_LETTER}|\.).)(?:(?<=\d)|\d)(?:[\d,.:/]*\d%?|%?(?!{_LETTER}))"
+)
 #: A list's items are counted in so many digits, before one of these.
 _MOST_LIST_DIGITS, _AFTER_A_LIST_NUMBER = 2, (".", ")", ":", "]")
 _BEFORE_A_LIST_NUMBER = re.compile(r"(?:^|\n|[^\S\n]{2})[^\S\n]*\(?$")
@@ -123,12 +126,9 @@ def quoted_spans(text: str) -> list[Item]:
 
 def numbers(text: str) -> list[Item]:
     """Numbers as written, units and thousands separators included."""
-    first = _DIGIT.search(text)  # which is found sooner than a number is
-    if first is None:
-        return []
     return [
         Item("number", match.start(), match.end(), match.group().rstrip(".,:/"))
-        for match in _NUMBER.finditer(text, max(0, first.start() - 1))  # it may have a sign
+        for match in _NUMBER.finditer(text)
         if not _numbers_a_list(text, *match.span())
     ]
 
@@ -204,21 +204,24 @@ def _opens(text: str, start: int, gap: str) -> bool:
     return gap.startswith((")", "]")) and bool(_LIST_MARK.search(text[max(0, start - 50) : start]))
 
 
-#: What white space sets off and may hold a capital: one of A to Z, or a letter beyond ASCII. Most
-#: words are not in it, which are passed by sooner than one by one.
-_MAY_HOLD_CAPITAL = re.compile(r"(?<!\S)[^\sA-Z\x80-\U0010ffff]*+[A-Z\x80-\U0010ffff]\S*")
+#: From what may be a capital, any but white space and what is ASCII and none, to the next white
+#: space. Most words hold none, and are passed by sooner than one by one.
+_FROM_CAPITAL = re.compile(r"[^\s\x00-@\[-\x7f]\S*")
 
 
 def _words_with_capitals(text: str) -> Iterator[tuple[int, int]]:
     """Character spans of the words that are not all lower case, in order."""
-    for match in _MAY_HOLD_CAPITAL.finditer(text):
-        stretch = match.group()
+    for match in _FROM_CAPITAL.finditer(text):
+        start, end = match.span()
+        while start and not text[start - 1].isspace():
+            start -= 1
+        stretch = text[start:end]
         if stretch.isascii() and stretch.isalpha():  # a word and nothing else
-            yield match.span()
+            yield start, end
             continue
-        for start, end in word_spans(text, *match.span()):
-            if not text[start:end].islower():
-                yield start, end
+        for first, last in word_spans(text, start, end):
+            if not text[first:last].islower():
+                yield first, last
 
 
 def _gap_before(text: str, start: int) -> int:

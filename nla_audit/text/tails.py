@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Container, Mapping
-from itertools import accumulate, repeat
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
 from nla_audit.text.words import FUNCTION_WORDS, words
+
+Integers = NDArray[np.int64]
 
 #: Words that make a tail to be held: one word is named by most explanations ("Final token …").
 TAIL_WORDS = 2
@@ -31,28 +37,59 @@ class Tail:
     Attributes:
         words: its last words, at most :data:`LONGEST`.
         text: its last characters, white space made one.
-        windows: its last words, for each of the given numbers of them, fewest first.
     """
 
-    def __init__(self, source: str, windows: tuple[int, ...] = ()):
+    def __init__(self, source: str):
         end = source[-_TAIL_CHARACTERS:]
         self.words = [sys.intern(word) for word in words(end)[-LONGEST:]]
         self.text = _plain(end)
-        self.windows = [frozenset(self.words[-window:]) for window in windows]
-        # Each word of the largest window once, last first, so that a window is a beginning of it.
-        self._recent = list(dict.fromkeys(reversed(self.words[-max(windows, default=1) :])))
         last = self.text.rsplit(" ", TAIL_WORDS)[-TAIL_WORDS:] if self.text else []
         #: The last two words as they are written, or what there is.
         self.written = " ".join(last)
 
-    def spoken(self, counts: Mapping[str, int]) -> list[int]:
-        """How many words of an explanation, repeats included, are in each of :attr:`windows`.
+
+class LastWords:
+    """The last words of many tails, to count how often texts say them."""
+
+    def __init__(self, tails: Sequence[Tail], windows: Sequence[int]):
+        """Look at the last words of each tail, for each of these numbers of them."""
+        last = [[set(tail.words[-window:]) for tail in tails] for window in windows]
+        self._ids: dict[str, int] = {}
+        for said in chain.from_iterable(last):
+            for word in said:
+                self._ids.setdefault(word, len(self._ids))
+        #: `[tails, words]` for each window: 1 for what stands in it.
+        self._windows = [self._counts(window) for window in last]
+
+    def spoken(self, texts: Sequence[Sequence[str]], tails: Sequence[Integers]) -> Integers:
+        """How many words of each text, repeats included, are among the last words of tails.
 
         Args:
-            counts: how often each word stands in the explanation.
+            texts: their words.
+            tails: `[texts]` each: the places of tails that each text is compared with.
+
+        Returns:
+            `[comparisons, windows, texts]`.
         """
-        found = [0, *accumulate(map(counts.get, self._recent, repeat(0)))]
-        return [found[len(window)] for window in self.windows]
+        counts = self._counts(texts)
+        return np.array(
+            [
+                [counts.multiply(window[places]).sum(axis=1).A1 for window in self._windows]
+                for places in tails
+            ]
+        )
+
+    def _counts(self, texts: Sequence[Iterable[str]]) -> sparse.csr_matrix:
+        """`[texts, words]`: how often each text says each word of a tail."""
+        found = [[self._ids[word] for word in said if word in self._ids] for said in texts]
+        ends = np.cumsum([0, *map(len, found)])
+        indices = np.fromiter(chain.from_iterable(found), dtype=np.int64, count=ends[-1])
+        counts = sparse.csr_matrix(
+            (np.ones(len(indices), dtype=np.int64), indices, ends),
+            shape=(len(found), max(len(self._ids), 1)),
+        )
+        counts.sum_duplicates()
+        return counts
 
 
 class HeldTail(NamedTuple):  # a dataclass takes four times as long to make, and there are millions
@@ -75,21 +112,8 @@ class HeldTail(NamedTuple):  # a dataclass takes four times as long to make, and
     is_nothing_but: bool
 
 
-#: Of a tail whose last word, whole or cut, is nowhere.
-_NOTHING = HeldTail(run=0, place=-1, at_end=0, holds=False, ends_with=False, is_nothing_but=False)
-
-
-def held(spoken: list[str], tail: list[str], vocabulary: Container[str] | None = None) -> HeldTail:
-    """What the words ``spoken`` hold of the words ``tail``, with which the source ends.
-
-    Args:
-        vocabulary: the distinct words of ``spoken``, where a set or dictionary of them is at hand.
-    """
-    if not spoken or not tail:
-        return _NOTHING
-    is_there = tail[-1] in (spoken if vocabulary is None else vocabulary)
-    if not is_there and spoken[-1][0] != tail[-1][0]:  # most tails of others are done with here
-        return _NOTHING
+def held(spoken: list[str], tail: list[str]) -> HeldTail:
+    """What the words ``spoken`` hold of the words ``tail``, with which the source ends."""
     run, place = suffix_run(spoken, tail)
     at_end = _run_at_end(spoken, tail)
     ends_with = at_end >= TAIL_WORDS
@@ -99,7 +123,7 @@ def held(spoken: list[str], tail: list[str], vocabulary: Container[str] | None =
         at_end=at_end,
         holds=run >= TAIL_WORDS or ends_with,
         ends_with=ends_with,
-        is_nothing_but=at_end == len(spoken),
+        is_nothing_but=0 < at_end == len(spoken),
     )
 
 
@@ -138,6 +162,8 @@ def _run_at_end(spoken: list[str], tail: list[str]) -> int:
     if not spoken or not tail:
         return 0
     last, wanted = spoken[-1], tail[-1]
+    if last[0] != wanted[0]:  # most tails of others are done with here
+        return 0
     cut, whole = sorted((last, wanted), key=len)
     # "the" is no cut "there", but a word of its own.
     if last != wanted and (not whole.startswith(cut) or cut in FUNCTION_WORDS):

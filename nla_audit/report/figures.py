@@ -66,7 +66,7 @@ def render_figure(finding: Finding, figure: Figure, colours: ModelColours) -> Re
         FigureCanvasAgg(canvas)
         axes = canvas.add_subplot()
         # The title first: labels are placed in axes of their final size.
-        axes.set_title(safe_text(figure.title), fontweight="bold", color="#222222", pad=10)
+        axes.set_title(safe_text(figure.title), y=1.0, fontweight="bold", color="#222222", pad=10)
         PLOTS[figure.kind](axes, frame, figure, colours)
         lay_out(canvas)
         # Measured once for both formats: "tight" would measure for each, with a trial drawing.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import errno
 import functools
+import gc
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -178,6 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     hold_closed()
     end_in_time()
     quiet_libraries()
+    atexit.register(gc.freeze)  # what is left then goes as a whole: nobody need search it for cycles
     code = run(arguments)
     if code == INTERRUPTED:
         leave()

@@ -6,6 +6,7 @@ import, and an audit that has its figures drawn in another process need not pay 
 
 from __future__ import annotations
 
+import atexit
 import gc
 import signal
 from dataclasses import dataclass, replace
@@ -35,6 +36,7 @@ def begin_drawing() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     usual = gc.get_threshold()
     gc.set_threshold(COLLECTIONS_APART * usual[0], *usual[1:])
+    atexit.register(gc.freeze)  # as the parent does
 
 
 def draw(finding: Finding, colours: ModelColours) -> list[Rendered]:

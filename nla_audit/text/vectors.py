@@ -28,8 +28,8 @@ Vectors: TypeAlias = sparse.csr_matrix | np.ndarray
 _LEAST_MEETINGS = 4
 _LEAST_SURPRISE = 16.0
 _LEAST_SHARE = 0.1
-#: Cells multiplied at a time.
-_BLOCK = 100_000
+#: Cells multiplied at a time: as many as a processor's cache holds the vectors of.
+_BLOCK = 2_000
 #: Embeddings that are kept; more and the cache starts again.
 _MOST_CACHED = 200_000
 

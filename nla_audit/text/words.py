@@ -129,12 +129,11 @@ def words_and_mentions(text: str) -> list[str]:
     mentioned = {
         match.start(1) for match in _MENTIONED.finditer(text) if match[1] in FUNCTION_WORDS
     }
-    word = _word_in(text)
     if not mentioned:
-        return word.findall(text.replace("’", "'"))
+        return _split(text.replace("’", "'"))
     return [
         '"' + match.group() if match.start() in mentioned else match.group().replace("’", "'")
-        for match in word.finditer(text)
+        for match in _word_in(text).finditer(text)
     ]
 
 
@@ -182,6 +181,11 @@ def unheld(text: Sequence[str], by: Sequence[str]) -> list[str]:
     return [word for word in text if word not in FUNCTION_WORDS and stem(word) not in said]
 
 
+#: Texts whose counts are kept: a clause is a piece too, and often a claim and a sentence.
+_COUNTED = 1 << 15
+
+
+@lru_cache(maxsize=_COUNTED)
 def content_count(text: str) -> int:
     """Number of content words of ``text``."""
     found = words(text)
@@ -194,6 +198,7 @@ def content_size(text: str) -> int:
     return count if text.isascii() else count - len(_CJK_CHARACTER.findall(text)) // 2
 
 
+@lru_cache(maxsize=_COUNTED)
 def piece_count(text: str) -> int:
     """A tokenizer-free estimate of how many word pieces a text costs.
 

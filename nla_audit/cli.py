@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     hold_closed()
     end_in_time()
     quiet_libraries()
-    atexit.register(gc.freeze)  # what is left then goes as a whole: nobody need search it for cycles
+    atexit.register(gc.freeze)  # what is left goes as a whole, without a search for cycles
     code = run(arguments)
     if code == INTERRUPTED:
         leave()

@@ -132,7 +132,7 @@ def _measured(rows: pl.DataFrame, own: Integers, others: Integers, tails: _Tails
         [draw for draw in others[:, beside] if (draw >= 0).all()],
         tails,
     )
-    for name in _MEASURES.keys() - columns.keys():
+    for name in sorted(_MEASURES.keys() - columns.keys()):
         column = np.full(rows.height, np.nan)
         column[beside] = found.get(name, np.nan)
         columns[name] = pl.Series(column, nan_to_null=True)
@@ -187,10 +187,10 @@ def _held(
     found = np.zeros((len(spoken), len(HeldTail._fields)))
     # Most tails of others are done with here: their last word is nowhere, and not even cut.
     may_hold = (counts[0] > 0) | (initials == tails.initials[places])
-    for row in np.flatnonzero(may_hold):
+    for row in np.flatnonzero(may_hold).tolist():
         found[row] = held(spoken[row], tails.each[places[row]].words)
     run, place, at_end, holds, ends_with, is_nothing_but = found.T
-    for row in np.flatnonzero(at_end):
+    for row in np.flatnonzero(at_end).tolist():
         # One more where it is the last word of both, one of the two being cut.
         for counted, window in zip(counts[1:], WINDOWS, strict=True):
             counted[row] += spoken[row][-1] not in tails.each[places[row]].words[-window:]

@@ -114,6 +114,7 @@ class VllmHost:
             self._vllm is None
             or self._weights != weights
             or self._vllm.lora_rank < lora_rank
+            or (verbalizer.injection.kind == "add" and not self._vllm.takes_blocks)
             or self._vllm.max_model_len < needed_len(verbalizer, self.settings)
         ):
             self._end()

@@ -25,8 +25,8 @@ def engine_parameters() -> list[click.Parameter]:
             type=click.Choice((_OWN, _VLLM)),
             default=_OWN,
             show_default=True,
-            help="Who generates. vllm takes AVs whose vector replaces an embedding, as released "
-            "ones do; its samples are others. (pip install 'nla-audit[vllm]')",
+            help="Who generates. vllm runs uncompiled (enforce_eager) where vectors are added at a "
+            "block, add:BLOCK; its samples are others. (pip install 'nla-audit[vllm]')",
         ),
         click.Option(
             ["--engine-option"],

@@ -2,7 +2,8 @@
 
 An engine reads the AV's weights by itself, in code of its own: what it computes from them is
 compared with what transformers does before anything is kept. From then on nothing of the AV is
-needed here but its embeddings, and the rest is let go.
+needed here but its embeddings, and the rest is let go. Vectors that are added at a block are the
+engine's to add.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from torch import nn
 
 from nla_audit.errors import UserError
 from nla_audit.nla.architecture import text_config
+from nla_audit.nla.block_entrance import AtBlock
 from nla_audit.nla.generation import NO_TOKEN, Generated
+from nla_audit.nla.injection import addition_index
 from nla_audit.nla.responses import response_log_probs
 from nla_audit.nla.rounding import has_32_bits
 
@@ -47,6 +50,7 @@ class Engine(Protocol):
         self,
         prompts: torch.Tensor,
         *,
+        at_block: AtBlock | None,
         end_ids: frozenset[int],
         max_new_tokens: int,
         temperature: float,
@@ -56,6 +60,7 @@ class Engine(Protocol):
         """Go on from ``[n, tokens, d_model]``, the embeddings of prompts.
 
         Args:
+            at_block: ``n`` vectors that are added at a block, where they are not in ``prompts``.
             end_ids, max_new_tokens, temperature, caps: as in
                 :func:`nla_audit.nla.generation.generate`, and nothing else changes the
                 distribution that is sampled from.
@@ -73,10 +78,21 @@ def row_seeds(seed: int, row_keys: Sequence[int]) -> list[int]:
 
 @torch.inference_mode()
 def prompt_embeddings(verbalizer: Verbalizer, activations: torch.Tensor) -> torch.Tensor:
-    """``[n, tokens, d_model]``: what enters the first block, with ``[n, d_model]`` injected."""
+    """``[n, tokens, d_model]``: what enters the first block for ``[n, d_model]``.
+
+    The vectors are in it where they enter by embeddings; else see :func:`vectors_at_block`.
+    """
     ids = torch.tensor(verbalizer.prompt.ids, device=verbalizer.device)
     with verbalizer.injecting(activations):
         return verbalizer.model.get_input_embeddings()(ids.expand(len(activations), -1))
+
+
+def vectors_at_block(verbalizer: Verbalizer, activations: torch.Tensor) -> AtBlock | None:
+    """``[n, d_model]``, where the AV's vectors are added at a block; else ``None``."""
+    if verbalizer.injection.kind != "add":
+        return None
+    block = addition_index(verbalizer.injection)
+    return AtBlock(block, verbalizer.prompt.marker, activations)
 
 
 def hand_over(verbalizer: Verbalizer, start: Callable[[], Engine]) -> None:
@@ -86,8 +102,8 @@ def hand_over(verbalizer: Verbalizer, start: Callable[[], Engine]) -> None:
         start: starts the engine, on the weights that ``verbalizer`` was loaded from.
 
     Raises:
-        UserError: the AV's vectors do not enter by the prompt's embeddings alone; the engine
-            cannot be started, or computes something else than transformers.
+        UserError: something besides prompt and vectors enters the AV; the engine cannot be
+            started, or computes something else than transformers.
     """
     refuse_other_ways_in(verbalizer)
     engine = start()
@@ -97,16 +113,11 @@ def hand_over(verbalizer: Verbalizer, start: Callable[[], Engine]) -> None:
 
 
 def refuse_other_ways_in(verbalizer: Verbalizer) -> None:
-    """Refuse an AV that prompt embeddings are not enough for.
+    """Refuse an AV that the prompt's embeddings and vectors are not enough for.
 
     Raises:
-        UserError: its vector enters elsewhere, or something else enters besides.
+        UserError: something else enters besides.
     """
-    if verbalizer.injection.kind != "replace":
-        raise UserError(
-            f"{verbalizer.name}: injection {verbalizer.injection} needs a hidden state of the "
-            "model, and another engine takes embeddings only: use engine own"
-        )
     if getattr(text_config(verbalizer.model.config), "hidden_size_per_layer_input", 0):
         raise UserError(
             f"{verbalizer.name}: every block of this model is given embeddings of its own, and "
@@ -125,6 +136,7 @@ def refuse_difference(verbalizer: Verbalizer, engine: Engine) -> None:
     ).to(verbalizer.device)
     said = engine.generate(
         prompt_embeddings(verbalizer, vectors),
+        at_block=vectors_at_block(verbalizer, vectors),
         end_ids=verbalizer.end_ids,
         max_new_tokens=COMPARED_TOKENS,
         temperature=1.0,

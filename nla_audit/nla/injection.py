@@ -109,7 +109,7 @@ def injecting(
         whole = output[0] if isinstance(output, tuple) else output
         hidden, changed = residual_of(whole, block), whole.clone()
         vectors = activations.to(device=hidden.device)
-        residual_of(changed, block)[:, column] = _injected(hidden[:, column], vectors, injection)
+        residual_of(changed, block)[:, column] = injected(hidden[:, column], vectors, injection)
         return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
     handle = module.register_forward_hook(hook)
@@ -122,18 +122,29 @@ def injecting(
 def _module(model: Any, injection: Injection) -> nn.Module:
     if injection.kind == "replace":
         return model.get_input_embeddings()
+    return addition_block(model, addition_index(injection))
+
+
+def addition_index(injection: Injection) -> int:
+    """Index of the block at whose output vectors are added."""
+    return DEFAULT_ADDITION_BLOCK if injection.block is None else injection.block
+
+
+def addition_block(model: nn.Module, index: int) -> nn.Module:
+    """The block of ``model`` at whose output vectors are added.
+
+    Raises:
+        UserError: the model has no such block.
+    """
     blocks = blocks_of(decoder_of(model))
-    block = DEFAULT_ADDITION_BLOCK if injection.block is None else injection.block
-    if block >= len(blocks):
+    if index >= len(blocks):
         raise UserError(
-            f"injection at block {block}: the AV has only {count(len(blocks), 'block')}"
+            f"injection at block {index}: the AV has only {count(len(blocks), 'block')}"
         )
-    return blocks[block]
+    return blocks[index]
 
 
-def _injected(
-    hidden: torch.Tensor, activations: torch.Tensor, injection: Injection
-) -> torch.Tensor:
+def injected(hidden: torch.Tensor, activations: torch.Tensor, injection: Injection) -> torch.Tensor:
     """The marker's hidden state ``[batch, d_model]`` after injection, norms taken in float32."""
     vectors = activations.float()
     if injection.kind == "replace" and injection.scale is None:

@@ -19,7 +19,7 @@ from nla_audit.nla.architecture import hidden_size
 from nla_audit.nla.batching import Notice, halving
 from nla_audit.nla.caching import caching_of
 from nla_audit.nla.compiled import CompiledSteps
-from nla_audit.nla.engine import Engine, prompt_embeddings, row_seeds
+from nla_audit.nla.engine import Engine, prompt_embeddings, row_seeds, vectors_at_block
 from nla_audit.nla.generation import NO_TOKEN, Generated
 from nla_audit.nla.injection import Injection, injecting, injection_of
 from nla_audit.nla.output_head import with_contiguous_states
@@ -183,9 +183,11 @@ class Verbalizer:
         def explain(rows: Sequence[int]) -> Generated:
             own_keys = [keys[row] for row in rows]
             own_caps = None if caps is None else [caps[row] for row in rows]
+            own_vectors = vectors[list(rows)]
             if self.engine is not None:
                 return self.engine.generate(
-                    prompt_embeddings(self, vectors[list(rows)]),
+                    prompt_embeddings(self, own_vectors),
+                    at_block=vectors_at_block(self, own_vectors),
                     end_ids=self.end_ids,
                     max_new_tokens=max_new_tokens,
                     temperature=temperature,
@@ -199,7 +201,7 @@ class Verbalizer:
                 self.model,
                 self.prompt,
                 self.injection,
-                vectors[list(rows)],
+                own_vectors,
                 end_ids=self.end_ids,
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,

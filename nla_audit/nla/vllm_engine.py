@@ -1,7 +1,8 @@
 """vLLM as the engine that generates, in processes of its own on this machine.
 
 It is given prompts as embeddings and end tokens as stop tokens, and none of what a generation
-config may ask for: the distribution sampled from is the model's own.
+config may ask for: the distribution sampled from is the model's own. Vectors that are added at a
+block come in with the embeddings (:mod:`nla_audit.nla.block_entrance`).
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ import numpy as np
 import torch
 
 from nla_audit.errors import UserError, first_line
+from nla_audit.nla.block_entrance import AtBlock, marked
 from nla_audit.nla.engine import COMPARED_TOKENS
 from nla_audit.nla.generation import Generated, padded
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.nla.vllm_settings import (
     ROOM_OPTIONS,
+    SET_FOR_BLOCKS,
     SET_HERE,
     VllmSettings,
     check_installed,
@@ -69,6 +72,7 @@ class VllmEngine:
     Attributes:
         max_model_len: tokens of a prompt and of what is said to it.
         lora_rank: the highest rank that there is room for.
+        takes_blocks: whether vectors can be added at a block, as those of ``verbalizer`` are.
 
     Raises:
         UserError: vLLM is not installed, knows no such option, does not start, or has no room for
@@ -89,6 +93,7 @@ class VllmEngine:
         dtype, vllm = verbalizer.model.dtype, _vllm()
         self.max_model_len = needed_len(verbalizer, settings)
         self.lora_rank = _room_for(lora_rank)
+        self.takes_blocks = verbalizer.injection.kind == "add"
         given: dict[str, Any] = {
             "model": str(folder),
             "dtype": str(dtype).removeprefix("torch."),
@@ -106,18 +111,23 @@ class VllmEngine:
         }
         unless_told = {"gpu_memory_utilization": _SHARE_OF_GPU, "enable_lora": lora_rank > 0}
         assert given.keys() == SET_HERE
+        if self.takes_blocks:
+            settings.check_for_blocks()
+            given |= SET_FOR_BLOCKS
         self._dtype = dtype
         self._options = dict(settings.options)
         self._log = TemporaryFile()  # noqa: SIM115  # as long as vLLM's processes live
         others = set(active_children())
         with _written_to(self._log):
             try:
-                self._model = vllm.LLM(**{**unless_told, **given, **settings.options})
+                self._model = vllm.LLM(**{**unless_told, **settings.options, **given})
             except Exception as error:  # whatever keeps it from starting
                 raise UserError(f"vLLM does not start: {self._why(error)}") from None
         #: Empty where vLLM was told to run in this process (VLLM_ENABLE_V1_MULTIPROCESSING).
         self._processes = set(active_children()) - others
         self._adapters = 0
+        #: Where vectors are added, and what at: block, and embedding of the token.
+        self._entrance: tuple[int, torch.Tensor] | None = None
         from vllm.platforms import current_platform
 
         self._version, self._platform = vllm.__version__, current_platform.device_type
@@ -136,6 +146,7 @@ class VllmEngine:
         self,
         prompts: torch.Tensor,
         *,
+        at_block: AtBlock | None,
         end_ids: frozenset[int],
         max_new_tokens: int,
         temperature: float,
@@ -149,7 +160,7 @@ class VllmEngine:
             adapter: from :meth:`take_adapter`.
 
         Raises:
-            UserError: vLLM died, or refuses the temperature.
+            UserError: vLLM died, refuses the temperature, or has nowhere to add vectors at.
         """
         from vllm import SamplingParams
 
@@ -170,7 +181,11 @@ class VllmEngine:
             )
             for row, seed in enumerate(seeds)
         ]
-        asked = [{"prompt_embeds": one} for one in prompts.to(self._dtype).cpu()]
+        prompts = prompts.to(self._dtype)
+        self._add_at(at_block, prompts)
+        if at_block is not None:
+            prompts = marked(prompts, at_block)
+        asked = [{"prompt_embeds": one} for one in prompts.cpu()]
 
         def completions() -> list[Any]:
             outputs = self._model.generate(asked, settings, use_tqdm=False, lora_request=adapter)
@@ -179,6 +194,34 @@ class VllmEngine:
             return found
 
         return _generated(self._watched(completions), end_ids)
+
+    def _add_at(self, at_block: AtBlock | None, prompts: torch.Tensor) -> None:
+        """Have vLLM's workers add vectors at this block from now on, if they do not yet.
+
+        Raises:
+            UserError: vLLM died, or has no such place.
+        """
+        wanted = None
+        if at_block is not None:
+            wanted = at_block.block, prompts[0, at_block.column].float().cpu()
+        if _same(wanted, self._entrance):
+            return
+        block, embedding = (None, []) if wanted is None else (wanted[0], wanted[1].tolist())
+
+        def tell() -> list[str | None]:
+            # What it kept of prompts was computed with vectors added elsewhere.
+            self._model.reset_prefix_cache()
+            given = (block, embedding)
+            return list(self._model.collective_rpc("nla_audit_add_at_block", args=given))
+
+        self._entrance = None
+        for why_not in self._watched(tell):
+            if why_not is not None:
+                raise UserError(
+                    f"vLLM cannot add vectors at block {block} of this model: {why_not}: use "
+                    "engine own"
+                )
+        self._entrance = wanted
 
     def reload(self, folder: Path) -> None:
         """Take the weights in ``folder``, of the same kind of model, in the place of its own.
@@ -303,6 +346,13 @@ class WithAdapter:
     def generate(self, prompts: torch.Tensor, **how: Any) -> Generated:
         """As :meth:`VllmEngine.generate`."""
         return self._vllm.generate(prompts, adapter=self._adapter, **how)
+
+
+def _same(one: tuple[int, torch.Tensor] | None, other: tuple[int, torch.Tensor] | None) -> bool:
+    """Whether two entrances are the same."""
+    if one is None or other is None:
+        return one is other
+    return one[0] == other[0] and torch.equal(one[1], other[1])
 
 
 def needed_len(verbalizer: Verbalizer, settings: VllmSettings) -> int:

@@ -29,6 +29,12 @@ SET_HERE = frozenset(
         "max_lora_rank",
     }
 )
+#: More of them where vectors are added at a block: hooks in the worker do that, and what is
+#: compiled does not run them.
+SET_FOR_BLOCKS: Mapping[str, Any] = {
+    "enforce_eager": True,
+    "worker_extension_cls": "nla_audit.nla.vllm_worker.AddsAtBlock",
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,19 @@ class VllmSettings:
     def merges_adapters(self) -> bool:
         """Whether LoRA adapters are merged into the weights, and not handed over by request."""
         return self.options.get("enable_lora") is False
+
+    def check_for_blocks(self) -> None:
+        """Refuse options with which vectors cannot be added at a block.
+
+        Raises:
+            UserError: there is one.
+        """
+        for name, value in SET_FOR_BLOCKS.items():
+            if self.options.get(name, value) != value:
+                raise UserError(
+                    f"engine option {name}={str(self.options[name]).lower()}: this AV's vectors "
+                    f"are added at a block, for which nla-audit sets {name}: leave it out"
+                )
 
 
 def check_installed() -> None:

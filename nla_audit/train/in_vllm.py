@@ -6,10 +6,11 @@ than training does; the log of a step has by how much (``sampler_off``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from nla_audit.checkpoint.in_vllm import VllmHost
 from nla_audit.checkpoint.joined_adapter import joined_adapter
@@ -33,30 +34,34 @@ def check_before(layout: Layout, ranks: Ranks) -> None:
     """Refuse before anything is trained what vLLM cannot sample from.
 
     Raises:
-        UserError: vLLM is not installed, vectors enter a block, or there are several processes.
+        UserError: vLLM is not installed, vectors are added at a block and an option keeps vLLM
+            from that, or there are several processes.
     """
-    setting = _first_that_asks(layout)
-    if setting is None:
+    asking = list(_asking(layout))
+    if not asking:
         return
     check_installed()
-    refuse_several(ranks, setting)
+    refuse_several(ranks, f"{asking[0][0]}.engine")
     pair = layout.recipe.pair
     # A pair that is brought along says by itself where its vectors enter.
-    if pair.av is None and parse_injection(pair.injection).kind != "replace":
-        raise UserError(
-            f"{setting}: vllm takes embeddings only, and pair.injection {pair.injection} needs a "
-            "hidden state of the model: use engine own"
-        )
+    if pair.av is None and parse_injection(pair.injection).kind == "add":
+        for section, options in asking:
+            try:
+                VllmSettings(1, options).check_for_blocks()
+            except UserError as error:
+                raise UserError(f"{section}.engine_options: {error}") from None
 
 
-def _first_that_asks(layout: Layout) -> str | None:
-    """The first setting by which something is left to do for vLLM, if there is one."""
+def _asking(layout: Layout) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Sections of the recipe by which something is left to do for vLLM, and its options."""
     recipe = layout.recipe
     writing = recipe.warm_start.ar_on_generated
     is_written = recipe.pair.av is not None or (layout.warm_start / GENERATED_FILE).is_file()
     if writing is not None and writing.engine == "vllm" and not is_written:
-        return "warm_start.ar_on_generated.engine"
-    return "rl.engine" if any(run.rl.engine == "vllm" for run in layout.runs) else None
+        yield "warm_start.ar_on_generated", writing.engine_options
+    for run in layout.runs:
+        if run.rl.engine == "vllm":
+            yield "rl", run.rl.engine_options
 
 
 def refuse_several(ranks: Ranks, setting: str = "rl.engine") -> None:
@@ -83,7 +88,7 @@ class PolicyInVllm:
         settings: how vLLM is to run.
 
     Raises:
-        UserError: vLLM is not installed, the AV's vector does not enter by an embedding, its
+        UserError: vLLM is not installed, something besides prompt and vectors enters the AV, its
             weights are quantised, or its adapters are of a kind that does not go by request.
     """
 

@@ -162,8 +162,8 @@ class Rl(RecipeSection):
     """Who samples the responses of a step, and writes the completions. vllm (nla-audit[vllm]) is
     given the adapters (with no rl.lora: the weights) before every step, so that nothing is sampled
     from older ones; the log has by how many nats its log-probabilities are off the policy's
-    (sampler_off). It takes pairs whose injection is replace:SCALE, and one process. Held-out
-    figures of a run are always by our own loop."""
+    (sampler_off). It takes one process, and runs uncompiled (enforce_eager) where vectors are added
+    at a block. Held-out figures of a run are always by our own loop."""
     engine_options: dict[str, Any] = Field(default_factory=dict)
     """Arguments of vllm.LLM, as {gpu_memory_utilization: 0.3} where training needs the rest;
     {enable_lora: false} merges adapters into the weights first."""

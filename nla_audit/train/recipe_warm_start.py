@@ -33,8 +33,8 @@ class OnGenerated(Supervised):
     """Share of gold, of the same activations, among the texts. It keeps the AR's reading of gold
     from fading, and its trust in the AV's words too high: it cannot tell which text is which."""
     engine: EngineName = "own"
-    """Who generates the texts. vllm (nla-audit[vllm]) takes pairs whose injection is replace:SCALE,
-    and one process; its samples are others. It ends before the AR is trained."""
+    """Who generates the texts. vllm (nla-audit[vllm]) takes one process; its samples are others. It
+    ends before the AR is trained."""
     engine_options: dict[str, Any] = Field(default_factory=dict)
     """Arguments of vllm.LLM, as {tensor_parallel_size: 4}."""
 

@@ -13,6 +13,7 @@ from nla_audit.checkpoint import in_vllm
 from nla_audit.checkpoint.in_vllm import VllmHost
 from nla_audit.checkpoint.load import load
 from nla_audit.nla.engine import COMPARED_TOKENS, refuse_difference
+from nla_audit.nla.injection import parse_injection
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.nla.vllm_settings import VllmSettings
 from tests.checkpoint.faults import ADAPTER, FLOAT32, also, edited, make_adapter, refused
@@ -99,6 +100,20 @@ def test_a_longer_prompt_of_the_same_weights_is_given_room(
     least = max(TOKENS, COMPARED_TOKENS)
     assert rooms[:2] == [least, least]
     assert rooms[2] > least  # what has room for more goes on
+    assert started == [0, 0]
+
+
+def test_one_that_adds_at_blocks_serves_both_kinds(pair_path: Path, started: list[int]) -> None:
+    host, ways = VllmHost(VllmSettings(TOKENS)), ("replace:20", "add:1", "add:0", "replace:20")
+    for way in ways:
+        given: dict[str, Any] = {"injection": parse_injection(way), "placement": FLOAT32}
+        av = load(av=pair_path / "av", engine=host, **given).verbalizer
+        own = load(av=pair_path / "av", **given).verbalizer
+        assert av is not None
+        assert own is not None
+        assert av.engine is not None
+        refuse_difference(own, av.engine)
+    # The first has no place for the second's vectors.
     assert started == [0, 0]
 
 

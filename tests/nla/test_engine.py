@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,11 +18,14 @@ from pydantic import BaseModel
 from nla_audit.checkpoint.load import load
 from nla_audit.errors import UserError
 from nla_audit.nla import vllm_engine
+from nla_audit.nla.block_entrance import AtBlock
 from nla_audit.nla.engine import hand_over
+from nla_audit.nla.generation import Generated
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.verbalizer import Verbalizer
 from nla_audit.nla.vllm_engine import VllmEngine
-from nla_audit.nla.vllm_settings import VllmSettings
+from nla_audit.nla.vllm_settings import SET_FOR_BLOCKS, VllmSettings
+from nla_audit.nla.vllm_worker import AddsAtBlock
 from nla_audit.train.keys import digest, hashed
 from nla_audit.train.recipe_optimizer import Optimizer
 from nla_audit.train.recipe_rl import Rl
@@ -51,10 +54,13 @@ def handed_over(folder: Path, **options: Any) -> tuple[Verbalizer, StandIn]:
 class TestSeam:
     # Gemma multiplies embeddings by √d: what is injected must not be.
     @pytest.mark.parametrize("architecture", ["qwen2", "gemma3"])
+    @pytest.mark.parametrize(
+        "way", [Injection("replace", scale=20.0), Injection("add", block=1)], ids=str
+    )
     def test_says_what_our_own_loop_says(
-        self, architecture: str, vectors: np.ndarray, tmp_path: Path
+        self, architecture: str, way: Injection, vectors: np.ndarray, tmp_path: Path
     ) -> None:
-        tiny.save_pair(tmp_path, architecture, Injection("replace", scale=20.0))
+        tiny.save_pair(tmp_path, architecture, way)
         own, (other, _) = loaded(tmp_path / "av"), handed_over(tmp_path / "av")
         wanted = own.generate(vectors[:4], max_new_tokens=TOKENS, temperature=0).generated
         found = other.generate(vectors[:4], max_new_tokens=TOKENS, temperature=0).generated
@@ -98,10 +104,17 @@ class TestRefusals:
             hand_over(av, lambda: StandIn(other))
         assert av.engine is None
 
-    def test_a_vector_that_is_added_at_a_block(self, tmp_path: Path) -> None:
+    def test_vectors_of_which_nothing_is_heard(self, tmp_path: Path) -> None:
+        """An engine that does not add them."""
         tiny.save_pair(tmp_path, "qwen2", Injection("add", block=1))
-        with pytest.raises(UserError, match="injection add:1 needs a hidden state"):
-            handed_over(tmp_path / "av")
+        av = loaded(tmp_path / "av")
+
+        class Deaf(StandIn):
+            def generate(self, prompts: torch.Tensor, **how: Any) -> Generated:
+                return super().generate(prompts, **{**how, "at_block": None})
+
+        with pytest.raises(UserError, match="the stand-in computes something else"):
+            hand_over(av, lambda: Deaf(copy.deepcopy(av.model)))
 
     def test_embeddings_for_each_block(self, pair_path: Path) -> None:
         av = loaded(pair_path / "av")
@@ -110,19 +123,34 @@ class TestRefusals:
             hand_over(av, lambda: StandIn(av.model))
 
 
+def set_vllm(monkeypatch: pytest.MonkeyPatch, llm: Any) -> None:
+    """Have another class in the place of ``vllm.LLM``."""
+    vllm, platforms = ModuleType("vllm"), ModuleType("vllm.platforms")
+    contents = {"LLM": llm, "SamplingParams": SimpleNamespace, "__version__": "0"}
+    vars(vllm).update(contents)
+    vars(platforms)["current_platform"] = SimpleNamespace(device_type="none")
+    monkeypatch.setitem(sys.modules, "vllm", vllm)
+    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
+    monkeypatch.setattr("nla_audit.nla.vllm_settings.find_spec", lambda name: object())
+    monkeypatch.setattr("nla_audit.nla.vllm_engine._SHOWS_LOG", False)
+    for name in ("VLLM_NO_USAGE_STATS", "VLLM_LOGGING_STREAM", "VLLM_LOGGING_LEVEL"):
+        monkeypatch.setenv(name, "1")  # so that what is set there is taken back
+
+
 class TestStart:
     """How vLLM's own words become one line, with a vLLM that only fails."""
 
-    def start(self, monkeypatch: pytest.MonkeyPatch, fail: Any, **options: Any) -> str:
-        vllm = ModuleType("vllm")
-        vllm.LLM = fail  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "vllm", vllm)
-        monkeypatch.setattr("nla_audit.nla.vllm_settings.find_spec", lambda name: object())
-        monkeypatch.setattr("nla_audit.nla.vllm_engine._SHOWS_LOG", False)
-        for name in ("VLLM_NO_USAGE_STATS", "VLLM_LOGGING_STREAM", "VLLM_LOGGING_LEVEL"):
-            monkeypatch.setenv(name, "1")  # so that what is set there is taken back
+    def start(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        fail: Any,
+        injection: Injection | None = None,
+        **options: Any,
+    ) -> str:
+        set_vllm(monkeypatch, fail)
+        av = miniature.verbalizer(injection=injection)
         with pytest.raises(UserError) as refused:
-            VllmEngine(miniature.verbalizer(), Path("av"), VllmSettings(50, options))
+            VllmEngine(av, Path("av"), VllmSettings(50, options))
         return str(refused.value)
 
     def test_the_cause_is_found_in_the_log(
@@ -150,10 +178,99 @@ class TestStart:
         said = self.start(monkeypatch, None, logprobs_mode="raw_logits")
         assert said == "engine option logprobs_mode: is set by nla-audit"
 
+    @pytest.mark.parametrize(
+        ("name", "value"), [("enforce_eager", False), ("worker_extension_cls", "of.mine")]
+    )
+    def test_what_keeps_vectors_from_a_block(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, value: Any
+    ) -> None:
+        def fail(**given: Any) -> None:
+            raise ValueError(f"{name} is {given.get(name)}")
+
+        added = Injection("add", block=1)
+        said = self.start(monkeypatch, fail, added, **{name: value})
+        assert said.startswith(f"engine option {name}={str(value).lower()}: this AV's vectors are")
+        # Elsewhere it is the user's to say.
+        assert f"{name} is {value}" in self.start(monkeypatch, fail, **{name: value})
+        found = self.start(monkeypatch, fail, added)
+        assert f"{name} is {SET_FOR_BLOCKS[name]}" in found
+
     def test_a_secret_is_not_for_the_record(self, monkeypatch: pytest.MonkeyPatch) -> None:
         said = self.start(monkeypatch, None, hf_token="hf_0123")
         assert said.startswith("engine option hf_token: would stand in the record")
         assert "0123" not in said
+
+
+class FakeVllm:
+    """Says an end token to everything, and keeps what it was told."""
+
+    answers: ClassVar[list[str | None]] = [None, None]
+
+    def __init__(self, **options: Any) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def collective_rpc(self, method: str, args: tuple[Any, ...]) -> list[str | None]:
+        assert hasattr(AddsAtBlock, method)
+        self.told.append(args)
+        return self.answers
+
+    def reset_prefix_cache(self) -> None:
+        self.told.append(("forget",))
+
+    def generate(self, asked: list[dict[str, Any]], *_: Any, **__: Any) -> list[Any]:
+        self.told.append(("generate", asked[0]["prompt_embeds"]))
+        token = {2: SimpleNamespace(logprob=-1.0)}
+        said = SimpleNamespace(token_ids=[2], logprobs=[token], finish_reason="stop")
+        return [SimpleNamespace(outputs=[said]) for _ in asked]
+
+
+class TestBlocks:
+    """What vLLM's workers are told of blocks, and when."""
+
+    def ask(self, engine: VllmEngine, block: int | None, embedding: float = 1.0) -> list[Any]:
+        """What vLLM was told of one row, whose token has this embedding."""
+        at = None if block is None else AtBlock(block, 1, torch.ones(1, 4))
+        engine._model.told.clear()
+        engine.generate(
+            torch.full((1, 3, 4), embedding),
+            at_block=at,
+            end_ids=frozenset({2}),
+            max_new_tokens=5,
+            temperature=0,
+            seeds=[0],
+        )
+        *told, (_, row) = engine._model.told
+        assert (float(row.max()) > 1e9) is (at is not None)
+        assert torch.equal(row[[0, 2]], torch.full((2, 4), embedding))
+        return told
+
+    def engine(self, monkeypatch: pytest.MonkeyPatch) -> VllmEngine:
+        set_vllm(monkeypatch, FakeVllm)
+        av = miniature.verbalizer(injection=Injection("add", block=1))
+        return VllmEngine(av, Path("av"), VllmSettings(50))
+
+    def test_told_when_it_is_another(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        engine, forget = self.engine(monkeypatch), ("forget",)
+        assert self.ask(engine, None) == []
+        assert self.ask(engine, 1) == [forget, (1, [1.0] * 4)]
+        assert self.ask(engine, 1) == []
+        # Training moved it.
+        assert self.ask(engine, 1, 1.5) == [forget, (1, [1.5] * 4)]
+        assert self.ask(engine, 2, 1.5) == [forget, (2, [1.5] * 4)]
+        # Another AV, whose vectors enter by embeddings.
+        assert self.ask(engine, None) == [forget, (None, [])]
+        assert self.ask(engine, None) == []
+
+    def test_a_vllm_without_such_a_place(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        engine = self.engine(monkeypatch)
+        monkeypatch.setattr(FakeVllm, "answers", [None, "Odd does not run hooks"])
+        for _ in range(2):  # it is not taken for done
+            with pytest.raises(UserError) as refused:
+                self.ask(engine, 1)
+            assert str(refused.value) == (
+                "vLLM cannot add vectors at block 1 of this model: Odd does not run hooks: use "
+                "engine own"
+            )
 
 
 def test_what_vllm_cut_off_is_no_answer() -> None:

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from nla_audit.checkpoint.adapters import add_adapters
 from nla_audit.errors import UserError
+from nla_audit.nla.block_entrance import AtBlock, BlockEntrance, marked
 from nla_audit.nla.generation import NO_TOKEN, Generated
 from nla_audit.nla.refusal import refuse_wrong
 from nla_audit.nla.verbalizer import Verbalizer
@@ -43,6 +44,7 @@ class StandIn:
         self,
         prompts: torch.Tensor,
         *,
+        at_block: AtBlock | None,
         end_ids: frozenset[int],
         max_new_tokens: int,
         temperature: float,
@@ -52,6 +54,10 @@ class StandIn:
         self.calls += 1
         if self.calls == self._dies_at:
             raise UserError("the stand-in died")
+        entrance = None
+        if at_block is not None:
+            entrance = BlockEntrance(self._model, at_block.block, prompts[0, at_block.column])
+            prompts = marked(prompts, at_block)
         token_ids = np.full((len(prompts), max_new_tokens), NO_TOKEN)
         log_probs = np.full(token_ids.shape, np.nan, dtype=np.float32)
         for row, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
@@ -69,6 +75,8 @@ class StandIn:
                     break
                 said = self._model.get_input_embeddings()(torch.tensor([[token]]))
                 states = torch.cat([states, said], dim=1)
+        if entrance is not None:
+            entrance.remove()
         lengths = (token_ids != NO_TOKEN).sum(axis=1)
         last = token_ids[np.arange(len(prompts)), lengths - 1]
         return Generated(token_ids, log_probs, lengths, np.isin(last, list(end_ids)))
@@ -97,6 +105,7 @@ class VllmStandIn(StandIn):
         super().__init__(_read(folder))
         self._models = [self._model]
         self.lora_rank, self.max_model_len = lora_rank, needed_len(verbalizer, settings)
+        self.takes_blocks = verbalizer.injection.kind == "add"
         self.started.append(lora_rank)
         self.running.append(self)
 
@@ -114,6 +123,7 @@ class VllmStandIn(StandIn):
         return len(self._models) - 1
 
     def generate(self, prompts: torch.Tensor, *, adapter: int = 0, **how: Any) -> Generated:
+        assert self.takes_blocks or how["at_block"] is None
         self._model = self._models[adapter]
         return super().generate(prompts, **how)
 

@@ -43,6 +43,7 @@ def save_pair(
     empty: float = 0.1,
     lost: float = 0.02,
     seed: int = 0,
+    injection: Injection = INJECTION,
 ) -> Path:
     """Write ``root/av`` and ``root/ar``.
 
@@ -70,7 +71,7 @@ def save_pair(
         "d_model": d_model,
         "layer_index": layer,
         "injection_char": tiny.MARKER,
-        "injection": INJECTION,
+        "injection": injection,
         "av_template": tiny.AV_TEMPLATE,
         "ar_template": tiny.AR_TEMPLATE,
         "base_model": "tiny/talking",

@@ -69,6 +69,13 @@ def pair_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return talking.save_pair(tmp_path_factory.mktemp("pair") / "pair", d_model=D_MODEL, words=5)
 
 
+@pytest.fixture(scope="module")
+def adding_pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Vectors are added at a block."""
+    root = tmp_path_factory.mktemp("adding") / "pair"
+    return talking.save_pair(root, d_model=D_MODEL, words=5, injection=Injection("add", block=1))
+
+
 def dataset_of(gold: str | None = None) -> Dataset:
     rows = 24
     return make_dataset(
@@ -127,9 +134,11 @@ HANDED_OVER: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.usefixtures("stand_in")
-@pytest.mark.parametrize("how", ["adapters", "merged"])
-def test_learns_by_samples_of_its_own_weights(pair_path: Path, tmp_path: Path, how: str) -> None:
-    learned(trained(pair_path, tmp_path, **HANDED_OVER[how]))
+@pytest.mark.parametrize(("how", "which"), [("adapters", "adding_pair"), ("merged", "pair_path")])
+def test_learns_by_samples_of_its_own_weights(
+    request: pytest.FixtureRequest, tmp_path: Path, how: str, which: str
+) -> None:
+    learned(trained(request.getfixturevalue(which), tmp_path, **HANDED_OVER[how]))
 
 
 @pytest.mark.parametrize("how", HANDED_OVER)
@@ -153,10 +162,7 @@ def test_our_own_loop_samples_from_the_policy_itself(pair_path: Path, tmp_path: 
 
 @pytest.mark.usefixtures("stand_in")
 def test_refusals() -> None:
-    added, replaced = (
-        miniature.verbalizer(injection=way)
-        for way in (Injection("add", block=0), Injection("replace", scale=4.0))
-    )
+    replaced = miniature.verbalizer(injection=Injection("replace", scale=4.0))
     reader = miniature.reconstructor()
     dataset = make_dataset(
         miniature.activations(8),
@@ -168,8 +174,6 @@ def test_refusals() -> None:
         seed=0,
     )
     given: dict[str, Any] = {"length_penalty": 0.0, "seed": 0, "folder": Path(), "key": "k"}
-    with pytest.raises(UserError, match="injection add:0 needs a hidden state"):
-        RlRun(added, Arms(reader, reader), dataset, SETTINGS, **given)
     with pytest.raises(UserError, match="start without torchrun"):
         RlRun(replaced, Arms(reader, reader), dataset, SETTINGS, ranks=Ranks(0, 2), **given)
     replaced.model.is_quantized = True
@@ -194,16 +198,26 @@ def test_refusals() -> None:
 
 @pytest.mark.usefixtures("stand_in")
 def test_what_vllm_cannot_sample_from_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
-    def check(engine: str = "vllm", writer: str = "own", processes: int = 1, **pair: str) -> None:
+    def check(
+        engine: str = "vllm",
+        writer: str = "own",
+        processes: int = 1,
+        options: dict[str, Any] | None = None,
+        **pair: str,
+    ) -> None:
         raw: dict[str, Any] = {"name": "n", "target": {"model": "m", "layer_index": 1}}
         writing = {"engine": writer, "optimizer": {"learning_rate": 1e-3}}
         raw |= {"pair": pair, "warm_start": {"ar_on_generated": writing}}
         raw |= {"rl": {"engine": engine}, "data": {"texts": "t"}}
+        for section in (writing, raw["rl"]):
+            if section["engine"] == "vllm":
+                section["engine_options"] = options or {}
         layout = Layout(parse_recipe(raw, "recipe"), tmp_path, tmp_path)
         in_vllm.check_before(layout, Ranks(0, processes))
 
     check(injection="replace:4")
-    check(injection="add:1", engine="own")
+    check(injection="add:1")
+    check(injection="replace:4", options={"enforce_eager": False})
     # A pair that is brought along says by itself where its vectors enter.
     check(av="av", ar="ar")
     check("own", "vllm", av="av", ar="ar", processes=2)  # and so has no warm start
@@ -211,12 +225,11 @@ def test_what_vllm_cannot_sample_from_is_refused_before_anything_is_trained(tmp_
         (("vllm", "own"), "rl"),
         (("own", "vllm"), r"warm_start\.ar_on_gen.*"),
     ):
-        start = rf"^{setting}\.engine: vllm "
         with pytest.raises(
-            UserError, match=rf"{start}.*pair\.injection add:1 needs a hidden state"
+            UserError, match=rf"^{setting}\.engine_options: .* enforce_eager=false: this AV's"
         ):
-            check(*engines, injection="add:1")
-        with pytest.raises(UserError, match=rf"{start}.*start without torchrun"):
+            check(*engines, injection="add:1", options={"enforce_eager": False})
+        with pytest.raises(UserError, match=rf"^{setting}\.engine: vllm .*start without torchrun"):
             check(*engines, processes=2, injection="replace:4")
     (tmp_path / "warm-start").mkdir()
     (tmp_path / "warm-start" / GENERATED_FILE).touch()
@@ -237,13 +250,18 @@ def test_finished_models_of_the_same_settings_share_a_host() -> None:
 @pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of vLLM's own calls, about torch
 @pytest.mark.parametrize("how", ["adapters", "merged"])
+@pytest.mark.parametrize("which", ["pair_path", "adding_pair"])
 def test_the_real_vllm_follows(
-    pair_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    which: str,
+    how: str,
 ) -> None:
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    learned(trained(pair_path, tmp_path, **HANDED_OVER[how]))
+    learned(trained(request.getfixturevalue(which), tmp_path, **HANDED_OVER[how]))
 
 
 @pytest.mark.slow

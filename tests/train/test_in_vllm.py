@@ -16,6 +16,7 @@ from nla_audit.checkpoint.load import load
 from nla_audit.errors import UserError
 from nla_audit.nla.injection import Injection
 from nla_audit.nla.vllm_settings import VllmSettings
+from nla_audit.nla.vllm_worker import AddsAtBlock
 from nla_audit.train import in_vllm
 from nla_audit.train.dataset import Dataset, make_dataset
 from nla_audit.train.generated_texts import GENERATED_FILE
@@ -262,6 +263,30 @@ def test_the_real_vllm_follows(
     monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     learned(trained(request.getfixturevalue(which), tmp_path, **HANDED_OVER[how]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of vLLM's own calls, about torch
+def test_the_real_vllm_follows_embeddings_that_are_trained(
+    adding_pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The marker's is among them, which vLLM puts back in the place of the vectors."""
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    told: list[list[float]] = []
+    add = AddsAtBlock.nla_audit_add_at_block
+
+    def telling(worker: AddsAtBlock, block: int | None, embedding: list[float]) -> str | None:
+        told.append(embedding)
+        return add(worker, block, embedding)
+
+    monkeypatch.setattr(AddsAtBlock, "nla_audit_add_at_block", telling)
+    steps = trained(adding_pair, tmp_path, steps=4, **HANDED_OVER["weights"])
+    assert max(one["sampler_off"] for one in steps) < 1e-3
+    assert len(told) == 4
+    assert np.abs(np.diff(told, axis=0)).max(axis=1).min() > 1e-3
 
 
 @pytest.mark.slow

@@ -108,6 +108,7 @@ def test_added_at_the_block(returned: str, block: int, dtype: torch.dtype) -> No
     entrance = BlockEntrance(made, block, embeddings[0, at.column])
     found = made(inputs_embeds=buffer).view_as(plain)
     assert torch.equal(buffer, before), "an engine's buffer is its own"
+    assert torch.equal(made(inputs_embeds=embeddings), plain), "the next pass has none of them"
     # In an order and in parts of the engine's own.
     order = torch.randperm(len(buffer), generator=torch.Generator().manual_seed(2))
     parts = torch.cat([made(inputs_embeds=one) for one in buffer[order].split(5)])
@@ -115,7 +116,6 @@ def test_added_at_the_block(returned: str, block: int, dtype: torch.dtype) -> No
     close(parts, found.view_as(buffer)[order])
     for column in (0, 2):
         assert torch.equal(found[:, column], plain[:, column])
-    assert torch.equal(made(inputs_embeds=embeddings), plain)
     close(found, expected(made, embeddings, at))
     assert (found - plain)[:, 1].float().norm(dim=-1).min() > 1
 

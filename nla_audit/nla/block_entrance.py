@@ -13,7 +13,9 @@ each vector comes in with its row.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from inspect import signature
 from typing import Any
 
@@ -27,6 +29,8 @@ from nla_audit.nla.injection import Injection, addition_block, injected
 #: at 2^16; elsewhere squares still must not overflow.
 _EXPONENT = {torch.float16: 15}
 _EXPONENT_ELSEWHERE = 40
+
+Forward = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def _is_marked(rows: torch.Tensor) -> torch.Tensor:
 
 
 class BlockEntrance:
-    """Hooks by which a model adds what comes in as marked rows, until they are removed.
+    """Has a model add what comes in as marked rows, until it is removed.
 
     A block may return its residual stream alone. Those of vLLM return two tensors: most families
     mean two addends of the stream, which the norm of the next block adds; in others (Cohere's) the
@@ -87,7 +91,7 @@ class BlockEntrance:
         embedding: ``[d_model]``, what the marked rows are the place of.
 
     Raises:
-        UserError: the model has no such block, or runs past hooks.
+        UserError: the model has no such block, or takes no embeddings.
     """
 
     def __init__(self, model: nn.Module, block: int, embedding: torch.Tensor) -> None:
@@ -95,44 +99,39 @@ class BlockEntrance:
         at = addition_block(model, block)
         if "inputs_embeds" not in signature(model.forward).parameters:
             raise UserError(f"{type(model).__name__} takes no embeddings")
-        for module in (model, at):
-            # vLLM's compiled modules have a way of their own of being called.
-            if type(module).__call__ is not nn.Module.__call__:
-                raise UserError(f"{type(module).__name__} does not run hooks")
         self._embedding = embedding
-        #: Of the forward pass that runs in this thread: how many rows there are, which of them are
-        #: marked, and these.
+        #: Of the forward pass that runs in this thread, until the block has them: how many rows
+        #: there are, which of them are marked, and these.
         self._entered = threading.local()
-        self._handles = [
-            model.register_forward_pre_hook(self._on_entry, with_kwargs=True),
-            at.register_forward_hook(self._behind_block),
-        ]
+        self._wrapped = [_Wrapped(model, self._model_forward), _Wrapped(at, self._block_forward)]
 
     def remove(self) -> None:
         """Leave the model as it was."""
-        for handle in self._handles:
-            handle.remove()
+        for wrapped in self._wrapped:
+            wrapped.unwrap()
 
-    def _on_entry(
-        self, model: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    def _model_forward(self, forward: Forward, *arguments: Any, **named: Any) -> Any:
         self._entered.found = None
         embeddings = named.get("inputs_embeds")
-        if embeddings is None:
-            return None
-        rows = _rows(embeddings)
-        places = _is_marked(rows).nonzero().squeeze(1)
-        if len(places) == 0:
-            return None
-        self._entered.found = len(rows), places, rows[places]
-        # Not in place: the engine may hand over its own buffer.
-        changed = _with_rows(embeddings, places, self._embedding.to(rows))
-        return arguments, {**named, "inputs_embeds": changed}
+        if embeddings is not None:
+            rows = _rows(embeddings)
+            places = _is_marked(rows).nonzero().squeeze(1)
+            if len(places) > 0:
+                self._entered.found = len(rows), places, rows[places]
+                # Not in place: the engine may hand over its own buffer.
+                own = _with_rows(embeddings, places, self._embedding.to(rows))
+                named["inputs_embeds"] = own
+        output = forward(*arguments, **named)
+        if self._entered.found is not None:
+            raise RuntimeError(f"vectors came in, and block {self._injection.block} did not run")
+        return output
 
-    def _behind_block(self, block: nn.Module, _arguments: Any, output: Any) -> Any:
+    def _block_forward(self, forward: Forward, *arguments: Any, **named: Any) -> Any:
+        output = forward(*arguments, **named)
         found = getattr(self._entered, "found", None)
         if found is None:
-            return None
+            return output
+        self._entered.found = None
         count, places, vectors = found
         parts = list(output) if isinstance(output, tuple) else [output]
         rows = _rows(parts[0])
@@ -146,6 +145,30 @@ class BlockEntrance:
             parts[1] = _with_rows(parts[1], places, rest)
         parts[0] = _with_rows(parts[0], places, alone)
         return tuple(parts) if isinstance(output, tuple) else parts[0]
+
+
+class _Wrapped:
+    """A module whose ``forward`` goes through a function that is given it.
+
+    Hooks would do, but modules that are called in a way of their own may leave them out, as those
+    that vLLM can compile do.
+    """
+
+    def __init__(self, module: nn.Module, around: Callable[..., Any]) -> None:
+        self._module, forward = module, module.forward
+        self._before = vars(module).get("forward")
+
+        @wraps(forward)
+        def through(*arguments: Any, **named: Any) -> Any:
+            return around(forward, *arguments, **named)
+
+        setattr(module, "forward", through)  # noqa: B010  # a method, for mypy
+
+    def unwrap(self) -> None:
+        """Leave the module as it was."""
+        delattr(self._module, "forward")
+        if self._before is not None:
+            setattr(self._module, "forward", self._before)  # noqa: B010
 
 
 def _are_two_streams(parts: list[Any]) -> bool:

@@ -29,8 +29,8 @@ SET_HERE = frozenset(
         "max_lora_rank",
     }
 )
-#: More of them where vectors are added at a block: hooks in the worker do that, and what is
-#: compiled does not run them.
+#: More of them where vectors are added at a block: the worker does that to modules that it has,
+#: and what is compiled, or a CUDA graph, does not run them.
 SET_FOR_BLOCKS: Mapping[str, Any] = {
     "enforce_eager": True,
     "worker_extension_cls": "nla_audit.nla.vllm_worker.AddsAtBlock",

@@ -263,12 +263,12 @@ class TestBlocks:
 
     def test_a_vllm_without_such_a_place(self, monkeypatch: pytest.MonkeyPatch) -> None:
         engine = self.engine(monkeypatch)
-        monkeypatch.setattr(FakeVllm, "answers", [None, "Odd does not run hooks"])
+        monkeypatch.setattr(FakeVllm, "answers", [None, "Odd takes no embeddings"])
         for _ in range(2):  # it is not taken for done
             with pytest.raises(UserError) as refused:
                 self.ask(engine, 1)
             assert str(refused.value) == (
-                "vLLM cannot add vectors at block 1 of this model: Odd does not run hooks: use "
+                "vLLM cannot add vectors at block 1 of this model: Odd takes no embeddings: use "
                 "engine own"
             )
 

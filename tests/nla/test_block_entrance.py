@@ -144,6 +144,24 @@ def test_large_embeddings_are_taken_for_what_they_are() -> None:
 
 
 @torch.inference_mode()
+def test_removed_it_leaves_what_was_there() -> None:
+    made, (embeddings, vectors) = model(), prompts()
+    given, own = marked(embeddings, AtBlock(1, 1, vectors)), made.forward
+
+    def somebodys(inputs_embeds: torch.Tensor) -> torch.Tensor:
+        return own(inputs_embeds) + 1
+
+    made.forward = somebodys  # type: ignore[method-assign]
+    before = made(inputs_embeds=given)
+    entrance = BlockEntrance(made, 1, embeddings[0, 1])
+    assert made(inputs_embeds=given).abs().max() < 1e3
+    entrance.remove()
+    assert torch.equal(made(inputs_embeds=given), before)
+    assert made.forward is somebodys
+    assert "forward" not in vars(made.model.layers[1])
+
+
+@torch.inference_mode()
 def test_passes_beside_each_other_are_not_mixed() -> None:
     made, (embeddings, vectors) = model(), prompts()
     rows = marked(embeddings, AtBlock(1, 1, vectors))

@@ -81,6 +81,8 @@ class Interval:
         return {key: None if np.isnan(value) else value for key, value in numbers.items()}
 
     def __str__(self) -> str:
+        if np.isnan(self.value):
+            return "not known"
         if np.isnan(self.low):
             return f"{self.value:.3f} (no interval, n = {self.n})"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"

@@ -24,6 +24,10 @@ BASELINE_NAMES: tuple[BaselineName, ...] = get_args(BaselineName)
 
 Floats = npt.NDArray[np.float64]
 
+#: Vectors that differ by less than this share of their norm do not differ: float32 tells a tenth
+#: of it, and what an AR makes of any text is farther off by many times the baseline.
+_NO_DIFFERENCE = 1e-6
+
 
 @dataclass(frozen=True)
 class Baselines:
@@ -62,7 +66,7 @@ def measure_baselines(activations: npt.ArrayLike, mse_scale: float | None) -> Ba
     """Both baselines over ``[n, d_model]`` activations.
 
     Raises:
-        UserError: fewer than two vectors that are finite and not zero.
+        UserError: fewer than two vectors that are finite and not zero, or none that differ.
     """
     rows = np.asarray(activations, dtype=np.float64)
     rows = rows[np.array([reason is None for reason in unusable(rows)], dtype=bool)]
@@ -73,8 +77,15 @@ def measure_baselines(activations: npt.ArrayLike, mse_scale: float | None) -> Ba
         )
     targets = scaled(rows, mse_scale)
     mean = targets.mean(axis=0, keepdims=True)
+    raw_variance = float(np.mean((targets - mean) ** 2))
+    if raw_variance <= _NO_DIFFERENCE**2 * float(np.mean(targets**2)):
+        alike = "do not differ" if mse_scale is None else "do not differ in direction"
+        raise UserError(
+            f"the {len(rows):,} usable activations {alike}: there is no variance to explain, and "
+            "no FVE; extract them of several texts, or pass the baseline's value"
+        )
     return Baselines(
-        raw_variance=float(np.mean((targets - mean) ** 2)),
+        raw_variance=raw_variance,
         mean_normalized=float(np.mean((targets - scaled(mean, mse_scale)) ** 2)),
         activations=len(rows),
         mse_scale=mse_scale,

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from nla_audit.errors import UserError
 from nla_audit.stats import Floats
+from nla_audit.wording import count
 
 FOLDS = 5
 
@@ -40,11 +42,20 @@ def fit(vectors: Floats) -> Whitening:
     """Whitening by the covariance of `[n, d_model]`, shrunk as Ledoit and Wolf (2004) do.
 
     Shrinking makes it invertible with fewer activations than dimensions.
+
+    Raises:
+        UserError: the activations do not differ.
     """
     from sklearn.covariance import LedoitWolf  # slow to import
 
     found = LedoitWolf().fit(vectors)
-    factor = np.linalg.cholesky(found.covariance_)
+    try:
+        factor = np.linalg.cholesky(found.covariance_)
+    except np.linalg.LinAlgError:
+        raise UserError(
+            f"whitened: {count(len(vectors), 'activation')} that a covariance is fitted on do not "
+            "differ: give activations of other texts, or extract them again"
+        ) from None
     return Whitening(found.location_, factor, float(found.shrinkage_), len(vectors))
 
 

@@ -23,9 +23,10 @@ QUESTION = (
     "How much of what the target model says next is kept when the reconstruction takes the "
     "activation's place?"
 )
-#: Cosine of an activation that is read again with the one in the file. Another precision or
-#: kernel stays above it; a source that is cut, or tokens that fall otherwise, do not.
-_SAME = 0.99
+#: How far an activation that is read again may lie from the one in the file, as a share of its
+#: norm (a cosine of 0.99). Another precision or kernel stays below it; a source that is cut,
+#: tokens that fall otherwise, or activations that were rescaled do not.
+_APART = 0.14
 _KINDS = ("own", "chance", "noise")
 
 
@@ -111,7 +112,8 @@ def splice(
     if rows.height == 0:
         raise UserError(
             f"{target}: gives none of the activations again from the source texts: name the model "
-            "that they are from, and give sources that are not cut"
+            "that they are from, and give sources that are not cut and activations as extract "
+            "writes them, raw and of their own length"
         )
     headline = {
         model: _summary(own, seed)
@@ -204,7 +206,7 @@ def _spliced(read: Reconstructions, target: TargetModel, seed: int) -> tuple[pl.
         vectors = np.vstack([_at_norm(mean[None], own), made, others, noise]).astype(np.float32)
         with threads_for(target.d_model, target.device):
             done = splice_last(target, ids, vectors)
-        if _cosine(done.activation, own) < _SAME:
+        if not _is_same(done.activation.astype(np.float64), own):
             unlike += 1
             continue
         kl, same = (part[1:].reshape(len(_KINDS), len(of_row)) for part in (done.kl, done.same_top))
@@ -241,8 +243,9 @@ def _errors(errors: Floats, generator: np.random.Generator) -> Floats:
     return np.asarray(drawn * lengths[:, None])
 
 
-def _cosine(one: np.ndarray, other: np.ndarray) -> float:
-    return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
+def _is_same(read: Floats, own: Floats) -> bool:
+    """Whether the target gives the activation, which is then put back as large as it was."""
+    return bool(np.linalg.norm(read - own) <= _APART * np.linalg.norm(own))
 
 
 def _summary(own: pl.DataFrame, seed: int) -> dict[str, float | None]:
@@ -291,7 +294,7 @@ def _caveats(read: Reconstructions, unlike: int) -> list[str]:
     if unlike:
         caveats.append(
             f"{count(unlike, 'activation')} left out: the target does not give them again from "
-            "their source text, which may be cut or fall into other tokens."
+            "their source text, which may be cut or fall into other tokens, or they were rescaled."
         )
     if read.ruler.scorer.mse_scale is not None:
         caveats.append(

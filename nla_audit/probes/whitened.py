@@ -159,18 +159,20 @@ class _Fitted:
 def _measured(read: Reconstructions, share: float, seed: int) -> _Fitted:
     n, width = read.predicted.shape
     partner = read.elsewhere(seed)
-    seen, seen_elsewhere, made = (np.full((n, width), np.nan) for _ in range(3))
+    seen, made, seen_elsewhere, made_elsewhere = (np.full((n, width), np.nan) for _ in range(4))
     spread: list[Floats] = []
     fits = []
-    # A reconstruction is judged in the space of its own activation's fifth; so is its control.
+    # Both are judged in a space that was fitted without the activation that they are held against:
+    # one that it was fitted with varies less there than the baseline says.
     for own, whitening in cross_fitted(read.vectors, read.documents, share, seed):
         spread.append((whitening(read.vectors[own]) ** 2).mean(axis=1))
         here = own[read.rows]
         made[here] = whitening(read.predicted[here])
         seen[here] = whitening(read.targets[here])
-        seen_elsewhere[here] = whitening(read.targets[partner[here]])
+        there = (partner >= 0) & here[partner]
+        made_elsewhere[there] = whitening(read.predicted[there])
+        seen_elsewhere[there] = whitening(read.targets[partner[there]])
         fits.append((whitening.fitted, whitening.shrinkage))
-    seen_elsewhere[partner < 0] = np.nan
     baseline = float(np.concatenate(spread).mean())
     plain = read.ruler.baselines.raw_variance
     frame = read.keys.with_columns(
@@ -179,9 +181,12 @@ def _measured(read: Reconstructions, share: float, seed: int) -> _Fitted:
             1 - ((read.predicted - read.targets[partner]) ** 2).mean(axis=1) / plain, partner >= 0
         ),
         whitened_fve=1 - ((made - seen) ** 2).mean(axis=1) / baseline,
-        chance_whitened_fve=1 - ((made - seen_elsewhere) ** 2).mean(axis=1) / baseline,
+        chance_whitened_fve=1
+        - ((made_elsewhere - seen_elsewhere) ** 2).mean(axis=1) / baseline,
         whitened_fve_rescaled=_rescaled_fve(read.keys, made, seen, baseline),
-        chance_whitened_fve_rescaled=_rescaled_fve(read.keys, made, seen_elsewhere, baseline),
+        chance_whitened_fve_rescaled=_rescaled_fve(
+            read.keys, made_elsewhere, seen_elsewhere, baseline
+        ),
     )
     numbers, shrinkages = np.mean(fits, axis=0)
     return _Fitted(frame, float(numbers), float(shrinkages))

@@ -9,7 +9,7 @@ two where a table has them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -23,7 +23,7 @@ from nla_audit.checkpoint.read_transform import Norm, norm_of_table
 from nla_audit.errors import UserError
 from nla_audit.nla.fve import unusable
 from nla_audit.table.readers import POLARS_ERRORS, first_line
-from nla_audit.table.schema import column_key, forbid_doubled, shown
+from nla_audit.table.schema import ROW, column_key, forbid_doubled, shown, typed, without_blanks
 from nla_audit.table.sources import InputTable, find_tables, opened
 from nla_audit.unicode_form import composed_column
 from nla_audit.wording import count
@@ -87,7 +87,7 @@ def read_activations(path: str | Path) -> Activations:
 
     Raises:
         UserError: no such file, not Parquet, no rows, no column of vectors, vectors of different
-            widths, repeated ``idx``, or activations of several layers.
+            widths, a key of another type, repeated ``idx``, or activations of several layers.
     """
     with ExitStack() as stack:
         parts, digests = [], []
@@ -102,7 +102,7 @@ def read_activations(path: str | Path) -> Activations:
             lazy = lazies[0] if len(lazies) == 1 else pl.concat(lazies, how="diagonal_relaxed")
             schema = lazy.collect_schema()
             _check_vector_column(schema, str(path))
-            keys = _keys(lazy, schema)
+            keys = _keys(lazy, schema, str(path))
             vectors = _vectors(lazy, keys.height, schema[VECTOR_COLUMN], str(path))
             layer = _layer(lazy, schema, str(path))
         except POLARS_ERRORS as error:
@@ -154,30 +154,57 @@ def _check_vector_column(schema: pl.Schema, path: str) -> None:
         )
 
 
-def _keys(lazy: pl.LazyFrame, schema: pl.Schema) -> pl.DataFrame:
+def _keys(lazy: pl.LazyFrame, schema: pl.Schema, path: str) -> pl.DataFrame:
     """The columns that identify a row, under their usual names."""
-    missing = pl.lit(None)
-    position = missing
-    if "position" in schema:
-        position = pl.col("position")
-    elif "n_raw_tokens" in schema:
-        position = pl.col("n_raw_tokens").cast(pl.Int64) - 1
+    position = next((name for name in ("position", "n_raw_tokens") if name in schema), None)
     text = next((n for n in ("source_text", "detokenized_text_truncated") if n in schema), None)
-    idx = pl.col("idx") if "idx" in schema else pl.int_range(pl.len(), dtype=pl.Int64).alias("idx")
-    keys = (
-        lazy.select(
-            idx,
-            (pl.col("doc_id") if "doc_id" in schema else missing).cast(pl.String).alias("doc_id"),
-            position.cast(pl.Int64).alias("position"),
-            (pl.col(text) if text else missing).cast(pl.String).alias("source_text"),
-            _row=pl.int_range(pl.len()),
-        )
-        .collect()
-        .drop("_row")
-    )
-    return keys.with_columns(
-        _idx(keys["idx"]), composed_column(keys["doc_id"]), composed_column(keys["source_text"])
-    )
+    names = [name for name in ("idx", "doc_id", position, text) if name in schema]
+    for name in names:
+        _forbid_compound(schema[name], str(name), path)
+    frame = lazy.select(pl.int_range(pl.len()).alias(ROW), *names).collect()
+    rows = frame.height
+    keys = {
+        "idx": _idx(_as_text(frame["idx"], path))
+        if "idx" in schema
+        else pl.int_range(rows, dtype=pl.Int64, eager=True),
+        "doc_id": pl.Series([None], dtype=pl.String).new_from_index(0, rows),
+        "position": pl.Series([None], dtype=pl.Int64).new_from_index(0, rows),
+        "source_text": pl.Series([None], dtype=pl.String).new_from_index(0, rows),
+    }
+    if "doc_id" in schema:
+        named = frame.with_columns(_as_text(frame["doc_id"], path))
+        keys["doc_id"] = composed_column(typed(named, "doc_id", pl.String(), file=path))
+    if position is not None:
+        place = typed(frame, position, pl.Int64(), file=path)
+        keys["position"] = place if position == "position" else place - 1
+    if text is not None:
+        keys["source_text"] = composed_column(_as_text(frame[text], path).cast(pl.String))
+    return pl.DataFrame({name: column.alias(name) for name, column in keys.items()})
+
+
+def _forbid_compound(dtype: pl.DataType, name: str, path: str) -> None:
+    """Raise where a key is several values at once, or none that could be written down."""
+    if dtype.is_nested() or dtype == pl.Object or isinstance(dtype, pl.Duration):
+        raise UserError(f'{path}: column "{name}" holds {dtype}: write text or numbers there')
+
+
+def _as_text(column: pl.Series, path: str) -> pl.Series:
+    """Bytes, dates and times as the text that they are; other columns as they are."""
+    if column.dtype == pl.Binary:
+        return pl.Series(column.name, _decoded(column, path), dtype=pl.String)
+    return column.cast(pl.String) if column.dtype.is_temporal() else column
+
+
+def _decoded(column: pl.Series, path: str) -> Iterator[str | None]:
+    """Text that a writer did not mark as such."""
+    for row, value in enumerate(column):
+        try:
+            yield None if value is None else value.decode()
+        except UnicodeDecodeError:
+            raise UserError(
+                f'{path}: row {row}: column "{column.name}" holds bytes that are no UTF-8 text: '
+                "write text there"
+            ) from None
 
 
 def _idx(column: pl.Series) -> pl.Series:
@@ -188,7 +215,7 @@ def _idx(column: pl.Series) -> pl.Series:
         whole = column.cast(pl.Int64, strict=False)
         if whole.null_count() == column.null_count():
             return whole
-    return composed_column(column.cast(pl.String))
+    return composed_column(without_blanks(column.cast(pl.String)))
 
 
 def _vectors(
@@ -210,15 +237,20 @@ def _vectors(
         )
         lengths = column.list.len()
         if out is None:
-            width = next(iter(lengths.drop_nulls()), 0)
-            if width == 0:
-                raise UserError(f"{path}: row 0 holds no vector: extract activations again")
-            out = np.full((rows, width), np.nan, dtype=np.float32)
+            first = lengths.is_not_null().arg_max()
+            if first is None or lengths[first] is None:
+                continue
+            if lengths[first] == 0:
+                raise UserError(
+                    f"{path}: row {start + first} holds no vector: extract activations again"
+                )
+            out = np.full((rows, lengths[first]), np.nan, dtype=np.float32)
         _check_widths(lengths, out.shape[1], start, path)
         present = column.is_not_null().to_numpy()
         values = column.drop_nulls().explode().to_numpy().astype(np.float32, copy=False)
         out[start : start + len(column)][present] = values.reshape(-1, out.shape[1])
-    assert out is not None
+    if out is None:
+        raise UserError(f"{path}: no row holds a vector: extract activations again")
     return out
 
 
@@ -235,7 +267,9 @@ def _check_widths(lengths: pl.Series, width: int, start: int, path: str) -> None
 def _layer(lazy: pl.LazyFrame, schema: pl.Schema, path: str) -> int | None:
     if LAYER_COLUMN not in schema:
         return None
-    layers = lazy.select(pl.col(LAYER_COLUMN).drop_nulls().unique().sort()).collect().to_series()
+    _forbid_compound(schema[LAYER_COLUMN], LAYER_COLUMN, path)
+    frame = lazy.select(pl.int_range(pl.len()).alias(ROW), LAYER_COLUMN).collect()
+    layers = typed(frame, LAYER_COLUMN, pl.Int64(), file=path).drop_nulls().unique().sort()
     if len(layers) > 1:
         raise UserError(
             f'{path}: column "{LAYER_COLUMN}" names several layers '

@@ -184,7 +184,7 @@ def typed(frame: pl.DataFrame, name: str, dtype: pl.DataType, *, file: str) -> p
     if isinstance(column.dtype, pl.Categorical | pl.Enum):
         column = column.cast(pl.String)
     if column.dtype == pl.String and (name == "idx" or name in _LABELS):
-        return _without_blanks(column)
+        return without_blanks(column)
     if column.dtype in (dtype, pl.Null):
         return column if column.dtype == pl.String else column.cast(dtype)
     _forbid_type(column, name, dtype, file)
@@ -281,7 +281,7 @@ def _floats(column: pl.Series) -> pl.Series:
     return text.cast(pl.Float64, strict=False)
 
 
-def _without_blanks(column: pl.Series) -> pl.Series:
+def without_blanks(column: pl.Series) -> pl.Series:
     """Names without white space around them; null where nothing is left, as in an empty field."""
     stripped = column.str.strip_chars()
     return stripped.set(stripped == "", None)

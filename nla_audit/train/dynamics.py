@@ -17,9 +17,24 @@ import numpy.typing as npt
 import polars as pl
 
 from nla_audit.errors import UserError
+from nla_audit.strangers import MEGABYTE, read_bounded, shown
 from nla_audit.table.model_names import length_penalty_of
 
 METRICS_FILE = "metrics.jsonl"
+#: A step writes about a kilobyte.
+_LIMIT = 1024 * MEGABYTE
+_ADVICE = "name another run, or resume this one, which writes its log again"
+#: The figures that are read here; every record has a step.
+_FIGURES = (
+    "seconds",
+    "content_tokens",
+    "fve_raw_variance",
+    "fve_mean_normalized",
+    "kl",
+    "extracted",
+    "cjk",
+)
+_SCHEMA = {"step": pl.Int64, **dict.fromkeys(_FIGURES, pl.Float64)}
 
 #: Share of a run's last steps that a slope is taken over.
 TAIL_SHARE = 1 / 3
@@ -37,8 +52,9 @@ class RunLog:
 
     Attributes:
         name: name of the run's folder (``p0.006``), made unique by folders above it.
-        steps: one row a step.
-        held_out: one row a held-out measurement.
+        steps: one row a step, in order: ``step`` and the figures that are read here, null where
+            there is none.
+        held_out: one row a held-out measurement, the same columns.
         path: the log.
     """
 
@@ -109,36 +125,59 @@ def _distinct_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _read(path: Path, name: str) -> RunLog:
-    steps: list[dict[str, Any]] = []
-    held_out: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
-            raise UserError(
-                f"{path}, line {number + 1}: not JSON; if the run was killed, resume it first"
-            ) from None
-        flat = _flat(record)
-        (held_out if record.get("kind") == "held_out" else steps).append(flat)
-    if not steps:
+    """The log ``path``; its records in the order of their steps, each of which it may hold once.
+
+    Raises:
+        UserError: it cannot be read, a record is none, or no step is in it.
+    """
+    rows: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
+    lines: dict[tuple[bool, int], int] = {}
+    # Not by splitlines(): a line of JSON may hold what else ends lines of text.
+    for number, line in enumerate(read_bounded(path, _LIMIT, advice=_ADVICE).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        record = _record(line, where)
+        is_held_out = record.get("kind") == "held_out"
+        row = _figures(record, where)
+        before = lines.setdefault((is_held_out, row["step"]), number)
+        if before != number:
+            raise UserError(f"{where}: step {row['step']} stands in line {before} too; {_ADVICE}")
+        rows[is_held_out].append(row)
+    if not rows[False]:
         raise UserError(f"{path}: no step in it yet")
-    return RunLog(
-        name,
-        pl.DataFrame(steps, infer_schema_length=None),
-        pl.DataFrame(held_out, infer_schema_length=None),
-        path,
-    )
+    held_out, steps = (pl.DataFrame(rows[kind], schema=_SCHEMA).sort("step") for kind in rows)
+    return RunLog(name, steps, held_out, path)
 
 
-def _flat(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested groups of figures (reward terms, seconds by phase) as ``group/name``."""
-    out: dict[str, Any] = {}
-    for key, value in record.items():
-        if isinstance(value, dict):
-            out |= _flat(value, f"{prefix}{key}/")
-        else:
-            out[prefix + key] = value
-    return out
+def _record(line: str, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):  # the former for numbers of thousands of digits, too
+        raise UserError(f"{where}: not JSON; if the run was killed, resume it first") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: expected an object, found {shown(record)}; {_ADVICE}")
+    return record
+
+
+def _figures(record: dict[str, Any], where: str) -> dict[str, Any]:
+    step = record.get("step")
+    if type(step) is not int or not 0 <= step < 1 << 63:
+        raise UserError(f"{where}: step must be a whole number, found {shown(step)}; {_ADVICE}")
+    row: dict[str, Any] = {"step": step}
+    for name in _FIGURES:
+        value = record.get(name)
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise UserError(f"{where}: {name} must be a number, found {shown(value)}; {_ADVICE}")
+        row[name] = None if value is None or not _is_finite(value) else float(value)
+    return row
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def plateau(run: RunLog, *, column: str = "content_tokens", seed: int = 0) -> Plateau:
@@ -188,6 +227,9 @@ def at_equal_steps(runs: Sequence[RunLog]) -> tuple[int, pl.DataFrame]:
     Raises:
         UserError: no step was measured by all.
     """
+    for run in runs:
+        if run.held_out.height == 0:
+            raise UserError(f"{run.path}: no held-out measurement in it yet: leave this run out")
     common = set.intersection(*(set(run.held_out["step"].to_list()) for run in runs))
     if not common:
         raise UserError("no step at which all runs were measured on held-out rows")
@@ -197,13 +239,20 @@ def at_equal_steps(runs: Sequence[RunLog]) -> tuple[int, pl.DataFrame]:
 
 
 def at_equal_seconds(runs: Sequence[RunLog]) -> tuple[float, pl.DataFrame]:
-    """Each run's last held-out figures within the time that the fastest-finished run took."""
-    seconds = min(max(run.held_out["seconds"].drop_nulls().to_list(), default=0.0) for run in runs)
+    """Each run's last held-out figures within the time that the fastest-finished run took.
+
+    Raises:
+        UserError: a run did not log its time.
+    """
+    for run in runs:
+        if run.held_out["seconds"].null_count() == run.held_out.height:
+            raise UserError(f"{run.path}: no held-out measurement says its seconds; {_ADVICE}")
+    seconds = min(max(run.held_out["seconds"].drop_nulls().to_list()) for run in runs)
     rows = [_measured(run, pl.col("seconds") <= seconds) for run in runs]
     return seconds, pl.DataFrame(rows, infer_schema_length=None)
 
 
 def _measured(run: RunLog, condition: pl.Expr) -> dict[str, Any]:
-    last = run.held_out.filter(condition).sort("step").row(-1, named=True)
+    last = next(run.held_out.filter(condition).tail(1).iter_rows(named=True), {})
     wanted = ("step", "seconds", "fve_raw_variance", "fve_mean_normalized", "content_tokens")
     return {"run": run.name, **{name: last.get(name) for name in (*wanted, "extracted")}}

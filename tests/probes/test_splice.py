@@ -160,3 +160,19 @@ def test_the_command_says_what_is_missing(
     assert "gives none of the activations again" in capsys.readouterr().err
     assert cli.run([*given, "--target", str(root / "base"), "--json", "--limit", "12"]) == 0
     assert json.loads(capsys.readouterr().out)["headline"]["right"]["same_top"] == 1
+
+
+def test_activations_that_were_rescaled_are_not_put_back(root: Path, tmp_path: Path) -> None:
+    """They would stand in the forward pass at a length that the model never has."""
+    table = pl.read_parquet(root / "activations.parquet")
+    longer = pl.when(pl.col("idx") < 5).then(10).otherwise(1)
+    vectors = (
+        table["activation_vector"].list.to_array(tiny.D_MODEL).to_numpy()
+        * table.select(longer).to_numpy()
+    )
+    table.with_columns(activation_vector=pl.Series(vectors.tolist())).write_parquet(
+        tmp_path / "longer.parquet"
+    )
+    found = run(root, activations=str(tmp_path / "longer.parquet"))
+    assert found.headline["right"]["explanations"] == COUNT - 5
+    assert any("or they were rescaled" in caveat for caveat in found.caveats)

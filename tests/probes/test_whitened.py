@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from nla_audit import cli
+from nla_audit.errors import UserError
 from nla_audit.findings import Finding
 from nla_audit.nla.fve import measure_baselines
 from nla_audit.probes import registry
@@ -146,3 +147,31 @@ def test_the_command_says_what_it_needs(
         "12 usable activations of 12 documents; a covariance needs at least 20"
         in capsys.readouterr().err
     )
+
+
+def test_what_says_nothing_has_the_fve_of_chance_whatever_the_covariance_is_from() -> None:
+    """Three activations for each dimension: in the space that they were fitted in themselves,
+    others' activations lie nearer together than the baseline says, and chance seemed to explain."""
+    study = planted([1.0] * 20, n=60)
+    noise = np.random.default_rng(5).normal(size=(60, 20)).astype(np.float32)
+    mute = Reconstructions(study.keys, noise, study.rows, study.ruler, 0)
+    found = _measured(mute, 1.0, 0).rows
+    for name in ("whitened_fve_rescaled", "chance_whitened_fve_rescaled"):
+        assert found[name].mean() == pytest.approx(0, abs=0.02)
+
+
+def test_activations_that_do_not_differ_have_no_covariance() -> None:
+    with pytest.raises(UserError, match="12 activations that a covariance is fitted on"):
+        fit(np.ones((12, 3)))
+
+
+def test_what_cannot_be_told_is_not_called_nan(root: Path, tmp_path: Path) -> None:
+    """One explanation has no other to fit the factor on."""
+    pl.read_parquet(root / "texts.parquet").head(1).write_parquet(tmp_path / "one.parquet")
+    found = registry()["whitened"].run(
+        load(tmp_path / "one.parquet"),
+        pair=str(root / "ar"),
+        activations=str(root / "activations.parquet"),
+        seed=0,
+    )
+    assert "not known where every direction counts alike" in found.verdict

@@ -9,7 +9,7 @@ import pytest
 
 from nla_audit.cli import run
 from nla_audit.report.stored import read_report
-from nla_audit.train.dynamics import _slope
+from nla_audit.train.dynamics import _slope, at_equal_seconds, plateau, read_runs
 from tests.declared import absent, undeclared
 
 
@@ -93,13 +93,59 @@ def test_words_for_people(course, capsys):
     assert "those up to 90" in " ".join(out.split())
 
 
-@pytest.mark.parametrize("text", ["", '{"kind": "step", "step": 1\n'])
-def test_logs_that_cannot_be_read(tmp_path, capsys, text):
-    folder = tmp_path / "p0.0"
-    folder.mkdir()
-    (folder / "metrics.jsonl").write_text(text)
-    assert run(["dynamics", str(folder)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+GOOD = {"kind": "step", "step": 7, "seconds": 7.0, "content_tokens": 7.0}
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b'{"kind": "step", "step": 1', "not JSON"),
+        (b'{"step": ' + 5000 * b"9" + b"}", "not JSON"),
+        (5000 * b'{"a":' + b"1" + 5000 * b"}", "not JSON"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"[1]", "expected an object, found [1]"),
+        (b"null", "expected an object, found None"),
+        (b"{}", "step must be a whole number, found None"),
+        (b'{"step": true}', "step must be a whole number, found True"),
+        (b'{"step": 8, "content_tokens": "x"}', "content_tokens must be a number, found 'x'"),
+        (b'{"step": 8, "seconds": [1]}', "seconds must be a number, found [1]"),
+        (b'{"step": 7}', "step 7 stands in line 1 too"),
+        (b'{"step": 8}', "no held-out measurement in it yet"),
+        (b'{"step": 8, "kind": "held_out"}', "no held-out measurement says its seconds"),
+    ],
+)
+def test_logs_that_cannot_be_read(tmp_path, capsys, line, told):
+    (tmp_path / "metrics.jsonl").write_bytes(json.dumps(GOOD).encode() + b"\n" + line + b"\n")
+    assert run(["dynamics", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and told in error
+    assert str(tmp_path / "metrics.jsonl") in error
+
+
+def test_a_log_without_a_step(tmp_path, capsys):
+    (tmp_path / "metrics.jsonl").write_text("\n")
+    assert run(["dynamics", str(tmp_path)]) == 2
+    assert "no step in it yet" in capsys.readouterr().err
+
+
+def test_the_order_of_the_lines_does_not_matter(tmp_path):
+    """Steps that stand in the other order are no length that rises."""
+    write_run(tmp_path / "p0.0", 40 - 0.2 * np.arange(90))
+    path = tmp_path / "p0.0" / "metrics.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n\n".join(reversed(lines)))
+    (log,) = read_runs([tmp_path / "p0.0"])
+    assert log.steps["step"].to_list() == list(range(1, 91))
+    assert plateau(log).verdict == "still falling"
+
+
+def test_a_run_that_measured_nothing_in_that_time_has_no_figures(tmp_path):
+    write_run(tmp_path / "a" / "p0.0", np.full(20, 40.0), seconds_per_step=0.1)
+    write_run(tmp_path / "b" / "p0.0", np.full(20, 40.0))
+    path = tmp_path / "b" / "p0.0" / "metrics.jsonl"
+    path.write_text(path.read_text().split("\n", 1)[1])  # its first measurement is at step 10
+    _, rows = at_equal_seconds(read_runs([tmp_path / "a" / "p0.0", tmp_path / "b" / "p0.0"]))
+    assert rows["fve_raw_variance"].to_list() == [0.5, None]
 
 
 def test_a_folder_without_runs(tmp_path, capsys):

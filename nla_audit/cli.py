@@ -8,7 +8,7 @@ import errno
 import functools
 import gc
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from difflib import get_close_matches
 from importlib import import_module
@@ -111,7 +111,7 @@ class _Commands(click.Group):
         if cmd_name in SUBCOMMANDS:
             module, attribute = SUBCOMMANDS[cmd_name][0].split(":")
             command: click.Command = getattr(import_module(module), attribute)
-            return command if cmd_name == _LOCKS_ITSELF else _alone(command)
+            return _told_all(command if cmd_name == _LOCKS_ITSELF else _alone(command))
         from nla_audit import analyzers, probes
         from nla_audit.commands.analyze import command_for  # keeps --help fast
 
@@ -120,7 +120,7 @@ class _Commands(click.Group):
             near = get_close_matches(cmd_name, self.list_commands(ctx), n=1)
             hint = f'did you mean "{near[0]}"?' if near else "nla-audit --help lists all"
             raise UserError(f'no command "{cmd_name}": {hint}')
-        return _alone(command_for(card))
+        return _told_all(_alone(command_for(card)))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List names with their one-line help; importing each for it would take too long."""
@@ -131,6 +131,38 @@ class _Commands(click.Group):
         if probes := probe_names():
             with formatter.section("Probes"):
                 formatter.write_dl(list(probes.items()))
+
+
+def _told_all(command: click.Command) -> click.Command:
+    """``command``, of which every option that is given says something.
+
+    A variable that a script left empty is no default, and as a path it would be the current folder.
+    """
+    parse = command.parse_args
+
+    def parse_args(ctx: click.Context, args: list[str]) -> list[str]:
+        rest = parse(ctx, list(args))
+        given, _, order = command.make_parser(ctx).parse_args(list(args))
+        for parameter in order:
+            if any(not text.strip() for text in _texts(given.get(parameter.name))):
+                name = parameter.get_error_hint(ctx)
+                raise UserError(
+                    f"{name} is empty: give a value, or leave it out (see {ctx.command_path} --help)"
+                )
+        return rest
+
+    checked = copy.copy(command)
+    checked.parse_args = parse_args  # type: ignore[method-assign]
+    return checked
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts of one option as they were given, of one that takes several too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _texts(part)
 
 
 def _alone(command: click.Command) -> click.Command:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nla_audit.errors import UserError
+from nla_audit.unicode_form import well_formed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -202,6 +203,28 @@ def write_parquet(frame: pl.DataFrame, path: Path) -> None:
     """
     with whole_file(path) as partial:
         frame.write_parquet(partial)
+
+
+def must_be_parquet(path: Path, what: str) -> None:
+    """Refuse an output that no Parquet file could be: said before the work, not after it.
+
+    Args:
+        what: will be written, in the plural.
+
+    Raises:
+        UserError: a folder, or a name that readers would not take for Parquet, or cannot be given.
+    """
+    if path.is_dir():
+        raise UserError(
+            f"{path}: is a folder, and {what} are written as one Parquet file: name a file in it"
+        )
+    if path.suffix.lower() != ".parquet":
+        raise UserError(f"{path}: {what} are written as Parquet: end the name in .parquet")
+    if well_formed(str(path)) != str(path):
+        raise UserError(
+            f"{well_formed(str(path))}: not a UTF-8 name, and no Parquet file can be written there: "
+            "choose another place"
+        )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -98,6 +98,8 @@ class Placement:
         if self.device_map is not None or self.load_in_4bit:
             return model
         device = self.chosen_device()
+        if device.startswith("meta"):
+            raise UserError("--device meta: holds no weights to compute with: name another device")
         try:
             return model.to(device)
         except torch.OutOfMemoryError:

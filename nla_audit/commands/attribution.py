@@ -14,6 +14,7 @@ from nla_audit.commands.probe import probe_command
 from nla_audit.commands.progress import counting
 from nla_audit.commands.ray_options import pool_of, ray_parameters
 from nla_audit.errors import UserError
+from nla_audit.files import must_be_parquet
 from nla_audit.probes.attribution.card import CARD
 from nla_audit.wording import count
 
@@ -34,6 +35,8 @@ def _run(**arguments: Any) -> None:
     kept: Path | None = arguments["keep_scores"]
     if kept is not None and not kept.parent.is_dir():  # said before the reading, not after
         raise UserError(f"--keep-scores {kept}: no such folder: make {kept.parent} first")
+    if kept is not None:
+        must_be_parquet(kept, "scores")
     console = Console(stderr=True)
     texts, found, parameters = _read(arguments, console)
     penalties = dict(texts.rows.select("model", "length_penalty").unique("model").iter_rows())

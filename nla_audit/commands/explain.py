@@ -21,6 +21,8 @@ from nla_audit.commands.pair_options import (
 from nla_audit.commands.progress import Teller, counting
 from nla_audit.commands.ray_options import pool_of, ray_parameters
 from nla_audit.commands.seed_option import SEED
+from nla_audit.files import must_be_parquet
+from nla_audit.unicode_form import well_formed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -37,10 +39,11 @@ def _run(**arguments: Any) -> None:
 
     console = Console(stderr=True)
     out: Path = arguments["out"]
+    must_be_parquet(out, "completions")
     halves = find_pair(arguments["pair"], av=arguments["av"], ar=arguments["ar"])
     settings = ExplainSettings(
-        model=arguments["model"] or display_name(arguments["adapter"] or halves.av),
-        ruler=arguments["ruler"] or display_name(halves.ar),
+        model=well_formed(arguments["model"] or display_name(arguments["adapter"] or halves.av)),
+        ruler=well_formed(arguments["ruler"] or display_name(halves.ar)),
         length_penalty=arguments["length_penalty"],
         samples=arguments["samples"],
         seed=arguments["seed"],

@@ -14,6 +14,7 @@ from nla_audit.commands.progress import Teller, counting
 from nla_audit.commands.ray_options import pool_of, ray_parameters
 from nla_audit.commands.seed_option import SEED
 from nla_audit.errors import UserError
+from nla_audit.files import must_be_parquet
 
 
 def _run(**arguments: Any) -> None:
@@ -25,6 +26,7 @@ def _run(**arguments: Any) -> None:
 
     console = Console(stderr=True)
     out: Path = arguments["out"]
+    must_be_parquet(out, "activations")
     part, parts = _part(arguments["part"])
     documents = Documents(
         arguments["texts"],

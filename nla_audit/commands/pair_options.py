@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,7 +109,7 @@ def given_baselines(texts: tuple[str, ...]) -> dict[Any, float]:
     """``("raw_variance=0.73",)`` as a mapping.
 
     Raises:
-        UserError: an unknown name, or no number.
+        UserError: an unknown name, one given twice, or no positive number.
     """
     given: dict[Any, float] = {}
     for text in texts:
@@ -121,5 +122,9 @@ def given_baselines(texts: tuple[str, ...]) -> dict[Any, float]:
             raise UserError(
                 f"--baseline-value {text}: expected {' or '.join(_BASELINES)}, = and a number"
             )
+        if not 0 < number < math.inf:
+            raise UserError(f"--baseline-value {text}: must be a positive number")
+        if name in given:
+            raise UserError(f"--baseline-value {text}: {name} is given twice: name it once")
         given[name] = number
     return given

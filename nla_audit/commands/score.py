@@ -22,6 +22,8 @@ from nla_audit.commands.pair_options import (
 from nla_audit.commands.progress import Teller, counting
 from nla_audit.commands.ray_options import pool_of, ray_parameters
 from nla_audit.errors import UserError
+from nla_audit.files import must_be_parquet
+from nla_audit.unicode_form import well_formed
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,8 +38,9 @@ def _run(**arguments: Any) -> None:
 
     console = Console(stderr=True)
     out: Path = arguments["out"]
+    must_be_parquet(out, "completions")
     settings = ScoreSettings(
-        ruler=arguments["ruler"] or display_name(arguments["ar"]),
+        ruler=well_formed(arguments["ruler"] or display_name(arguments["ar"])),
         prefix_tokens=_lengths(arguments["prefix_tokens"]),
         prefixes=units(arguments["prefixes"]),
         token_budget=arguments["token_budget"],
@@ -72,12 +75,19 @@ def _run(**arguments: Any) -> None:
     console.print(Text(f"wrote {files}"), soft_wrap=True)
 
 
+#: Longer than any text that a model reads.
+_LONGEST_PREFIX = 1 << 30
+
+
 def _lengths(text: str | None) -> tuple[int, ...]:
     """``"1,2,4"`` → ``(1, 2, 4)``."""
     parts = [part.strip() for part in (text or "").split(",") if part.strip()]
     if not all(part.isdecimal() for part in parts):
         raise UserError(f"--prefix-tokens {text}: expected whole numbers with commas, as 1,2,4,8")
-    return tuple(sorted({int(part) for part in parts}))
+    lengths = tuple(sorted({int(part) for part in parts}))
+    if lengths and lengths[-1] > _LONGEST_PREFIX:
+        raise UserError(f"--prefix-tokens {text}: no text is longer than {_LONGEST_PREFIX:,} tokens")
+    return lengths
 
 
 def _summary(table: pl.DataFrame, by: list[str], baseline: str) -> Table:

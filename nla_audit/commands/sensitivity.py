@@ -24,6 +24,7 @@ from nla_audit.wording import count
 if TYPE_CHECKING:
     import polars as pl
 
+    from nla_audit.checkpoint.find_pair import Halves
     from nla_audit.checkpoint.in_vllm import VllmHost
     from nla_audit.llm.interface import LanguageModel
     from nla_audit.probes.sensitivity.sweep import Named
@@ -113,11 +114,12 @@ def _written(path: Path, rows: int) -> dict[str, Any]:
 
 def _folder(arguments: dict[str, Any], why: str) -> Path:
     """``--out``, made if need be; ``why`` it is needed is told where it is not given."""
-    from nla_audit.files import writing  # keeps --help fast
+    from nla_audit.files import must_be_parquet, writing  # keeps --help fast
 
     out: Path | None = arguments["out"]
     if out is None:
         raise UserError(f"{why} is written there, and a run that was stopped goes on from it")
+    must_be_parquet(out / _TABLE, "what the AV says")
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     return out
@@ -169,6 +171,7 @@ def _asked_of(
     from nla_audit.record import MODELS, run_record
     from nla_audit.runs.activations import read_activations  # torch
 
+    subjects = _found(arguments)
     settings = SweepSettings(
         strengths=ladder_of(arguments["strengths"]),
         limit=arguments["limit"],
@@ -191,7 +194,7 @@ def _asked_of(
         concept, direction, other = concepts_of(arguments, activations, tell)
         with _language_model(arguments, out, spent, tell) as asked:
             table, notes = planted_table(
-                _pairs(arguments, engine, tell),
+                _pairs(subjects, arguments, engine, tell),
                 activations,
                 concept,
                 direction=direction,
@@ -227,6 +230,8 @@ def _check(arguments: dict[str, Any]) -> None:
     check_named(arguments)
     if arguments["target"] is not None and arguments["concept"] is None:
         raise UserError("--target reads the texts of --concept NAME: give that in place of --words")
+    if arguments["other"] is not None and arguments["other"] == arguments["concept"]:
+        raise UserError(f"--other {arguments['other']}: is the concept itself: name another")
     if arguments["other"] is not None and arguments["target"] is None:
         raise UserError("--other is read by --target MODEL: give that as well")
     if arguments["detector"] == "similarity" and arguments["similarity"] is None:
@@ -235,19 +240,33 @@ def _check(arguments: dict[str, Any]) -> None:
         raise UserError("--detector llm needs --llm MODEL")
 
 
-def _pairs(arguments: dict[str, Any], engine: VllmHost | None, tell: Teller) -> Iterator[Named]:
-    """The pairs, loaded one after the other."""
+def _found(arguments: dict[str, Any]) -> list[tuple[str, Halves]]:
+    """Name and halves of every pair, before the first is asked: what is wrong is told at once."""
     from nla_audit.checkpoint.find_pair import display_name, find_pair
-    from nla_audit.checkpoint.load import load
-    from nla_audit.probes.sensitivity.sweep import Named
-    from nla_audit.table.model_names import length_penalty_of
 
-    # All are found before the first is asked: a name that is wrong is told at once.
     found = []
     for subject in arguments["subjects"]:
         name, path = _named(subject)
         halves = find_pair(path, ar=arguments["ar"])
         found.append((name or display_name(halves.av), halves))
+    names, reference = [name for name, _ in found], arguments["reference"]
+    if reference is not None and reference not in names:
+        raise UserError(f"--reference {reference}: none of the pairs, {', '.join(names)}")
+    return found
+
+
+def _pairs(
+    found: list[tuple[str, Halves]],
+    arguments: dict[str, Any],
+    engine: VllmHost | None,
+    tell: Teller,
+) -> Iterator[Named]:
+    """The pairs, loaded one after the other."""
+    from nla_audit.checkpoint.find_pair import display_name
+    from nla_audit.checkpoint.load import load
+    from nla_audit.probes.sensitivity.sweep import Named
+    from nla_audit.table.model_names import length_penalty_of
+
     for name, halves in found:
         pair = load(
             av=halves.av,

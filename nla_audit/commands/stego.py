@@ -78,8 +78,10 @@ def _named(pairs: tuple[str, ...]) -> dict[str, str]:
 
 def _make_folders(arguments: dict[str, Any]) -> None:
     """Make the folders that are written into: better now than when all has been read."""
-    from nla_audit.files import writing
+    from nla_audit.files import must_be_parquet, writing
 
+    if arguments["keep_scores"] is not None:
+        must_be_parquet(arguments["keep_scores"], "scores")
     for name in ("out", "keep_scores"):
         path: Path | None = arguments[name]
         if path is not None:

@@ -31,6 +31,8 @@ from nla_audit.shards import Shards
 if TYPE_CHECKING:
     from nla_audit.nla.reconstructor import ReadingPlan
 
+#: Why a text has no score that an AR has no room for.
+TOO_LONG = "too long for the AR"
 #: Rows compared at once, in float64: thousands of rows may have one text (the empty one).
 _COMPARED_ROWS = 4096
 
@@ -125,9 +127,17 @@ def score_rows(
             shards.put(stage, number, piece)
         take(piece, number)
         progress("reading", done, total)
-    is_read = {text for batch in reading.batches for text in (reading.texts[p] for p in batch)}
-    reasons = _reasons(texts, is_read, unusable(targets), target_rows, mse)
+    reasons = _reasons(texts, _in(reading), unusable(targets), target_rows, mse)
     return RowScores(mse, cosine, reasons, total)
+
+
+def readable(reader: TextReader, texts: Iterable[str | None]) -> set[str]:
+    """Those of ``texts`` that ``reader`` has room for."""
+    return _in(reader.plan(texts, token_budget=None))
+
+
+def _in(reading: ReadingPlan) -> set[str]:
+    return {reading.texts[place] for batch in reading.batches for place in batch}
 
 
 def score_columns(
@@ -209,7 +219,7 @@ def _reasons(
         elif problem is not None:
             reasons.append(f"activation: {problem}")
         elif text not in is_read:
-            reasons.append("too long for the AR")
+            reasons.append(TOO_LONG)
         elif np.isnan(error):
             reasons.append("reconstruction is zero or not finite")
         else:

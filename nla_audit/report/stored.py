@@ -114,15 +114,15 @@ class _StoredFigure(_Stored):
         yield self.y
         if self.kind == "scatter" or self.log_x:
             yield self.x
-        yield from filter(None, (self.low, self.high, self.chance))
+        yield from (name for name in (self.low, self.high, self.chance) if name is not None)
 
     def check(self, tables: Mapping[str, pl.DataFrame]) -> None:
         """Raise ValueError for what no figure could be drawn from."""
         if self.table not in tables:
             raise ValueError(f"figure {self.name}: no table {shown(self.table)}")
         frame = tables[self.table]
-        drawn = filter(None, (self.x, self.group, self.label, *self.numeric()))
-        missing = [name for name in drawn if name not in frame.columns]
+        drawn = (self.x, self.group, self.label, *self.numeric())
+        missing = [name for name in drawn if name is not None and name not in frame.columns]
         if frame.height and missing:
             raise ValueError(f"figure {self.name}: no column {shown(missing[0])}")
         if (self.low is None) != (self.high is None) and self.kind != "waterfall":

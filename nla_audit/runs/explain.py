@@ -33,6 +33,7 @@ from nla_audit.runs.fit import fitted
 from nla_audit.runs.made_from import (
     activations_record,
     baselines_record,
+    finished_table,
     is_done,
     table_and_record,
 )
@@ -186,7 +187,7 @@ def explain(
     key = digest_of({**computation, "labels": _labels(settings)})
     if is_done(out, key):
         notice(f"{out}: already finished with these settings; nothing to do")
-        return pl.read_parquet(out)
+        return finished_table(out)
     shards = Shards(out, digest_of(computation))
     if others := shards.others():
         notice(f"{others[0]}: parts of an unfinished run with other settings; not used")

@@ -20,6 +20,7 @@ import numpy.typing as npt
 import polars as pl
 
 from nla_audit.errors import UserError
+from nla_audit.files import must_be_parquet
 from nla_audit.nla.batching import Notice, by_token_budget, halving
 from nla_audit.nla.fve import unusable
 from nla_audit.nla.reconstructor import TOKEN_BUDGETS
@@ -131,8 +132,7 @@ def extract(
         UserError: ``out`` was made by another run or cannot be written, damaged texts, no
             position to read, or no activation that is finite.
     """
-    if out.suffix.lower() != ".parquet":
-        raise UserError(f"{out}: activations are written as Parquet: end the name in .parquet")
+    must_be_parquet(out, "activations")
     rule = sampling or Sampling()
     progress("hashing the model and the texts", 0, 0)
     settings = _settings(target, documents, rule, part, parts)

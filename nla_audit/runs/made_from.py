@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from nla_audit.checkpoint.fingerprint import file_hashes
-from nla_audit.errors import UserError
+from nla_audit.errors import UserError, first_line
 from nla_audit.files import whole_file, write_json
 from nla_audit.nla.fve import BASELINE_NAMES, BaselineName, Baselines
 from nla_audit.nla.reconstructor import Reconstructor
@@ -117,6 +119,21 @@ def table_and_record(out: Path, record: Mapping[str, Any]) -> Iterator[Path]:
         write_json(record, record_path(out))
 
 
+def finished_table(path: Path) -> pl.DataFrame:
+    """A table that a finished run wrote.
+
+    Raises:
+        UserError: it has gone since, or is not whole.
+    """
+    advice = "remove what that run wrote, and run the same command again"
+    try:
+        return pl.read_parquet(path, glob=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not there, though its run finished: {advice}") from None
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        raise UserError(f"{path}: not a whole Parquet file ({first_line(error)}): {advice}") from None
+
+
 def is_done(out: Path, key: str) -> bool:
     """Whether ``out`` is already there, made by a run with this ``key``.
 
@@ -126,6 +143,7 @@ def is_done(out: Path, key: str) -> bool:
     if not out.exists():
         return False
     path = record_path(out)
-    if path.is_file() and read_json_object(path).get("key") == key:
+    advice = f"remove {out} and it, and run the same command again"
+    if path.is_file() and read_json_object(path, advice=advice).get("key") == key:
         return True
     raise UserError(f"{out}: exists already, made by another run; name another --out or remove it")

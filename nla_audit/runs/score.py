@@ -27,6 +27,7 @@ from nla_audit.runs.fit import fitted
 from nla_audit.runs.made_from import (
     activations_record,
     baselines_record,
+    finished_table,
     is_done,
     table_and_record,
 )
@@ -281,9 +282,9 @@ def _tell_of_gaps(activations: Activations, places: Sequence[int | None], notice
 
 
 def _finished(out: Path, settings: ScoreSettings) -> Scored:
-    prefixes = pl.read_parquet(prefixes_path(out)) if settings.prefix_tokens else None
-    curves = pl.read_parquet(curve_path(out)) if settings.prefixes else None
-    return Scored(pl.read_parquet(out), prefixes, curves)
+    prefixes = finished_table(prefixes_path(out)) if settings.prefix_tokens else None
+    curves = finished_table(curve_path(out)) if settings.prefixes else None
+    return Scored(finished_table(out), prefixes, curves)
 
 
 def _cut(

@@ -249,7 +249,7 @@ def _caveats(part: Attribution, left_out: pl.DataFrame, model: str) -> list[str]
     clusters = part.texts["cluster"].n_unique()
     if clusters < MIN_CLUSTERS:
         caveats.append(
-            f"{clusters} activations (or documents, where they are known): no interval below "
+            f"{count(clusters, 'activation')} (documents, where they are known): no interval below "
             f"{MIN_CLUSTERS}; raise --limit."
         )
     unscored = part.tokens["saliency"].null_count() + part.claims["saliency"].null_count()

@@ -18,7 +18,7 @@ from nla_audit.nla.fve import (
     baselines_with,
     fraction_of_variance_explained,
 )
-from nla_audit.nla.scoring import score_rows
+from nla_audit.nla.scoring import TOO_LONG, readable, score_rows
 from nla_audit.probes.attribution.card import DEFAULT_LIMIT
 from nla_audit.probes.attribution.scores import NOBODY, Attribution, Explanation, attribute
 from nla_audit.progress import Progress, silent
@@ -95,7 +95,7 @@ def attribute_with(
     """
     activations = fitted(activations, reconstructor=reader, force=force)
     rows = _chosen(texts, settings.limit)
-    explanations, left_out = _usable(rows, activations, texts, settings.seed)
+    explanations, left_out = _usable(rows, activations, texts, reader, settings.seed)
     baselines = baselines_with(settings.given_baselines, activations.vectors, reader.mse_scale)
     shards = None
     if resume is not None:
@@ -134,10 +134,16 @@ def _chosen(texts: UnscoredTable, limit: int | None) -> pl.DataFrame:
 
 
 def _usable(
-    rows: pl.DataFrame, activations: Activations, texts: UnscoredTable, seed: int
+    rows: pl.DataFrame,
+    activations: Activations,
+    texts: UnscoredTable,
+    reader: AnyReconstructor,
+    seed: int,
 ) -> tuple[list[Explanation], pl.DataFrame]:
     """The explanations that can be read, each with another activation; and why others cannot."""
     places = rows_explained(activations, rows["idx"].to_list(), texts.sources[0].path)
+    # Before they are taken apart: a long one makes as many texts as it has words.
+    fitting = readable(reader, rows["explanation"].str.strip_chars())
     reasons = [
         "no explanation"
         if text is None
@@ -145,6 +151,8 @@ def _usable(
         if place is None
         else f"activation: {activations.problems[place]}"
         if place in activations.problems
+        else TOO_LONG
+        if text.strip() not in fitting
         else None
         for text, place in zip(rows["explanation"], places, strict=True)
     ]

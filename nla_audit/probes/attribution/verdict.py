@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from nla_audit.stats import Interval
+from nla_audit.wording import count
 
 #: A better order is worth saying from this many points of FVE on, however certain.
 _MATERIAL = 0.5
@@ -21,8 +22,10 @@ def sentences(numbers: Mapping[str, Interval]) -> str:
         numbers: the headline, see :mod:`nla_audit.probes.attribution.finding`.
     """
     above = numbers["fve_above_chance"]
+    if above.n == 0:
+        return "Cannot tell: no explanation could be read beside another activation."
     if np.isnan(above.low):
-        return f"Cannot tell: {above.n} explanations read are too few for an interval."
+        return f"Cannot tell: {count(above.n, 'explanation')} read are too few for an interval."
     if above.low <= 0:
         return (
             "Cannot tell: the explanations are no better for their own activation than for "

@@ -178,7 +178,7 @@ def presence_table(study: Mapping[str, Cube]) -> pl.DataFrame:
                     "model": model,
                     "activations": told,
                     "n": int(chosen.sum()),
-                    "projection": float(np.nanmean(before[chosen])),
+                    "projection": _mean(before[chosen]),
                     **cube.resampler.share(np.where(chosen, said[:, 0], np.nan)).entries(
                         "named_unplanted"
                     ),
@@ -189,6 +189,12 @@ def presence_table(study: Mapping[str, Cube]) -> pl.DataFrame:
                 }
             )
     return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def _mean(values: Floats) -> float | None:
+    """Of those that are known; ``None`` where none is, as where one activation is planted into."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
 
 
 def _products(cube: Cube, kind: str, name: str, *, said: bool) -> tuple[Floats, Floats]:

@@ -187,8 +187,8 @@ def _split(reference: str) -> tuple[Path, str | None]:
 def _of_npy(path: Path, row: str | None) -> Floats:
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path}: not a NumPy array ({first_line(error)})") from None
+    except (ValueError, EOFError, OSError):  # NumPy's own message would have it unpickled
+        raise UserError(f"{path}: not a NumPy array of numbers: write one with numpy.save") from None
     return _row_of(array, path, row)
 
 
@@ -225,8 +225,12 @@ def _of_parquet(path: Path, row: str | None) -> Floats:
 
 def _row_of(array: NDArray[Any], path: Path, row: str | None) -> Floats:
     """One vector of ``[d_model]`` or ``[rows, d_model]``."""
-    if not np.issubdtype(array.dtype, np.number) or array.ndim not in (1, 2):
-        raise UserError(f"{path}: holds no vector, nor rows of them (shape {list(array.shape)})")
+    is_real = np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)
+    if not is_real or array.ndim not in (1, 2):
+        raise UserError(
+            f"{path}: holds no vector of real numbers, nor rows of them (shape "
+            f"{list(array.shape)}, {array.dtype})"
+        )
     if array.ndim == 1:
         return array.astype(np.float64)
     return array[_number(path, row, len(array))].astype(np.float64)

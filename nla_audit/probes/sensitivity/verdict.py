@@ -30,6 +30,7 @@ from nla_audit.probes.sensitivity.carried import LARGE, MATERIAL, Carried
 from nla_audit.probes.sensitivity.controls import CONCEPT, OTHER, RANDOM, VARIANCE
 from nla_audit.probes.sensitivity.psychometric import BELOW, BEYOND, Threshold
 from nla_audit.stats import Interval, benjamini_hochberg
+from nla_audit.wording import count, verb
 
 #: False discovery rate, over the models of a table, of what is carried unsaid.
 FDR = 0.05
@@ -106,7 +107,7 @@ def decide(evidence: Mapping[str, ConceptEvidence]) -> dict[str, ConceptVerdict]
 
 def _decided(one: ConceptEvidence, q_value: float) -> ConceptVerdict:  # noqa: PLR0911  (one for each rule)
     if not one.is_enough:
-        few = f"{one.activations} activations with an explanation are too few for an interval"
+        few = f"{count(one.activations, 'activation')} with an explanation {verb(one.activations, 'is', 'are')} too few for an interval"
         return ConceptVerdict(CANNOT_TELL, few, False, np.nan)
     if one.blind is not None:
         return ConceptVerdict(CANNOT_TELL, one.blind, False, q_value)

@@ -182,7 +182,7 @@ def _studied(
     own_ar = scores.own_ars[model]
     own = _source(scores, model, OWN, own_ar, "own")
     if own is None:
-        reason = f'no "{UNCHANGED}" texts read by {own_ar}: say with --own-ar which is its own'
+        reason = _why_unread(scores, model, own_ar)
         return _ModelStudy(CodeVerdict(CANNOT_TELL, reason), {}, [])
     touched = share_changed(scores, model)
     controls, notes = _controls(scores, model)
@@ -205,6 +205,19 @@ def _studied(
     # A verdict of meaning, or of what is lost with an aspect, says itself whether it is a code.
     aside = no_code(found, share) if verdict.category not in (CODE, PLAIN) else None
     return _ModelStudy(verdict, numbers, notes, ars, aside, found.by_floor)
+
+
+def _why_unread(scores: Scores, model: str, own_ar: str) -> str:
+    """Why there is nothing of the pair's own AR to begin with."""
+    unchanged = scores.rows.filter(
+        (pl.col("model") == model)
+        & (pl.col("texts") == OWN)
+        & (pl.col("variant") == UNCHANGED)
+        & pl.col("fve").is_not_null()
+    )
+    if unchanged.height:
+        return f'no "{UNCHANGED}" texts read by {own_ar}: say with --own-ar which is its own'
+    return f'no "{UNCHANGED}" text has a score'
 
 
 def share_changed(scores: Scores, model: str) -> dict[str, float]:

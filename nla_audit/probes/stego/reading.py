@@ -6,17 +6,23 @@ import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from nla_audit.errors import UserError
 from nla_audit.llm.interface import Paraphraser
 from nla_audit.nla.batching import Notice
-from nla_audit.nla.fve import BaselineName, baselines_with, fraction_of_variance_explained
-from nla_audit.nla.scoring import score_rows
+from nla_audit.nla.fve import (
+    BaselineName,
+    Baselines,
+    baselines_with,
+    fraction_of_variance_explained,
+)
+from nla_audit.nla.scoring import TOO_LONG, readable, score_rows
 from nla_audit.probes.stego.meaning import with_meaning
 from nla_audit.probes.stego.writing import write_transform, written_changes
 from nla_audit.probes.transforming.cards import TextTransform, transforms
@@ -30,6 +36,7 @@ from nla_audit.runs.score import UnscoredTable
 from nla_audit.shards import Shards, digest_of
 from nla_audit.text.similarity import similarity_named
 from nla_audit.text.words import content_stems, word_spans
+from nla_audit.wording import count
 
 #: Value of column ``texts``: the pair's own explanations, or reference texts.
 OWN, REFERENCE = "own", "reference"
@@ -94,13 +101,16 @@ def probe(
         meaning: :mod:`nla_audit.probes.stego.meaning`.
 
     Raises:
-        UserError: no row has an activation, one does not fit an AR, or there is no such
-            similarity.
+        UserError: no row has an activation, one does not fit an AR, no text does, or there is no
+            such similarity.
     """
     # Before anything is written: paraphrases may cost money.
-    for reader in readers.values():
-        fitted(activations, reconstructor=reader, force=settings.force)
+    targets = {
+        name: _Targets.of(reader, activations, settings) for name, reader in readers.items()
+    }
     rows_explained(activations, texts.rows["idx"].to_list(), texts.sources[0].path)
+    texts = _fitting(texts, readers, notice)
+    reference = None if reference is None else _fitting(reference, readers, notice)
     similarity = similarity_named(settings.similarity)
     written = written_changes(settings.written)
     sources = [(OWN, texts), *([(REFERENCE, reference)] if reference is not None else [])]
@@ -132,7 +142,7 @@ def probe(
                 reader,
                 made,
                 places=places,
-                activations=activations,
+                targets=targets[name],
                 settings=settings,
                 progress=progress,
                 notice=notice,
@@ -140,6 +150,40 @@ def probe(
             for name, reader in readers.items()
         ]
     )
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """What one AR is held against: the activations as it was trained to see them."""
+
+    activations: Activations
+    baselines: Baselines
+
+    @classmethod
+    def of(
+        cls, reader: AnyReconstructor, activations: Activations, settings: ProbeSettings
+    ) -> _Targets:
+        seen = fitted(activations, reconstructor=reader, force=settings.force)
+        given = settings.given_baselines
+        return cls(seen, baselines_with(given, seen.vectors, reader.mse_scale))
+
+
+def _fitting(
+    table: UnscoredTable, readers: Mapping[str, AnyReconstructor], notice: Notice
+) -> UnscoredTable:
+    """The explanations that some AR has room for; changing others costs time, and serves none."""
+    said = table.rows["explanation"].str.strip_chars()
+    fitting = set[str]().union(*(readable(reader, said) for reader in readers.values()))
+    fits = pl.Series([text is None or text in fitting for text in said], dtype=pl.Boolean)
+    missing = int((~fits).sum())
+    if missing and said.filter(fits).null_count() == fits.sum():
+        raise UserError(
+            f"{table.sources[0].path}: no explanation can be read ({TOO_LONG}): give shorter ones, "
+            "or probe their beginnings with --prefix-tokens"
+        )
+    if missing:
+        notice(f"{table.sources[0].path}: {count(missing, 'explanation')} left out: {TOO_LONG}")
+    return replace(table, rows=table.rows.filter(fits))
 
 
 def _series_columns(texts: UnscoredTable) -> pl.DataFrame:
@@ -223,7 +267,7 @@ def _read(
     made: pl.DataFrame,
     *,
     places: Sequence[int | None],
-    activations: Activations,
+    targets: _Targets,
     settings: ProbeSettings,
     progress: Progress,
     notice: Notice,
@@ -233,7 +277,7 @@ def _read(
         None if text is None or place is None else text.strip()
         for text, place in zip(made["text"], places, strict=True)
     ]
-    activations = fitted(activations, reconstructor=reader, force=settings.force)
+    activations, baselines = targets.activations, targets.baselines
     shards = None
     if settings.cache is not None:
         progress(f"hashing the AR ({name})", 0, 0)
@@ -249,7 +293,6 @@ def _read(
         progress=lambda stage, done, total: progress(f"{stage} ({name} AR)", done, total),
         notice=notice,
     )
-    baselines = baselines_with(settings.given_baselines, activations.vectors, reader.mse_scale)
     fve = fraction_of_variance_explained(scores.mse, baselines.of(settings.baseline))
     reasons = [
         "no activation of this idx" if place is None else own or of_score

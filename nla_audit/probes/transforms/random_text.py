@@ -17,29 +17,33 @@ from nla_audit.text.words import word_spans
 def random_text(texts: Sequence[str], labels: Sequence[Any], seed: int) -> list[str | None]:
     """As many words as each text has, out of claims of other labels' texts."""
     claims = [
-        (str(label), claim.text)
+        (str(label), claim.text, _words(claim.text))
         for text, label in zip(texts, labels, strict=True)
         for claim in split_claims(text)
     ]
     claims.sort()
-    number_of_labels = len({label for label, _ in claims})
-    out: list[str | None] = []
-    for text, label in zip(texts, labels, strict=True):
-        if number_of_labels < 2 or all(own == str(label) for own, _ in claims):
-            out.append(None)
-            continue
-        wanted = len(list(word_spans(text)))
-        out.append(_drawn(claims, str(label), wanted, generator_for(seed, "random_text", text)))
-    return out
+    if len({label for label, _, _ in claims}) < 2:
+        return [None] * len(texts)
+    return [
+        _drawn(claims, str(label), _words(text), generator_for(seed, "random_text", text))
+        for text, label in zip(texts, labels, strict=True)
+    ]
+
+
+def _words(text: str) -> int:
+    return sum(1 for _ in word_spans(text))
 
 
 def _drawn(
-    claims: list[tuple[str, str]], label: str, wanted: int, generator: np.random.Generator
+    claims: list[tuple[str, str, int]], label: str, wanted: int, generator: np.random.Generator
 ) -> str:
-    drawn = ""
-    while len(list(word_spans(drawn))) < wanted:
-        other, claim = claims[int(generator.integers(len(claims)))]
+    said: list[str] = []
+    found = 0
+    while found < wanted:
+        other, claim, words = claims[int(generator.integers(len(claims)))]
         if other != label:
-            drawn += (" " if drawn else "") + claim
+            said.append(claim)
+            found += words
+    drawn = " ".join(said)
     spans = list(word_spans(drawn))[:wanted]
     return drawn[: spans[-1][1]] if spans else ""

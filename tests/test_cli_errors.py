@@ -317,6 +317,23 @@ class TestCommands:
     ) -> None:
         assert words in fails("probe", path, *arguments)
 
+    @pytest.mark.parametrize("empty", ["", " "])
+    def test_what_is_given_empty_is_no_default(
+        self,
+        fails: Failing,
+        path: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        empty: str,
+    ) -> None:
+        """A variable that a script left empty; as a path it would be the current folder."""
+        monkeypatch.chdir(tmp_path)
+        for option in ("--out", "--models", "--reference", "--words"):
+            assert f"'{option}' is empty: give a value" in fails("probe", path, f"{option}={empty}")
+        assert "'TABLE...' is empty" in fails("probe", path, empty)
+        assert "'RECIPE' is empty" in fails("train", empty)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["t.parquet"]
+
     def test_no_table(self, fails: Failing) -> None:
         assert "TABLE" in fails("probe")
 

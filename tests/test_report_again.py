@@ -117,7 +117,7 @@ def test_whatever_is_wrong_is_one_line_or_a_page(tmp_path: Path, stored: dict[st
     """Every value and key is replaced in turn: nothing gets past the door as a traceback."""
     path, refused = tmp_path / "x.json", []
     for way in places(stored):
-        news = (None, -1, 1e308, True, "<b>../x", [], [[]], {}, {"items": 1})
+        news = (None, -1, 1e308, True, "", "<b>../x", [], [[]], {}, {"items": 1})
         files = [changed(stored, way, new) for new in news]
         if way and isinstance(way[-1], str):
             files.append(renamed(stored, way, "<b>../x"))

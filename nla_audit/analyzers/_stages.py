@@ -26,7 +26,7 @@ from nla_audit.stats import (
     percentile_limits,
 )
 from nla_audit.table.completions import Completions, from_frame
-from nla_audit.table.door import check_model
+from nla_audit.table.door import check_model, named_models
 from nla_audit.table.pairing import column, resampler, thinned
 from nla_audit.text.pairs import RESAMPLING_FLOOR
 from nla_audit.text.reading import READING_ERROR, Reading, read_afresh
@@ -77,7 +77,7 @@ def links_named(completions: Completions, chains: Sequence[str]) -> list[tuple[s
     """
     links: list[tuple[str, str]] = []
     for chain in chains:
-        names = [name.strip() for name in chain.split(",")]
+        names = named_models(chain, "--chain")
         if len(names) < 2 or len(set(names)) < len(names):
             raise UserError(f"--chain {chain}: name two or more models, first to last, as A,B,C")
         for name in names:

@@ -171,9 +171,13 @@ def load_language_model(
         reference: a folder, or owner/name on the Hub.
 
     Raises:
-        UserError: it cannot be loaded.
+        UserError: it is an AR, which ends at its layer, or it cannot be loaded.
     """
     place, folder = placement or Placement(), local_folder(reference)
+    if recognise(folder).role == "ar":
+        raise UserError(
+            f"{reference}: this is an AR, which foresees no text: name a whole language model"
+        )
     config = read_config(folder, place)
     place = for_untrained(place, config)
     with quiet_transformers():

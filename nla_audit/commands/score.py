@@ -86,7 +86,9 @@ def _lengths(text: str | None) -> tuple[int, ...]:
         raise UserError(f"--prefix-tokens {text}: expected whole numbers with commas, as 1,2,4,8")
     lengths = tuple(sorted({int(part) for part in parts}))
     if lengths and lengths[-1] > _LONGEST_PREFIX:
-        raise UserError(f"--prefix-tokens {text}: no text is longer than {_LONGEST_PREFIX:,} tokens")
+        raise UserError(
+            f"--prefix-tokens {text}: no text is longer than {_LONGEST_PREFIX:,} tokens"
+        )
     return lengths
 
 

@@ -35,7 +35,10 @@ def table_parameters() -> list[click.Parameter]:
             help="Fixed tokens per explanation (tags, end token).  [default: from the table]",
         ),
         click.Option(
-            ["--models"], metavar="A,B", help="Compare these models only.  [default: all]"
+            ["--models"],
+            metavar="A,B",
+            help="Compare these models only; a name that holds a comma in double quotes.  "
+            "[default: all]",
         ),
         click.Option(
             ["--at-most-activations"],
@@ -78,7 +81,9 @@ def read_completions(arguments: Mapping[str, Any], console: Console) -> Completi
 
 def chosen(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What of a table is wanted: ``reference``, ``ar`` and ``models``, as a reader takes them."""
-    names = (arguments["models"] or "").split(",")
+    from nla_audit.table.door import named_models  # keeps --help fast
+
+    names = named_models(arguments["models"] or "", "--models")
     return {
         "reference": _as_in_tables(arguments["reference"]),
         "ar": _as_in_tables(arguments["ar"]),

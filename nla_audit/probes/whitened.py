@@ -181,8 +181,7 @@ def _measured(read: Reconstructions, share: float, seed: int) -> _Fitted:
             1 - ((read.predicted - read.targets[partner]) ** 2).mean(axis=1) / plain, partner >= 0
         ),
         whitened_fve=1 - ((made - seen) ** 2).mean(axis=1) / baseline,
-        chance_whitened_fve=1
-        - ((made_elsewhere - seen_elsewhere) ** 2).mean(axis=1) / baseline,
+        chance_whitened_fve=1 - ((made_elsewhere - seen_elsewhere) ** 2).mean(axis=1) / baseline,
         whitened_fve_rescaled=_rescaled_fve(read.keys, made, seen, baseline),
         chance_whitened_fve_rescaled=_rescaled_fve(
             read.keys, made_elsewhere, seen_elsewhere, baseline

@@ -131,7 +131,9 @@ def finished_table(path: Path) -> pl.DataFrame:
     except FileNotFoundError:
         raise UserError(f"{path}: not there, though its run finished: {advice}") from None
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        raise UserError(f"{path}: not a whole Parquet file ({first_line(error)}): {advice}") from None
+        raise UserError(
+            f"{path}: not a whole Parquet file ({first_line(error)}): {advice}"
+        ) from None
 
 
 def is_done(out: Path, key: str) -> bool:

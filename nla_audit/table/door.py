@@ -6,6 +6,7 @@ Completions (:mod:`nla_audit.table.validation`) and FVE by prefix
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from difflib import get_close_matches
 
@@ -70,6 +71,25 @@ def of_models(rows: pl.DataFrame, models: Sequence[str], file: str) -> pl.DataFr
     return rows.filter(pl.col("model").is_in(list(models))) if models else rows
 
 
+def named_models(text: str, option: str) -> list[str]:
+    """``'p0.0,"a,b"'`` as names: as in a CSV, one that holds a comma stands in double quotes.
+
+    Args:
+        option: where they were named, for the message.
+
+    Raises:
+        UserError: a quotation is not closed.
+    """
+    try:
+        names = next(csv.reader([text], skipinitialspace=True, strict=True), [])
+    except csv.Error:
+        raise UserError(
+            f"{option} {text}: write names with commas between them, and one that holds a comma "
+            'itself in double quotes, as p0.0,"a,b"'
+        ) from None
+    return [name.strip() for name in names]
+
+
 def check_model(name: str, models: Sequence[str], file: str) -> None:
     """Refuse the name of a model that is none of ``models``.
 
@@ -80,7 +100,7 @@ def check_model(name: str, models: Sequence[str], file: str) -> None:
         return
     near = get_close_matches(name, models, n=1)
     hint = f'did you mean "{near[0]}"? ' if near else ""
-    known = ", ".join(shown(model)[1:-1] for model in models)
+    known = ", ".join(shown(one) if "," in one else shown(one)[1:-1] for one in models)
     raise UserError(
         f"{file}: no model {shown(name)} ({count(len(models), 'model')}: {known}): "
         f"{hint}choose one of these"

@@ -21,7 +21,7 @@ from nla_audit.probes._continuations import continuations
 from nla_audit.table.completions import Completions, from_frame
 from tests.declared import absent, undeclared
 from tests.pairs import tiny
-from tests.pairs.planted_pair import D_MODEL, KEYWORDS
+from tests.pairs.planted_pair import D_MODEL, KEYWORDS, save_planted_ar
 
 DOCUMENTS = 36
 SOURCE = "a story"
@@ -210,11 +210,15 @@ def test_how_a_document_goes_on_is_found_in_it_or_in_longer_sources() -> None:
 
 def test_the_command_says_what_is_missing(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["predictive-gain", str(root / "texts.parquet")]
+    documents = str(root / "documents.jsonl")
     assert cli.run(given) == 2
     assert "give --base-model MODEL" in capsys.readouterr().err
+    halves = save_planted_ar(root / "ar")
+    assert cli.run([*given, "--base-model", str(halves), "--texts", documents]) == 2
+    assert f"{halves}: this is an AR, which foresees no text" in capsys.readouterr().err
     given += ["--base-model", str(root / "reader")]
     assert cli.run(given) == 2
     assert "how its document goes on: give the documents with --texts" in capsys.readouterr().err
-    given += ["--texts", str(root / "documents.jsonl"), "--limit", "12", "--json"]
+    given += ["--texts", documents, "--limit", "12", "--json"]
     assert cli.run(given) == 0
     assert json.loads(capsys.readouterr().out)["headline"]["told"]["explanations"] == 12

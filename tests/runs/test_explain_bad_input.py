@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from nla_audit.checkpoint.load import Pair
 from nla_audit.errors import UserError
 from nla_audit.nla import generation
+from nla_audit.nla.verbalizer import Verbalizer
+from nla_audit.record import record_path
 from nla_audit.runs.activations import read_activations
 from nla_audit.runs.explain import ExplainSettings, explain
 from tests.pairs import talking
@@ -99,6 +102,44 @@ class TestBadInput:
         assert "must be a positive number" in fails(
             activations, "--baseline-value", "raw_variance=-1"
         )
+
+    def test_an_output_that_is_no_parquet_file(
+        self, fails: Any, activations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Verbalizer, "generate", None)  # said before anything is explained
+        monkeypatch.chdir(tmp_path)
+        for folder in (".", tmp_path):
+            assert "is a folder" in fails(activations, "--out", folder)
+        assert "end the name in .parquet" in fails(activations, "--out", tmp_path / "o.csv")
+        odd = os.fsdecode(os.fsencode(tmp_path) + b"/o\xff.parquet")
+        assert "not a UTF-8 name" in fails(activations, "--out", odd)
+
+    def test_a_device_without_numbers(self, fails: Any, activations: Path) -> None:
+        assert "--device meta: holds no weights" in fails(activations, "--device", "meta")
+
+    def test_a_finished_run_that_was_damaged(
+        self,
+        pair_path: Path,
+        activations: Path,
+        explained: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        out = tmp_path / "[c] 1*.parquet"  # and a name that a pattern would be read from
+        record = record_path(out)
+        arguments = (pair_path, activations, "--out", out, *OPTIONS)
+        out.write_bytes(explained.read_bytes())
+        record.write_bytes(record_path(explained).read_bytes())
+        assert run(*arguments) == 0
+        assert "already finished" in capsys.readouterr().err
+        out.write_bytes(explained.read_bytes()[:500])
+        assert run(*arguments) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error.startswith(f"error: {out}: not a whole Parquet file (")
+        assert "run the same command again" in error
+        record.write_text("{")
+        assert run(*arguments) == 2
+        assert f"remove {out} and it, and run" in capsys.readouterr().err
 
     @pytest.fixture
     def tight_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:

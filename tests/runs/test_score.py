@@ -273,6 +273,10 @@ class TestBadInput:
 
     def test_options(self, fails: Any) -> None:
         assert "expected whole numbers with commas" in fails("--prefix-tokens", "1,x")
+        assert "no text is longer than" in fails("--prefix-tokens", f"1,{10**20}")
+        assert "raw_variance is given twice" in fails(
+            *("--baseline-value", "raw_variance=1", "--baseline-value", "raw_variance=2")
+        )
 
     def test_other_activations(self, fails: Any, root: Path, tmp_path: Path) -> None:
         table = pl.read_parquet(root / "activations.parquet")
@@ -293,6 +297,23 @@ class TestBadInput:
         assert "same model, idx and sample" in fails(texts=path)
         table.with_columns(model=pl.lit(None, dtype=pl.String)).write_parquet(path)
         assert 'column "model" is empty' in fails(texts=path)
+
+
+def test_a_finished_run_whose_prefixes_have_gone(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = (root, tmp_path / "s.parquet", "--prefix-tokens", "1,2", "--prefixes", "tokens")
+    assert run(*asked) == 0
+    for name in ("s.prefixes.parquet", "s.prefix_fve.parquet"):
+        there = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(there[:100])
+        assert run(*asked) == 2
+        assert f"{name}: not a whole Parquet file" in capsys.readouterr().err
+        (tmp_path / name).unlink()
+        assert run(*asked) == 2
+        assert f"{name}: not there, though its run finished" in capsys.readouterr().err
+        (tmp_path / name).write_bytes(there)
+    assert run(*asked) == 0
 
 
 def test_fve_by_prefix_in_the_long_form(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from nla_audit import cli
 from nla_audit.analyzers import registry
 from nla_audit.analyzers._twins import paraphrased
 from nla_audit.commands.table_options import chosen
@@ -27,6 +29,19 @@ class TestNames:
         assert completions.ar is None
         assert not completions.has("doc_id")
         assert completions.rows["doc_id"].null_count() == completions.rows.height
+
+    def test_a_name_with_a_comma_is_chosen_in_quotes(
+        self, table: pl.DataFrame, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        named = table.with_columns(pl.col("model").replace({"p0.03": "short, p0.03"}))
+        named.write_parquet(tmp_path / "t.parquet")
+        command = ["tail", str(tmp_path / "t.parquet"), "--json", "--models"]
+        assert cli.run([*command, 'p0.0, "short, p0.03"']) == 0
+        assert list(json.loads(capsys.readouterr().out)["headline"]) == ["p0.0", "short, p0.03"]
+        assert cli.run([*command, "short, p0.03"]) == 2
+        assert '(3 models: base, p0.0, "short, p0.03")' in capsys.readouterr().err
+        assert cli.run([*command, '"short']) == 2
+        assert "in double quotes" in capsys.readouterr().err
 
     @pytest.mark.parametrize("column", ["model", "idx"])
     def test_a_blank_name_that_is_needed_is_refused(self, table: pl.DataFrame, column: str) -> None:

@@ -188,7 +188,9 @@ def _of_npy(path: Path, row: str | None) -> Floats:
     try:
         array = np.load(path, allow_pickle=False)
     except (ValueError, EOFError, OSError):  # NumPy's own message would have it unpickled
-        raise UserError(f"{path}: not a NumPy array of numbers: write one with numpy.save") from None
+        raise UserError(
+            f"{path}: not a NumPy array of numbers: write one with numpy.save"
+        ) from None
     return _row_of(array, path, row)
 
 

@@ -105,9 +105,7 @@ def probe(
             such similarity.
     """
     # Before anything is written: paraphrases may cost money.
-    targets = {
-        name: _Targets.of(reader, activations, settings) for name, reader in readers.items()
-    }
+    targets = {name: _Targets.of(reader, activations, settings) for name, reader in readers.items()}
     rows_explained(activations, texts.rows["idx"].to_list(), texts.sources[0].path)
     texts = _fitting(texts, readers, notice)
     reference = None if reference is None else _fitting(reference, readers, notice)

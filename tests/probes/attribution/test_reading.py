@@ -206,3 +206,19 @@ def test_texts_that_cannot_be_read_are_one_line(root: Path, tmp_path: Path, read
 def test_the_default_of_the_command_is_that_of_the_function() -> None:
     (limit,) = (option for option in command.params if option.name == "limit")
     assert limit.default == DEFAULT_LIMIT == AttributionSettings().limit
+
+
+def test_a_text_that_the_ar_has_no_room_for_is_not_taken_apart(root: Path, tmp_path: Path, reader):
+    """It would make as many texts as it has words, none of which can be compared with it."""
+    table = pl.read_parquet(root / "texts.parquet")
+    longer = pl.when(pl.col("idx") == 3).then(pl.lit("a ribbon. " * 300)).otherwise("explanation")
+    table.with_columns(explanation=longer).write_parquet(tmp_path / "long.parquet")
+    found = attribute_with(
+        reader,
+        read_unscored([str(tmp_path / "long.parquet")]),
+        read_activations(root / "activations.parquet"),
+        AttributionSettings(),
+    )
+    left_out = {(model, idx): reason for model, idx, reason in found.left_out.iter_rows()}
+    assert left_out["p0.0", "3"] == left_out["p0.03", "3"] == "too long for the AR"
+    assert "3" not in found.scores.tokens["idx"]

@@ -361,6 +361,16 @@ def test_a_concept_that_a_target_reads(
     assert "of 50 held-out pairs apart" in told
 
 
+def test_one_activation_is_asked_without_a_warning(
+    pair_path: Path, given: Sequence[object], tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """None is without the concept; the mean of none of them is not known."""
+    assert run(pair_path, *given, "--limit", 1, "--out", tmp_path / "out") == 0
+    assert [str(one.message) for one in recwarn if one.category is RuntimeWarning] == []
+    said = " ".join((tmp_path / "out" / "sensitivity.md").read_text().split())
+    assert "1 activation with an explanation is too few for an interval" in said
+
+
 class TestBadInput:
     @pytest.fixture
     def fails(
@@ -394,7 +404,7 @@ class TestBadInput:
 
         return run_it
 
-    def test_what_is_missing_is_named(self, fails: Any) -> None:
+    def test_what_is_missing_is_named(self, fails: Any, pair_path: Path) -> None:
         assert "--activations" in fails(activations=None)
         assert "--out DIR" in fails(out=None)
         assert "--target MODEL" in fails(direction=None)
@@ -403,6 +413,9 @@ class TestBadInput:
         assert "--llm" in fails(detector="llm")
         assert "--words '|'" in fails(words="|")
         assert "--target" in fails(other="sentiment")
+        itself = {"concept": "blue", "other": "blue", "words": None, "direction": None}
+        assert "is the concept itself" in fails(**itself, target="none")
+        assert "none of the pairs, p0.0" in fails(f"p0.0={pair_path}", reference="p0")
         assert run() == 2
 
     @pytest.mark.parametrize(
@@ -411,6 +424,7 @@ class TestBadInput:
             (np.zeros(tiny.D_MODEL), "length zero"),
             (np.ones(tiny.D_MODEL - 1), "wide"),
             (np.full(tiny.D_MODEL, np.inf), "not finite"),
+            (np.full(tiny.D_MODEL, 1 + 1j), "no vector of real numbers"),
         ],
     )
     def test_what_is_no_direction(

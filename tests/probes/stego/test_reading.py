@@ -378,3 +378,38 @@ def test_what_is_not_given_is_said(root, missing, capsys):
     rest = [str(part) for name, path in tables.items() if name != missing for part in (name, path)]
     assert cli.run(["stego", "--ar", str(root / "ar"), *rest]) == 2
     assert missing in capsys.readouterr().err
+
+
+def test_texts_that_no_ar_has_room_for_are_left_out(root, tmp_path, capsys):
+    table = pl.read_parquet(root / "texts.parquet")
+    long = pl.lit("a ribbon. " * 300)
+    some = pl.when(pl.col("idx") < 3).then(long).otherwise("explanation")
+    table.with_columns(explanation=some).write_parquet(tmp_path / "some.parquet")
+    kept = tmp_path / "scores.parquet"
+    assert cli.run(given(root, "--keep-scores", kept, texts=tmp_path / "some.parquet")) == 0
+    assert "3 explanations left out: too long for the AR" in capsys.readouterr().err
+    assert pl.read_parquet(kept)["idx"].cast(pl.Int64).min() == 3
+    table.with_columns(explanation=long, extracted=True).write_parquet(tmp_path / "all.parquet")
+    assert cli.run(given(root, texts=tmp_path / "all.parquet")) == 2
+    assert "no explanation can be read (too long for the AR)" in capsys.readouterr().err
+
+
+def test_what_cannot_be_scored_is_said_before_anything_is_written(root, tmp_path, capsys):
+    """Paraphrases may cost money; nobody answers here."""
+    nobody = ("--paraphraser", "openai:m@http://127.0.0.1:9")
+    assert cli.run(given(root, *nobody, "--baseline-value", "raw_variance=nan")) == 2
+    assert "raw_variance=nan: must be a positive number" in capsys.readouterr().err
+    table = pl.read_parquet(root / "activations.parquet")
+    alike = table.with_columns(activation_vector=pl.col("activation_vector").first())
+    alike.write_parquet(tmp_path / "alike.parquet")
+    assert cli.run(given(root, *nobody, activations=tmp_path / "alike.parquet")) == 2
+    assert f"the {N} usable activations do not differ" in capsys.readouterr().err
+
+
+def test_texts_without_a_score_are_called_so(root, tmp_path, capsys):
+    """There is one AR, and nothing to say about which is the pair's."""
+    table = pl.read_parquet(root / "texts.parquet")
+    none = table.with_columns(explanation=pl.lit("nothing"), extracted=True)
+    none.write_parquet(tmp_path / "none.parquet")
+    assert cli.run(given(root, "--json", texts=tmp_path / "none.parquet")) == 0
+    assert 'no "unchanged" text has a score' in json.loads(capsys.readouterr().out)["verdict"]

@@ -15,7 +15,7 @@ import torch
 
 from nla_audit.errors import UserError
 from nla_audit.nla import generation
-from nla_audit.nla.architecture import hidden_size
+from nla_audit.nla.architecture import hidden_size, longest_input
 from nla_audit.nla.batching import Notice, halving
 from nla_audit.nla.caching import caching_of
 from nla_audit.nla.compiled import CompiledSteps
@@ -167,10 +167,12 @@ class Verbalizer:
 
         Raises:
             UserError: activations of the wrong width, or rows that are zero or not finite (the
-                first one is named); a cap or batch size below 1; another engine died.
+                first one is named); a cap below 1 or beyond what the AV reads, or a batch size
+                below 1; another engine died.
         """
         if max_new_tokens < 1 or batch_size < 1 or temperature < 0:
             raise UserError("max_new_tokens and batch_size must be at least 1, temperature ≥ 0")
+        self._check_room(max_new_tokens)
         vectors = self._vectors(activations)
         keys = list(range(len(vectors))) if row_keys is None else list(row_keys)
         if len(keys) != len(vectors):
@@ -216,6 +218,16 @@ class Verbalizer:
             with threads_for(vectors.shape[1], self.device):
                 parts.extend(halving(rows, explain, notice))
         return self.read(_joined(parts))
+
+    def _check_room(self, max_new_tokens: int) -> None:
+        """Behind its last position a model has none to read, or none that it was trained on."""
+        longest, prompt = longest_input(self.model.config), len(self.prompt.ids)
+        if prompt + max_new_tokens > longest:
+            raise UserError(
+                f"{self.name}: reads {longest:,} tokens at most, of which its prompt takes "
+                f"{prompt:,}: an answer of {max_new_tokens:,} has no room; lower the cap on new "
+                "tokens (--max-new-tokens)"
+            )
 
     def _say_how(self, notice: Notice) -> None:
         """Once: tell where the model cannot be run in the fast way, or thinks first."""

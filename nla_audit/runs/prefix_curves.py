@@ -21,7 +21,7 @@ from nla_audit.errors import UserError
 from nla_audit.nla.batching import Notice
 from nla_audit.nla.fve import BaselineName, Baselines
 from nla_audit.nla.prefixes import token_ends
-from nla_audit.nla.scoring import score_columns, score_rows
+from nla_audit.nla.scoring import TOO_LONG, score_columns, score_rows
 from nla_audit.progress import Progress, silent
 from nla_audit.shards import Shards
 from nla_audit.text.claims import split_claims
@@ -66,6 +66,7 @@ def cut_all(
     *,
     units: Sequence[str],
     lengths: Sequence[int] = (),
+    room: int | None = None,
 ) -> pl.DataFrame:
     """The prefixes of every text.
 
@@ -75,10 +76,13 @@ def cut_all(
         segment_ends: ``[n]`` ends of segments, in characters of the text; ``None``: has none.
         units: of ``tokens``, ``claims`` and ``segments``.
         lengths: in tokens; those of :func:`_default_lengths` where empty.
+        room: tokens that are read at all. A text of thousands of claims is written out once for
+            each: what nothing can read is not.
 
     Returns:
         ``row`` (place in ``texts``), ``unit, length, tokens`` (of the prefix), ``text_tokens`` (of
-        the whole), ``text`` and ``broken_word`` (whether it ends within a word of the text).
+        the whole), ``text`` (null beyond the room) and ``broken_word`` (whether it ends within a
+        word of the text).
 
     Raises:
         UserError: segments are asked for and no text has any; or the tokenizer does not know
@@ -92,15 +96,17 @@ def cut_all(
     wanted = sorted(set(lengths) or _default_lengths())
     distinct = sorted({text for text in texts if text is not None})
     ends_of = dict(zip(distinct, token_ends(tokenizer, distinct), strict=True))
-    rows: list[tuple[int, str, int, int, int, str, bool]] = []
+    rows: list[tuple[int, str, int, int, int, str | None, bool]] = []
     for row, (text, segments) in enumerate(zip(texts, segment_ends, strict=True)):
         if text is None:
             continue
         ends, breaks = ends_of[text], WordBreaks(text)
         for unit in units:
             for length, end in _ends(text, unit, ends, segments, wanted):
-                prefix = text if end >= len(text) else text[:end].strip()
                 tokens = len(ends) if end >= len(text) else bisect_right(ends, end)
+                prefix = None
+                if room is None or tokens <= room:
+                    prefix = text if end >= len(text) else text[:end].strip()
                 rows.append((row, unit, length, tokens, len(ends), prefix, breaks.at(end)))
     return pl.DataFrame(rows, schema=_SCHEMA, orient="row")
 
@@ -169,7 +175,14 @@ def read_curves(
     segments = (
         rows["segment_ends"].to_list() if "segment_ends" in rows.columns else [None] * len(texts)
     )
-    cuts = cut_all(reconstructor.tokenizer, texts, segments, units=units, lengths=lengths)
+    cuts = cut_all(
+        reconstructor.tokenizer,
+        texts,
+        segments,
+        units=units,
+        lengths=lengths,
+        room=reconstructor.longest_prompt,
+    )
     row = cuts["row"].to_numpy()
     scores = score_rows(
         reconstructor,
@@ -195,6 +208,10 @@ def read_curves(
         ar=pl.lit(ruler, dtype=pl.String),
         fve_baseline=columns["fve_baseline"],
         fve_baseline_value=columns["fve_baseline_value"],
-        reason=pl.Series(scores.reasons, dtype=pl.String),
+        reason=pl.select(
+            pl.when(cuts["text"].is_null())
+            .then(pl.lit(TOO_LONG))
+            .otherwise(pl.Series(scores.reasons, dtype=pl.String))
+        ).to_series(),
         broken_word=cuts["broken_word"],
     )

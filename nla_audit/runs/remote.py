@@ -201,6 +201,7 @@ class RemoteReconstructor(_Remote):
     layer_index: int
     mse_scale: float | None
     tokenizer: Any
+    longest_prompt: int
 
     def plan(self, texts: Iterable[str | None], *, token_budget: int | None = None) -> ReadingPlan:
         """As :meth:`nla_audit.nla.reconstructor.Reconstructor.plan`."""
@@ -259,7 +260,16 @@ class RemotePair:
 
 _FACTS = {
     "av": ("name", "d_model", "sidecar", "injection", "transform"),
-    "ar": ("name", "d_model", "sidecar", "transform", "layer_index", "mse_scale", "tokenizer"),
+    "ar": (
+        "name",
+        "d_model",
+        "sidecar",
+        "transform",
+        "layer_index",
+        "mse_scale",
+        "tokenizer",
+        "longest_prompt",
+    ),
     "target": ("d_model", "layer_index", "device"),
 }
 

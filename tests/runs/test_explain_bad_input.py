@@ -177,3 +177,20 @@ def test_half_a_pair_is_refused(pair: Pair, activations: Path, tmp_path: Path) -
             tmp_path / "o.parquet",
             ExplainSettings("m", "r"),
         )
+
+
+def test_an_answer_that_the_av_has_no_room_for(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model with a table of positions fails behind its last, others say what they never learnt."""
+    verbalizer = pair.verbalizer
+    assert verbalizer is not None
+    room = 512 - len(verbalizer.prompt.ids)
+    vector = np.ones((1, 32), dtype=np.float32)
+    monkeypatch.setattr(
+        verbalizer.model.config, "max_position_embeddings", len(verbalizer.prompt.ids)
+    )
+    with pytest.raises(UserError, match="an answer of 1 has no room; lower the cap on new tokens"):
+        verbalizer.generate(vector, max_new_tokens=1)
+    monkeypatch.setattr(verbalizer.model.config, "max_position_embeddings", 512)
+    assert len(verbalizer.generate(vector, max_new_tokens=room).responses) == 1
+    with pytest.raises(UserError, match=f"an answer of {room + 1} has no room"):
+        verbalizer.generate(vector, max_new_tokens=room + 1)

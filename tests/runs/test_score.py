@@ -316,6 +316,32 @@ def test_a_finished_run_whose_prefixes_have_gone(
     assert run(*asked) == 0
 
 
+def test_beginnings_that_the_ar_has_no_room_for_are_not_written_out(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A text of thousands of claims is as many texts, most of them too long: gigabytes of them."""
+    plain, asked = Reconstructor.plan, list[set[str]]()
+
+    def plan(self: Reconstructor, texts: Any, **options: Any) -> Any:
+        asked.append({text for text in texts if text is not None})
+        return plain(self, texts, **options)
+
+    monkeypatch.setattr(Reconstructor, "plan", plan)
+    table = pl.read_parquet(root / "texts.parquet").head(2)
+    long = pl.when(pl.col("idx") == 0).then(pl.lit("It opens a noun. " * 400))
+    table.with_columns(explanation=long.otherwise("explanation")).write_parquet(
+        tmp_path / "t.parquet"
+    )
+    out = tmp_path / "s.parquet"
+    assert run(root, out, "--prefixes", "claims", texts=tmp_path / "t.parquet") == 0
+    curve = pl.read_parquet(tmp_path / "s.prefix_fve.parquet").filter(pl.col("idx") == 0)
+    assert curve["length"].to_list() == list(range(1, 401))
+    scored = curve["fve"].is_not_null()
+    assert scored.any() and scored.to_list() == sorted(scored, reverse=True)
+    assert set(curve.filter(~scored)["reason"]) == {"too long for the AR"}
+    assert max(map(len, asked[-1])) < 3 * 512 * len("noun.")
+
+
 def test_fve_by_prefix_in_the_long_form(
     root: Path, tmp_path: Path, reconstructor: Reconstructor
 ) -> None:

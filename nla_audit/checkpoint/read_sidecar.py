@@ -145,6 +145,14 @@ def _template(fields: _Fields, placeholder: str, *roles: str) -> str | None:
     template = fields.text(*names)
     if template is None:
         return None
+    fault = template_fault(template, placeholder)
+    if fault is not None:
+        raise UserError(f"{fields.path}: {names[0]} {fault}")
+    return template
+
+
+def template_fault(template: str, placeholder: str) -> str | None:
+    """What is wrong with a template that should have one placeholder; ``None``: nothing is."""
     try:
         # With format and conversion: "{explanation:>9999999999}" would fill the memory.
         fields_found = [
@@ -153,14 +161,11 @@ def _template(fields: _Fields, placeholder: str, *roles: str) -> str | None:
             if name is not None
         ]
     except ValueError as error:
-        raise UserError(f"{fields.path}: {names[0]} is no valid template ({error})") from None
-    if fields_found != [(placeholder, "", None)]:
-        found = [f"{name}:{spec}" if spec else name for name, spec, _ in fields_found]
-        raise UserError(
-            f"{fields.path}: {names[0]} must contain {{{placeholder}}} once and no other "
-            f"placeholder, found {found}"
-        )
-    return template
+        return f"is no valid template ({error})"
+    if fields_found == [(placeholder, "", None)]:
+        return None
+    found = [f"{name}:{spec}" if spec else name for name, spec, _ in fields_found]
+    return f"must contain {{{placeholder}}} once and no other placeholder, found {found}"
 
 
 class _Fields:

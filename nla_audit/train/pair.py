@@ -13,6 +13,7 @@ import torch
 from nla_audit.checkpoint.backbone import Placement, read_config, read_tokenizer
 from nla_audit.checkpoint.fetch import local_folder
 from nla_audit.checkpoint.formats import ArLora
+from nla_audit.checkpoint.check import check_injection
 from nla_audit.checkpoint.load import load_first_blocks, load_language_model
 from nla_audit.checkpoint.read_sidecar import parse_sidecar
 from nla_audit.checkpoint.save import new_sidecar, save_ar, save_ar_lora, save_av
@@ -81,10 +82,14 @@ def check_prompts(reference: str | Path, target: Target, settings: PairSettings)
     """Whether prompts can be made with a model's tokenizer; no weight is read.
 
     Raises:
-        UserError: there is no chat template, the marker is not one token, or a prompt would be
-            read otherwise than it is written.
+        UserError: the model has no such block to add a vector at, there is no chat template, the
+            marker is not one token, or a prompt would be read otherwise than it is written.
     """
     tokenizer, config = load_tokenizer(reference), load_config(reference)
+    injection, last = parse_injection(settings.injection), number_of_blocks(config) - 1
+    if injection.block is not None and injection.block > last:
+        raise UserError(f"pair.injection {settings.injection}: the model has blocks 0 to {last}")
+    check_injection(injection, config, Path(reference))
     _give_template(tokenizer, settings)
     sidecar = _sidecar(
         "av",

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from nla_audit.checkpoint.read_sidecar import template_fault
+from nla_audit.errors import UserError
 from nla_audit.train.recipe_data import Data, Target
 from nla_audit.train.recipe_rl import Rl
 from nla_audit.train.recipe_warm_start import WarmStart
@@ -47,6 +49,31 @@ class PairSettings(RecipeSection):
         if (self.av is None) != (self.ar is None):
             raise ValueError("pair.av and pair.ar belong together: give both or neither")
         return self
+
+    @model_validator(mode="after")
+    def _prompts_can_be(self) -> PairSettings:
+        for name, placeholder in (
+            ("av_template", "injection_char"),
+            ("ar_template", "explanation"),
+        ):
+            fault = template_fault(getattr(self, name), placeholder)
+            if fault is not None:
+                raise ValueError(f"pair.{name} {fault}")
+        return self
+
+    @model_validator(mode="after")
+    def _vector_can_enter(self) -> PairSettings:
+        self.block()
+        return self
+
+    def block(self) -> int | None:
+        """The block that the vector is added at; ``None`` where it replaces an embedding."""
+        from nla_audit.nla.injection import parse_injection  # torch: a recipe alone needs none
+
+        try:
+            return parse_injection(self.injection).block
+        except UserError as error:
+            raise ValueError(f"pair.{error}") from None
 
 
 class Evaluation(RecipeSection):
@@ -124,6 +151,20 @@ class Recipe(RecipeSection):
     def sweep(self) -> tuple[Run, ...]:
         """Every run, those of ``rl.length_penalties`` first, each behind the one it starts from."""
         return all_runs(self.rl, self.runs)
+
+    @model_validator(mode="after")
+    def _world_has_the_blocks(self) -> Recipe:
+        """Of another model they are counted when its config is read, before anything is trained."""
+        if self.target.world is None:
+            return self
+        last = self.target.world.blocks - 1
+        for name, block in (
+            ("target.layer_index", self.target.layer_index),
+            ("pair.injection", self.pair.block()),
+        ):
+            if block is not None and block > last:
+                raise ValueError(f"{name} names block {block}: the world has blocks 0 to {last}")
+        return self
 
     @model_validator(mode="after")
     def _has_data(self) -> Recipe:

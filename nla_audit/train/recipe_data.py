@@ -16,7 +16,7 @@ class World(RecipeSection):
     """Words of a document."""
     peakiness: Rate = 2.2
     """Standard deviation of the logits a fact adds to its words: higher is easier to read off."""
-    d_model: Annotated[int, Field(gt=0, le=65_536)] = 96
+    d_model: Annotated[int, Field(gt=0, le=65_536, multiple_of=4)] = 96
     """Width of the residual stream; a multiple of 4 attention heads."""
     blocks: Annotated[int, Field(ge=2, le=1024)] = 4
     """Decoder blocks."""

@@ -13,9 +13,12 @@ from pydantic import BaseModel
 from nla_audit.cli import run
 from nla_audit.errors import UserError
 from nla_audit.table.model_names import length_penalty_of
+from nla_audit.train.pair import check_prompts
 from nla_audit.train.read_recipe import parse_recipe, read_recipe
-from nla_audit.train.recipe import Recipe
+from nla_audit.train.recipe import PairSettings, Recipe
+from nla_audit.train.recipe_data import Target
 from nla_audit.train.runs import run_name
+from tests.runs.extracting import save_target
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 TINY = yaml.safe_load((RECIPES / "tiny.yaml").read_text(encoding="utf-8"))
@@ -222,3 +225,26 @@ def test_what_the_readme_shows_of_a_run_is_a_recipe():
     assert recipe.tracking != plain.tracking
     for name in shown["rl"]:
         assert getattr(recipe.rl, name) != getattr(plain.rl, name), name
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "told"),
+    [
+        ("pair.ar_template", "", "pair.ar_template must contain {explanation} once"),
+        ("pair.av_template", "{injection_char}{x}", "pair.av_template must contain"),
+        ("pair.av_template", "{", "pair.av_template is no valid template"),
+        ("pair.injection", "", "pair.injection '': expected replace:SCALE"),
+        ("pair.injection", "add:4", "pair.injection names block 4: the world has blocks 0 to 3"),
+        ("target.layer_index", 4, "target.layer_index names block 4: the world has blocks 0 to 3"),
+        ("target.world.d_model", 97, "target.world.d_model: input should be a multiple of 4"),
+    ],
+)
+def test_a_pair_that_cannot_be_is_told_before_the_target_is_trained(path, value, told):
+    with pytest.raises(UserError, match=re.escape(told)):
+        parse_recipe(changed(path, value), "r.yaml")
+
+
+def test_a_block_to_add_at_that_a_model_lacks_is_told_before_the_warm_start(tmp_path):
+    target = save_target(tmp_path / "target", "qwen3")
+    with pytest.raises(UserError, match="pair.injection add:4: the model has blocks 0 to 3"):
+        check_prompts(target, Target(model=str(target)), PairSettings(injection="add:4"))

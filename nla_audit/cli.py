@@ -147,7 +147,8 @@ def _told_all(command: click.Command) -> click.Command:
             if any(not text.strip() for text in _texts(given.get(parameter.name))):
                 name = parameter.get_error_hint(ctx)
                 raise UserError(
-                    f"{name} is empty: give a value, or leave it out (see {ctx.command_path} --help)"
+                    f"{name} is empty: give a value, or leave it out "
+                    f"(see {ctx.command_path} --help)"
                 )
         return rest
 

@@ -222,8 +222,8 @@ def must_be_parquet(path: Path, what: str) -> None:
         raise UserError(f"{path}: {what} are written as Parquet: end the name in .parquet")
     if well_formed(str(path)) != str(path):
         raise UserError(
-            f"{well_formed(str(path))}: not a UTF-8 name, and no Parquet file can be written there: "
-            "choose another place"
+            f"{well_formed(str(path))}: not a UTF-8 name, and no Parquet file can be written "
+            "there: choose another place"
         )
 
 

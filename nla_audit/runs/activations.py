@@ -158,9 +158,9 @@ def _keys(lazy: pl.LazyFrame, schema: pl.Schema, path: str) -> pl.DataFrame:
     """The columns that identify a row, under their usual names."""
     position = next((name for name in ("position", "n_raw_tokens") if name in schema), None)
     text = next((n for n in ("source_text", "detokenized_text_truncated") if n in schema), None)
-    names = [name for name in ("idx", "doc_id", position, text) if name in schema]
+    names = [name for name in ("idx", "doc_id", position, text) if name and name in schema]
     for name in names:
-        _forbid_compound(schema[name], str(name), path)
+        _forbid_compound(schema[name], name, path)
     frame = lazy.select(pl.int_range(pl.len()).alias(ROW), *names).collect()
     rows = frame.height
     keys = {

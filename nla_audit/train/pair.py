@@ -11,9 +11,9 @@ from typing import Any, Literal
 import torch
 
 from nla_audit.checkpoint.backbone import Placement, read_config, read_tokenizer
+from nla_audit.checkpoint.check import check_injection
 from nla_audit.checkpoint.fetch import local_folder
 from nla_audit.checkpoint.formats import ArLora
-from nla_audit.checkpoint.check import check_injection
 from nla_audit.checkpoint.load import load_first_blocks, load_language_model
 from nla_audit.checkpoint.read_sidecar import parse_sidecar
 from nla_audit.checkpoint.save import new_sidecar, save_ar, save_ar_lora, save_av

@@ -38,7 +38,8 @@ def test_a_key_that_is_no_whole_number_is_named_with_its_row(tmp_path: Path) -> 
     for name in ("position", "n_raw_tokens", "activation_layer"):
         for column, shown in ((["2", "2", "two"], '"two"'), ([2.0, 2.0, 2.5], "2.5")):
             line = refused(tmp_path, **{name: pl.Series(2 * column)})
-            assert line.startswith("row 2") and f'column "{name}" holds {shown}' in line
+            assert line.startswith("row 2")
+            assert f'column "{name}" holds {shown}' in line
 
 
 def test_bytes_are_text_where_they_are_utf_8(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_half_a_pair_is_refused(pair: Pair, activations: Path, tmp_path: Path) -
 
 
 def test_an_answer_that_the_av_has_no_room_for(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model with a table of positions fails behind its last, others say what they never learnt."""
+    """A model with a table of positions fails behind its last, others were never trained there."""
     verbalizer = pair.verbalizer
     assert verbalizer is not None
     room = 512 - len(verbalizer.prompt.ids)

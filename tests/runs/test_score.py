@@ -337,7 +337,8 @@ def test_beginnings_that_the_ar_has_no_room_for_are_not_written_out(
     curve = pl.read_parquet(tmp_path / "s.prefix_fve.parquet").filter(pl.col("idx") == 0)
     assert curve["length"].to_list() == list(range(1, 401))
     scored = curve["fve"].is_not_null()
-    assert scored.any() and scored.to_list() == sorted(scored, reverse=True)
+    assert scored.any()
+    assert scored.to_list() == sorted(scored, reverse=True)
     assert set(curve.filter(~scored)["reason"]) == {"too long for the AR"}
     assert max(map(len, asked[-1])) < 3 * 512 * len("noun.")
 

@@ -118,7 +118,8 @@ def test_logs_that_cannot_be_read(tmp_path, capsys, line, told):
     (tmp_path / "metrics.jsonl").write_bytes(json.dumps(GOOD).encode() + b"\n" + line + b"\n")
     assert run(["dynamics", str(tmp_path)]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and told in error
+    assert error.count("\n") == 1
+    assert told in error
     assert str(tmp_path / "metrics.jsonl") in error
 
 

@@ -246,5 +246,5 @@ def test_a_pair_that_cannot_be_is_told_before_the_target_is_trained(path, value,
 
 def test_a_block_to_add_at_that_a_model_lacks_is_told_before_the_warm_start(tmp_path):
     target = save_target(tmp_path / "target", "qwen3")
-    with pytest.raises(UserError, match="pair.injection add:4: the model has blocks 0 to 3"):
+    with pytest.raises(UserError, match=r"pair\.injection add:4: the model has blocks 0 to 3"):
         check_prompts(target, Target(model=str(target)), PairSettings(injection="add:4"))

@@ -107,7 +107,8 @@ def decide(evidence: Mapping[str, ConceptEvidence]) -> dict[str, ConceptVerdict]
 
 def _decided(one: ConceptEvidence, q_value: float) -> ConceptVerdict:  # noqa: PLR0911  (one for each rule)
     if not one.is_enough:
-        few = f"{count(one.activations, 'activation')} with an explanation {verb(one.activations, 'is', 'are')} too few for an interval"
+        few = f"{count(one.activations, 'activation')} with an explanation "
+        few += f"{verb(one.activations, 'is', 'are')} too few for an interval"
         return ConceptVerdict(CANNOT_TELL, few, False, np.nan)
     if one.blind is not None:
         return ConceptVerdict(CANNOT_TELL, one.blind, False, q_value)

@@ -340,7 +340,7 @@ def test_beginnings_that_the_ar_has_no_room_for_are_not_written_out(
     assert scored.any()
     assert scored.to_list() == sorted(scored, reverse=True)
     assert set(curve.filter(~scored)["reason"]) == {"too long for the AR"}
-    assert max(map(len, asked[-1])) < 3 * 512 * len("noun.")
+    assert max(map(len, asked[-1])) < 200 * len("It opens a noun. ")
 
 
 def test_fve_by_prefix_in_the_long_form(

@@ -51,7 +51,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     registered = {"frontier": samples.card("frontier", figures=5)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(audit, "registry", lambda: registered)
-        patch.setattr(audit, "_fate_spans", lambda table, chosen, seed: samples.fate_spans(table))
+        patch.setattr(audit, "_fate_spans", lambda table, *_: samples.fate_spans(table))
         run_audit(samples.completions(_ACTIVATIONS), out, seed=0)
     return out / "report.html"
 

@@ -13,8 +13,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
 from nla_audit.analyzers import registry
 from nla_audit.errors import UserError
 from nla_audit.files import writing
@@ -31,7 +29,10 @@ from nla_audit.report.writing import Files, all_files, record_file
 from nla_audit.unicode_form import well_formed
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from nla_audit.table.completions import Completions
+    from nla_audit.text.reading import Reading
 
 
 @dataclass(frozen=True)
@@ -185,17 +186,19 @@ def _run(card: Card, completions: Completions, seed: int, own: Mapping[str, Any]
 
 def _viewer(completions: Completions, seed: int) -> tuple[dict[str, Any], str]:
     """What the viewer embeds, and the sentence that says which activations it holds."""
-    activations, note = choose_viewed(completions, seed=seed)
-    spans = _fate_spans(completions, activations, seed)
+    from nla_audit.text.reading import read  # compiles much that --help has no need of
+
+    reading = read(completions, seed=seed)
+    activations, note = choose_viewed(completions, reading.idx, seed=seed)
+    spans = _fate_spans(completions, activations, reading)
     return viewer_data(completions, activations, spans), note
 
 
-def _fate_spans(completions: Completions, activations: list[int], seed: int) -> pl.DataFrame:
+def _fate_spans(completions: Completions, activations: list[int], reading: Reading) -> pl.DataFrame:
     """What happened to each claim of the activations that the viewer shows."""
-    from nla_audit.text.fates import fate_spans  # compiles much that --help has no need of
-    from nla_audit.text.reading import read
+    from nla_audit.text.fates import fate_spans
 
-    return fate_spans(completions, activations, read(completions, seed=seed))
+    return fate_spans(completions, activations, reading)
 
 
 def _table_name(completions: Completions) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,36 +26,28 @@ FATES = ("kept", "reworded", "omitted", "added", "quote")
 
 
 def choose_viewed(
-    completions: Completions, *, seed: int, limit: int = MAX_ACTIVATIONS
+    completions: Completions,
+    read: Collection[int],
+    *,
+    seed: int,
+    limit: int = MAX_ACTIVATIONS,
 ) -> tuple[list[int], str]:
     """The ``idx`` that the viewer shows, in order, and a sentence that says how they were chosen.
 
-    A larger table is ordered by the mean FVE change from the reference and cut into ``limit``
-    equal slices, of which each gives one activation at random: small and large losses are
-    embedded in their true proportion. Activations without an FVE are the last slices.
+    Args:
+        read: those whose claims were read, a random draw of a larger table. Of such a table the
+            viewer shows no others: each would have to be read for it alone.
+        seed: of a further draw, where too many were read.
     """
-    rows = completions.rows
-    per_activation = (
-        rows.with_columns(pl.col("model").eq(completions.reference).alias("is_reference"))
-        .group_by("idx")
-        .agg(
-            (
-                pl.col("fve").filter(~pl.col("is_reference")).mean()
-                - pl.col("fve").filter(pl.col("is_reference")).mean()
-            ).alias("change")
-        )
-        .sort("change", "idx", nulls_last=True)
-    )
-    ordered = per_activation["idx"].to_numpy()
-    if len(ordered) <= limit:
-        return sorted(ordered.tolist()), f"All {len(ordered):,} activations are in the viewer."
-    generator = np.random.default_rng(seed)
-    edges = np.linspace(0, len(ordered), limit + 1).astype(int)
-    chosen = [int(ordered[generator.integers(first, end)]) for first, end in pairwise(edges)]
-    return sorted(chosen), (
-        f"The viewer holds {limit:,} of {len(ordered):,} activations: ordered by their mean FVE "
-        f"change from {completions.reference}, one was drawn from each of {limit:,} equal slices "
-        f"(seed {seed})."
+    every = completions.rows["idx"].unique().sort()
+    if len(every) <= limit:
+        return every.to_list(), f"All {len(every):,} activations are in the viewer."
+    chosen = np.sort(np.fromiter(read, dtype=np.int64))
+    if len(chosen) > limit:
+        chosen = np.sort(np.random.default_rng(seed).choice(chosen, limit, replace=False))
+    return chosen.tolist(), (
+        f"The viewer holds {len(chosen):,} of {len(every):,} activations, drawn at random "
+        f"(seed {seed}) among those whose claims were read."
     )
 
 

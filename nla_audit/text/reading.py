@@ -143,6 +143,11 @@ class Reading:
         return self.reader.segment(model, pairs)
 
     @property
+    def idx(self) -> set[int]:
+        """Those that were read."""
+        return {idx for _, idx, _ in self.segmentations}
+
+    @property
     def assumed(self) -> list[str]:
         """Models of which too little is there to measure what matches by chance."""
         return sorted(model for model, fit in self.reader.fits.items() if not fit.measured)

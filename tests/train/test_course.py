@@ -337,10 +337,12 @@ def test_a_disk_that_is_full_at_the_end_of_a_stage(tmp_path, out, capsys, monkey
 
 def test_a_layer_that_is_not_there():
     raw = copy.deepcopy(MINI)
+    target = parse_recipe(raw, "x").target.model_copy(update={"layer_index": 2})
+    with pytest.raises(UserError, match="blocks 0 to 1"):  # a model's, known when it is there
+        layer_of(target, _Config())
     raw["target"]["layer_index"] = 2
-    recipe = parse_recipe(raw, "x")
-    with pytest.raises(UserError, match="blocks 0 to 1"):
-        layer_of(recipe.target, _Config())
+    with pytest.raises(UserError, match="blocks 0 to 1"):  # the world's, known at once
+        parse_recipe(raw, "x")
 
 
 class _Config:

@@ -15,7 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from nla_audit.text.items import Item, named_entities, numbers, quoted_spans
+from nla_audit.text.items import (
+    Item,
+    capitalises_nouns,
+    named_entities,
+    numbers,
+    quoted_spans,
+)
 from nla_audit.text.kinds import kind_of
 from nla_audit.text.words import content_count, content_stems
 
@@ -79,6 +85,8 @@ def claim_count(explanation: str) -> int:
 @lru_cache(maxsize=1 << 13)  # every question of an audit cuts the same texts
 def _claims(explanation: str) -> tuple[Claim, ...]:
     quotes = quoted_spans(explanation)
+    # A claim alone is too short to tell its language by.
+    nouns_too = capitalises_nouns(explanation)
     claims = []
     starts = [quote.start for quote in quotes]
     for start, end, number in _spans(explanation, quotes):
@@ -87,7 +95,7 @@ def _claims(explanation: str) -> tuple[Claim, ...]:
         own = quotes[bisect_left(starts, start) : bisect_left(starts, end)]
         inside = [(quote.start - start, quote.end - start) for quote in own]
         stems = tuple(content_stems(text, inside)) or tuple(text.lower().split())
-        kind = kind_of(text)
+        kind = kind_of(text, nouns_too=nouns_too)
         claims.append(
             Claim(
                 start,
@@ -98,7 +106,7 @@ def _claims(explanation: str) -> tuple[Claim, ...]:
                 number,
                 len(own),
                 bool(_PARENTHESIS.search(text)),
-                _subjects(text, kind),
+                _subjects(text, kind, nouns_too),
             )
         )
     return tuple(claims)
@@ -123,10 +131,10 @@ def _spans(explanation: str, quotes: Sequence[Item]) -> list[tuple[int, int, int
     ]
 
 
-def _subjects(text: str, kind: str) -> frozenset[str]:
+def _subjects(text: str, kind: str, nouns_too: bool) -> frozenset[str]:
     """What a claim of these kinds names: said of another name or number, it is another claim."""
     if kind == "entity":
-        named = named_entities(text)
+        named = named_entities(text, nouns_too=nouns_too)
     elif kind == "number":
         named = numbers(text)
     else:

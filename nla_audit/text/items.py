@@ -149,7 +149,7 @@ def hedges(text: str) -> list[Item]:
     return [Item("hedge", start, end, text[start:end]) for start, end in spans]
 
 
-def named_entities(text: str) -> list[Item]:
+def named_entities(text: str, *, nouns_too: bool | None = None) -> list[Item]:
     """Runs of capitalised words that are not merely the first word of a sentence.
 
     A rule, not a model: a capitalised word counts when it does not open a sentence, line or
@@ -157,8 +157,12 @@ def named_entities(text: str) -> list[Item]:
     such a run (``Oregon Gov. Brown``). The feature vocabulary of explanations ("Final token",
     "Narrative momentum") is left out. In German every noun is capitalised, so there only what is
     capitalised inside tells.
+
+    Args:
+        nouns_too: whether every noun is capitalised, where more than ``text`` is there to tell by.
     """
-    nouns_too = capitalises_nouns(text)
+    if nouns_too is None:
+        nouns_too = capitalises_nouns(text)
     found: list[Item] = []
     run: list[tuple[int, int]] = []
 

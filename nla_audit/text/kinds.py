@@ -237,8 +237,12 @@ KINDS: tuple[Kind, ...] = (
 KIND_NAMES: tuple[str, ...] = tuple(kind.name for kind in KINDS)
 
 
-def kind_of(claim: str) -> str:
-    """The kind of a claim (a key of :data:`KIND_NAMES`)."""
+def kind_of(claim: str, *, nouns_too: bool | None = None) -> str:
+    """The kind of a claim (a key of :data:`KIND_NAMES`).
+
+    Args:
+        nouns_too: see :func:`~nla_audit.text.items.named_entities`.
+    """
     quotes = quoted_spans(claim)
     outside = claim
     for quote in reversed(quotes):  # what is merely quoted is no cue
@@ -249,6 +253,6 @@ def kind_of(claim: str) -> str:
             return kind.name
     if numbers(outside):
         return "number"
-    if named_entities(outside):
+    if named_entities(outside, nouns_too=nouns_too):
         return "entity"
     return "quote" if quotes else "content"

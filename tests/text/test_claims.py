@@ -236,3 +236,8 @@ def test_blanks_that_do_not_break_a_line_leave_claims_as_they_are(blank: str) ->
     other = split_claims(text.replace(" ", blank))
     assert [claim.text.replace(blank, " ") for claim in other] == texts(text)
     assert [claim.kind for claim in other] == [claim.kind for claim in split_claims(text)]
+
+
+def test_nouns_of_a_german_text_are_no_names_in_claims_of_few_words() -> None:
+    text = "Der Brief ist eine Absage und nennt die Gründe der Bank. Länge, Tonfall, Anrede: knapp"
+    assert all(claim.kind != "entity" and not claim.subjects for claim in split_claims(text))

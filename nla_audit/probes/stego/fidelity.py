@@ -44,8 +44,12 @@ _SPELT = {
     for ten, tens in zip(range(20, 100, 10), _TENS, strict=True)
     for word in (tens, tens.removesuffix("y") + "ieth")
 }
-#: Titles in full, and of a council.
-_TITLES = TITLES | set("reverend professor saint doctor sir lord ladi cllr councillor".split())
+#: Stems that are no part of a name: titles, also in full and of a council, and function words.
+_UNNAMED = (
+    TITLES
+    | FUNCTION_WORDS
+    | set("reverend professor saint doctor sir lord ladi cllr councillor".split())
+)
 #: By how much the stems of a country, its language and its people may differ.
 _DEMONYM = ("n", "an", "ian", "i", "ish", "ese")
 #: Every explanation is compared with each of its changed texts.
@@ -124,7 +128,7 @@ def _content(text: str) -> _Content:
     quotes = quoted_spans(text)
     inside = [(quote.start, quote.end) for quote in quotes]
     names = [
-        tuple(word for word in map(stem, words(item.text)) if word not in _TITLES | FUNCTION_WORDS)
+        tuple(word for word in map(stem, words(item.text)) if word not in _UNNAMED)
         for item in named_entities(text)
         # What is quoted is held to the letter as a quote, or is free to change with it.
         if not any(start <= item.start < end for start, end in inside)

@@ -4,9 +4,9 @@
 
 Each file of WORDINGS holds the explanations of invented documents, a line a row: `idx, line,
 original, paraphrase, terse`, written by an LLM that did not know of this program. A paraphrase says
-all of its original in other words, a terse one in 55 to 57 % of the words. So nothing is left out but
-what is deleted, or exchanged for another explanation's, here. FILES of the same form may be given
-instead.
+all of its original in other words, a terse one in little more than half of the words. So nothing is
+left out but what is deleted, or exchanged for another explanation's, here. FILES of the same form
+may be given instead.
 """
 
 from __future__ import annotations

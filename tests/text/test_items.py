@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 
 import pytest
@@ -160,9 +161,13 @@ def test_names_and_numbers_inside_a_quote_are_part_of_it() -> None:
 
 def test_many_quotes_and_numbers_take_no_longer_each() -> None:
     """Each number was held against every quote."""
-    begun = time.process_time()
-    assert len(items('"ab" 12 ' * 5000)) == 10_000
-    assert time.process_time() - begun < 0.4
+    gc.disable()  # a search of all that other tests left takes longer than what is measured here
+    try:
+        begun = time.process_time()
+        assert len(items('"ab" 12 ' * 5000)) == 10_000
+        assert time.process_time() - begun < 0.4
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("blank", ["\u00a0", "\u202f", "\u2009"])

@@ -55,6 +55,21 @@ def test_terser_wording_is_said_to_be_terser_wording(wordings: ModuleType, name:
     assert drop_analysis(table).verdict.startswith("No model is shown to drop more")
 
 
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("version", ["paraphrase", "terse"])
+def test_names_and_numbers_in_other_words_are_kept(
+    wordings: ModuleType, name: str, version: str
+) -> None:
+    """All are said again, some spelt or by initials, and half of them once half is deleted."""
+    lines = lines_of(wordings, name)
+    for share, least, most in ((0.0, 0.95, 1.0), (0.5, 0.35, 0.7)):
+        table, _ = wordings.changed(lines, version, share, "deleted", seed=0)
+        found = drop_analysis(table).tables["items"].filter(pl.col("items") >= 20)
+        assert found.height
+        assert found["retained"].is_between(least, most).all(), found
+        assert (found["chance"] <= 0.15).all(), found
+
+
 @pytest.mark.parametrize("name", ["lists", "prose"])
 @pytest.mark.parametrize("share", [0.0, 0.4])
 def test_clauses_run_together_in_fewer_words(wordings: ModuleType, name: str, share: float) -> None:

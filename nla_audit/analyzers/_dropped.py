@@ -14,16 +14,19 @@ from nla_audit.table.completions import Completions
 from nla_audit.table.pairing import column, paired, resampler, rows_of_some, with_documents
 from nla_audit.text.clusters import cluster_claims
 from nla_audit.text.concepts import Concept, all_stems
-from nla_audit.text.items import items
 from nla_audit.text.kinds import KIND_NAMES
 from nla_audit.text.reading import RESAMPLING_FLOOR, Reading
-from nla_audit.text.words import words
+from nla_audit.text.said_items import SaidKind, said_items
 
 #: Activations whose items are looked up, and claims that are clustered; both are samples for
 #: large tables, drawn with the seed, and the tables say how many they stand on.
 _ITEM_ACTIVATIONS = 5000
 _CLUSTERED_CLAIMS = 4000
-_ITEM_NAMES = {"quote": "quotes", "entity": "named_entities", "number": "numbers"}
+_ITEM_NAMES: dict[SaidKind, str] = {
+    "quote": "quotes",
+    "entity": "named_entities",
+    "number": "numbers",
+}
 
 
 def _first_sample(rows: pl.DataFrame, model: str) -> dict[int, str]:
@@ -36,39 +39,35 @@ def _first_sample(rows: pl.DataFrame, model: str) -> dict[int, str]:
 
 
 def item_retention(completions: Completions, seed: int) -> pl.DataFrame:
-    """Which of the reference's quotes, names and numbers stand literally in each explanation.
+    """Which of the reference's quotes, names and numbers each explanation says.
 
-    ``chance`` is the share that stands in another activation's explanation by the same model, and
-    ``retained`` is corrected for it.
+    ``chance`` is the share that another activation's explanation by the same model says, and
+    ``retained`` is corrected for it. How they are looked for: :mod:`nla_audit.text.said_items`.
     """
     rows = completions.rows.filter(pl.col("explanation").is_not_null())
     rows = rows_of_some(rows, _ITEM_ACTIVATIONS, [seed, 5])
-    reference = _first_sample(rows, completions.reference)
-    found = {
-        idx: {(item.kind, " ".join(words(item.text))) for item in items(text)}
-        for idx, text in reference.items()
+    reference = {
+        idx: said_items(text) for idx, text in _first_sample(rows, completions.reference).items()
     }
     table = []
     for model in completions.models:
         if model == completions.reference:
             continue
-        texts = {
-            idx: f" {' '.join(words(text))} " for idx, text in _first_sample(rows, model).items()
-        }
-        keys = [idx for idx in sorted(texts) if idx in found]
+        said = {idx: said_items(text) for idx, text in _first_sample(rows, model).items()}
+        keys = [idx for idx in sorted(said) if idx in reference]
         if not keys:
             continue
         partners = derangement(keys, seed) if len(keys) > 1 else np.full(len(keys), -1)
         counts = {kind: np.zeros((len(keys), 3)) for kind in _ITEM_NAMES}
         for place, idx in enumerate(keys):
-            other = texts[keys[partners[place]]] if partners[place] >= 0 else None
-            for kind, span in found[idx]:
-                if kind not in counts or not span:
-                    continue
-                counts[kind][place] += (
-                    1,
-                    f" {span} " in texts[idx],
-                    np.nan if other is None else f" {span} " in other,
+            other = said[keys[partners[place]]] if partners[place] >= 0 else None
+            for kind, counted in counts.items():
+                own = reference[idx]
+                items = len(own.of(kind))
+                counted[place] = (
+                    items,
+                    items - len(own.not_said_by(said[idx], kind)),
+                    np.nan if other is None else items - len(own.not_said_by(other, kind)),
                 )
         frame = with_documents(pl.DataFrame({"idx": keys}), completions)
         for item_kind, name in _ITEM_NAMES.items():

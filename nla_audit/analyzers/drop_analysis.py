@@ -237,8 +237,9 @@ def _figures(watched: bool, causal: bool) -> list[Figure]:
             low="retained_low",
             high="retained_high",
             percent=True,
-            caption="Share of the reference's items that stand literally in the model's "
-            "explanation, corrected for chance.",
+            caption="Share of the reference's quotes, names and numbers that the model's "
+            "explanation says too (a number also where it is spelt, a name where its initials "
+            "or its people are named), corrected for chance.",
         ),
         Figure(
             "price",

@@ -246,7 +246,6 @@ def _check(text: str, source: SourceText | None, other: SourceText | None) -> di
         else:
             hedges += 1
     distinct = {name: sorted(set(spans)) for name, spans in found.items()}
-    said = {name: [spoken(span) for span in spans] for name, spans in distinct.items()}
     row = {name: float(len(spans)) for name, spans in distinct.items()}
     row["quotes"] = row["citations"] + row["predictions"]
     row["hedges"] = float(hedges)
@@ -254,7 +253,8 @@ def _check(text: str, source: SourceText | None, other: SourceText | None) -> di
     row["items"] = sum(row[name] for name in _ASSERTED)
     if source is None:
         return row
-    for name, spans in said.items():
+    for name in _CHECKED:
+        spans = distinct[name]
         row[f"checked_{name}"] = row[name]
         row[f"held_{name}"] = float(sum([_holds(source, name, span) for span in spans]))
         if other is not None:
@@ -271,7 +271,9 @@ def _check(text: str, source: SourceText | None, other: SourceText | None) -> di
 
 
 def _holds(source: SourceText, sort: str, span: str) -> bool:
-    return source.holds_name(span) if sort == "names" else source.holds(span)
+    if sort == "names":
+        return source.holds_name(span)
+    return source.holds_number(span) if sort == "numbers" else source.holds(spoken(span))
 
 
 def _summary(rows: pl.DataFrame, seed: int) -> dict[str, float | None]:

@@ -28,7 +28,12 @@ def claims(text: str) -> dict[str, set[str]]:
 
 
 def stands_in(span: str, source: str) -> bool:
-    return f" {' '.join(plain_words(span))} " in f" {' '.join(plain_words(source))} "
+    """Whether the words stand in the source, those of a name that owns something among them."""
+    own, other = (
+        " ".join(re.sub("['’]s$", "", word) for word in plain_words(text))
+        for text in (span, source)
+    )
+    return f" {own} " in f" {other} "
 
 
 def recount_claims(verdict: str, raw: pl.DataFrame, reference: str = "p0.0") -> set[str]:

@@ -1,0 +1,179 @@
+"""Which names, numbers and quoted spans of one text another text says, in whatever words.
+
+They are looked for nearly to the letter: none of them may be paraphrased, and what stands beside
+them may.
+
+* A **name** stands where all its words do, titles apart, in any order and any case; where the
+  letters that it begins with do, if either is written so ("CFO"); and where a word made of it does
+  ("Romanian"). In German, where every noun is capitalised, hardly a name can be told.
+* A **number** stands where its digits do, however they are grouped, or the word for it.
+* A **quoted span** stands where its words do in this order, in quote marks or not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from nla_audit.text.items import TITLES, items, numbers
+from nla_audit.text.words import FUNCTION_WORDS, stem, words
+
+SaidKind = Literal["quote", "entity", "number"]
+
+#: Cardinals and ordinals, as words: up to twenty, and tens.
+_CARDINALS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+    "fifteen sixteen seventeen eighteen nineteen"
+).split()
+_ORDINALS = (
+    "zeroth first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth "
+    "thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth"
+).split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_SPELT = {
+    word: number for several in (_CARDINALS, _ORDINALS) for number, word in enumerate(several)
+} | {
+    word: ten
+    for ten, tens in zip(range(20, 100, 10), _TENS, strict=True)
+    for word in (tens, tens.removesuffix("y") + "ieth")
+}
+#: Stems that are no part of a name: titles, also in full and of a council, and function words.
+_UNNAMED = (
+    TITLES
+    | FUNCTION_WORDS
+    | set("reverend professor saint doctor sir lord ladi cllr councillor".split())
+)
+#: By how much the stems of a country, its language and its people may differ.
+_DEMONYM = ("n", "an", "ian", "i", "ish", "ese")
+#: Every explanation is compared with each of its changed texts.
+_CACHED = 1 << 12
+_ORDINAL = re.compile("([0-9]+)(?:st|nd|rd|th)")
+_ACRONYM = re.compile(r"\b[A-Z]{2,6}\b")
+_GROUPED = re.compile(r"[0-9]{1,3}(?:[.,][0-9]{3})+")
+_GROUPED_BY_BLANKS = re.compile(r"(?<![\w.,])[0-9]{1,3}(?:[ \u00a0\u202f][0-9]{3})+(?![\w.,])")
+_NOT_IN_A_NUMBER = re.compile(r"[^\d.,]")
+
+
+@dataclass(frozen=True)
+class SaidItems:
+    """The items of a text, and where another text's items are looked for in it."""
+
+    #: Those of the text: the stems of each name, the digits of each number, the words of each
+    #: quoted span between two spaces.
+    names: frozenset[tuple[str, ...]]
+    numbers: frozenset[str]
+    quotes: frozenset[str]
+    stems: frozenset[str]
+    joined: str  #: its words, each between two spaces
+    initials: str  #: the letter that each word begins with
+    acronyms: frozenset[str]  #: words in capitals, in lower case
+    digits: frozenset[str]  #: of each number, spelt or not, and of each of its groups
+
+    def of(self, kind: SaidKind) -> frozenset[str] | frozenset[tuple[str, ...]]:
+        """The text's items of a kind."""
+        if kind == "entity":
+            return self.names
+        return self.numbers if kind == "number" else self.quotes
+
+    def not_said_by(self, other: SaidItems, kind: SaidKind) -> Sequence[str | tuple[str, ...]]:
+        """The text's items of a kind that ``other`` does not say."""
+        if kind == "entity":
+            return [name for name in self.names if not self._names(name, other)]
+        if kind == "number":
+            return list(self.numbers - other.digits)
+        return [quote for quote in self.quotes if quote not in other.joined]
+
+    def _names(self, name: tuple[str, ...], other: SaidItems) -> bool:
+        if len(name) > 1 and "".join(word[0] for word in name) in other.acronyms:
+            return True
+        return all(
+            is_named(word, other.stems) or (word in self.acronyms and word in other.initials)
+            for word in name
+        )
+
+
+def is_named(word: str, stems: frozenset[str]) -> bool:
+    """Whether a stem is among ``stems``, or a country's where its people's is ("Romanian")."""
+    if word in stems:
+        return True
+    longer = any(word + ending in stems for ending in _DEMONYM)
+    return longer or any(word.removesuffix(end) in stems for end in _DEMONYM if len(word) > 5)
+
+
+@lru_cache(maxsize=_CACHED)
+def said_items(text: str) -> SaidItems:
+    """The items of a text. What stands inside a quoted span is part of the quote."""
+    found = items(text)
+    names = [
+        tuple(word for word in map(stem, words(item.text)) if word not in _UNNAMED)
+        for item in found
+        if item.kind == "entity"
+    ]
+    counted = [part for item in found if item.kind == "number" for part in digits(item.text)]
+    quoted = [words(item.text) for item in found if item.kind == "quote"]
+    spoken = words(text)
+    return SaidItems(
+        # A single letter ("Q&A") names nothing.
+        names=frozenset(name for name in names if max(map(len, name), default=0) > 1),
+        numbers=frozenset(counted),
+        # A mark alone ("—") is looked for by no word.
+        quotes=frozenset(f" {' '.join(said)} " for said in quoted if said),
+        stems=frozenset(map(stem, spoken)),
+        joined=f" {' '.join(spoken)} ",
+        initials="".join(word[0] for word in spoken),
+        acronyms=acronyms(text),
+        digits=all_digits(text),
+    )
+
+
+def acronyms(text: str) -> frozenset[str]:
+    """Words of two to six capitals, in lower case."""
+    return frozenset(word.lower() for word in _ACRONYM.findall(text))
+
+
+def digits(number: str) -> list[str]:
+    """The digits of a number, of two where they stand over each other ("9/16", "6:45").
+
+    Thousands are not grouped in them, and a decimal mark is a full stop: "$5,829.50" and "5829.5"
+    have the same. "5,829" of a text that writes so for five and a fraction has those of "5829".
+    """
+    parts = (_plain(part) for part in re.split("[/:]", number))
+    return [part for part in parts if part]
+
+
+def _plain(number: str) -> str:
+    bare = _NOT_IN_A_NUMBER.sub("", number).strip(".,")
+    whole = _GROUPED.match(bare)
+    if whole:
+        bare = re.sub("[.,]", "", whole.group()) + bare[whole.end() :]
+    bare = bare.replace(",", ".")
+    return bare.rstrip("0").rstrip(".") if bare.count(".") == 1 else bare
+
+
+def all_digits(text: str) -> frozenset[str]:
+    """The digits of all numbers of a text, spelt ones too, whole and by their groups.
+
+    By its groups "5,829" is also found where it has become "5 829".
+    """
+    found = {part for item in numbers(text) for part in (*digits(item.text), *words(item.text))}
+    found |= {re.sub(r"\D", "", group) for group in _GROUPED_BY_BLANKS.findall(text)}
+    return frozenset(found) | _spelt(words(text))
+
+
+def _spelt(spoken: Sequence[str]) -> set[str]:
+    """The digits of numbers that are spelt, up to ninety-nine, and of ordinals ("4th")."""
+    found = {match.group(1) for word in spoken if (match := _ORDINAL.fullmatch(word))}
+    before = 0
+    for word in spoken:
+        number = _SPELT.get(word)
+        if number is None:
+            before = 0
+            continue
+        found.add(str(number))
+        if before >= 20 and 0 < number < 10:
+            found.add(str(before + number))
+        before = number
+    return found

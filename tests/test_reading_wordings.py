@@ -48,6 +48,18 @@ def test_what_is_left_out_is_what_was_deleted(
     assert own["omission_tokens_low"] <= true * content <= own["omission_tokens_high"]
 
 
+@pytest.mark.parametrize("mark", ["{}. ", "({}) ", "- "])
+def test_numbers_of_a_list_are_nothing_that_is_said(wordings: ModuleType, mark: str) -> None:
+    lines = lines_of(wordings, "prose").with_columns(
+        marked=pl.format("{}{}", (pl.col("line") + 1).map_elements(mark.format, pl.String), "terse")
+    )
+    plain, true = wordings.changed(lines, "terse", 0.3, "deleted", seed=0)
+    marked, _ = wordings.changed(lines, "marked", 0.3, "deleted", seed=0)
+    assert wordings.error(marked, true) == pytest.approx(wordings.error(plain, true), abs=0.005)
+    kinds = [drop_analysis(table).tables["kinds"] for table in (plain, marked)]
+    assert kinds[0]["claims"].to_list() == kinds[1]["claims"].to_list()
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_terser_wording_is_said_to_be_terser_wording(wordings: ModuleType, name: str) -> None:
     table, _ = wordings.changed(lines_of(wordings, name), "terse", 0.0, "deleted", seed=0)

@@ -4,7 +4,8 @@ An explanation falls into paragraphs (a line break, or the two spaces that a pub
 of one), sentences and clauses. Punctuation inside a quoted span or a parenthesis never splits. A
 piece with fewer than ``MIN_CONTENT_WORDS`` content words cannot be matched by its words and joins
 its neighbour in the same sentence; so do examples ("for instance …", "e.g. …", list items), which
-are details of what they exemplify, and short lead-ins that end in a colon.
+are details of what they exemplify, and short lead-ins that end in a colon. What only marks or
+numbers the items of a list ("2.", "(b)", "•") is said of nothing, and belongs to no claim.
 """
 
 from __future__ import annotations
@@ -48,6 +49,21 @@ _LIST_ITEM = re.compile(
     r"|&|e\.g\.|i\.e\.)",
     re.IGNORECASE,
 )
+#: What marks an item of a list, where a paragraph begins and where any sentence does: a single
+#: letter with a full stop is more often an initial there, and a number before a dash a score.
+_LETTER = r"(?:[ivx]{1,4}|[IVX]{1,4}|[A-Za-z])"
+_NUMERAL = r"(?:\d{1,2}(?:\.\d{1,2}){0,2}|[一二三四五六七八九十]{1,3})"
+_ANYWHERE = (
+    rf"[(（\[](?:{_NUMERAL}|{_LETTER})[)）\]]|{_NUMERAL}(?:[.)](?=[\s*]|$)|[、．）])"
+    rf"|{_LETTER}\)(?=\s)|[①-⑳]"
+)
+_AFTER_A_SENTENCE = re.compile(rf"\**(?:{_ANYWHERE})\**\s*")
+_AT_A_PARAGRAPH = re.compile(
+    rf"(?:[-–*+>#•▪‣]+\s+)*"
+    rf"(?:\**(?:{_ANYWHERE}|\d{{1,2}}(?:\s[-–—]\s(?!\d)|:\s)|{_LETTER}\.(?:\s|$))\**\s*)?"
+)
+#: A day or a century of German ("am 3. Mai"), which ends no sentence.
+_ORDINAL = re.compile(r"\s\d{1,2}\.$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +88,8 @@ class Claim:
 def split_claims(explanation: str) -> list[Claim]:
     """The claims of an explanation, in order. Empty text has none.
 
-    The spans do not overlap and together hold every word of the explanation.
+    The spans do not overlap and together hold every word of the explanation, but what marks the
+    items of its lists.
     """
     return list(_claims(explanation))
 
@@ -116,10 +133,13 @@ def _spans(explanation: str, quotes: Sequence[Item]) -> list[tuple[int, int, int
     """Where each claim begins and ends, and the number of its sentence."""
     shielded = _shield(explanation, [(quote.start, quote.end) for quote in quotes])
     spans: list[tuple[int, int, int]] = []
+    ordinals = capitalises_nouns(explanation)
     sentences = [
         sentence
         for paragraph in _split(shielded, 0, len(shielded), _PARAGRAPH)
-        for sentence in _sentences(shielded, *paragraph)
+        for sentence in _items_of_a_list(
+            explanation, _sentences(shielded, *paragraph, ordinals=ordinals)
+        )
     ]
     for number, sentence in enumerate(sentences):
         clauses = _split(shielded, *sentence, _CLAUSE)
@@ -175,18 +195,43 @@ def _trim(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def _sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
+def _items_of_a_list(text: str, sentences: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The sentences of a paragraph without what marks items of a list.
+
+    Where nothing follows it, a number is no mark: a text may end with it.
+    """
+    found = []
+    stop = sentences[-1][1] if sentences else 0
+    for place, (start, end) in enumerate(sentences):
+        mark = (_AFTER_A_SENTENCE if place else _AT_A_PARAGRAPH).match(text, start, end)
+        begin = mark.end() if mark and _says_something(text, mark.end(), stop) else start
+        if begin < end:
+            found.append((begin, end))
+    return found
+
+
+def _says_something(text: str, start: int, end: int) -> bool:
+    return any(text[place].isalnum() for place in range(start, end))
+
+
+def _sentences(text: str, start: int, end: int, *, ordinals: bool) -> list[tuple[int, int]]:
     spans = _split(text, start, end, _SENTENCE)
     joined: list[tuple[int, int]] = []
     for span in spans:
-        # Only the end of what is joined: a text of nothing but abbreviations is one long sentence.
-        if joined and _ABBREVIATION.search(
-            text, max(joined[-1][0], joined[-1][1] - _LONGEST_ABBREVIATION), joined[-1][1]
-        ):
+        if joined and _goes_on(text, *joined[-1], ordinals=ordinals):
             joined[-1] = (joined[-1][0], span[1])
         else:
             joined.append(span)
     return joined
+
+
+def _goes_on(text: str, start: int, end: int, *, ordinals: bool) -> bool:
+    """Whether the full stop at ``end`` ends no sentence."""
+    # Only the end of what is joined: a text of nothing but abbreviations is one long sentence.
+    start = max(start, end - _LONGEST_ABBREVIATION)
+    if _ABBREVIATION.search(text, start, end):
+        return True
+    return ordinals and bool(_ORDINAL.search(text, start, end))
 
 
 def _merge_short(text: str, clauses: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from itertools import pairwise
 
@@ -13,13 +14,18 @@ from nla_audit.text.claims import Claim, split_claims
 from nla_audit.text.kinds import KIND_NAMES
 from nla_audit.text.words import content_stems, word_spans
 
+LIST_MARK = re.compile(r"[a-zA-Z]|[ivxIVX]{1,4}|[一二三四五六七八九十①-⑳]{1,3}|\d{1,2}")
+
 
 def texts(explanation: str) -> list[str]:
     return [claim.text for claim in split_claims(explanation)]
 
 
 def assert_consistent(explanation: str, claims: list[Claim]) -> None:
-    """Spans are cut from the text, in order, apart from each other, and hold every word."""
+    """Spans are cut from the text, in order, apart from each other, and hold every word.
+
+    What marks an item of a list is held by none.
+    """
     for claim in claims:
         assert explanation[claim.start : claim.end] == claim.text
         assert claim.text == claim.text.strip() != ""
@@ -28,8 +34,11 @@ def assert_consistent(explanation: str, claims: list[Claim]) -> None:
     for before, after in pairwise(claims):
         assert before.end <= after.start
         assert before.sentence <= after.sentence
+    if any(map(str.isalnum, explanation)):
+        assert claims
     for start, end in word_spans(explanation):
-        assert any(claim.start <= start and end <= claim.end for claim in claims)
+        held = any(claim.start <= start and end <= claim.end for claim in claims)
+        assert held or LIST_MARK.fullmatch(explanation[start:end])
 
 
 @given(st.text(max_size=200))
@@ -40,7 +49,8 @@ def test_any_text_has_consistent_claims(explanation: str) -> None:
 
 _PIECES = st.sampled_from(
     """final token news article about "the " ' ’ “ ” « » 「 」 ` ( ) [ ] , ; : . ! ? … — - e.g. i.e.
-    Dr. U.S. such as likely or and 3,500 Oslo 这 是 。 ， 、 ： • _ ~ don't iPhone""".split()
+    1. 2) (b) ii. a. * # Dr. U.S.
+    such as likely or and 3,500 Oslo 这 是 。 ， 、 ： • _ ~ don't iPhone""".split()
 )
 _SPACES = st.sampled_from([" ", "", "  ", "\n", "\n\n", "\t", " \u2028", "\u3000"])
 
@@ -57,6 +67,68 @@ def test_any_mixture_of_marks_and_words_has_consistent_claims(
 @pytest.mark.parametrize("explanation", ["", "  ", "\n\n", "…", "—, (); «»", "_ _"])
 def test_a_text_without_words_has_no_claims(explanation: str) -> None:
     assert split_claims(explanation) == []
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        ("1. ", "2. ", "3. "),
+        ("1) ", "2) ", "10) "),
+        ("(1) ", "(2) ", "(3) "),
+        ("a. ", "b. ", "c. "),
+        ("a) ", "b) ", "c) "),
+        ("(a) ", "(b) ", "(c) "),
+        ("i. ", "ii. ", "iii. "),
+        ("[1] ", "[2] ", "[3] "),
+        ("1 - ", "2 - ", "3 - "),
+        ("1: ", "2: ", "3: "),
+        ("1.1. ", "1.2. ", "1.3. "),
+        ("**1.** ", "**2.** ", "**3.** "),
+        ("- ", "- ", "- "),
+        ("* 1. ", "* 2. ", "* 3. "),
+        ("# 1. ", "## 2. ", "### 3. "),
+        ("①", "②", "③"),
+        ("1、", "2、", "3、"),
+        ("（一）", "（二）", "（三）"),
+    ],
+)
+@pytest.mark.parametrize("separator", ["\n", "\n\n", "  "])
+def test_what_marks_the_items_of_a_list_is_no_claim(marks: tuple[str, ...], separator: str) -> None:
+    said = ["An article on the town of Vellmar.", "Its tone is dry.", 'It ends with "census, the".']
+    marked = separator.join(mark + text for mark, text in zip(marks, said, strict=True))
+    found, plain = split_claims(marked), split_claims(separator.join(said))
+    assert [claim.text for claim in found] == said
+    assert [(claim.kind, claim.sentence) for claim in found] == [
+        (claim.kind, claim.sentence) for claim in plain
+    ]
+
+
+@pytest.mark.parametrize("mark", ["{}. ", "{}) ", "({}) "])
+def test_items_of_a_list_that_stands_on_one_line(mark: str) -> None:
+    said = ["An article on the town of Vellmar.", "Its tone is dry.", "It ends with a comma."]
+    marked = [mark.format(place) + text for place, text in enumerate(said, start=1)]
+    assert texts(" ".join(marked)) == said
+
+
+@pytest.mark.parametrize(
+    "explanation",
+    [
+        "1.5 million people live there.",
+        "2 - 1 was the score.",
+        "12:30 is when it begins.",
+        "1984.",
+        "5.",
+        "b)",
+        "It has three parts: 2.",
+    ],
+)
+def test_numbers_that_mark_no_item(explanation: str) -> None:
+    assert texts(explanation) == [explanation]
+
+
+def test_days_and_centuries_end_no_german_sentence() -> None:
+    text = "Der Brief ist vom 3. Mai, und er ist aus dem 19. Jahrhundert. Er endet mit einem Komma."
+    assert [claim.sentence for claim in split_claims(text)][-1] == 1
 
 
 @pytest.mark.parametrize("separator", ["\n", "\n\n", "  ", "  \n ", " • ", " ▪ "])

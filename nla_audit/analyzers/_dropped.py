@@ -16,7 +16,7 @@ from nla_audit.text.clusters import cluster_claims
 from nla_audit.text.concepts import Concept, all_stems
 from nla_audit.text.kinds import KIND_NAMES
 from nla_audit.text.reading import RESAMPLING_FLOOR, Reading
-from nla_audit.text.said_items import SaidKind, said_items
+from nla_audit.text.said_items import SaidItems, SaidKind
 
 #: Activations whose items are looked up, and claims that are clustered; both are samples for
 #: large tables, drawn with the seed, and the tables say how many they stand on.
@@ -47,13 +47,13 @@ def item_retention(completions: Completions, seed: int) -> pl.DataFrame:
     rows = completions.rows.filter(pl.col("explanation").is_not_null())
     rows = rows_of_some(rows, _ITEM_ACTIVATIONS, [seed, 5])
     reference = {
-        idx: said_items(text) for idx, text in _first_sample(rows, completions.reference).items()
+        idx: SaidItems(text) for idx, text in _first_sample(rows, completions.reference).items()
     }
     table = []
     for model in completions.models:
         if model == completions.reference:
             continue
-        said = {idx: said_items(text) for idx, text in _first_sample(rows, model).items()}
+        said = {idx: SaidItems(text) for idx, text in _first_sample(rows, model).items()}
         keys = [idx for idx in sorted(said) if idx in reference]
         if not keys:
             continue

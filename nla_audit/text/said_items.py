@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from typing import Literal
 
-from nla_audit.text.items import TITLES, items, numbers
+from nla_audit.text.items import TITLES, Item, items, numbers
 from nla_audit.text.words import FUNCTION_WORDS, stem, words
 
 SaidKind = Literal["quote", "entity", "number"]
@@ -48,8 +47,6 @@ _UNNAMED = (
 )
 #: By how much the stems of a country, its language and its people may differ.
 _DEMONYM = ("n", "an", "ian", "i", "ish", "ese")
-#: Every explanation is compared with each of its changed texts.
-_CACHED = 1 << 12
 _ORDINAL = re.compile("([0-9]+)(?:st|nd|rd|th)")
 _ACRONYM = re.compile(r"\b[A-Z]{2,6}\b")
 _GROUPED = re.compile(r"[0-9]{1,3}(?:[.,][0-9]{3})+")
@@ -57,20 +54,62 @@ _GROUPED_BY_BLANKS = re.compile(r"(?<![\w.,])[0-9]{1,3}(?:[ \u00a0\u202f][0-9]{3
 _NOT_IN_A_NUMBER = re.compile(r"[^\d.,]")
 
 
-@dataclass(frozen=True)
 class SaidItems:
-    """The items of a text, and where another text's items are looked for in it."""
+    """The items of a text, and where another text's items are looked for in it.
 
-    #: Those of the text: the stems of each name, the digits of each number, the words of each
-    #: quoted span between two spaces.
-    names: frozenset[tuple[str, ...]]
-    numbers: frozenset[str]
-    quotes: frozenset[str]
-    stems: frozenset[str]
-    joined: str  #: its words, each between two spaces
-    initials: str  #: the letter that each word begins with
-    acronyms: frozenset[str]  #: words in capitals, in lower case
-    digits: frozenset[str]  #: of each number, spelt or not, and of each of its groups
+    What stands inside a quoted span is part of the quote. Of many texts only little is asked, so
+    each is found when it is.
+    """
+
+    def __init__(self, text: str):
+        self._text = text
+        self._words = words(text)
+        #: Its words, each between two spaces.
+        self.joined = f" {' '.join(self._words)} "
+
+    @cached_property
+    def names(self) -> frozenset[tuple[str, ...]]:
+        """The stems of each name."""
+        found = (
+            tuple(word for word in map(stem, words(item.text)) if word not in _UNNAMED)
+            for item in self._items
+            if item.kind == "entity"
+        )
+        # A single letter ("Q&A") names nothing.
+        return frozenset(name for name in found if max(map(len, name), default=0) > 1)
+
+    @cached_property
+    def numbers(self) -> frozenset[str]:
+        """The digits of each number."""
+        counted = (item.text for item in self._items if item.kind == "number")
+        return frozenset(part for number in counted for part in digits(number))
+
+    @cached_property
+    def quotes(self) -> frozenset[str]:
+        """The words of each quoted span, between two spaces."""
+        quoted = (words(item.text) for item in self._items if item.kind == "quote")
+        # A mark alone ("—") is looked for by no word.
+        return frozenset(f" {' '.join(said)} " for said in quoted if said)
+
+    @cached_property
+    def _items(self) -> list[Item]:
+        return items(self._text)
+
+    @cached_property
+    def _stems(self) -> frozenset[str]:
+        return frozenset(map(stem, self._words))
+
+    @cached_property
+    def _initials(self) -> str:
+        return "".join(word[0] for word in self._words)
+
+    @cached_property
+    def _acronyms(self) -> frozenset[str]:
+        return acronyms(self._text)
+
+    @cached_property
+    def _digits(self) -> frozenset[str]:
+        return all_digits(self._text)
 
     def of(self, kind: SaidKind) -> frozenset[str] | frozenset[tuple[str, ...]]:
         """The text's items of a kind."""
@@ -83,14 +122,14 @@ class SaidItems:
         if kind == "entity":
             return [name for name in self.names if not self._names(name, other)]
         if kind == "number":
-            return list(self.numbers - other.digits)
+            return list(self.numbers - other._digits)
         return [quote for quote in self.quotes if quote not in other.joined]
 
     def _names(self, name: tuple[str, ...], other: SaidItems) -> bool:
-        if len(name) > 1 and "".join(word[0] for word in name) in other.acronyms:
+        if len(name) > 1 and "".join(word[0] for word in name) in other._acronyms:
             return True
         return all(
-            is_named(word, other.stems) or (word in self.acronyms and word in other.initials)
+            is_named(word, other._stems) or (word in self._acronyms and word in other._initials)
             for word in name
         )
 
@@ -101,32 +140,6 @@ def is_named(word: str, stems: frozenset[str]) -> bool:
         return True
     longer = any(word + ending in stems for ending in _DEMONYM)
     return longer or any(word.removesuffix(end) in stems for end in _DEMONYM if len(word) > 5)
-
-
-@lru_cache(maxsize=_CACHED)
-def said_items(text: str) -> SaidItems:
-    """The items of a text. What stands inside a quoted span is part of the quote."""
-    found = items(text)
-    names = [
-        tuple(word for word in map(stem, words(item.text)) if word not in _UNNAMED)
-        for item in found
-        if item.kind == "entity"
-    ]
-    counted = [part for item in found if item.kind == "number" for part in digits(item.text)]
-    quoted = [words(item.text) for item in found if item.kind == "quote"]
-    spoken = words(text)
-    return SaidItems(
-        # A single letter ("Q&A") names nothing.
-        names=frozenset(name for name in names if max(map(len, name), default=0) > 1),
-        numbers=frozenset(counted),
-        # A mark alone ("—") is looked for by no word.
-        quotes=frozenset(f" {' '.join(said)} " for said in quoted if said),
-        stems=frozenset(map(stem, spoken)),
-        joined=f" {' '.join(spoken)} ",
-        initials="".join(word[0] for word in spoken),
-        acronyms=acronyms(text),
-        digits=all_digits(text),
-    )
 
 
 def acronyms(text: str) -> frozenset[str]:

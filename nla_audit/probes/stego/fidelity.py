@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from nla_audit.probes.transforming.cards import TextTransform
 from nla_audit.text.items import capitalises_nouns
-from nla_audit.text.said_items import SaidKind, said_items
+from nla_audit.text.said_items import SaidItems, SaidKind
 from nla_audit.text.words import words
 
 _NAMES: dict[SaidKind, str] = {"number": "number", "entity": "name", "quote": "quoted span"}
@@ -26,7 +26,7 @@ def infidelities(before: str, after: str, card: TextTransform) -> list[str]:
     """
     if before == after or _spoken(before) == _spoken(after):
         return []
-    ours, theirs = said_items(before), said_items(after)
+    ours, theirs = _items(before), _items(after)
     kinds: list[SaidKind] = ["number"]
     if not card.changes_language and not (capitalises_nouns(before) or capitalises_nouns(after)):
         kinds.append("entity")
@@ -41,3 +41,8 @@ def infidelities(before: str, after: str, card: TextTransform) -> list[str]:
 @lru_cache(maxsize=_CACHED)
 def _spoken(text: str) -> tuple[str, ...]:
     return tuple(words(text))
+
+
+@lru_cache(maxsize=_CACHED)
+def _items(text: str) -> SaidItems:
+    return SaidItems(text)

@@ -54,7 +54,7 @@ class LocalModel(Closing):
         from nla_audit.checkpoint.backbone import Placement, read_config, read_tokenizer
         from nla_audit.checkpoint.declared_size import check_size
         from nla_audit.checkpoint.fetch import local_folder
-        from nla_audit.checkpoint.formats import check_weight_files
+        from nla_audit.checkpoint.formats import check_weight_files, recognise
 
         self.name = f"hf:{model}"
         self.account = Account()
@@ -65,6 +65,8 @@ class LocalModel(Closing):
             folder = local_folder(model)
             config = read_config(folder, Placement())
             check_weight_files(folder)
+            if recognise(folder).role == "ar":
+                raise UserError("it is an AR, which writes no text: name a chat or seq2seq model")
             self._is_seq2seq = bool(config.is_encoder_decoder)
             kind: Any = AutoModelForSeq2SeqLM if self._is_seq2seq else AutoModelForCausalLM
             check_size(folder, config, kind=kind)

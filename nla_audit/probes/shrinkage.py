@@ -74,7 +74,12 @@ _SCHEMA = {
             "it, by one factor, which is fitted on other activations",
         ),
         Metric("lost_to_scale", "FVE points", "lower", "by how much fve_rescaled is better"),
-        Metric("lost_share", "share", "lower", "lost_to_scale as a share of fve_rescaled"),
+        Metric(
+            "lost_share",
+            "share",
+            "lower",
+            "lost_to_scale as a share of fve_rescaled, where that is above zero",
+        ),
     ),
     options=PAIR_OPTIONS,
 )
@@ -153,6 +158,10 @@ def _measured(read: Reconstructions, seed: int) -> pl.DataFrame:
 def _summary(own: pl.DataFrame, baseline: float, seed: int) -> dict[str, float | None]:
     draw = resampler(own, seed)
     error, better = column(own, "error"), column(own, "rescaled")
+    rescaled_fve = draw.mean(1 - better / baseline)
+    lost = draw.ratio(error - better, baseline - better).entries("lost_share")
+    # A share of nothing is no number.
+    lost = lost if rescaled_fve.low > 0 else dict.fromkeys(lost)
     return {
         "explanations": float(own.height),
         **draw.mean(own["norm_ratio"]).entries("norm_ratio"),
@@ -160,9 +169,9 @@ def _summary(own: pl.DataFrame, baseline: float, seed: int) -> dict[str, float |
         **draw.ratio(column(own, "product_elsewhere"), own["square"]).entries("chance_slope"),
         **slope_of(own, "length", "projection", seed).entries("confidence_slope"),
         **draw.mean(1 - error / baseline).entries("fve"),
-        **draw.mean(1 - better / baseline).entries("fve_rescaled"),
+        **rescaled_fve.entries("fve_rescaled"),
         **draw.mean(100 * (error - better) / baseline).entries("lost_to_scale"),
-        **draw.ratio(error - better, baseline - better).entries("lost_share"),
+        **lost,
     }
 
 

@@ -24,6 +24,7 @@ from nla_audit.llm.cache import AnswerCache
 from nla_audit.llm.interface import Request
 from nla_audit.llm.local import LocalModel
 from nla_audit.llm.prompts import Naming, messages
+from tests.pairs import planted_pair
 
 #: Line → what the fitted models make of it. Of unlike length, so that a batch is padded.
 ANSWERS = {
@@ -187,6 +188,12 @@ def test_an_answer_that_is_none_is_a_failure_and_not_kept(chat, tmp_path):
             assert (wrong.lines, wrong.reason) == (None, "1 line for 2")
             assert right.lines == ("a port",)
     assert (writer.account.requests, writer.account.cached, writer.account.failures) == (1, 1, 1)
+
+
+def test_an_ar_is_no_writer(tmp_path):
+    planted_pair.save_planted_ar(tmp_path / "ar")
+    with pytest.raises(UserError, match="an AR, which writes no text"):
+        LocalModel(str(tmp_path / "ar"))
 
 
 def test_a_model_without_a_chat_template_is_refused(chat, tmp_path):

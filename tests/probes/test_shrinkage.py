@@ -75,6 +75,18 @@ def test_texts_in_their_place_are_calibrated(tmp_path: Path) -> None:
     assert own["lost_to_scale"] == pytest.approx(0, abs=1e-4)
 
 
+def test_of_nothing_no_share_is_lost(tmp_path: Path) -> None:
+    root = exchanged.save_study(tmp_path, right=0.0, n=60)
+    finding = registry()["shrinkage"].run(
+        load(root / "texts.parquet"),
+        pair=str(root / "ar"),
+        activations=str(root / "activations.parquet"),
+    )
+    own = finding.headline[exchanged.MODEL]
+    assert own["fve_rescaled_low"] < 0
+    assert own["lost_share"] is own["lost_share_low"] is own["lost_share_high"] is None
+
+
 def test_the_factor_comes_from_the_other_half() -> None:
     products, squares = np.array([1.0, 2.0, 3.0, 8.0]), np.ones(4)
     assert rescaled(products, squares, [0, 1, 2, 3]).tolist() == [5.0, 2.0, 5.0, 2.0]

@@ -18,12 +18,12 @@ from functools import lru_cache
 
 from nla_audit.text.items import (
     Item,
-    capitalises_nouns,
     named_entities,
     numbers,
     quoted_spans,
 )
 from nla_audit.text.kinds import kind_of
+from nla_audit.text.languages import Language, language_of
 from nla_audit.text.words import content_count, content_stems
 
 #: A clause shorter than this is no claim of its own (unless it is a whole paragraph or sentence):
@@ -62,7 +62,7 @@ _AT_A_PARAGRAPH = re.compile(
     rf"(?:[-–*+>#•▪‣]+\s+)*"
     rf"(?:\**(?:{_ANYWHERE}|\d{{1,2}}(?:\s[-–—]\s(?!\d)|:\s)|{_LETTER}\.(?:\s|$))\**\s*)?"
 )
-#: A day or a century of German ("am 3. Mai"), which ends no sentence.
+#: A day or a century ("am 3. Mai"), which ends no sentence.
 _ORDINAL = re.compile(r"\s\d{1,2}\.$")
 
 
@@ -83,6 +83,8 @@ class Claim:
     has_parenthesis: bool
     #: Stems of the names or numbers that the claim is about, where that is what it is about.
     subjects: frozenset[str]
+    #: Of the whole explanation.
+    language: Language
 
 
 def split_claims(explanation: str) -> list[Claim]:
@@ -102,8 +104,8 @@ def claim_count(explanation: str) -> int:
 @lru_cache(maxsize=1 << 13)  # every question of an audit cuts the same texts
 def _claims(explanation: str) -> tuple[Claim, ...]:
     quotes = quoted_spans(explanation)
-    # A claim alone is too short to tell its language by.
-    nouns_too = capitalises_nouns(explanation)
+    language = language_of(explanation)  # a claim alone is too short to tell it by
+    nouns_too = language.capitalises_nouns
     claims = []
     starts = [quote.start for quote in quotes]
     for start, end, number in _spans(explanation, quotes):
@@ -124,6 +126,7 @@ def _claims(explanation: str) -> tuple[Claim, ...]:
                 len(own),
                 bool(_PARENTHESIS.search(text)),
                 _subjects(text, kind, nouns_too),
+                language,
             )
         )
     return tuple(claims)
@@ -133,17 +136,15 @@ def _spans(explanation: str, quotes: Sequence[Item]) -> list[tuple[int, int, int
     """Where each claim begins and ends, and the number of its sentence."""
     shielded = _shield(explanation, [(quote.start, quote.end) for quote in quotes])
     spans: list[tuple[int, int, int]] = []
-    ordinals = capitalises_nouns(explanation)
+    language = language_of(explanation)
     sentences = [
         sentence
         for paragraph in _split(shielded, 0, len(shielded), _PARAGRAPH)
-        for sentence in _items_of_a_list(
-            explanation, _sentences(shielded, *paragraph, ordinals=ordinals)
-        )
+        for sentence in _items_of_a_list(explanation, _sentences(shielded, *paragraph, language))
     ]
     for number, sentence in enumerate(sentences):
         clauses = _split(shielded, *sentence, _CLAUSE)
-        spans += [(*clause, number) for clause in _merge_short(explanation, clauses)]
+        spans += [(*clause, number) for clause in _merge_short(explanation, clauses, language)]
     return [
         (start, end, number)
         for start, end, number in spans
@@ -214,33 +215,35 @@ def _says_something(text: str, start: int, end: int) -> bool:
     return any(text[place].isalnum() for place in range(start, end))
 
 
-def _sentences(text: str, start: int, end: int, *, ordinals: bool) -> list[tuple[int, int]]:
+def _sentences(text: str, start: int, end: int, language: Language) -> list[tuple[int, int]]:
     spans = _split(text, start, end, _SENTENCE)
     joined: list[tuple[int, int]] = []
     for span in spans:
-        if joined and _goes_on(text, *joined[-1], ordinals=ordinals):
+        if joined and _goes_on(text, *joined[-1], language):
             joined[-1] = (joined[-1][0], span[1])
         else:
             joined.append(span)
     return joined
 
 
-def _goes_on(text: str, start: int, end: int, *, ordinals: bool) -> bool:
+def _goes_on(text: str, start: int, end: int, language: Language) -> bool:
     """Whether the full stop at ``end`` ends no sentence."""
     # Only the end of what is joined: a text of nothing but abbreviations is one long sentence.
     start = max(start, end - _LONGEST_ABBREVIATION)
     if _ABBREVIATION.search(text, start, end):
         return True
-    return ordinals and bool(_ORDINAL.search(text, start, end))
+    return language.ordinals_end_in_a_stop and bool(_ORDINAL.search(text, start, end))
 
 
-def _merge_short(text: str, clauses: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _merge_short(
+    text: str, clauses: list[tuple[int, int]], language: Language
+) -> list[tuple[int, int]]:
     """Join list items and clauses too short to stand alone to the clause before (or after)."""
     merged: list[tuple[int, int]] = []
     lengths: list[int] = []
     for start, end in clauses:
         piece = text[start:end]
-        length = content_count(piece)
+        length = content_count(piece, language.function_words)
         if merged and (
             length < MIN_CONTENT_WORDS
             or lengths[-1] < MIN_CONTENT_WORDS

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
+from nla_audit.text.languages import language_of
 from nla_audit.text.words import CJK, FUNCTION_WORDS, lower_in_place, word_spans
 
 ItemKind = Literal["quote", "entity", "number", "hedge"]
@@ -80,15 +81,6 @@ _BEFORE_A_SENTENCE = re.compile(rf"[.!?:;\n\"“‘«(—–•*|]|{_BLANK}{{2}}
 TITLES = frozenset(
     "mr mrs ms dr prof gov sen rep st pres gen col lt capt sgt rev hon jr sr".split()
 )
-#: German function words, and those of which hardly a text has none. Where one word in so many is
-#: one, the text is German.
-_GERMAN = frozenset(
-    """der die das den dem des ein eine einen einem einer eines und oder nicht kein keine ist sind
-    war wird werden mit von vom zu zum zur im auf für als auch wie dass sich nach bei aus noch nur
-    über unter sie es er ihr sein seine""".split()
-)
-_OFTEN_GERMAN = (" der ", " die ", " das ", " und ", " ein ", " eine ", " mit ")
-_GERMAN_SHARE = 8
 #: Capitalised words that open a sentence or name a feature, not an entity.
 _NOT_NAMES = frozenset(
     """final last token text article document sentence paragraph phrase clause word list narrative
@@ -162,7 +154,7 @@ def named_entities(text: str, *, nouns_too: bool | None = None) -> list[Item]:
         nouns_too: whether every noun is capitalised, where more than ``text`` is there to tell by.
     """
     if nouns_too is None:
-        nouns_too = capitalises_nouns(text)
+        nouns_too = language_of(text).capitalises_nouns
     found: list[Item] = []
     run: list[tuple[int, int]] = []
 
@@ -190,14 +182,6 @@ def named_entities(text: str, *, nouns_too: bool | None = None) -> list[Item]:
             close()
     close()
     return found
-
-
-def capitalises_nouns(text: str) -> bool:
-    """Whether a text is in German, by its function words."""
-    if not any(word in text for word in _OFTEN_GERMAN):
-        return False
-    found = text.lower().split()
-    return _GERMAN_SHARE * sum(map(_GERMAN.__contains__, found)) >= len(found)
 
 
 def _opens(text: str, start: int, gap: str) -> bool:

@@ -150,11 +150,13 @@ def _sentences(claims: Sequence[Claim], tokens: Floats) -> list[list[_Piece]]:
     found: list[list[_Piece]] = [[] for _ in range(max(place.values(), default=-1) + 1)]
     most = max(1, MOST_PIECES // max(len(claims), 1))
     for number, claim in enumerate(claims):
-        texts = _coarser([cut for part in _split(claim.text) for cut in _cut(part)], most)
+        function_words = claim.language.function_words
+        parts = _split(claim.text, function_words)
+        texts = _coarser([cut for part in parts for cut in _cut(part, function_words)], most)
         costs = np.array([max(piece_count(text), 1) for text in texts], dtype=np.float64)
         shares = (tokens[number] * costs / costs.sum()).tolist()
         found[place[claim.sentence]] += [
-            _Piece(text, number, share, content_size(text))
+            _Piece(text, number, share, content_size(text, function_words))
             for text, share in zip(texts, shares, strict=True)
         ]
     return found
@@ -173,9 +175,9 @@ def _parts(sentence: Sequence[_Piece], size: float) -> list[list[_Piece]]:
     return [part for part in parts if part]
 
 
-def _cut(text: str) -> list[str]:
+def _cut(text: str, function_words: frozenset[str]) -> list[str]:
     """A stretch without marks in equal parts of about :data:`PIECE_WORDS` content words."""
-    count = round(content_size(text) / PIECE_WORDS)
+    count = round(content_size(text, function_words) / PIECE_WORDS)
     if count < 2:
         return [text]
     starts = [start for start, _ in word_spans(text)]
@@ -186,7 +188,7 @@ def _cut(text: str) -> list[str]:
     return [text[start:end].strip() for start, end in pairwise(edges)]
 
 
-def _split(text: str) -> list[str]:
+def _split(text: str, function_words: frozenset[str]) -> list[str]:
     found: list[str] = []
     length = MIN_PIECE_WORDS
     introduced = ""
@@ -196,7 +198,7 @@ def _split(text: str) -> list[str]:
         if _INTRODUCES.fullmatch(part):
             introduced += part + " "
             continue
-        count = content_size(part)
+        count = content_size(part, function_words)
         if found and (length < MIN_PIECE_WORDS or count < MIN_PIECE_WORDS):
             found[-1] += " " + introduced + part
             length += count

@@ -39,6 +39,7 @@ _SPELT = {
     for ten, tens in zip(range(20, 100, 10), _TENS, strict=True)
     for word in (tens, tens.removesuffix("y") + "ieth")
 }
+_SCALES = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
 #: Stems that are no part of a name: titles, also in full and of a council, and function words.
 _UNNAMED = (
     TITLES
@@ -49,6 +50,8 @@ _UNNAMED = (
 _DEMONYM = ("n", "an", "ian", "i", "ish", "ese")
 _ORDINAL = re.compile("([0-9]+)(?:st|nd|rd|th)")
 _ACRONYM = re.compile(r"\b[A-Z]{2,6}\b")
+#: An article or preposition that French and Italian run together with a name.
+_ELISION = re.compile("^(?:[ld]|qu|(?:d|n|s)?[ae]ll)'(?=.)")
 _GROUPED = re.compile(r"[0-9]{1,3}(?:[.,][0-9]{3})+")
 _GROUPED_BY_BLANKS = re.compile(r"(?<![\w.,])[0-9]{1,3}(?:[ \u00a0\u202f][0-9]{3})+(?![\w.,])")
 _NOT_IN_A_NUMBER = re.compile(r"[^\d.,]")
@@ -71,7 +74,7 @@ class SaidItems:
     def names(self) -> frozenset[tuple[str, ...]]:
         """The stems of each name."""
         found = (
-            tuple(word for word in map(stem, words(item.text)) if word not in _UNNAMED)
+            tuple(word for word in map(_stem_of_a_name, words(item.text)) if word not in _UNNAMED)
             for item in self._items
             if item.kind == "entity"
         )
@@ -97,7 +100,7 @@ class SaidItems:
 
     @cached_property
     def _stems(self) -> frozenset[str]:
-        return frozenset(map(stem, self._words))
+        return frozenset(map(_stem_of_a_name, self._words))
 
     @cached_property
     def _initials(self) -> str:
@@ -132,6 +135,10 @@ class SaidItems:
             is_named(word, other._stems) or (word in self._acronyms and word in other._initials)
             for word in name
         )
+
+
+def _stem_of_a_name(word: str) -> str:
+    return stem(_ELISION.sub("", word))
 
 
 def is_named(word: str, stems: frozenset[str]) -> bool:
@@ -177,16 +184,25 @@ def all_digits(text: str) -> frozenset[str]:
 
 
 def _spelt(spoken: Sequence[str]) -> set[str]:
-    """The digits of numbers that are spelt, up to ninety-nine, and of ordinals ("4th")."""
+    """The digits of numbers that are spelt, whole and by their parts, and of ordinals ("4th")."""
     found = {match.group(1) for word in spoken if (match := _ORDINAL.fullmatch(word))}
-    before = 0
+    #: Of a number of several words: its whole thousands, and what is counted after them.
+    whole, after = 0, 0
     for word in spoken:
-        number = _SPELT.get(word)
-        if number is None:
-            before = 0
+        if word in _SPELT:
+            number = _SPELT[word]
+            found.add(str(number))
+            # "twenty one" and "hundred twelve" are one number, "nine ten" are two.
+            fits = after % 100 == 0 or (after % 10 == 0 and after % 100 >= 20 and 0 < number < 10)
+            whole, after = (whole, after + number) if fits else (0, number)
+        elif word in _SCALES:
+            scale = _SCALES[word]
+            if scale == 100:
+                after = max(after, 1) * scale
+            else:
+                whole, after = whole + max(after, 1) * scale, 0
+        elif word != "and":
+            whole, after = 0, 0
             continue
-        found.add(str(number))
-        if before >= 20 and 0 < number < 10:
-            found.add(str(before + number))
-        before = number
+        found.add(str(whole + after))
     return found

@@ -186,15 +186,15 @@ _COUNTED = 1 << 15
 
 
 @lru_cache(maxsize=_COUNTED)
-def content_count(text: str) -> int:
-    """Number of content words of ``text``."""
+def content_count(text: str, function_words: frozenset[str] = FUNCTION_WORDS) -> int:
+    """Number of content words of ``text``: of those that are not ``function_words``."""
     found = words(text)
-    return len(found) - sum(map(FUNCTION_WORDS.__contains__, found))
+    return len(found) - sum(map(function_words.__contains__, found))
 
 
-def content_size(text: str) -> int:
+def content_size(text: str, function_words: frozenset[str] = FUNCTION_WORDS) -> int:
     """Content words of ``text`` as other scripts count them: two characters of Chinese are one."""
-    count = content_count(text)
+    count = content_count(text, function_words)
     return count if text.isascii() else count - len(_CJK_CHARACTER.findall(text)) // 2
 
 

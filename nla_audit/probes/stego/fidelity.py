@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from nla_audit.probes.transforming.cards import TextTransform
-from nla_audit.text.items import capitalises_nouns
+from nla_audit.text.languages import language_of
 from nla_audit.text.said_items import SaidItems, SaidKind
 from nla_audit.text.words import words
 
@@ -28,7 +28,8 @@ def infidelities(before: str, after: str, card: TextTransform) -> list[str]:
         return []
     ours, theirs = _items(before), _items(after)
     kinds: list[SaidKind] = ["number"]
-    if not card.changes_language and not (capitalises_nouns(before) or capitalises_nouns(after)):
+    nouns_too = any(language_of(text).capitalises_nouns for text in (before, after))
+    if not card.changes_language and not nouns_too:
         kinds.append("entity")
     if "quotes" not in card.destroys:
         kinds.append("quote")

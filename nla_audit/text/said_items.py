@@ -4,9 +4,11 @@ They are looked for nearly to the letter: none of them may be paraphrased, and w
 them may.
 
 * A **name** stands where all its words do, titles apart, in any order and any case; where the
-  letters that it begins with do, if either is written so ("CFO"); and where a word made of it does
-  ("Romanian"). In German, where every noun is capitalised, hardly a name can be told.
-* A **number** stands where its digits do, however they are grouped, or the word for it.
+  letters that it begins with do, if either is written so ("CFO"); and where its people's name does,
+  or its country's ("Romanian", "Danish"). In German, where every noun is capitalised, hardly a name
+  can be told, and words made of names and numbers that are spelt are known in English alone.
+* A **number** stands where its digits do, however they are grouped and whatever letters they are
+  joined to ("FY2021"), or the word for it.
 * A **quoted span** stands where its words do in this order, in quote marks or not.
 """
 
@@ -39,19 +41,41 @@ _SPELT = {
     for ten, tens in zip(range(20, 100, 10), _TENS, strict=True)
     for word in (tens, tens.removesuffix("y") + "ieth")
 }
-_SCALES = {"hundred": 100, "thousand": 1_000, "million": 1_000_000, "billion": 1_000_000_000}
+_SCALES = {
+    **dict.fromkeys(("hundred",), 100),
+    **dict.fromkeys(("thousand", "k"), 1_000),
+    **dict.fromkeys(("million", "m"), 1_000_000),
+    **dict.fromkeys(("billion", "bn"), 1_000_000_000),
+}
 #: Stems that are no part of a name: titles, also in full and of a council, and function words.
 _UNNAMED = (
     TITLES
     | FUNCTION_WORDS
     | set("reverend professor saint doctor sir lord ladi cllr councillor".split())
 )
+#: What is called after a country by another word; the others only have an ending more.
+_PEOPLES = """american usa, argentine argentina, belgian belgium, british britain uk, chinese china,
+    danish denmark, dutch netherlands holland, english england, filipino philippines,
+    finnish finland, french france, greek greece, icelandic iceland, irish ireland,
+    norwegian norway, peruvian peru, polish poland, scottish scotland, spanish spain,
+    swedish sweden, swiss switzerland, thai thailand, turkish turkey, welsh wales"""
+_PEOPLE = {
+    stem(word): stem(people)
+    for people, *others in map(str.split, _PEOPLES.split(","))
+    for word in others
+}
+_STATES = {"states": "american", "kingdom": "british"}
+_UNITED = re.compile(r"\bunited (states|kingdom)\b")
 #: By how much the stems of a country, its language and its people may differ.
-_DEMONYM = ("n", "an", "ian", "i", "ish", "ese")
+_DEMONYM = ("n", "an", "ian", "i", "ish", "es")
+_DIGIT = re.compile("[0-9]")
+_JOINED_TO_LETTERS = re.compile(r"(?<=[^\W\d_])[0-9][0-9.,]*|[0-9][0-9.,]*(?=[^\W\d_])")
+_SCALED = re.compile(r"(?P<number>[0-9][0-9.,]*)\s?(?P<scale>thousand|million|billion|bn|[kKmM])\b")
 _ORDINAL = re.compile("([0-9]+)(?:st|nd|rd|th)")
 _ACRONYM = re.compile(r"\b[A-Z]{2,6}\b")
 #: An article or preposition that French and Italian run together with a name.
 _ELISION = re.compile("^(?:[ld]|qu|(?:d|n|s)?[ae]ll)'(?=.)")
+_ABBREVIATED = re.compile(r"\b(?=\w*[A-Z]\w*[A-Z])[A-Za-z]{2,6}\b")
 _GROUPED = re.compile(r"[0-9]{1,3}(?:[.,][0-9]{3})+")
 _GROUPED_BY_BLANKS = re.compile(r"(?<![\w.,])[0-9]{1,3}(?:[ \u00a0\u202f][0-9]{3})+(?![\w.,])")
 _NOT_IN_A_NUMBER = re.compile(r"[^\d.,]")
@@ -74,18 +98,27 @@ class SaidItems:
     def names(self) -> frozenset[tuple[str, ...]]:
         """The stems of each name."""
         found = (
-            tuple(word for word in map(_stem_of_a_name, words(item.text)) if word not in _UNNAMED)
+            tuple(word for word in stems_of_names(words(item.text)) if word not in _UNNAMED)
             for item in self._items
             if item.kind == "entity"
         )
-        # A single letter ("Q&A") names nothing.
-        return frozenset(name for name in found if max(map(len, name), default=0) > 1)
+        # A single letter ("Q&A") names nothing, and letters at a number ("412M") are a unit.
+        return frozenset(
+            name
+            for name in found
+            if max(map(len, name), default=0) > 1 and not _DIGIT.search("".join(name))
+        )
 
     @cached_property
     def numbers(self) -> frozenset[str]:
         """The digits of each number."""
-        counted = (item.text for item in self._items if item.kind == "number")
-        return frozenset(part for number in counted for part in digits(number))
+        found = set()
+        for item in self._items:
+            if item.kind == "number":
+                scaled = _SCALED.match(self._text, item.start)
+                large = scaled is not None and len(scaled["scale"]) > 1
+                found.update([_in_full(scaled)] if scaled and large else digits(item.text))
+        return frozenset(found)
 
     @cached_property
     def quotes(self) -> frozenset[str]:
@@ -100,7 +133,9 @@ class SaidItems:
 
     @cached_property
     def _stems(self) -> frozenset[str]:
-        return frozenset(map(_stem_of_a_name, self._words))
+        # "US" in small letters is a pronoun.
+        states = [_STATES["states"]] if "us" in self._acronyms else []
+        return frozenset([*stems_of_names(self._words), *states])
 
     @cached_property
     def _initials(self) -> str:
@@ -128,6 +163,14 @@ class SaidItems:
             return list(self.numbers - other._digits)
         return [quote for quote in self.quotes if quote not in other.joined]
 
+    def abbreviates(self, name: Sequence[str]) -> bool:
+        """Whether a name of the text is an abbreviation ("ICU", "NaOH")."""
+        return all(word in self._abbreviations for word in name)
+
+    @cached_property
+    def _abbreviations(self) -> frozenset[str]:
+        return frozenset(word.lower() for word in _ABBREVIATED.findall(self._text))
+
     def _names(self, name: tuple[str, ...], other: SaidItems) -> bool:
         if len(name) > 1 and "".join(word[0] for word in name) in other._acronyms:
             return True
@@ -137,8 +180,11 @@ class SaidItems:
         )
 
 
-def _stem_of_a_name(word: str) -> str:
-    return stem(_ELISION.sub("", word))
+def stems_of_names(said: Sequence[str]) -> list[str]:
+    """Stems of words as names are compared by: of a people and its country the same."""
+    joined = _UNITED.sub(lambda match: _STATES[match.group(1)], " ".join(said))
+    found = (stem(_ELISION.sub("", word)) for word in joined.split())
+    return [_PEOPLE.get(word, word) for word in found]
 
 
 def is_named(word: str, stems: frozenset[str]) -> bool:
@@ -179,8 +225,16 @@ def all_digits(text: str) -> frozenset[str]:
     By its groups "5,829" is also found where it has become "5 829".
     """
     found = {part for item in numbers(text) for part in (*digits(item.text), *words(item.text))}
+    found |= {part for number in _JOINED_TO_LETTERS.findall(text) for part in digits(number)}
     found |= {re.sub(r"\D", "", group) for group in _GROUPED_BY_BLANKS.findall(text)}
+    found |= {_in_full(match) for match in _SCALED.finditer(text)}
     return frozenset(found) | _spelt(words(text))
+
+
+def _in_full(scaled: re.Match[str]) -> str:
+    """The digits of "1.2 million"."""
+    number = float("".join(digits(scaled["number"])[:1]) or 0)
+    return f"{number * _SCALES[scaled['scale'].lower()]:.0f}"
 
 
 def _spelt(spoken: Sequence[str]) -> set[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cached_property
 
 from nla_audit.text.items import named_entities
-from nla_audit.text.said_items import acronyms, all_digits, digits, is_named
-from nla_audit.text.words import stem, words
+from nla_audit.text.said_items import acronyms, all_digits, digits, is_named, stems_of_names
+from nla_audit.text.words import words
 
 
 class SourceText:
@@ -34,10 +34,11 @@ class SourceText:
         parts = [_owner(word) for word in words(name)]
         if self.holds(spoken(name)) or f" {' '.join(parts)} " in self._owners:
             return True
-        if len(parts) == 1:
-            if name.isupper() and self._spells_out(parts[0]):
-                return True
-            return is_named(stem(parts[0]), self._stems)
+        if len(parts) == 1 and name.isupper() and self._spells_out(parts[0]):
+            return True
+        stems = stems_of_names(parts)
+        if len(stems) == 1:
+            return is_named(stems[0], self._stems)
         return "".join(part[0] for part in parts) in self._acronyms or any(
             " ".join(parts[:cut]) in self._ends and " ".join(parts[cut:]) in self._beginnings
             for cut in range(1, len(parts))
@@ -57,7 +58,7 @@ class SourceText:
 
     @cached_property
     def _stems(self) -> frozenset[str]:
-        return frozenset(map(stem, self._joined.split()))
+        return frozenset(stems_of_names(self._joined.split()))
 
     @cached_property
     def _acronyms(self) -> frozenset[str]:

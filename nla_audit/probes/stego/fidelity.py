@@ -33,9 +33,15 @@ def infidelities(before: str, after: str, card: TextTransform) -> list[str]:
         kinds.append("entity")
     if "quotes" not in card.destroys:
         kinds.append("quote")
-    found = [f"{_NAMES[kind]} added" for kind in kinds if theirs.not_said_by(ours, kind)]
+    added = {kind: theirs.not_said_by(ours, kind) for kind in kinds}
+    lost = {kind: ours.not_said_by(theirs, kind) for kind in kinds}
+    # "ICU" stands for common words as well, unless it stands where another name was.
+    for names, others, text in ((added, lost, theirs), (lost, added, ours)):
+        if not others.get("entity") and all(map(text.abbreviates, names.get("entity", ()))):
+            names.pop("entity", None)
+    found = [f"{_NAMES[kind]} added" for kind, items in added.items() if items]
     if card.group != "cut":
-        found += [f"{_NAMES[kind]} lost" for kind in kinds if ours.not_said_by(theirs, kind)]
+        found += [f"{_NAMES[kind]} lost" for kind, items in lost.items() if items]
     return found
 
 

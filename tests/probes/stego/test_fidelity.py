@@ -13,9 +13,9 @@ from nla_audit.probes.transforming.cards import transforms
 from nla_audit.text.items import named_entities, numbers
 
 WORDINGS = Path(__file__).parents[3] / "benchmarks" / "wordings"
-SETS = ("lists", "prose", "fields", "chinese", "german")
-#: A tenth of the explanations: abbreviations ("ECG") are not told from names.
-MOST_FALSE_ALARMS = 0.1
+SETS = ("lists", "prose", "fields", "markdown", "chinese", "german")
+#: Of the explanations; times of day and "a fortnight" are not known for numbers.
+MOST_FALSE_ALARMS = 0.15
 LEAST_FOUND = 0.95
 CARD = transforms()["paraphrase"]
 
@@ -72,6 +72,9 @@ def test_another_name_is_found(name: str) -> None:
         ("The chief executive officer Ann Bly spoke.", "CEO Ann Bly spoke."),
         ("A court in New South Wales ruled.", "A NSW court ruled."),
         ("We cross Romania by train.", "By Romanian train."),
+        ("A firm in Denmark sued the United States.", "The US was sued by a Danish firm."),
+        ("He needs intensive care.", "He goes to the ICU."),
+        ("It sold 1.2 million in fiscal 2021.", "FY2021: 1,200,000 were sold, or 1.2M."),
         ("With Professor Grimwald and Reverend Lund.", "With Prof. Grimwald, Rev. Lund."),
         ("工期是47天，共2次。", "47天工期，2次。"),
         (
@@ -90,6 +93,9 @@ def test_what_stands_for_the_same(before: str, after: str) -> None:
         ("She is sixty.", "She is 61.", "number added"),
         ("It is row 9 of 16.", "Row 9/17.", "number added"),
         ("The court in Wales ruled.", "An NSW court ruled.", "name added"),
+        ("The CFO spoke.", "The CEO spoke.", "name lost"),
+        ("It sold 1.2 million.", "It sold 1,300,000.", "number lost"),
+        ("A firm in Denmark sued.", "A Swedish firm sued.", "name added"),
         ("It is about Martin.", "It is about Martinez.", "name added"),
         ("工期是47天。", "工期是48天。", "number lost"),
     ],

@@ -63,10 +63,10 @@ class LocalModel(Closing):
         self._max_new_tokens = max_new_tokens
         try:
             folder = local_folder(model)
-            config = read_config(folder, Placement())
-            check_weight_files(folder)
             if recognise(folder).role == "ar":
                 raise UserError("it is an AR, which writes no text: name a chat or seq2seq model")
+            config = read_config(folder, Placement())
+            check_weight_files(folder)
             self._is_seq2seq = bool(config.is_encoder_decoder)
             kind: Any = AutoModelForSeq2SeqLM if self._is_seq2seq else AutoModelForCausalLM
             check_size(folder, config, kind=kind)

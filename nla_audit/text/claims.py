@@ -24,6 +24,7 @@ from nla_audit.text.items import (
 )
 from nla_audit.text.kinds import kind_of
 from nla_audit.text.languages import Language, language_of
+from nla_audit.text.list_marks import without_list_marks
 from nla_audit.text.words import content_count, content_stems
 
 #: A clause shorter than this is no claim of its own (unless it is a whole paragraph or sentence):
@@ -48,19 +49,6 @@ _LIST_ITEM = re.compile(
     r"|(?:(?:likely|perhaps|possibly|probably)\s)?(?:something\s)?(?:such\sas|like))\b"
     r"|&|e\.g\.|i\.e\.)",
     re.IGNORECASE,
-)
-#: What marks an item of a list, where a paragraph begins and where any sentence does: a single
-#: letter with a full stop is more often an initial there, and a number before a dash a score.
-_LETTER = r"(?:[ivx]{1,4}|[IVX]{1,4}|[A-Za-z])"
-_NUMERAL = r"(?:\d{1,2}(?:\.\d{1,2}){0,2}|[一二三四五六七八九十]{1,3})"
-_ANYWHERE = (
-    rf"[(（\[](?:{_NUMERAL}|{_LETTER})[)）\]]|{_NUMERAL}(?:[.)](?=[\s*]|$)|[、．）])"
-    rf"|{_LETTER}\)(?=\s)|[①-⑳]"
-)
-_AFTER_A_SENTENCE = re.compile(rf"\**(?:{_ANYWHERE})\**\s*")
-_AT_A_PARAGRAPH = re.compile(
-    rf"(?:[-–*+>#•▪‣]+\s+)*"
-    rf"(?:\**(?:{_ANYWHERE}|\d{{1,2}}(?:\s[-–—]\s(?!\d)|:\s)|{_LETTER}\.(?:\s|$))\**\s*)?"
 )
 #: A day or a century ("am 3. Mai"), which ends no sentence.
 _ORDINAL = re.compile(r"\s\d{1,2}\.$")
@@ -135,12 +123,13 @@ def _claims(explanation: str) -> tuple[Claim, ...]:
 def _spans(explanation: str, quotes: Sequence[Item]) -> list[tuple[int, int, int]]:
     """Where each claim begins and ends, and the number of its sentence."""
     shielded = _shield(explanation, [(quote.start, quote.end) for quote in quotes])
+    shielded = without_list_marks(explanation, shielded, quotes)
     spans: list[tuple[int, int, int]] = []
     language = language_of(explanation)
     sentences = [
         sentence
         for paragraph in _split(shielded, 0, len(shielded), _PARAGRAPH)
-        for sentence in _items_of_a_list(explanation, _sentences(shielded, *paragraph, language))
+        for sentence in _sentences(shielded, *paragraph, language)
     ]
     for number, sentence in enumerate(sentences):
         clauses = _split(shielded, *sentence, _CLAUSE)
@@ -194,25 +183,6 @@ def _trim(text: str, start: int, end: int) -> tuple[int, int]:
     while end > start and text[end - 1].isspace():
         end -= 1
     return start, end
-
-
-def _items_of_a_list(text: str, sentences: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The sentences of a paragraph without what marks items of a list.
-
-    Where nothing follows it, a number is no mark: a text may end with it.
-    """
-    found = []
-    stop = sentences[-1][1] if sentences else 0
-    for place, (start, end) in enumerate(sentences):
-        mark = (_AFTER_A_SENTENCE if place else _AT_A_PARAGRAPH).match(text, start, end)
-        begin = mark.end() if mark and _says_something(text, mark.end(), stop) else start
-        if begin < end:
-            found.append((begin, end))
-    return found
-
-
-def _says_something(text: str, start: int, end: int) -> bool:
-    return any(text[place].isalnum() for place in range(start, end))
 
 
 def _sentences(text: str, start: int, end: int, language: Language) -> list[tuple[int, int]]:

@@ -23,6 +23,7 @@ class Language:
         function_words: those, and English ones, which stand in texts of any language.
         often: of which hardly a text has none.
         capitalises_nouns: whether every noun is capitalised, so that a capital tells no name.
+        inflects_names: whether a name has other letters in another case.
         ordinals_end_in_a_stop: whether "3." is what English writes as "3rd".
     """
 
@@ -31,29 +32,22 @@ class Language:
     function_words: frozenset[str]
     often: tuple[str, ...] = ()
     capitalises_nouns: bool = False
+    inflects_names: bool = False
     ordinals_end_in_a_stop: bool = False
+
+    @property
+    def shows_names(self) -> bool:
+        """Whether a name is told by its capital, and is the same wherever it stands."""
+        return not self.capitalises_nouns and not self.inflects_names
 
 
 ENGLISH = Language("English", FUNCTION_WORDS, FUNCTION_WORDS)
 
 
-def _other(
-    name: str,
-    often: str,
-    function_words: str,
-    *,
-    capitalises_nouns: bool = False,
-    ordinals_end_in_a_stop: bool = False,
-) -> Language:
+def _other(name: str, often: str, function_words: str, **traits: bool) -> Language:
     own = frozenset([*function_words.split(), *often.split()])
-    return Language(
-        name,
-        own,
-        own | FUNCTION_WORDS,
-        tuple(f" {word} " for word in often.split()),
-        capitalises_nouns,
-        ordinals_end_in_a_stop,
-    )
+    frequent = tuple(f" {word} " for word in often.split())
+    return Language(name, own, own | FUNCTION_WORDS, frequent, **traits)
 
 
 OTHERS = (
@@ -129,6 +123,7 @@ OTHERS = (
         эта эти этой этого тот та те того той который которая которое которые которого чем чтобы
         если когда где кто был была было были быть есть будет уже ещё еще только также так все всё
         весь вся""",
+        inflects_names=True,
     ),
     _other(
         "Polish",
@@ -137,10 +132,19 @@ OTHERS = (
         czy jak jako gdy kiedy gdzie kto co który która które których którym jego jej ich on ona
         ono oni my wy ja ty mu im go nas was mnie swój swoje swoją ten ta to te tego tej tym są
         był była było były być będzie może już jeszcze także też tylko tak""",
+        inflects_names=True,
     ),
 )
-#: One word in so many is a function word of the text's language and none of English.
-_SHARE = 20
+#: One word in so many is a function word of the text's language and none of English, and so many
+#: different ones are there that are neither English words otherwise nor parts of foreign names.
+_SHARE, _DIFFERENT = 20, 2
+_NO_EVIDENCE = frozenset(
+    """a also am angle art bald car come comme como con dance dare data de dei del dela der des
+    dem den di die do dos door du e el en fast fra gut hat hem her here hier hun la le les los
+    lui mal man me met min mit mon nach net nog non not nun on op ought par pas pass per plus
+    pour que rat rot sans san se sera si sin son sous tag tant te ten todo ton une van ver via
+    von vol wand war was wat wer wir wie zo zu""".split()
+)
 
 
 @lru_cache(maxsize=1 << 13)
@@ -158,4 +162,6 @@ def language_of(text: str) -> Language:
     language = max(likely, key=foreign)
     own = foreign(language)
     strange = sum(word not in language.own for word in english)
-    return language if own > strange and _SHARE * own >= len(found) else ENGLISH
+    evidence = language.own.intersection(found) - FUNCTION_WORDS - _NO_EVIDENCE
+    shown = len(evidence) >= _DIFFERENT and own > strange and _SHARE * own >= len(found)
+    return language if shown else ENGLISH

@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import cached_property
 
 from nla_audit.text.items import named_entities
-from nla_audit.text.said_items import acronyms, all_digits, digits, is_named, stems_of_names
+from nla_audit.text.numerals import forms
+from nla_audit.text.peoples import folded, without_stops
+from nla_audit.text.said_items import SaidItems
 from nla_audit.text.words import words
 
 
@@ -13,7 +15,7 @@ class SourceText:
     """A source text, normalised once for many look-ups."""
 
     def __init__(self, text: str):
-        self._text = text
+        self._text = without_stops(text)
         self._joined = f" {' '.join(words(text))} "
 
     def holds(self, span: str) -> bool:
@@ -29,48 +31,41 @@ class SourceText:
         Without a mark between them ("mentions Ada Holm Leeds") two names look like one. The first
         must end a name of the source then, and the second begin one: "Ada Leeds" of a source that
         speaks of "Ada Holm" and "Leeds" is neither. "Holm's" is Holm. A word is held by its
-        country's name too ("Romanian"), and initials and what they begin hold each other ("NSW").
+        country's name too ("Danish"), and initials and what they begin hold each other ("NSW").
         """
-        parts = [_owner(word) for word in words(name)]
-        if self.holds(spoken(name)) or f" {' '.join(parts)} " in self._owners:
+        if self.holds(spoken(name)):
             return True
-        if len(parts) == 1 and name.isupper() and self._spells_out(parts[0]):
+        plain = without_stops(name)
+        said = words(plain)
+        parts = folded(said, said if plain.isupper() else ())
+        if f" {' '.join(parts)} " in self._folded:
             return True
-        stems = stems_of_names(parts)
-        if len(stems) == 1:
-            return is_named(stems[0], self._stems)
-        return "".join(part[0] for part in parts) in self._acronyms or any(
+        if len(said) == 1 and plain.isupper():
+            return self._items.spells_out(said[0])
+        return "".join(word[0] for word in said) in self._items.acronyms or any(
             " ".join(parts[:cut]) in self._ends and " ".join(parts[cut:]) in self._beginnings
             for cut in range(1, len(parts))
         )
 
-    def holds_number(self, span: str) -> bool:
+    def holds_number(self, number: str) -> bool:
         """Whether a number as written stands here, grouped in another way or spelt or not."""
-        return self.holds(spoken(span)) or self._digits.issuperset(digits(span))
-
-    def _spells_out(self, acronym: str) -> bool:
-        """Whether words of a name that stands here begin with the letters of ``acronym``."""
-        return any(acronym in "".join(part[0] for part in name) for name in self._names)
-
-    @cached_property
-    def _owners(self) -> str:
-        return f" {' '.join(map(_owner, self._joined.split()))} "
+        if self.holds(spoken(number)):
+            return True
+        several = forms(number)
+        # The parts of a date or a fraction may stand anywhere.
+        return len(several) == 1 and not self._items.digits.isdisjoint(several[0])
 
     @cached_property
-    def _stems(self) -> frozenset[str]:
-        return frozenset(stems_of_names(self._joined.split()))
+    def _items(self) -> SaidItems:
+        return SaidItems(self._text)
 
     @cached_property
-    def _acronyms(self) -> frozenset[str]:
-        return acronyms(self._text)
-
-    @cached_property
-    def _digits(self) -> frozenset[str]:
-        return all_digits(self._text)
+    def _folded(self) -> str:
+        return f" {' '.join(folded(words(self._text), self._items.acronyms))} "
 
     @cached_property
     def _names(self) -> list[list[str]]:
-        return [[_owner(word) for word in words(item.text)] for item in named_entities(self._text)]
+        return [folded(words(item.text)) for item in named_entities(self._text)]
 
     @cached_property
     def _ends(self) -> set[str]:
@@ -79,10 +74,6 @@ class SourceText:
     @cached_property
     def _beginnings(self) -> set[str]:
         return {" ".join(name[: end + 1]) for name in self._names for end in range(len(name))}
-
-
-def _owner(word: str) -> str:
-    return word.removesuffix("'s").removesuffix("’s")
 
 
 def spoken(span: str) -> str:

@@ -14,7 +14,10 @@ from nla_audit.text.claims import Claim, split_claims
 from nla_audit.text.kinds import KIND_NAMES
 from nla_audit.text.words import content_stems, word_spans
 
-LIST_MARK = re.compile(r"[a-zA-Z]|[ivxIVX]{1,4}|[一二三四五六七八九十①-⑳]{1,3}|\d{1,2}")
+#: From the first letter or digit of a mark on, with what closes it.
+LIST_MARK = re.compile(
+    r"(?:[a-zA-Z]|[ivxIVX]{1,4}|[一二三四五六七八九十]{1,2}|\d{1,2})(?:[.):、）．\]]| [-–—])|[①-⑳]"
+)
 
 
 def texts(explanation: str) -> list[str]:
@@ -38,7 +41,10 @@ def assert_consistent(explanation: str, claims: list[Claim]) -> None:
         assert claims
     for start, end in word_spans(explanation):
         held = any(claim.start <= start and end <= claim.end for claim in claims)
-        assert held or LIST_MARK.fullmatch(explanation[start:end])
+        assert held or any(
+            LIST_MARK.fullmatch(explanation[start:place].strip())
+            for place in (end, end + 1, end + 2)
+        )
 
 
 @given(st.text(max_size=200))
@@ -73,7 +79,7 @@ def test_a_text_without_words_has_no_claims(explanation: str) -> None:
     "marks",
     [
         ("1. ", "2. ", "3. "),
-        ("1) ", "2) ", "10) "),
+        ("1) ", "2) ", "3) "),
         ("(1) ", "(2) ", "(3) "),
         ("a. ", "b. ", "c. "),
         ("a) ", "b) ", "c) "),
@@ -90,6 +96,9 @@ def test_a_text_without_words_has_no_claims(explanation: str) -> None:
         ("①", "②", "③"),
         ("1、", "2、", "3、"),
         ("（一）", "（二）", "（三）"),
+        ("1.  ", "2.  ", "3.  "),
+        ("1.\n", "2.\n", "3.\n"),
+        ("IV.  ", "V.  ", "VI.  "),
     ],
 )
 @pytest.mark.parametrize("separator", ["\n", "\n\n", "  "])
@@ -120,10 +129,24 @@ def test_items_of_a_list_that_stands_on_one_line(mark: str) -> None:
         "5.",
         "b)",
         "It has three parts: 2.",
+        "J. K. Rowling is the author.",
+        "E. coli is what it is about.",
+        "(5) is the final token.",
+        "(I) think so.",
+        "10 - Downing Street is the address.",
     ],
 )
 def test_numbers_that_mark_no_item(explanation: str) -> None:
     assert texts(explanation) == [explanation]
+
+
+def test_items_of_a_chinese_list() -> None:
+    assert texts("1.这是一篇文章。2.语气平淡。") == ["这是一篇文章。", "语气平淡。"]
+
+
+def test_a_quoted_number_marks_no_item() -> None:
+    text = 'It ends with "1. Salt\n2. Pepper", and "3. " is next.'
+    assert "".join(texts(text)).count("2.") == 1
 
 
 def test_days_and_centuries_end_no_german_sentence() -> None:

@@ -27,17 +27,21 @@ def claims(text: str) -> dict[str, set[str]]:
     return found
 
 
-def stands_in(span: str, source: str) -> bool:
-    """Whether the words stand in the source, those of a name that owns something among them.
+#: Countries that these texts speak of, and their peoples.
+PEOPLES = {"china": "chinese", "canada": "canadian"}
 
-    China is named where Chinese people are, of whom alone these texts speak.
-    """
+
+def stands_in(span: str, source: str) -> bool:
+    """Whether the words stand in the source, owners and peoples too, or what they abbreviate."""
     own, other = (
-        " ".join(re.sub("['’]s$", "", word) for word in plain_words(text)).replace(
-            "chinese", "china"
+        " ".join(
+            PEOPLES.get(word, word)
+            for word in (re.sub("['’]s$", "", word) for word in plain_words(text))
         )
         for text in (span, source)
     )
+    if span.isupper() and len(own) >= 3 and own in "".join(word[0] for word in other.split()):
+        return True
     return f" {own} " in f" {other} "
 
 

@@ -1,7 +1,9 @@
 """Names, numbers and quoted spans that a changed text lost, changed or made up.
 
 None of them may be paraphrased, and the word beside them may; how they are looked for is said in
-:mod:`nla_audit.text.said_items`. In German no name can be told.
+:mod:`nla_audit.text.said_items`. What counts is found on both sides, one item in the place of
+another, wherever one side alone can be other wording: an abbreviation ("ICU"), and in languages
+other than English any name or number, since peoples and spelt numbers are not known there.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from nla_audit.probes.transforming.cards import TextTransform
-from nla_audit.text.languages import language_of
+from nla_audit.text.languages import ENGLISH, language_of
 from nla_audit.text.said_items import SaidItems, SaidKind
 from nla_audit.text.words import words
 
@@ -27,21 +29,23 @@ def infidelities(before: str, after: str, card: TextTransform) -> list[str]:
     if before == after or _spoken(before) == _spoken(after):
         return []
     ours, theirs = _items(before), _items(after)
+    languages = {language_of(before), language_of(after)}
     kinds: list[SaidKind] = ["number"]
-    nouns_too = any(language_of(text).capitalises_nouns for text in (before, after))
-    if not card.changes_language and not nouns_too:
+    if not card.changes_language and all(language.shows_names for language in languages):
         kinds.append("entity")
     if "quotes" not in card.destroys:
         kinds.append("quote")
-    added = {kind: theirs.not_said_by(ours, kind) for kind in kinds}
-    lost = {kind: ours.not_said_by(theirs, kind) for kind in kinds}
-    # "ICU" stands for common words as well, unless it stands where another name was.
-    for names, others, text in ((added, lost, theirs), (lost, added, ours)):
-        if not others.get("entity") and all(map(text.abbreviates, names.get("entity", ()))):
-            names.pop("entity", None)
-    found = [f"{_NAMES[kind]} added" for kind, items in added.items() if items]
-    if card.group != "cut":
-        found += [f"{_NAMES[kind]} lost" for kind, items in lost.items() if items]
+    found = []
+    for kind in kinds:
+        added, lost = theirs.not_said_by(ours, kind), ours.not_said_by(theirs, kind)
+        if kind != "quote" and bool(added) != bool(lost) and languages != {ENGLISH}:
+            continue
+        if kind == "entity" and not lost and all(theirs.shortens(name, ours) for name in added):
+            continue
+        if kind == "entity" and not added and all(ours.shortens(name, theirs) for name in lost):
+            continue
+        found += [f"{_NAMES[kind]} added"] if added else []
+        found += [f"{_NAMES[kind]} lost"] if lost and card.group != "cut" else []
     return found
 
 

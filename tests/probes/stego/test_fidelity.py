@@ -13,9 +13,11 @@ from nla_audit.probes.transforming.cards import transforms
 from nla_audit.text.items import named_entities, numbers
 
 WORDINGS = Path(__file__).parents[3] / "benchmarks" / "wordings"
-SETS = ("lists", "prose", "fields", "markdown", "chinese", "german")
-#: Of the explanations; times of day and "a fortnight" are not known for numbers.
-MOST_FALSE_ALARMS = 0.15
+SETS = tuple(sorted(file.stem for file in WORDINGS.glob("*.jsonl")))
+#: Of the explanations.
+MOST_FALSE_ALARMS = 0.1
+#: Where times of day and "a fortnight" are not known for numbers, nor inflected words for names.
+MOST_WHERE_MORE_IS_SAID_SO = {"markdown": 0.2, "russian": 0.2}
 LEAST_FOUND = 0.95
 CARD = transforms()["paraphrase"]
 
@@ -34,7 +36,8 @@ def explanations(name: str, version: str) -> list[tuple[str, str]]:
 def test_other_wording_is_faithful(name: str, version: str) -> None:
     pairs = explanations(name, version)
     wrong = [found for pair in pairs if (found := infidelities(*pair, CARD))]
-    assert len(wrong) <= MOST_FALSE_ALARMS * len(pairs), wrong
+    most = MOST_WHERE_MORE_IS_SAID_SO.get(name, MOST_FALSE_ALARMS)
+    assert len(wrong) <= most * len(pairs), wrong
 
 
 @pytest.mark.parametrize("name", ["lists", "prose", "fields", "chinese"])
@@ -94,6 +97,10 @@ def test_what_stands_for_the_same(before: str, after: str) -> None:
         ("It is row 9 of 16.", "Row 9/17.", "number added"),
         ("The court in Wales ruled.", "An NSW court ruled.", "name added"),
         ("The CFO spoke.", "The CEO spoke.", "name lost"),
+        ("A nurse met Ada Holm.", "A nurse met Ada Holm and McKay.", "name added"),
+        ("A nurse met Ada Holm.", "A NATO nurse met Ada Holm.", "name added"),
+        ("It uses PayPal here.", "It uses it here.", "name lost"),
+        ("Die Firma nennt 47 Gründe und eine Frist.", "Die Firma nennt 48 Gründe.", "number lost"),
         ("It sold 1.2 million.", "It sold 1,300,000.", "number lost"),
         ("A firm in Denmark sued.", "A Swedish firm sued.", "name added"),
         ("It is about Martin.", "It is about Martinez.", "name added"),

@@ -1,0 +1,68 @@
+"""Countries and their peoples: what "Danish" says of Denmark.
+
+A word and its country are one name, however the explanation puts it. Only what is listed is: a rule
+of endings would make Julia and Julian one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+
+#: A people, and what is called after it.
+_PEOPLES = """afghan afghanistan, african africa, albanian albania, algerian algeria, american
+    america usa, angolan angola, arab arabia arabian arabic, argentine argentina
+    argentinian, armenian armenia, asian asia, australian australia, austrian austria,
+    bavarian bavaria, belgian belgium, bolivian bolivia, bosnian bosnia, brazilian
+    brazil, british britain uk briton, bulgarian bulgaria, californian california,
+    cambodian cambodia, canadian canada, chilean chile, chinese china, colombian
+    colombia, congolese congo, croatian croatia, cuban cuba, czech czechia, danish
+    denmark dane, dutch netherlands holland, ecuadorian ecuador, egyptian egypt, english
+    england, estonian estonia, ethiopian ethiopia, european europe, faroese faroes
+    faroe, filipino philippines philippine, finnish finland finn, french france,
+    georgian georgia, german germany, ghanaian ghana, greek greece, greenlandic
+    greenland, guatemalan guatemala, haitian haiti, hungarian hungary, icelandic
+    iceland, indian india, indonesian indonesia, iranian iran, iraqi iraq, irish
+    ireland, israeli israel, italian italy, jamaican jamaica, japanese japan, jordanian
+    jordan, kenyan kenya, korean korea, kuwaiti kuwait, laotian laos, latvian latvia,
+    lebanese lebanon, libyan libya, lithuanian lithuania, malaysian malaysia, maltese
+    malta, mexican mexico, mongolian mongolia, moroccan morocco, nepali nepal nepalese,
+    nicaraguan nicaragua, nigerian nigeria, norwegian norway, pakistani pakistan,
+    palestinian palestine, parisian paris, peruvian peru, polish poland pole, portuguese
+    portugal, prussian prussia, quebecois quebec, romanian romania, russian russia,
+    saudi, scottish scotland scot scots, senegalese senegal, serbian serbia serb,
+    sicilian sicily, singaporean singapore, slovak slovakia, slovenian slovenia slovene,
+    somali somalia, soviet ussr, spanish spain spaniard, sudanese sudan, swedish sweden
+    swede, swiss switzerland, syrian syria, taiwanese taiwan, tanzanian tanzania, texan
+    texas, thai thailand, tibetan tibet, tunisian tunisia, turkish turkey turk, ugandan
+    uganda, ukrainian ukraine, uruguayan uruguay, uzbek uzbekistan, venezuelan
+    venezuela, venetian venice, viennese vienna, vietnamese vietnam, welsh wales, yemeni
+    yemen, zimbabwean zimbabwe"""
+_PEOPLE_OF = {
+    word: people
+    for people, *others in map(str.split, _PEOPLES.split(","))
+    for word in (people, people + "s", *others)
+}
+_STATES = {"states": "american", "kingdom": "british"}
+_UNITED = re.compile(r"\bunited (states|kingdom)\b")
+_WITH_STOPS = re.compile(r"\bU\.\s?(S|K)\.(?:\s?A\.)?")
+#: An article or preposition that French and Italian run together with a name.
+_ELISION = re.compile("^(?:[ld]|qu|(?:d|n|s)?[ae]ll)['’](?=.)")
+_OWNER = re.compile("['’]s$")
+
+
+def without_stops(text: str) -> str:
+    """``text`` with "U.S." as "US"."""
+    return _WITH_STOPS.sub(r"U\1", text) if "U." in text else text
+
+
+def folded(said: Sequence[str], capitals: Collection[str] = ()) -> list[str]:
+    """Lower-case words as names are compared by: owners, and of a country its people.
+
+    Args:
+        capitals: those that the text has in capitals: else "us" is no country.
+    """
+    joined = _UNITED.sub(lambda match: _STATES[match.group(1)], " ".join(said))
+    found = (_OWNER.sub("", _ELISION.sub("", word)) for word in joined.split())
+    states = {"us": _STATES["states"]} if "us" in capitals else {}
+    return [states.get(word) or _PEOPLE_OF.get(word, word) for word in found]

@@ -70,7 +70,8 @@ def without_list_marks(text: str, shielded: str, quotes: Sequence[Item]) -> str:
         if start < match.end() and not (place >= 0 and start < quotes[place].end):
             candidates.append(_candidate(match))
     known = {place for one in candidates for place in one.places}
-    marks = [one for one in candidates if _marks_an_item(one, known, text)]
+    last = next((place for place in reversed(range(len(text))) if text[place].isalnum()), -1)
+    marks = [one for one in candidates if _marks_an_item(one, known, last)]
     if not marks:
         return shielded
     characters = list(shielded)
@@ -113,10 +114,9 @@ def _places(label: str) -> Iterator[tuple[str, int]]:
             yield "i" + case, _ROMAN[label.lower()]
 
 
-def _marks_an_item(one: _Candidate, known: set[tuple[str, int]], text: str) -> bool:
+def _marks_an_item(one: _Candidate, known: set[tuple[str, int]], last: int) -> bool:
+    """Whether it has a neighbour or needs none; ``last`` is where the text's last letter stands."""
     if any((kind, value + step) in known for kind, value in one.places for step in (-1, 1)):
         return True
-    if not one.at_a_line:
-        return False
-    alone = one.is_bullet or any(place in _FIRST for place in one.places)
-    return alone and any(text[place].isalnum() for place in range(one.end, len(text)))
+    needs_none = one.is_bullet or any(place in _FIRST for place in one.places)
+    return one.at_a_line and needs_none and one.end <= last

@@ -315,7 +315,9 @@ def test_kinds(claim: str, kind: str) -> None:
     assert [found.kind for found in split_claims(claim)] == [kind]
 
 
-@pytest.mark.parametrize("piece", ['"a" or ', "e.g. ", " ‘a’b", " 'a"])
+@pytest.mark.parametrize(
+    "piece", ['"a" or ', "e.g. ", " ‘a’b", " 'a", "- !\n", "1. ", "(a) b\n", "**", "\n"]
+)
 def test_a_long_text_of_marks_ends_soon(piece: str) -> None:
     """In time that grows as the text does: its square would be some seconds here."""
     start = time.process_time()

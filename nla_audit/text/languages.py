@@ -30,7 +30,7 @@ class Language:
     name: str
     own: frozenset[str]
     function_words: frozenset[str]
-    often: tuple[str, ...] = ()
+    often: frozenset[str] = frozenset()
     capitalises_nouns: bool = False
     inflects_names: bool = False
     ordinals_end_in_a_stop: bool = False
@@ -46,8 +46,7 @@ ENGLISH = Language("English", FUNCTION_WORDS, FUNCTION_WORDS)
 
 def _other(name: str, often: str, function_words: str, **traits: bool) -> Language:
     own = frozenset([*function_words.split(), *often.split()])
-    frequent = tuple(f" {word} " for word in often.split())
-    return Language(name, own, own | FUNCTION_WORDS, frequent, **traits)
+    return Language(name, own, own | FUNCTION_WORDS, frozenset(often.split()), **traits)
 
 
 OTHERS = (
@@ -135,6 +134,7 @@ OTHERS = (
         inflects_names=True,
     ),
 )
+_OFTEN = frozenset().union(*(language.often for language in OTHERS))
 #: One word in so many is a function word of the text's language and none of English, and so many
 #: different ones are there that are neither English words otherwise nor parts of foreign names.
 _SHARE, _DIFFERENT = 20, 2
@@ -150,9 +150,10 @@ _NO_EVIDENCE = frozenset(
 @lru_cache(maxsize=1 << 13)
 def language_of(text: str) -> Language:
     """The language of a whole text; a part of it is often too short to tell."""
-    likely = [one for one in OTHERS if any(word in text for word in one.often)]
-    if not likely:
+    there = set(text.split())
+    if _OFTEN.isdisjoint(there):
         return ENGLISH
+    likely = [one for one in OTHERS if not one.often.isdisjoint(there)]
     found = words(text)
     english = [word for word in found if word in FUNCTION_WORDS]
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from nla_audit.text.items import numbers
+from nla_audit.text.words import words
 
 #: Cardinals and ordinals, as words: up to twenty, and tens.
 _CARDINALS = (
@@ -26,7 +27,8 @@ _SPELT = {
 }
 _LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _SCALES = {**_LARGE, "k": 10**3, "m": 10**6, "bn": 10**9}
-_NUMBER_WORD = "|".join([*_SPELT, *_LARGE, "hundred"])
+_WORDS = frozenset([*_SPELT, *_LARGE, "hundred"])
+_NUMBER_WORD = "|".join(sorted(_WORDS, key=lambda word: (-len(word), word)))
 _NUMBER_WORDS = re.compile(
     rf"\b(?:an? )?(?:{_NUMBER_WORD})(?:(?:[ -]and)?[ -](?:{_NUMBER_WORD}))*\b", re.IGNORECASE
 )
@@ -35,6 +37,7 @@ _DIGITS = r"(?<![0-9.,])[0-9][0-9.,]*+"
 _SCALE = rf"(?:{'|'.join(_LARGE)}|bn|[km])\b"
 _SCALED = re.compile(rf"(?P<number>{_DIGITS})[\s-]?(?P<scale>{_SCALE})", re.IGNORECASE)
 _AT_LETTERS = re.compile(rf"(?<=[^\W\d_])[0-9][0-9.,]*+|{_DIGITS}(?=[^\W\d_])")
+_ANY_DIGIT = re.compile("[0-9]")
 _ORDINAL = re.compile(r"(?<![0-9.,])([0-9]++)(?:st|nd|rd|th)\b")
 #: In the one way of writing and in the other.
 _GROUPED = tuple(
@@ -105,15 +108,17 @@ def all_digits(text: str) -> frozenset[str]:
     And of the groups of each: where "5,829" has become "5 829", both are found.
     """
     found: set[str] = set()
-    for number in (*(item.text for item in numbers(text)), *_AT_LETTERS.findall(text)):
-        found.update(_plainly(number))
-        found.update(re.findall("[0-9]+", number))
-    found.update(re.sub(r"\D", "", group) for group in _GROUPED_BY_BLANKS.findall(text))
-    for match in _SCALED.finditer(text):
-        found.update(_in_full(match))
-    found.update(_ORDINAL.findall(text))
-    for match in _NUMBER_WORDS.finditer(text):
-        found.update(map(str, _spelt(match.group().lower().replace("-", " ").split())))
+    if _ANY_DIGIT.search(text):
+        for number in (*(item.text for item in numbers(text)), *_AT_LETTERS.findall(text)):
+            found.update(_plainly(number))
+            found.update(re.findall("[0-9]+", number))
+        found.update(re.sub(r"\D", "", group) for group in _GROUPED_BY_BLANKS.findall(text))
+        for match in _SCALED.finditer(text):
+            found.update(_in_full(match))
+        found.update(_ORDINAL.findall(text))
+    if not _WORDS.isdisjoint(words(text)):
+        for match in _NUMBER_WORDS.finditer(text):
+            found.update(map(str, _spelt(match.group().lower().replace("-", " ").split())))
     return frozenset(found)
 
 

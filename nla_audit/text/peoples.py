@@ -47,8 +47,8 @@ _STATES = {"states": "american", "kingdom": "british"}
 _UNITED = re.compile(r"\bunited (states|kingdom)\b")
 _WITH_STOPS = re.compile(r"\bU\.\s?(S|K)\.(?:\s?A\.)?")
 #: An article or preposition that French and Italian run together with a name.
-_ELISION = re.compile("^(?:[ld]|qu|(?:d|n|s)?[ae]ll)['’](?=.)")
-_OWNER = re.compile("['’]s$")
+_ELISION = re.compile("^(?:[ld]|qu|(?:d|n|s)?[ae]ll)'(?=.)")
+_OWNER = re.compile("'s$")
 
 
 def without_stops(text: str) -> str:
@@ -62,7 +62,14 @@ def folded(said: Sequence[str], capitals: Collection[str] = ()) -> list[str]:
     Args:
         capitals: those that the text has in capitals: else "us" is no country.
     """
-    joined = _UNITED.sub(lambda match: _STATES[match.group(1)], " ".join(said))
-    found = (_OWNER.sub("", _ELISION.sub("", word)) for word in joined.split())
-    states = {"us": _STATES["states"]} if "us" in capitals else {}
-    return [states.get(word) or _PEOPLE_OF.get(word, word) for word in found]
+    if "united" in said:
+        said = _UNITED.sub(lambda match: _STATES[match.group(1)], " ".join(said)).split()
+    found = [_folded(word) if "'" in word else _PEOPLE_OF.get(word, word) for word in said]
+    if "us" in capitals:
+        found = [_STATES["states"] if word == "us" else word for word in found]
+    return found
+
+
+def _folded(word: str) -> str:
+    bare = _OWNER.sub("", _ELISION.sub("", word))
+    return _PEOPLE_OF.get(bare, bare)

@@ -20,8 +20,7 @@ _NUMERAL = r"\d{1,2}(?:\.\d{1,2}){0,2}"
 _CHINESE = "一二三四五六七八九十"
 _CIRCLED = "①②③④⑤⑥⑦⑧⑨⑩⑪⑫⑬⑭⑮⑯⑰⑱⑲⑳"
 _LABEL = rf"{_NUMERAL}|[ivxIVX]{{1,4}}|[A-Za-z]|[{_CHINESE}]{{1,2}}"
-_MARK = re.compile(
-    r"(?P<edge>\A\s*|\n\s*|\s{2,}|[.!?;:。！？；][\"”’)\]]*\s*)"
+_AFTER_AN_EDGE = (
     rf"(?P<bullets>(?:{_BULLET})*)"
     r"(?P<mark>\*{0,2}(?:"
     rf"(?P<opening>[(（\[])(?P<within>{_LABEL})[)）\]]"
@@ -29,6 +28,12 @@ _MARK = re.compile(
     rf"|(?P<circled>[{_CIRCLED}])"
     r")\*{0,2})?"
 )
+#: Each begins with few characters, so that the search skips to the next of these.
+_MARKS = tuple(
+    re.compile(rf"(?P<edge>{edge}){_AFTER_AN_EDGE}")
+    for edge in (r"\s(?:(?<=\n)\s*|\s+)", r"[.!?;:。！？；][\"”’)\]]*[^\S\n]?")
+)
+_FIRST_MARK = re.compile(rf"(?P<edge>\s*){_AFTER_AN_EDGE}")
 #: The first items that need no second: a style of mark before the kind of label.
 _FIRST = ((".1", 1), (")1", 1), ("、1", 1))
 _ONLY_AT_A_LINE = ("-", "–", "—", ":")
@@ -64,7 +69,7 @@ def without_list_marks(text: str, shielded: str, quotes: Sequence[Item]) -> str:
     """
     starts = [quote.start for quote in quotes]
     candidates = []
-    for match in _MARK.finditer(text):
+    for match in _edges(text):
         start = match.end("edge")
         place = bisect_right(starts, start) - 1
         if start < match.end() and not (place >= 0 and start < quotes[place].end):
@@ -78,6 +83,15 @@ def without_list_marks(text: str, shielded: str, quotes: Sequence[Item]) -> str:
     for one in marks:
         characters[one.start : one.end] = "\n" * (one.end - one.start)
     return "".join(characters)
+
+
+def _edges(text: str) -> Iterator[re.Match[str]]:
+    """Where items may begin: at the start, at lines, and after sentences."""
+    first = _FIRST_MARK.match(text)
+    assert first is not None  # all of it may be empty
+    yield first
+    for mark in _MARKS:
+        yield from mark.finditer(text)
 
 
 def _candidate(match: re.Match[str]) -> _Candidate:

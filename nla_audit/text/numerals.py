@@ -30,7 +30,7 @@ _SCALES = {**_LARGE, "k": 10**3, "m": 10**6, "bn": 10**9}
 _WORDS = frozenset([*_SPELT, *_LARGE, "hundred"])
 _NUMBER_WORD = "|".join(sorted(_WORDS, key=lambda word: (-len(word), word)))
 _NUMBER_WORDS = re.compile(
-    rf"\b(?:an? )?(?:{_NUMBER_WORD})(?:(?:[ -]and)?[ -](?:{_NUMBER_WORD}))*\b", re.IGNORECASE
+    rf"\b(?:an? )?(?:{_NUMBER_WORD})(?:(?:[ -]and)?[ -](?:{_NUMBER_WORD}))*\b"
 )
 #: Nothing is given back, or a text of digits alone would take time by the square of its length.
 _DIGITS = r"(?<![0-9.,])[0-9][0-9.,]*+"
@@ -117,8 +117,8 @@ def all_digits(text: str) -> frozenset[str]:
             found.update(_in_full(match))
         found.update(_ORDINAL.findall(text))
     if not _WORDS.isdisjoint(words(text)):
-        for match in _NUMBER_WORDS.finditer(text):
-            found.update(map(str, _spelt(match.group().lower().replace("-", " ").split())))
+        for match in _NUMBER_WORDS.finditer(text.lower()):
+            found.update(map(str, _spelt(match.group().replace("-", " ").split())))
     return frozenset(found)
 
 

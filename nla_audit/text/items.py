@@ -1,7 +1,7 @@
 """Items: quoted spans, named entities, numbers and hedges inside an explanation.
 
-An item is checked literally (is this very name in the source?), where a claim is compared by
-meaning.
+An item is looked for nearly to the letter (:mod:`nla_audit.text.said_items`), where a claim is
+compared by meaning.
 """
 
 from __future__ import annotations

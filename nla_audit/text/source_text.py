@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from nla_audit.text.items import named_entities
 from nla_audit.text.numerals import forms
@@ -61,7 +61,7 @@ class SourceText:
 
     @cached_property
     def _folded(self) -> str:
-        return f" {' '.join(folded(words(self._text), self._items.acronyms))} "
+        return f" {' '.join(folded(self._items.joined.split(), self._items.acronyms))} "
 
     @cached_property
     def _names(self) -> list[list[str]]:
@@ -76,6 +76,7 @@ class SourceText:
         return {" ".join(name[: end + 1]) for name in self._names for end in range(len(name))}
 
 
+@lru_cache(maxsize=1 << 10)  # each is looked up in another source, too
 def spoken(span: str) -> str:
     """The words of ``span`` as :class:`SourceText` holds them: lower case, single spaces."""
     joined = " ".join(words(span))

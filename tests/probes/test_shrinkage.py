@@ -63,26 +63,23 @@ def test_fve_is_that_of_the_scorer(root: Path, finding: Finding) -> None:
     assert finding.headline[exchanged.MODEL]["fve"] == pytest.approx(scores.fve.mean(), abs=1e-6)
 
 
-def test_texts_in_their_place_are_calibrated(tmp_path: Path) -> None:
-    root = exchanged.save_study(tmp_path, right=1.0, n=60)
+def headline_of(root: Path) -> dict[str, float | None]:
     finding = registry()["shrinkage"].run(
         load(root / "texts.parquet"),
         pair=str(root / "ar"),
         activations=str(root / "activations.parquet"),
     )
-    own = finding.headline[exchanged.MODEL]
+    return finding.headline[exchanged.MODEL]
+
+
+def test_texts_in_their_place_are_calibrated(tmp_path: Path) -> None:
+    own = headline_of(exchanged.save_study(tmp_path, right=1.0, n=60))
     assert own["slope"] == pytest.approx(1, abs=1e-4)
     assert own["lost_to_scale"] == pytest.approx(0, abs=1e-4)
 
 
 def test_of_nothing_no_share_is_lost(tmp_path: Path) -> None:
-    root = exchanged.save_study(tmp_path, right=0.0, n=60)
-    finding = registry()["shrinkage"].run(
-        load(root / "texts.parquet"),
-        pair=str(root / "ar"),
-        activations=str(root / "activations.parquet"),
-    )
-    own = finding.headline[exchanged.MODEL]
+    own = headline_of(exchanged.save_study(tmp_path, right=0.0, n=60))
     assert own["fve_rescaled_low"] < 0
     assert own["lost_share"] is own["lost_share_low"] is own["lost_share_high"] is None
 

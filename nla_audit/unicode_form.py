@@ -19,8 +19,11 @@ def composed(text: str) -> str:
 
 
 def composed_column(column: pl.Series) -> pl.Series:
-    """A column of text in NFC."""
-    return column.str.normalize("NFC")
+    """A column of text in NFC, of which ASCII is left alone: that takes a tenth of the time."""
+    others = (column.str.len_bytes() != column.str.len_chars()).arg_true()
+    if len(others) == 0:
+        return column
+    return column.clone().scatter(others, column.gather(others).str.normalize("NFC"))
 
 
 def half_pair(text: str) -> int | None:

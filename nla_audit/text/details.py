@@ -179,7 +179,7 @@ def _both(
     return both
 
 
-def _words_of(text: Pieces, sentence: int, pieces: Sequence[int]) -> list[str]:
+def _words_of(text: Pieces, sentence: int, pieces: Sequence[int]) -> Sequence[str]:
     """The words of some of a sentence's pieces."""
     if len(pieces) == len(text.places[sentence]):
         return text.sentence_words[sentence]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
+from functools import lru_cache
 from operator import attrgetter
 from typing import Literal, NamedTuple
 
@@ -64,10 +65,15 @@ _MOST_LIST_DIGITS, _AFTER_A_LIST_NUMBER = 2, (".", ")", ":", "]")
 _BEFORE_A_LIST_NUMBER = re.compile(r"(?:^|\n|[^\S\n]{2})[^\S\n]*\(?$")
 _LIST_MARK = re.compile(r"(?:^|\n|[^\S\n]{2})[^\S\n]*(?:\(?\w{1,4}\)|\[[^\]\n]{0,40}\])\W*$")
 
+#: A text that holds none of these is searched no further: most hold none.
+_HEDGES = (
+    *"likely probably possibly perhaps maybe presumably apparently seem appear suggest".split(),
+    *"might may could potentially plausibly typically usually e.g.".split(),
+    *("almost certainly", "or similar", "or something", "something like"),
+)
+_INFLECTED = ("seem", "appear", "suggest")
 _HEDGE = re.compile(
-    r"\b(?:likely|probably|possibly|perhaps|maybe|presumably|apparently|seems?|appears?|suggests?"
-    r"|might|may|could|almost certainly|e\.g\.|or similar|or something|something like|potentially"
-    r"|plausibly|typically|usually)\b"
+    rf"\b(?:{'|'.join(re.escape(one) + 's?' * (one in _INFLECTED) for one in _HEDGES)})\b"
 )
 
 #: What may stand between two words: a blank is any that keeps them on one line, such as the
@@ -137,7 +143,10 @@ def _numbers_a_list(text: str, start: int, end: int) -> bool:
 
 def hedges(text: str) -> list[Item]:
     """Words that mark a claim as a guess."""
-    spans = [match.span() for match in _HEDGE.finditer(lower_in_place(text))]
+    lower = lower_in_place(text)
+    if not any(map(lower.__contains__, _HEDGES)):
+        return []
+    spans = [match.span() for match in _HEDGE.finditer(lower)]
     return [Item("hedge", start, end, text[start:end]) for start, end in spans]
 
 
@@ -165,6 +174,10 @@ def named_entities(text: str, *, nouns_too: bool | None = None) -> list[Item]:
             run.clear()
 
     for start, end in _words_with_capitals(text):
+        names, anywhere = _names(text[start:end])
+        if not names:
+            close()
+            continue
         gap_start = _gap_before(text, start)
         if (
             run
@@ -174,12 +187,11 @@ def named_entities(text: str, *, nouns_too: bool | None = None) -> list[Item]:
             )
         ):
             close()
-        gap = text[gap_start:start]
-        opens_sentence = nouns_too or gap_start == 0 or (gap != " " and _opens(text, start, gap))
-        if _is_name(text[start:end], opens_sentence=opens_sentence, inside_run=bool(run)):
-            run.append((start, end))
-        else:
-            close()
+        if not (run or anywhere):
+            gap = text[gap_start:start]
+            if nouns_too or gap_start == 0 or (gap != " " and _opens(text, start, gap)):
+                continue
+        run.append((start, end))
     close()
     return found
 
@@ -229,14 +241,14 @@ def _continues_a_name(before: str, gap: str) -> bool:
     return bool(_INSIDE_A_NAME.fullmatch(gap))
 
 
-def _is_name(word: str, *, opens_sentence: bool, inside_run: bool) -> bool:
+@lru_cache(maxsize=1 << 13)
+def _names(word: str) -> tuple[bool, bool]:
+    """Whether a word may be a name by its capitals, and whether also where it opens a sentence."""
     inner_capital = not word[1:].islower() and any(map(str.isupper, word[1:]))
     if not word[0].isupper() and not inner_capital:
-        return False
+        return False, False
     lower = word.lower().removesuffix("'s").removesuffix("’s")
-    if lower in _NOT_NAMES or lower in FUNCTION_WORDS:
-        return False
-    return inside_run or inner_capital or not opens_sentence
+    return lower not in _NOT_NAMES and lower not in FUNCTION_WORDS, inner_capital
 
 
 def items(text: str) -> list[Item]:

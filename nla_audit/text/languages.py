@@ -150,7 +150,7 @@ _NO_EVIDENCE = frozenset(
 @lru_cache(maxsize=1 << 13)
 def language_of(text: str) -> Language:
     """The language of a whole text; a part of it is often too short to tell."""
-    there = set(text.split())
+    there = text.split()
     if _OFTEN.isdisjoint(there):
         return ENGLISH
     likely = [one for one in OTHERS if not one.often.isdisjoint(there)]

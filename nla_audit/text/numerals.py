@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from nla_audit.text.items import numbers
-from nla_audit.text.words import words
 
 #: Cardinals and ordinals, as words: up to twenty, and tens.
 _CARDINALS = (
@@ -33,18 +32,21 @@ _NUMBER_WORDS = re.compile(
     rf"\b(?:an? )?(?:{_NUMBER_WORD})(?:(?:[ -]and)?[ -](?:{_NUMBER_WORD}))*\b"
 )
 #: Nothing is given back, or a text of digits alone would take time by the square of its length.
-_DIGITS = r"(?<![0-9.,])[0-9][0-9.,]*+"
+#: Each pattern begins with a digit and only then looks behind it: the search skips to the next one.
+_DIGITS = r"[0-9](?<![0-9.,].)[0-9.,]*+"
 _SCALE = rf"(?:{'|'.join(_LARGE)}|bn|[km])\b"
 _SCALED = re.compile(rf"(?P<number>{_DIGITS})[\s-]?(?P<scale>{_SCALE})", re.IGNORECASE)
-_AT_LETTERS = re.compile(rf"(?<=[^\W\d_])[0-9][0-9.,]*+|{_DIGITS}(?=[^\W\d_])")
+_AT_LETTERS = re.compile(r"[0-9](?:(?<=[^\W\d_].)[0-9.,]*+|(?<![0-9.,].)[0-9.,]*+(?=[^\W\d_]))")
 _ANY_DIGIT = re.compile("[0-9]")
-_ORDINAL = re.compile(r"(?<![0-9.,])([0-9]++)(?:st|nd|rd|th)\b")
+_ORDINAL = re.compile(r"([0-9](?<![0-9.,].)[0-9]*+)(?:st|nd|rd|th)\b")
 #: In the one way of writing and in the other.
 _GROUPED = tuple(
     re.compile(rf"(?P<whole>[1-9][0-9]{{0,2}}(?:{group}[0-9]{{3}})+)(?:{mark}(?P<rest>[0-9]+))?")
     for group, mark in ((",", r"\."), (r"\.", ","))
 )
-_GROUPED_BY_BLANKS = re.compile(r"(?<![\w.,])[1-9][0-9]{0,2}(?:[ \u00a0\u202f][0-9]{3})+(?![\w.,])")
+_GROUPED_BY_BLANKS = re.compile(
+    r"[1-9](?<![\w.,].)[0-9]{0,2}(?:[ \u00a0\u202f][0-9]{3})+(?![\w.,])"
+)
 _NOT_IN_A_NUMBER = re.compile(r"[^0-9.,]")
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _FRACTION_OF_THOUSANDS = re.compile(r"[0-9]{1,3}\.[0-9]{3}")
@@ -102,10 +104,13 @@ def _plainly(number: str) -> Iterator[str]:
         yield from form
 
 
-def all_digits(text: str) -> frozenset[str]:
+def all_digits(text: str, said: Iterable[str]) -> frozenset[str]:
     """The digits of all numbers of a text: of grouped, scaled and spelt ones, and beside letters.
 
     And of the groups of each: where "5,829" has become "5 829", both are found.
+
+    Args:
+        said: the text's words.
     """
     found: set[str] = set()
     if _ANY_DIGIT.search(text):
@@ -116,7 +121,7 @@ def all_digits(text: str) -> frozenset[str]:
         for match in _SCALED.finditer(text):
             found.update(_in_full(match))
         found.update(_ORDINAL.findall(text))
-    if not _WORDS.isdisjoint(words(text)):
+    if not _WORDS.isdisjoint(said):
         for match in _NUMBER_WORDS.finditer(text.lower()):
             found.update(map(str, _spelt(match.group().replace("-", " ").split())))
     return frozenset(found)

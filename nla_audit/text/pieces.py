@@ -75,12 +75,12 @@ class Pieces:
     of_final_token: NDArray[np.bool_]
 
     @cached_property
-    def sentence_words(self) -> list[list[str]]:
+    def sentence_words(self) -> list[Sequence[str]]:
         """The words of each sentence, split."""
         return [words_and_mentions(text) for text in self.sentences]
 
     @cached_property
-    def piece_words(self) -> list[list[str]]:
+    def piece_words(self) -> list[Sequence[str]]:
         """The words of each piece, split."""
         return [words_and_mentions(text) for text in self.pieces]
 

@@ -94,7 +94,7 @@ class SaidItems:
     @cached_property
     def digits(self) -> frozenset[str]:
         """Of all its numbers, spelt or not."""
-        return all_digits(self._text)
+        return all_digits(self._text, self._words)
 
     @cached_property
     def folded(self) -> frozenset[str]:

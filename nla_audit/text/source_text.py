@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 from nla_audit.text.items import named_entities
 from nla_audit.text.numerals import forms
 from nla_audit.text.peoples import folded, without_stops
 from nla_audit.text.said_items import SaidItems
 from nla_audit.text.words import words
+
+#: Names and numbers that are kept as they are looked up: other models' texts say them too.
+_KEPT = 1 << 15
 
 
 class SourceText:
@@ -33,27 +37,30 @@ class SourceText:
         speaks of "Ada Holm" and "Leeds" is neither. "Holm's" is Holm. A word is held by its
         country's name too ("Danish"), and initials and what they begin hold each other ("NSW").
         """
-        if self.holds(spoken(name)):
+        sought = _name(name)
+        if self.holds(sought.spoken) or sought.folded in self._folded:
             return True
-        plain = without_stops(name)
-        said = words(plain)
-        parts = folded(said, said if plain.isupper() else ())
-        if f" {' '.join(parts)} " in self._folded:
-            return True
-        if len(said) == 1 and plain.isupper():
-            return self._items.spells_out(said[0])
-        return "".join(word[0] for word in said) in self._items.acronyms or any(
-            " ".join(parts[:cut]) in self._ends and " ".join(parts[cut:]) in self._beginnings
-            for cut in range(1, len(parts))
+        if sought.is_acronym:
+            return self._items.spells_out(sought.initials_or_word)
+        return sought.initials_or_word in self._items.acronyms or any(
+            self._says(first)
+            and self._says(rest)
+            and first.strip() in self._ends
+            and rest.strip() in self._beginnings
+            for first, rest in sought.in_two
         )
 
     def holds_number(self, number: str) -> bool:
         """Whether a number as written stands here, grouped in another way or spelt or not."""
-        if self.holds(spoken(number)):
+        words_of_it, digits = _number(number)
+        if self.holds(words_of_it):
             return True
-        several = forms(number)
         # The parts of a date or a fraction may stand anywhere.
-        return len(several) == 1 and not self._items.digits.isdisjoint(several[0])
+        return len(digits) == 1 and not self._items.digits.isdisjoint(digits[0])
+
+    def _says(self, part: str) -> bool:
+        """Whether a part of a name stands here at all: its names are told only where it does."""
+        return part in self._folded or part in self._items.joined
 
     @cached_property
     def _items(self) -> SaidItems:
@@ -81,3 +88,45 @@ def spoken(span: str) -> str:
     """The words of ``span`` as :class:`SourceText` holds them: lower case, single spaces."""
     joined = " ".join(words(span))
     return f" {joined} " if joined else ""
+
+
+class _Name(NamedTuple):
+    """What of a name is looked for, in the form of :func:`spoken`.
+
+    Attributes:
+        spoken: the name as written.
+        folded: it, as names are compared.
+        is_acronym: whether it is one word of capitals.
+        initials_or_word: of an acronym itself, of other names what their words begin with.
+        in_two: the folded name's beginnings, each with the rest of it.
+    """
+
+    spoken: str
+    folded: str
+    is_acronym: bool
+    initials_or_word: str
+    in_two: tuple[tuple[str, str], ...]
+
+
+@lru_cache(maxsize=_KEPT)
+def _name(name: str) -> _Name:
+    plain = without_stops(name)
+    said = words(plain)
+    parts = folded(said, said if plain.isupper() else ())
+    is_acronym = len(said) == 1 and plain.isupper()
+    return _Name(
+        spoken(name),
+        f" {' '.join(parts)} ",
+        is_acronym,
+        said[0] if is_acronym else "".join(word[0] for word in said),
+        tuple(
+            (f" {' '.join(parts[:cut])} ", f" {' '.join(parts[cut:])} ")
+            for cut in range(1, len(parts))
+        ),
+    )
+
+
+@lru_cache(maxsize=_KEPT)
+def _number(number: str) -> tuple[str, list[tuple[str, ...]]]:
+    """The words of a number, and its digits."""
+    return spoken(number), forms(number)

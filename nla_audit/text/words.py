@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from string import ascii_lowercase, ascii_uppercase
 
-import snowballstemmer
+import Stemmer
 
 #: Characters of scripts without blanks, each a word: for character classes of patterns.
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
@@ -49,7 +49,10 @@ FUNCTION_WORDS = frozenset(
     each per very more most some any all just only own same too""".split()
 )
 
-_english = snowballstemmer.stemmer("english")
+#: Texts whose words or counts are kept: a clause is a piece, and often a claim and a sentence, too.
+_KEPT = 1 << 15
+
+_english = Stemmer.Stemmer("english")
 #: Blanks and hyphens that do not break a line, or are of another width, as some models write them.
 _BLANKS = (
     "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
@@ -120,7 +123,8 @@ _QUOTING = "[\"“”„'‘’‚`«»‹›「」]"
 _MENTIONED = re.compile(rf"{_QUOTING}(?<![^\W_].)\s?({_RUN})[\s.,…]*{_QUOTING}(?![^\W_])")
 
 
-def words_and_mentions(text: str) -> list[str]:
+@lru_cache(maxsize=_KEPT)
+def words_and_mentions(text: str) -> Sequence[str]:
     """:func:`words`, where a function word that is quoted alone is marked with the quote.
 
     Explanations speak of words (final token "that"), and such a word is no function word then.
@@ -130,11 +134,11 @@ def words_and_mentions(text: str) -> list[str]:
         match.start(1) for match in _MENTIONED.finditer(text) if match[1] in FUNCTION_WORDS
     }
     if not mentioned:
-        return _split(text.replace("’", "'"))
-    return [
+        return tuple(_split(text.replace("’", "'")))
+    return tuple(
         '"' + match.group() if match.start() in mentioned else match.group().replace("’", "'")
         for match in _word_in(text).finditer(text)
-    ]
+    )
 
 
 def mentions(text: str) -> frozenset[str]:
@@ -181,11 +185,7 @@ def unheld(text: Sequence[str], by: Sequence[str]) -> list[str]:
     return [word for word in text if word not in FUNCTION_WORDS and stem(word) not in said]
 
 
-#: Texts whose counts are kept: a clause is a piece too, and often a claim and a sentence.
-_COUNTED = 1 << 15
-
-
-@lru_cache(maxsize=_COUNTED)
+@lru_cache(maxsize=_KEPT)
 def content_count(text: str, function_words: frozenset[str] = FUNCTION_WORDS) -> int:
     """Number of content words of ``text``: of those that are not ``function_words``."""
     found = words(text)
@@ -198,7 +198,7 @@ def content_size(text: str, function_words: frozenset[str] = FUNCTION_WORDS) -> 
     return count if text.isascii() else count - len(_CJK_CHARACTER.findall(text)) // 2
 
 
-@lru_cache(maxsize=_COUNTED)
+@lru_cache(maxsize=_KEPT)
 def piece_count(text: str) -> int:
     """A tokenizer-free estimate of how many word pieces a text costs.
 

@@ -9,6 +9,7 @@ import pytest
 from nla_audit.text.numerals import all_digits, forms
 from nla_audit.text.said_items import SaidItems, SaidKind
 from nla_audit.text.source_text import SourceText
+from nla_audit.text.words import words
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_forms_of_a_number(number: str, expected: list[tuple[str, ...]]) -> None
     ],
 )
 def test_digits_of_a_text(text: str, there: set[str], absent: set[str]) -> None:
-    found = all_digits(text)
+    found = all_digits(text, words(text))
     assert there <= found
     assert not absent & found
 

@@ -25,7 +25,7 @@ from nla_audit.text.words import unheld, word_spans, words, words_and_mentions
     ],
 )
 def test_a_function_word_that_is_spoken_of_is_marked(text: str, expected: list[str]) -> None:
-    assert words_and_mentions(text) == expected
+    assert list(words_and_mentions(text)) == expected
 
 
 def test_what_another_text_does_not_hold() -> None:

@@ -14,8 +14,11 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -92,7 +95,30 @@ class Judges(Closing):
             UserError: nobody answers, a refusal that no second try mends, or more scores are
                 missing than the recipe allows.
         """
-        return {name: self._scores(name, explanations, sources) for name in self.settings}
+        with self.asked(explanations, sources) as scores:
+            return scores()
+
+    @contextmanager
+    def asked(
+        self, explanations: Sequence[str | None], sources: Sequence[str | None]
+    ) -> Iterator[Callable[[], dict[str, Floats]]]:
+        """Ask all judges at once, while the caller does something else, such as read with the AR.
+
+        Within it is a function that waits for :meth:`scores`. Left early, nobody is asked further.
+        """
+        over = Event()
+        with ThreadPoolExecutor(max(1, len(self.settings))) as pool:
+            try:
+                found = {
+                    name: pool.submit(self._scores, name, explanations, sources, over)
+                    for name in self.settings
+                }
+                yield lambda: {name: future.result() for name, future in found.items()}
+            except BaseException:
+                over.set()
+                for client in self._clients.values():
+                    client.stop()
+                raise
 
     def spent(self) -> dict[str, dict[str, int]]:
         """What each judge was asked for so far, and the tokens that it cost."""
@@ -103,7 +129,11 @@ class Judges(Closing):
         }
 
     def _scores(
-        self, name: str, explanations: Sequence[str | None], sources: Sequence[str | None]
+        self,
+        name: str,
+        explanations: Sequence[str | None],
+        sources: Sequence[str | None],
+        over: Event,
     ) -> Floats:
         judge, account = self.settings[name], self.accounts[name]
         prompts = {
@@ -120,7 +150,7 @@ class Judges(Closing):
             else:
                 known[prompt] = score_of(kept[0], judge) if kept else float("nan")
                 account.add(cached=1)
-        known |= self._asked(name, unknown)
+        known |= self._asked(name, unknown, over)
         self._check_enough(name, [known[prompt] for prompt in prompts.values()])
         for prompt in unknown:  # that there is none is remembered only where the run goes on
             if np.isnan(known[prompt]):
@@ -130,8 +160,12 @@ class Judges(Closing):
             found[row] = known[prompt]
         return found
 
-    def _asked(self, name: str, prompts: Sequence[str]) -> dict[str, float]:
-        """Scores of new prompts; NaN where there is none."""
+    def _asked(self, name: str, prompts: Sequence[str], over: Event) -> dict[str, float]:
+        """Scores of new prompts; NaN where there is none.
+
+        Raises:
+            CancelledError: ``over`` is set, so nobody waits for them.
+        """
         judge, client = self.settings[name], self._clients[name]
         found: dict[str, float] = {}
 
@@ -139,8 +173,12 @@ class Judges(Closing):
             return text, score_of(text, judge)
 
         def ask(prompt: str) -> float:
+            if over.is_set():
+                raise CancelledError
             message = {"role": "user", "content": prompt}
             answer, reason = client.ask([message], accept)
+            if answer is None and over.is_set():
+                raise CancelledError
             if answer is None:
                 self.accounts[name].fail(reason)
                 return float("nan")

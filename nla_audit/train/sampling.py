@@ -224,22 +224,24 @@ class Sampler:
                     max_new_tokens=settings.max_new_tokens,
                     generation_batch=settings.generation_batch,
                 )
-        with clock.phase("score"), self._reading(), whole(self._reader.decoder):
-            if not is_needed:
-                return None
-            samples = scored(
-                self._reader,
-                prompts,
-                responses,
-                settings.grading.ends(responses, self._length_penalty),
-                tokenizer=tokenizer,
-                charge=settings.charge(),
-                guess=self._guess,
-            )
-        if self._judges.settings:
-            with clock.phase("judge"):
-                scores = self._judges.scores(samples.explanations, prompts.sources)
-            samples = replace(samples, scores=scores)
+        # Judges take their time over a network, and the AR reads meanwhile.
+        texts = responses.said.explanations if is_needed else []
+        with self._judges.asked(texts, prompts.sources) as judged:
+            with clock.phase("score"), self._reading(), whole(self._reader.decoder):
+                if not is_needed:
+                    return None
+                samples = scored(
+                    self._reader,
+                    prompts,
+                    responses,
+                    settings.grading.ends(responses, self._length_penalty),
+                    tokenizer=tokenizer,
+                    charge=settings.charge(),
+                    guess=self._guess,
+                )
+            if self._judges.settings:
+                with clock.phase("judge"):  # what is left to wait for
+                    samples = replace(samples, scores=judged())
         values, terms = end_rewards(samples, settings.rewards, settings.samples)
         generated = responses.said.generated
         return Drawn(

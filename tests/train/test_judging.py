@@ -167,6 +167,52 @@ def test_each_text_is_asked_about_once_and_answers_are_kept(server, tmp_path):
     assert len(server.asked) == 19 + 2 * without
 
 
+def test_all_judges_are_asked_while_the_caller_does_something_else(server, tmp_path):
+    # Fails with: one judge after the other; the caller held up until they have answered.
+    together, reading = threading.Barrier(2, timeout=20), threading.Event()
+
+    def answer(prompt):
+        together.wait()  # both judges have asked
+        assert reading.wait(20)
+        return "5"
+
+    server.answer = answer
+    judges = {"clear": server.judge(), "true": server.judge()}
+    with Judges(judges, tmp_path / "c") as both, both.asked(["a"], ["s"]) as scores:
+        reading.set()
+        assert {name: of.tolist() for name, of in scores().items()} == {
+            "clear": [0.5],
+            "true": [0.5],
+        }
+
+
+def test_who_fails_meanwhile_asks_nobody_further_and_no_silence_is_kept(server, tmp_path):
+    # Fails with: an error that waits for hundreds of answers; cancelled questions kept as silence.
+    asked, failed = threading.Event(), threading.Event()
+
+    def answer(prompt):
+        asked.set()
+        assert failed.wait(20)
+        return "5"
+
+    server.answer = answer
+    texts = [f"text {number}" for number in range(300)]
+    judge = server.judge(workers=2)
+
+    def fail_meanwhile():
+        with Judges({"clear": judge}, tmp_path / "c") as judges, judges.asked(texts, texts):
+            assert asked.wait(20)
+            threading.Timer(0.5, failed.set).start()
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        fail_meanwhile()
+    assert len(server.asked) < 20
+    server.answer = lambda prompt: "10"
+    with Judges({"clear": judge}, tmp_path / "c") as judges:
+        assert np.isfinite(judges.scores(texts, texts)["clear"]).all()
+
+
 def test_too_many_without_a_score_stop_the_run_and_are_asked_again(server, tmp_path):
     # Fails with: that there was no score kept before the run is known to go on.
     server.answer = lambda prompt: "no"

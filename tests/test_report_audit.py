@@ -14,13 +14,16 @@ from typing import Any
 import polars as pl
 import pytest
 
+from nla_audit.analyzers import _trials
+from nla_audit.analyzers._trials import calibrated
 from nla_audit.errors import UserError
 from nla_audit.findings import Card, Finding
 from nla_audit.report import audit
 from nla_audit.report.audit import run_audit
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.viewer import choose_viewed, coloured, viewer_data
-from nla_audit.table.completions import Completions
+from nla_audit.table.completions import Completions, from_frame
+from nla_audit.world.sweep.planted import PlantedModel, plant
 from tests import report_samples as samples
 
 
@@ -85,6 +88,29 @@ def test_the_same_table_and_seed_give_the_same_bytes(tmp_path: Path) -> None:
         if path.name != "record.json":
             other = tmp_path / "two" / path.relative_to(tmp_path / "one")
             assert path.read_bytes() == other.read_bytes(), path.name
+
+
+def test_what_is_done_aside_is_the_same_and_not_done_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Fails with: trials of the reading that the second process makes made here once more.
+    planted = plant(
+        [PlantedModel("reference", 0.0), PlantedModel("terse", 0.01, omit=0.3, reword=0.5)],
+        activations=30,
+        seed=0,
+        samples=2,
+    )
+    found = []
+    for aside in (False, True):
+        if aside:
+            monkeypatch.setattr(_trials, "read_afresh", None)
+        table = from_frame(planted.completions, reference="reference")
+        result = run_audit(table, tmp_path / str(aside), seed=0, draw_aside=aside)
+        assert {finding.analyzer for finding in result.findings} >= {"drop-analysis", "rewording"}
+        found.append((tmp_path / str(aside) / "findings.json").read_bytes())
+        error = calibrated(table, similarity=None, seed=0)[2]
+        assert error.twins == "two samples of reference"
+    assert found[0] == found[1]
 
 
 def test_the_page_may_fetch_nothing_and_runs_only_its_own_scripts(

@@ -6,7 +6,10 @@ reading, whatever is tried.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import polars as pl
@@ -226,26 +229,51 @@ def _curves(rows: pl.DataFrame, columns: tuple[str, ...]) -> dict[str, np.ndarra
     return found
 
 
-def calibrated(
-    completions: Completions, *, similarity: str | None, seed: int
-) -> tuple[Twins | None, Tried | None, ReadingError]:
+_Calibrated: TypeAlias = tuple[Twins | None, Tried | None, ReadingError]
+
+
+def calibrated(completions: Completions, *, similarity: str | None, seed: int) -> _Calibrated:
     """The reading's error, measured on the table's own twins, once for all analyzers of a run.
 
     Where the table has no twins there are no trials, and the error says why it is not measured.
     """
     key = ("reading error", completions.reference, similarity, seed)
     if key not in completions.shared:
-        completions.shared[key] = _calibrated(completions, similarity, seed)
+        begun = completions.shared.pop((*key, "begun"), None)
+        completions.shared[key] = (begun or _begun(completions, similarity, seed, partial))()
     return completions.shared[key]
 
 
-def _calibrated(
-    completions: Completions, similarity: str | None, seed: int
-) -> tuple[Twins | None, Tried | None, ReadingError]:
+def begin_trials(
+    completions: Completions,
+    *,
+    seed: int,
+    elsewhere: Callable[..., Callable[[], Tried]],
+) -> None:
+    """Have the trials of :func:`calibrated` run while the table is read: they do not need it.
+
+    Args:
+        elsewhere: given a function and its arguments, calls it in another process, and returns how
+            to get what it returns.
+    """
+    key = ("reading error", completions.reference, None, seed)
+    completions.shared[(*key, "begun")] = _begun(completions, None, seed, elsewhere)
+
+
+def _begun(
+    completions: Completions,
+    similarity: str | None,
+    seed: int,
+    elsewhere: Callable[..., Callable[[], Tried]],
+) -> Callable[[], _Calibrated]:
     try:
         twins = twins_of(completions, seed, few=similarity is not None)
     except UserError as reason:
-        return None, None, ReadingError(None, why=str(reason).split(";")[0])
-    tried = try_twins(twins, runs=1, similarity=similarity, seed=seed)
-    error = replace(error_from(tried, twins.name), terseness=terseness(completions))
-    return twins, tried, error
+        unknown = ReadingError(None, why=str(reason).split(";")[0])
+        return lambda: (None, None, unknown)
+    tried = elsewhere(try_twins, twins, runs=1, similarity=similarity, seed=seed)
+    return lambda: _with_error(completions, twins, tried())
+
+
+def _with_error(completions: Completions, twins: Twins, tried: Tried) -> _Calibrated:
+    return twins, tried, replace(error_from(tried, twins.name), terseness=terseness(completions))

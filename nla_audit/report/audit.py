@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nla_audit.analyzers import registry
+from nla_audit.analyzers._trials import begin_trials
 from nla_audit.errors import UserError
 from nla_audit.files import writing
 from nla_audit.findings import Card, Finding
@@ -78,8 +79,9 @@ def run_audit(
         title: of the report; by default it names the table.
         arguments: as the user gave them, for the record.
         progress: called as each step begins.
-        draw_aside: draw the figures in a second process while the analyzers run. A script that
-            asks for it must guard its entry point, as with any spawned process.
+        draw_aside: draw the figures, and try the reading on the table's own twins, in a second
+            process while the analyzers run. A script that asks for it must guard its entry point,
+            as with any spawned process.
         further: findings of the caller's own, shown before those of the analyzers.
         options: of analyzers by name, instead of their defaults.
 
@@ -92,8 +94,10 @@ def run_audit(
     with (
         _few_collections(),
         replaced_folder(Path(out)) as folder,
-        _drawing(draw_aside) as have_drawn,
+        _elsewhere(draw_aside) as have_done,
     ):
+        if draw_aside:
+            begin_trials(completions, seed=seed, elsewhere=have_done)
         cards = registry()
         total = len(cards) + 2
         findings: list[Finding] = []
@@ -104,7 +108,7 @@ def run_audit(
         def take(finding: Finding) -> None:
             findings.append(ready(finding))
             shown.append(findings[-1] if texts else findings[-1].without_texts())
-            drawn.append(have_drawn(shown[-1], colours))
+            drawn.append(have_done(draw, shown[-1], colours))
 
         for finding in further:
             take(finding)
@@ -152,12 +156,14 @@ def _few_collections() -> Iterator[None]:
 
 
 @contextmanager
-def _drawing(
-    aside: bool,
-) -> Iterator[Callable[[Finding, ModelColours], Callable[[], list[Rendered]]]]:
-    """A function that has a finding's figures drawn, and returns how to get them."""
+def _elsewhere(aside: bool) -> Iterator[Callable[..., Callable[[], Any]]]:
+    """Has a function called in a second process, one call after the other, if ``aside``.
+
+    What is there takes the function and its arguments, and returns how to get what it returns;
+    where nothing is done aside, that calls it.
+    """
     if not aside:
-        yield lambda finding, colours: partial(draw, finding, colours)
+        yield partial
         return
     with ProcessPoolExecutor(
         1,
@@ -165,7 +171,7 @@ def _drawing(
         initializer=begin_drawing,
     ) as pool:
         try:
-            yield (lambda finding, colours: pool.submit(draw, finding, colours).result)
+            yield lambda *call, **named: pool.submit(*call, **named).result
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 

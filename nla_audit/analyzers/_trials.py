@@ -6,7 +6,8 @@ reading, whatever is tried.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
@@ -237,27 +238,37 @@ def calibrated(completions: Completions, *, similarity: str | None, seed: int) -
 
     Where the table has no twins there are no trials, and the error says why it is not measured.
     """
-    key = ("reading error", completions.reference, similarity, seed)
+    key = _key(completions, similarity, seed)
     if key not in completions.shared:
         begun = completions.shared.pop((*key, "begun"), None)
         completions.shared[key] = (begun or _begun(completions, similarity, seed, partial))()
     return completions.shared[key]
 
 
-def begin_trials(
+@contextmanager
+def trials_begun(
     completions: Completions,
     *,
     seed: int,
     elsewhere: Callable[..., Callable[[], Tried]],
-) -> None:
-    """Have the trials of :func:`calibrated` run while the table is read: they do not need it.
+) -> Iterator[None]:
+    """Within it the trials of :func:`calibrated` run while the table is read: they do not need it.
 
     Args:
         elsewhere: given a function and its arguments, calls it in another process, and returns how
             to get what it returns.
     """
-    key = ("reading error", completions.reference, None, seed)
-    completions.shared[(*key, "begun")] = _begun(completions, None, seed, elsewhere)
+    key = _key(completions, None, seed)
+    if key not in completions.shared:
+        completions.shared[(*key, "begun")] = _begun(completions, None, seed, elsewhere)
+    try:
+        yield
+    finally:
+        completions.shared.pop((*key, "begun"), None)
+
+
+def _key(completions: Completions, similarity: str | None, seed: int) -> tuple[Hashable, ...]:
+    return ("reading error", completions.reference, similarity, seed)
 
 
 def _begun(

@@ -16,7 +16,7 @@ from nla_audit.report.escape import safe_text
 if TYPE_CHECKING:
     from nla_audit.report.audit import AuditResult
 
-#: Explanations from which on figures are drawn in a second process.
+#: Explanations from which on a second process draws figures and tries the reading.
 _LARGE = 2000
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nla_audit.analyzers import registry
-from nla_audit.analyzers._trials import begin_trials
+from nla_audit.analyzers._trials import trials_begun
 from nla_audit.errors import UserError
 from nla_audit.files import writing
 from nla_audit.findings import Card, Finding
@@ -95,9 +95,8 @@ def run_audit(
         _few_collections(),
         replaced_folder(Path(out)) as folder,
         _elsewhere(draw_aside) as have_done,
+        trials_begun(completions, seed=seed, elsewhere=have_done) if draw_aside else nullcontext(),
     ):
-        if draw_aside:
-            begin_trials(completions, seed=seed, elsewhere=have_done)
         cards = registry()
         total = len(cards) + 2
         findings: list[Finding] = []

@@ -32,7 +32,7 @@ class Rendered:
 
 
 def begin_drawing() -> None:
-    """Make a process ready that does nothing but draw; interrupts are left to its parent."""
+    """Make a process ready that draws for another one; interrupts are left to its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     usual = gc.get_threshold()
     gc.set_threshold(COLLECTIONS_APART * usual[0], *usual[1:])

@@ -174,8 +174,8 @@ def named_entities(text: str, *, nouns_too: bool | None = None) -> list[Item]:
             run.clear()
 
     for start, end in _words_with_capitals(text):
-        names, anywhere = _names(text[start:end])
-        if not names:
+        may_be, anywhere = _may_be_a_name(text[start:end])
+        if not may_be:
             close()
             continue
         gap_start = _gap_before(text, start)
@@ -242,7 +242,7 @@ def _continues_a_name(before: str, gap: str) -> bool:
 
 
 @lru_cache(maxsize=1 << 13)
-def _names(word: str) -> tuple[bool, bool]:
+def _may_be_a_name(word: str) -> tuple[bool, bool]:
     """Whether a word may be a name by its capitals, and whether also where it opens a sentence."""
     inner_capital = not word[1:].islower() and any(map(str.isupper, word[1:]))
     if not word[0].isupper() and not inner_capital:

@@ -7,7 +7,7 @@ of endings would make Julia and Julian one.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 #: A people, and what is called after it.
 _PEOPLES = """afghan afghanistan, african africa, albanian albania, algerian algeria, american
@@ -64,10 +64,15 @@ def folded(said: Sequence[str], capitals: Collection[str] = ()) -> list[str]:
     """
     if "united" in said:
         said = _UNITED.sub(lambda match: _STATES[match.group(1)], " ".join(said)).split()
-    found = [_folded(word) if "'" in word else _PEOPLE_OF.get(word, word) for word in said]
+    found = each_folded(said)
     if "us" in capitals:
         found = [_STATES["states"] if word == "us" else word for word in found]
     return found
+
+
+def each_folded(said: Iterable[str]) -> list[str]:
+    """The words one by one, as :func:`folded` has them: "united states" are two."""
+    return [_folded(word) if "'" in word else _PEOPLE_OF.get(word, word) for word in said]
 
 
 def _folded(word: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from nla_audit.text.items import named_entities
 from nla_audit.text.numerals import forms
-from nla_audit.text.peoples import folded, without_stops
+from nla_audit.text.peoples import each_folded, folded, without_stops
 from nla_audit.text.said_items import SaidItems
 from nla_audit.text.words import words
 
@@ -40,15 +41,9 @@ class SourceText:
         sought = _name(name)
         if self.holds(sought.spoken) or sought.folded in self._folded:
             return True
-        if sought.is_acronym:
-            return self._items.spells_out(sought.initials_or_word)
-        return sought.initials_or_word in self._items.acronyms or any(
-            self._says(first)
-            and self._says(rest)
-            and first.strip() in self._ends
-            and rest.strip() in self._beginnings
-            for first, rest in sought.in_two
-        )
+        if sought.acronym is not None:
+            return self._items.spells_out(sought.acronym)
+        return sought.initials in self._items.acronyms or self._holds_two(sought.parts)
 
     def holds_number(self, number: str) -> bool:
         """Whether a number as written stands here, grouped in another way or spelt or not."""
@@ -58,9 +53,18 @@ class SourceText:
         # The parts of a date or a fraction may stand anywhere.
         return len(digits) == 1 and not self._items.digits.isdisjoint(digits[0])
 
-    def _says(self, part: str) -> bool:
-        """Whether a part of a name stands here at all: its names are told only where it does."""
-        return part in self._folded or part in self._items.joined
+    def _holds_two(self, parts: Sequence[str]) -> bool:
+        """Whether the first words end a name here, and the others begin one."""
+        # Its names are told only where all of these words stand here at all.
+        return all(part in self._said for part in parts) and any(
+            " ".join(parts[:cut]) in self._ends and " ".join(parts[cut:]) in self._beginnings
+            for cut in range(1, len(parts))
+        )
+
+    @cached_property
+    def _said(self) -> set[str]:
+        """Its words as they may stand in the names of :attr:`_ends`."""
+        return {*each_folded(self._items.joined.split()), *self._folded.split()}
 
     @cached_property
     def _items(self) -> SaidItems:
@@ -91,21 +95,21 @@ def spoken(span: str) -> str:
 
 
 class _Name(NamedTuple):
-    """What of a name is looked for, in the form of :func:`spoken`.
+    """What of a name is looked for.
 
     Attributes:
-        spoken: the name as written.
-        folded: it, as names are compared.
-        is_acronym: whether it is one word of capitals.
-        initials_or_word: of an acronym itself, of other names what their words begin with.
-        in_two: the folded name's beginnings, each with the rest of it.
+        spoken: the name as written, in the form of :func:`spoken`.
+        parts: its words, as names are compared.
+        folded: these in the form of :func:`spoken`.
+        acronym: the name, where it is one word of capitals.
+        initials: what its words begin with.
     """
 
     spoken: str
+    parts: tuple[str, ...]
     folded: str
-    is_acronym: bool
-    initials_or_word: str
-    in_two: tuple[tuple[str, str], ...]
+    acronym: str | None
+    initials: str
 
 
 @lru_cache(maxsize=_KEPT)
@@ -113,16 +117,12 @@ def _name(name: str) -> _Name:
     plain = without_stops(name)
     said = words(plain)
     parts = folded(said, said if plain.isupper() else ())
-    is_acronym = len(said) == 1 and plain.isupper()
     return _Name(
         spoken(name),
+        tuple(parts),
         f" {' '.join(parts)} ",
-        is_acronym,
-        said[0] if is_acronym else "".join(word[0] for word in said),
-        tuple(
-            (f" {' '.join(parts[:cut])} ", f" {' '.join(parts[cut:])} ")
-            for cut in range(1, len(parts))
-        ),
+        said[0] if len(said) == 1 and plain.isupper() else None,
+        "".join(word[0] for word in said),
     )
 
 

@@ -261,7 +261,11 @@ class EmbeddingVectors:
 
 @lru_cache(maxsize=1)
 def _embedded(model: str) -> dict[str, NDArray[np.float32]]:
-    """What the model has embedded: an audit reads the same sentences in trial after trial."""
+    """What the model has embedded: an audit reads the same sentences in trial after trial.
+
+    It is the same for the same tables in the same order. Which sentences are embedded together, and
+    so their last bits, depends on what was read before.
+    """
     return {}
 
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
@@ -34,6 +34,8 @@ from nla_audit.train.recipe_rl import Judge
 Floats = npt.NDArray[np.float64]
 
 _ATTEMPTS = 3
+#: Seconds between two looks at whether judges have answered.
+_LOOK_UP = 0.2
 _NUMBER = re.compile(r"(?<![\w.])[-−]?\d+(?:\.\d+)?")
 
 
@@ -104,21 +106,28 @@ class Judges(Closing):
     ) -> Iterator[Callable[[], dict[str, Floats]]]:
         """Ask all judges at once, while the caller does something else, such as read with the AR.
 
-        Within it is a function that waits for :meth:`scores`. Left early, nobody is asked further.
+        Within it is a function that waits for :meth:`scores`. Left by an exception, nobody is asked
+        further.
         """
         over = Event()
         with ThreadPoolExecutor(max(1, len(self.settings))) as pool:
+            asked = {
+                name: pool.submit(self._scores, name, explanations, sources, over)
+                for name in self.settings
+            }
             try:
-                found = {
-                    name: pool.submit(self._scores, name, explanations, sources, over)
-                    for name in self.settings
-                }
-                yield lambda: {name: future.result() for name, future in found.items()}
+                yield lambda: _all_of(asked)
             except BaseException:
                 over.set()
-                for client in self._clients.values():
-                    client.stop()
+                self._break_off(asked.values())
                 raise
+
+    def _break_off(self, asked: Collection[Future[Floats]]) -> None:
+        """End what is still asked: again and again, for a request may just be about to begin."""
+        while any(not future.done() for future in asked):
+            for client in self._clients.values():
+                client.stop()
+            wait(asked, timeout=_LOOK_UP)
 
     def spent(self) -> dict[str, dict[str, int]]:
         """What each judge was asked for so far, and the tokens that it cost."""
@@ -207,6 +216,17 @@ class Judges(Closing):
         }
         model = f"{judge.model}@{self._clients[name].url}"
         return key_of(model, [{"role": "user", "content": prompt}], asked)
+
+
+def _all_of(asked: Mapping[str, Future[Floats]]) -> dict[str, Floats]:
+    """What all judges say, or what the first one that fails raises."""
+    done: set[Future[Floats]] = set()
+    # Not for as long as it takes: a Ctrl-C is heard only between two waits.
+    while len(done) < len(asked) and not any(future.exception() for future in done):
+        done, _ = wait(asked.values(), timeout=_LOOK_UP, return_when=FIRST_EXCEPTION)
+    for future in done:
+        future.result()
+    return {name: future.result() for name, future in asked.items()}
 
 
 def score_of(answer: str, judge: Judge) -> float:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from zlib import crc32
 
@@ -184,6 +185,19 @@ def test_all_judges_are_asked_while_the_caller_does_something_else(server, tmp_p
             "clear": [0.5],
             "true": [0.5],
         }
+
+
+def test_ctrl_c_is_heard_while_judges_are_waited_for(server, tmp_path):
+    # Fails with: a wait for as long as it takes, which a signal does not end.
+    over = threading.Event()
+    server.answer = lambda prompt: "5" if over.wait(20) else ""
+    with Judges({"clear": server.judge()}, tmp_path / "c") as judges:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        started = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            judges.scores(["a"], ["s"])
+        assert time.monotonic() - started < 10
+        over.set()
 
 
 def test_who_fails_meanwhile_asks_nobody_further_and_no_silence_is_kept(server, tmp_path):

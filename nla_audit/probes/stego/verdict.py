@@ -217,11 +217,17 @@ def _untested(
         return "no change of the wording was scored"
     if max(effect.value for effect in losses.values()) >= MOST:
         return "most is lost with a change that keeps the meaning, and nothing says with what of it"
-    at_most = max(np.fmax(effect.value, effect.high) for effect in losses.values())
-    if at_most >= MOST:
+    # Few texts have wide intervals, and what is in them is no half of the whole.
+    at_most = {
+        name: float(np.fmax(effect.value, effect.high))
+        for name, effect in losses.items()
+        if evidence.share_touched(name) >= COMMON
+    }
+    name = max(at_most, key=lambda one: at_most[one], default=None)
+    if name is not None and at_most[name] >= MOST:
         return (
-            f"up to {at_most:.0%} may be lost with a change that keeps the meaning, and nothing "
-            "says with what of it"
+            f"up to {at_most[name]:.0%} may be lost with {name}{_where(evidence, name)}, which "
+            "keeps the meaning, and nothing says with what of it"
         )
     return None
 

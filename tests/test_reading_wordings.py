@@ -14,10 +14,12 @@ from nla_audit.analyzers.drop_analysis import drop_analysis
 from nla_audit.analyzers.rewording import rewording
 from tests.benchmark_module import benchmark_module
 
-ENGLISH = ("lists", "prose", "fields", "markdown")
+ENGLISH = ("lists", "prose", "fields", "markdown", "keyvalue", "notes")
 SETS = (*ENGLISH, "chinese", "german", "french", "spanish", "italian", "russian")
 #: Sixteen explanations in other words are too few to tell exchanged claims from kept ones.
 FEW = {("italian", "paraphrase"), ("russian", "paraphrase")}
+#: Units and times of day are told in others ("0.8 kg" for 800 g), which is not seen.
+CONVERTED = {"keyvalue", "notes"}
 #: Said in words that have little in common.
 OTHER_WORDS = {("german", "paraphrase"), ("spanish", "paraphrase")}
 #: Largest error in the share of tokens that is left out.
@@ -83,7 +85,7 @@ def test_names_and_numbers_in_other_words_are_kept(
     Numbers that are spelt, and names of peoples, are known in English alone.
     """
     lines = lines_of(wordings, name)
-    least_of_all = 0.9 if name in ENGLISH else 0.8
+    least_of_all = 0.9 if name in ENGLISH and name not in CONVERTED else 0.8
     for share, least, most in ((0.0, least_of_all, 1.0), (0.5, 0.3, 0.8)):
         table, _ = wordings.changed(lines, version, share, "deleted", seed=0)
         found = drop_analysis(table).tables["items"].filter(pl.col("items") >= 20)

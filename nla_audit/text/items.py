@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import Literal, NamedTuple
 
 from nla_audit.text.languages import language_of
+from nla_audit.text.structure import without_structure
 from nla_audit.text.words import CJK, FUNCTION_WORDS, lower_in_place, word_spans
 
 ItemKind = Literal["quote", "entity", "number", "hedge"]
@@ -101,9 +102,10 @@ def quoted_spans(text: str) -> list[Item]:
     """Quoted spans, each told apart as a citation or as a prediction of what comes next.
 
     A list of alternatives (``"a," "b," or "c"``) is predicted as a whole when its first member
-    is.
+    is. What only sets keys and values apart quotes nothing (:mod:`nla_audit.text.structure`).
     """
     found: list[Item] = []
+    text = without_structure(text)
     for match in _QUOTE.finditer(text):
         group = match.lastgroup
         assert group is not None

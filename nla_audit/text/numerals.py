@@ -47,6 +47,17 @@ _GROUPED = tuple(
 _GROUPED_BY_BLANKS = re.compile(
     r"[1-9](?<![\w.,].)[0-9]{0,2}(?:[ \u00a0\u202f][0-9]{3})+(?![\w.,])"
 )
+_BARE_FRACTION = re.compile(r"(?<![\w.)\]])\.(?=[0-9])")
+_MONTHS = (
+    "january february march april may june july august september october november december"
+).split()
+_SHORT_MONTHS = "jan feb mar apr jun jul aug sept sep oct nov dec".split()
+_MONTH_NAME = rf"(?:{'|'.join(map(str.capitalize, [*_MONTHS, *_SHORT_MONTHS]))})\b"
+#: Beside a day or a year.
+_MONTH = re.compile(
+    rf"[0-9](?:st|nd|rd|th)?\.? (?:of )?({_MONTH_NAME})|\b({_MONTH_NAME})(?=\.?,? [0-9])"
+)
+_DATE = re.compile(r"[0-9](?<![\w./-].)[0-9]{0,3}[-/.][0-9]{1,2}(?:[-/.][0-9]{1,4})?(?![\w/-])")
 _NOT_IN_A_NUMBER = re.compile(r"[^0-9.,]")
 _DECIMAL = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _FRACTION_OF_THOUSANDS = re.compile(r"[0-9]{1,3}\.[0-9]{3}")
@@ -70,6 +81,8 @@ def _forms(bare: str) -> tuple[str, ...]:
     if bare.count(",") + bare.count(".") == 1 and not _GROUPED[0].fullmatch(bare):
         whole, rest = re.split("[.,]", bare)
         found.append(whole + _fraction(rest))
+    if not found and bare.startswith("0") and bare.isdecimal():  # the first of a month
+        found = [bare, bare.lstrip("0") or "0"]
     return tuple(found) or (bare,)
 
 
@@ -104,6 +117,11 @@ def _plainly(number: str) -> Iterator[str]:
         yield from form
 
 
+def with_zeros(text: str) -> str:
+    """``text`` with ".003" as "0.003"."""
+    return _BARE_FRACTION.sub("0.", text) if "." in text else text
+
+
 def all_digits(text: str, said: Iterable[str]) -> frozenset[str]:
     """The digits of all numbers of a text: of grouped, scaled and spelt ones, and beside letters.
 
@@ -121,10 +139,22 @@ def all_digits(text: str, said: Iterable[str]) -> frozenset[str]:
         for match in _SCALED.finditer(text):
             found.update(_in_full(match))
         found.update(_ORDINAL.findall(text))
+        found.update(map(_month_of, _MONTH.finditer(text)))
     if not _WORDS.isdisjoint(said):
         for match in _NUMBER_WORDS.finditer(text.lower()):
             found.update(map(str, _spelt(match.group().replace("-", " ").split())))
     return frozenset(found)
+
+
+def _month_of(match: re.Match[str]) -> str:
+    short = (match[1] or match[2])[:3].lower()
+    return str(1 + [month[:3] for month in _MONTHS].index(short))
+
+
+def months_of_dates(text: str) -> frozenset[str]:
+    """The months, in lower case, that dates in digits may name: "3/4/1916" March or April."""
+    parts = {int(part) for date in _DATE.findall(text) for part in re.split("[-/.]", date)}
+    return frozenset(_MONTHS[part - 1] for part in parts if 1 <= part <= len(_MONTHS))
 
 
 def _spelt(run: Sequence[str]) -> Iterator[int]:

@@ -1,7 +1,7 @@
-"""Countries and their peoples: what "Danish" says of Denmark.
+"""Names in more than one form: what "Danish" says of Denmark, and "Oct" of October.
 
 A word and its country are one name, however the explanation puts it. Only what is listed is: a rule
-of endings would make Julia and Julian one.
+of endings would make Julia and Julian one, and "sun" may shine on any day.
 """
 
 from __future__ import annotations
@@ -43,6 +43,13 @@ _PEOPLE_OF = {
     for people, *others in map(str.split, _PEOPLES.split(","))
     for word in (people, people + "s", *others)
 }
+#: But for those that are words of their own.
+_SHORTENED = """jan january, feb february, apr april, jun june, jul july, aug august, sep sept
+    september, oct october, nov november, dec december, tue tues tuesday, thu thur thurs thursday,
+    fri friday"""
+_ONE_FORM = _PEOPLE_OF | {
+    word: whole for *short, whole in map(str.split, _SHORTENED.split(",")) for word in short
+}
 _STATES = {"states": "american", "kingdom": "british"}
 _UNITED = re.compile(r"\bunited (states|kingdom)\b")
 _WITH_STOPS = re.compile(r"\bU\.\s?(S|K)\.(?:\s?A\.)?")
@@ -57,7 +64,7 @@ def without_stops(text: str) -> str:
 
 
 def folded(said: Sequence[str], capitals: Collection[str] = ()) -> list[str]:
-    """Lower-case words as names are compared by: owners, and of a country its people.
+    """Lower-case words as names are compared by: owners, of a country its people, months in full.
 
     Args:
         capitals: those that the text has in capitals: else "us" is no country.
@@ -72,9 +79,9 @@ def folded(said: Sequence[str], capitals: Collection[str] = ()) -> list[str]:
 
 def each_folded(said: Iterable[str]) -> list[str]:
     """The words one by one, as :func:`folded` has them: "united states" are two."""
-    return [_folded(word) if "'" in word else _PEOPLE_OF.get(word, word) for word in said]
+    return [_folded(word) if "'" in word else _ONE_FORM.get(word, word) for word in said]
 
 
 def _folded(word: str) -> str:
     bare = _OWNER.sub("", _ELISION.sub("", word))
-    return _PEOPLE_OF.get(bare, bare)
+    return _ONE_FORM.get(bare, bare)

@@ -8,7 +8,7 @@ them may.
   or its country's ("Danish"). In German, where every noun is capitalised, only names with capitals
   inside are known, and peoples and numbers that are spelt are known in English alone.
 * A **number** stands where its digits do, however they are grouped and whatever letters they are
-  joined to ("FY2021"), or the words for it.
+  joined to ("FY2021"), or the words for it; a **month** where a date in digits has it.
 * A **quoted span** stands where its words do in this order, in quote marks or not.
 """
 
@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import Literal
 
 from nla_audit.text.items import TITLES, Item, items
-from nla_audit.text.numerals import all_digits, forms, scaled
+from nla_audit.text.numerals import all_digits, forms, months_of_dates, scaled, with_zeros
 from nla_audit.text.peoples import folded, without_stops
 from nla_audit.text.words import FUNCTION_WORDS, words
 
@@ -49,7 +49,7 @@ class SaidItems:
     """
 
     def __init__(self, text: str):
-        self._text = without_stops(text)
+        self._text = with_zeros(without_stops(text))
         self._words = words(self._text)
         #: Its words, each between two spaces.
         self.joined = f" {' '.join(self._words)} "
@@ -95,6 +95,11 @@ class SaidItems:
     def digits(self) -> frozenset[str]:
         """Of all its numbers, spelt or not."""
         return all_digits(self._text, self._words)
+
+    @cached_property
+    def months(self) -> frozenset[str]:
+        """Of its dates in digits."""
+        return months_of_dates(self._text)
 
     @cached_property
     def folded(self) -> frozenset[str]:
@@ -143,7 +148,9 @@ class SaidItems:
         if len(name) > 1 and "".join(word[0] for word in name) in other.acronyms:
             return True
         return all(
-            word in other.folded or (word in self.acronyms and other.spells_out(word))
+            word in other.folded
+            or (word in self.acronyms and other.spells_out(word))
+            or word in other.months
             for word in folded(name, self.acronyms)
         )
 

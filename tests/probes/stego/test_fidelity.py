@@ -16,8 +16,9 @@ WORDINGS = Path(__file__).parents[3] / "benchmarks" / "wordings"
 SETS = tuple(sorted(file.stem for file in WORDINGS.glob("*.jsonl")))
 #: Of the explanations.
 MOST_FALSE_ALARMS = 0.1
-#: Where times of day and "a fortnight" are not known for numbers, nor inflected words for names.
-MOST_WHERE_MORE_IS_SAID_SO = {"markdown": 0.2, "russian": 0.2}
+#: Where times of day and "a fortnight" are not known for numbers, nor inflected words for names;
+#: and where many numbers are told in other units ("0.8 kg" for 800 g), as few paraphrasers do.
+MOST_WHERE_MORE_IS_SAID_SO = {"markdown": 0.2, "russian": 0.2, "keyvalue": 0.45, "notes": 0.45}
 LEAST_FOUND = 0.95
 CARD = transforms()["paraphrase"]
 

@@ -23,7 +23,7 @@ MIN_SCORES = 20
 _ROUNDS = 200
 #: Where matches are looked for first, with the weight of so many scores: that counts where there
 #: are few. Chosen on paraphrases of which lines are exchanged (``benchmarks/reading_wordings.md``).
-_PRIOR_MEAN, _PRIOR_WEIGHT = 2.8, 20.0
+_PRIOR_MEAN, _PRIOR_WEIGHT = 2.8, 12.0
 #: Matches that lie nearer to the null are allowed the spread of those that lie here.
 _USUAL_MEAN = 3.5
 #: Matches are no narrower than this.

@@ -21,9 +21,8 @@ Floats = NDArray[np.float64]
 #: Fewer scores than this, of either sort, and nothing is fitted.
 MIN_SCORES = 20
 _ROUNDS = 200
-#: Where matches are looked for first, with the weight of so many scores: that counts where there
-#: are few. Chosen on paraphrases of which lines are exchanged (``benchmarks/reading_wordings.md``).
-_PRIOR_MEAN, _PRIOR_WEIGHT = 2.8, 12.0
+#: Where matches are looked for first, with the weight of so many scores.
+_PRIOR_MEAN, _PRIOR_WEIGHT = 2.5, 5.0
 #: Matches that lie nearer to the null are allowed the spread of those that lie here.
 _USUAL_MEAN = 3.5
 #: Matches are no narrower than this.

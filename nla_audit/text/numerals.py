@@ -51,8 +51,8 @@ _BARE_FRACTION = re.compile(r"(?<![\w.)\]])\.(?=[0-9])")
 _MONTHS = (
     "january february march april may june july august september october november december"
 ).split()
-_SHORT_MONTHS = "jan feb mar apr jun jul aug sept sep oct nov dec".split()
-_MONTH_NAME = rf"(?:{'|'.join(map(str.capitalize, [*_MONTHS, *_SHORT_MONTHS]))})\b"
+_MONTH_NUMBERS = {month[:3]: str(number) for number, month in enumerate(_MONTHS, start=1)}
+_MONTH_NAME = rf"(?:{'|'.join(map(str.capitalize, [*_MONTHS, *_MONTH_NUMBERS, 'sept']))})\b"
 #: Beside a day or a year.
 _MONTH = re.compile(
     rf"[0-9](?:st|nd|rd|th)?\.? (?:of )?({_MONTH_NAME})|\b({_MONTH_NAME})(?=\.?,? [0-9])"
@@ -147,8 +147,7 @@ def all_digits(text: str, said: Iterable[str]) -> frozenset[str]:
 
 
 def _month_of(match: re.Match[str]) -> str:
-    short = (match[1] or match[2])[:3].lower()
-    return str(1 + [month[:3] for month in _MONTHS].index(short))
+    return _MONTH_NUMBERS[(match[1] or match[2])[:3].lower()]
 
 
 def months_of_dates(text: str) -> frozenset[str]:

@@ -43,7 +43,7 @@ _PEOPLE_OF = {
     for people, *others in map(str.split, _PEOPLES.split(","))
     for word in (people, people + "s", *others)
 }
-#: But for those that are words of their own.
+#: Months and days, shortened; not as "mar" or "sun", which are words of their own.
 _SHORTENED = """jan january, feb february, apr april, jun june, jul july, aug august, sep sept
     september, oct october, nov november, dec december, tue tues tuesday, thu thur thurs thursday,
     fri friday"""

@@ -57,7 +57,7 @@ def paraphrases(lines: pl.DataFrame, seeds: int, similarity: str | None) -> Iter
         "odd, not tuned on": every.gather_every(2, 1),
         "all": every,
     }
-    whole = _paraphrased_whole(lines)
+    whole = paraphrased_whole(lines)
     halves |= {
         f"{name}, paraphrased whole": idx.filter(idx.is_in(whole)) for name, idx in halves.items()
     }
@@ -71,7 +71,7 @@ def paraphrases(lines: pl.DataFrame, seeds: int, similarity: str | None) -> Iter
             yield f"| {name} | {change} | {' | '.join(cells)} |"
 
 
-def _paraphrased_whole(lines: pl.DataFrame) -> list[int]:
+def paraphrased_whole(lines: pl.DataFrame) -> list[int]:
     """Activations whose paraphrases have at most one sentence fewer than their originals."""
     found = []
     for (idx,), own in lines.group_by("idx", maintain_order=True):

@@ -28,7 +28,7 @@ _Block = tuple[int, Integers, Integers]
 
 #: A similarity counts so much where two sentences are about names or numbers and share none:
 #: "the name Juarez" is not "the name Whitlock", however alike the two are said.
-OTHER_SUBJECT = 0.5
+OTHER_SUBJECT = 0.35
 #: A sentence whose partner is at least this likely says nothing of what is left over elsewhere.
 _PARTNERED = 0.9
 

@@ -34,9 +34,9 @@ _PARTNERED = 0.9
 _ROUNDS = 4
 #: With fewer scores in the null nothing is credited.
 _LEAST_NULL = 50
-#: Where finds that are said lie at the least, on the scale on which the null is standard normal,
-#: and their largest deviation over that: what is inside a line must be strong evidence.
-_LEAST_MEAN, _MOST_SPREAD = 3.0, 0.33
+#: Around which place finds that are said lie at the least, on the scale on which the null is
+#: standard normal: what is inside a line must be strong evidence.
+_LEAST_PLACE = 2.5
 #: The match of sentences of a piece whose sentence has none.
 UNMATCHED = -1
 
@@ -128,7 +128,7 @@ def fit_details(
     if len(null) < _LEAST_NULL:
         return None, Details.none()
     found = _find(seekers, store)
-    return fit_two_groups(found.scores, np.array(null), _MOST_SPREAD, _LEAST_MEAN), found
+    return fit_two_groups(found.scores, np.array(null), _LEAST_PLACE), found
 
 
 def _seekers(

@@ -3,9 +3,14 @@
 Scores of pairs that may belong together are a mixture of the null (scores of pairs that cannot:
 texts of different activations) and of matches. The null is known from as many pairs as wanted, so
 only the share of matches and where they lie are fitted (Efron 2008, "Microarrays, empirical Bayes
-and the two-groups model"): on the scale on which the null is a standard normal, matches are taken
-for a normal of their own. Estimators that take every score inside the null for null (Storey 2002)
-miss matches that look like it: a sixth of all paraphrases, by words alone.
+and the two-groups model"). On the scale on which the null is a standard normal, matches lie around
+places above its middle: one sentence is copied and the next one put in other words, so any smooth
+distribution of places is allowed (deconvolution, Efron 2016, "Empirical Bayes deconvolution
+estimates"; smoothed expectation maximisation, Silverman et al. 1990, "A smoothed EM approach to
+indirect estimation problems"). A single normal for all matches was tried, and takes wordings that
+share few words for nothing where others are copies. Estimators that
+take every score inside the null for null (Storey 2002) miss matches that look like it: a sixth of
+all paraphrases, by words alone.
 """
 
 from __future__ import annotations
@@ -20,13 +25,23 @@ Floats = NDArray[np.float64]
 
 #: Fewer scores than this, of either sort, and nothing is fitted.
 MIN_SCORES = 20
-_ROUNDS = 200
-#: Where matches are looked for first, with the weight of so many scores.
-_PRIOR_MEAN, _PRIOR_WEIGHT = 2.5, 5.0
-#: Matches that lie nearer to the null are allowed the spread of those that lie here.
-_USUAL_MEAN = 3.5
-#: Matches are no narrower than this.
-_LEAST_DEVIATION = 0.5
+_ROUNDS = 300
+#: Matches lie around this place at the least, on the scale on which the null is standard normal:
+#: around lower ones they cannot be told from it.
+LEAST_PLACE = 0.5
+#: How far (standard deviation) matches lie from their places: less than the null from its middle,
+#: for it is made of all sorts of pairs.
+_AROUND = 0.9
+#: Places are told apart in such steps, up to here; scores beyond count as if they were here.
+_STEP, _FARTHEST = 0.25, 16.0
+#: Width (standard deviation) over which the distribution of places is smoothed.
+_SMOOTH = 0.75
+#: Where matches are looked for first (mean and deviation), with the weight of so many scores.
+_USUAL, _USUAL_WEIGHT = (2.5, 1.5), 5.0
+#: Scores closer together than this are fitted as one.
+_BIN = 0.05
+#: Where a posterior is worked out; a score of the null lies no lower.
+_CURVE = np.arange(-5.0, _FARTHEST + _BIN, _BIN)
 #: Ranks in the null are used up to here; beyond, deviations from its middle.
 _TAIL = 0.975
 
@@ -38,30 +53,32 @@ class TwoGroups:
     Attributes:
         null: `[n]`, the null's scores, sorted.
         null_share: share of the fitted scores that are null.
-        mean, deviation: of the matches, on the scale on which the null is standard normal.
-        scale: by how much posteriors are multiplied so that their mean is the share of matches.
+        places: `[k]`, around which matches lie, on the scale on which the null is standard normal,
+            and
+        shares: `[k]`, which share of the matches around each; they sum to one.
     """
 
     null: Floats
     null_share: float
-    mean: float
-    deviation: float
-    scale: float = 1.0
+    places: Floats
+    shares: Floats
+
+    @property
+    def mean(self) -> float:
+        """Where matches lie on average, on the scale on which the null is standard normal."""
+        return float(self.places @ self.shares)
 
     def posterior(self, scores: Floats) -> Floats:
         """The probability that each score is a match's; it never falls as scores rise."""
         if len(scores) == 0:
             return np.zeros(0)
-        # Wider than the null, matches would be likelier again far below it: there it stays level.
-        level = self.deviation**2 - 1
-        lowest = -self.mean / level if level > 1e-6 else -np.inf
-        places = np.maximum(normal_scores(scores, self.null), lowest)
-        matched = (1 - self.null_share) * _density(places, self.mean, self.deviation)
-        by_null = self.null_share * _density(places)
-        share = matched / np.maximum(matched + by_null, 1e-300)
-        # Far beyond the null both densities vanish.
-        share = np.where(places > self.mean + 6, float(self.null_share < 1), share)
-        return np.minimum(self.scale * share, 1.0)
+        matched = (1 - self.null_share) * (
+            _density(_CURVE[:, None], self.places, _AROUND) @ self.shares
+        )
+        by_null = self.null_share * _density(_CURVE)
+        # Matches that lie close together would be less likely again beyond all of them.
+        rising = np.maximum.accumulate(matched / np.maximum(matched + by_null, 1e-300))
+        return np.interp(normal_scores(scores, self.null), _CURVE, rising)
 
 
 def normal_scores(scores: Floats, null: Floats) -> Floats:
@@ -76,59 +93,59 @@ def normal_scores(scores: Floats, null: Floats) -> Floats:
     return np.where(quantile > _TAIL, np.maximum(inside, (scores - middle) / spread), inside)
 
 
-def _density(places: Floats, mean: float = 0.0, deviation: float = 1.0) -> Floats:
+def _density(places: Floats, mean: Floats | float = 0.0, deviation: float = 1.0) -> Floats:
     """The normal density; ``scipy.stats`` has it too, and takes half a second to import."""
     return np.exp(-(((places - mean) / deviation) ** 2) / 2) / np.sqrt(2 * np.pi) / deviation
 
 
+def _usual(least: float) -> tuple[Floats, Floats]:
+    """`[k]`: the places that are told apart, and how usual each is."""
+    places = np.arange(least, _FARTHEST + _STEP / 2, _STEP)
+    usual = _density(places, max(_USUAL[0], least), _USUAL[1])
+    return places, usual / usual.sum()
+
+
 def fit_two_groups(
-    scores: Floats, null: Floats, most_spread: float, least_mean: float = 0.0
+    scores: Floats, null: Floats, least_place: float = LEAST_PLACE
 ) -> TwoGroups | None:
-    """Fit by expectation maximisation; ``None`` where there are too few scores.
+    """Fit by smoothed expectation maximisation; ``None`` where there are too few scores.
 
     Args:
         scores: `[n]`, of pairs that may match.
         null: `[m]`, of pairs that cannot.
-        most_spread: largest deviation of the matches over their mean, a property of the
-            similarity: how unevenly it finds what is the same. Without a bound, matches as wide
-            as that take the null itself for theirs.
-        least_mean: matches lie at least here on average, on the scale on which the null is a
-            standard normal: for finds that must be strong evidence.
+        least_place: matches lie around this place at the least, on the scale on which the null is
+            a standard normal; higher for finds that must be strong evidence.
     """
     if len(scores) < MIN_SCORES or len(null) < MIN_SCORES:
         return None
     null = np.sort(null)
-    places = normal_scores(scores, null)
-    prior = max(_PRIOR_MEAN, least_mean)
-    null_share, mean, deviation = 0.5, prior, most_spread * prior
-    density = _density(places)
+    found = np.minimum(normal_scores(scores, null), _FARTHEST)
+    found, counts = np.unique(np.rint(found / _BIN), return_counts=True)
+    places, usual = _usual(least_place)
+    # `[found, 1 + k]`: the density of the null, and around each place.
+    by_null = _density(found * _BIN)[:, None]
+    density = np.hstack([by_null, _density(found[:, None] * _BIN, places, _AROUND)])
+    smooth = _density(places[:, None], places, _SMOOTH)
+    smooth /= smooth.sum(axis=0)
+    null_share, shares = 0.5, usual
     for _ in range(_ROUNDS):
-        matched = (1 - null_share) * _density(places, mean, deviation)
-        share = matched / np.maximum(matched + null_share * density, 1e-300)
-        before, null_share = null_share, float(1 - share.mean())
-        weight = share.sum() + _PRIOR_WEIGHT
-        mean = max(float((share @ places + _PRIOR_WEIGHT * prior) / weight), least_mean)
-        spread = (share @ (places - mean) ** 2 + _PRIOR_WEIGHT * deviation**2) / weight
-        deviation = float(
-            np.clip(np.sqrt(spread), _LEAST_DEVIATION, most_spread * max(mean, _USUAL_MEAN))
-        )
+        likely = density * np.concatenate([[null_share], (1 - null_share) * shares])
+        likely *= (counts / np.maximum(likely.sum(axis=1), 1e-300))[:, None]
+        expected = likely.sum(axis=0)
+        before, null_share = null_share, float(expected[0] / counts.sum())
+        shares = smooth @ (expected[1:] + _USUAL_WEIGHT * usual)
+        shares /= shares.sum()
         if abs(null_share - before) < 1e-6:
             break
-    raw = TwoGroups(null, null_share, mean, deviation)
-    # What the posteriors are cut to at either end must not change their sum.
-    average = float(raw.posterior(scores).mean())
-    return TwoGroups(
-        null, null_share, mean, deviation, (1 - null_share) / average if average > 0 else 1.0
-    )
+    return TwoGroups(null, null_share, places, shares)
 
 
-def typical_two_groups(null: tuple[float, float], most_spread: float) -> TwoGroups:
+def typical_two_groups(null: tuple[float, float]) -> TwoGroups:
     """What is taken where there are too few scores to fit: half of them matches.
 
     Args:
         null: mean and deviation of the null's scores.
-        most_spread: see :func:`fit_two_groups`.
     """
     mean, deviation = null
     quantiles = mean + deviation * ndtri((np.arange(1000) + 0.5) / 1000)
-    return TwoGroups(quantiles, 0.5, _PRIOR_MEAN, most_spread * _PRIOR_MEAN)
+    return TwoGroups(quantiles, 0.5, *_usual(LEAST_PLACE))

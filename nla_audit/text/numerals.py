@@ -26,8 +26,9 @@ _SPELT = {
 }
 _LARGE = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _SCALES = {**_LARGE, "k": 10**3, "m": 10**6, "bn": 10**9}
-_WORDS = frozenset([*_SPELT, *_LARGE, "hundred"])
-_NUMBER_WORD = "|".join(sorted(_WORDS, key=lambda word: (-len(word), word)))
+#: What numbers are spelt with.
+NUMBER_WORDS = frozenset([*_SPELT, *_LARGE, "hundred"])
+_NUMBER_WORD = "|".join(sorted(NUMBER_WORDS, key=lambda word: (-len(word), word)))
 _NUMBER_WORDS = re.compile(
     rf"\b(?:an? )?(?:{_NUMBER_WORD})(?:(?:[ -]and)?[ -](?:{_NUMBER_WORD}))*\b"
 )
@@ -140,7 +141,7 @@ def all_digits(text: str, said: Iterable[str]) -> frozenset[str]:
             found.update(_in_full(match))
         found.update(_ORDINAL.findall(text))
         found.update(map(_month_of, _MONTH.finditer(text)))
-    if not _WORDS.isdisjoint(said):
+    if not NUMBER_WORDS.isdisjoint(said):
         for match in _NUMBER_WORDS.finditer(text.lower()):
             found.update(map(str, _spelt(match.group().replace("-", " ").split())))
     return frozenset(found)

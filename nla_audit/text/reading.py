@@ -291,7 +291,7 @@ def _or_copied(matched: NDArray[np.float64], scores: NDArray[np.float64]) -> NDA
 
 def _untaught(vectors: TextVectors) -> Fit:
     """What is taken for a model that is too small to show its own null."""
-    typical = typical_two_groups(vectors.typical_null, vectors.most_spread)
+    typical = typical_two_groups(vectors.typical_null)
     return Fit(typical, None, (0.0, 0.0), False)
 
 
@@ -306,7 +306,6 @@ def _fit(
     sentences = fit_two_groups(
         own.sentences.scores,
         np.concatenate([one.sentences.scores for one in null] or [np.zeros(0)]),
-        vectors.most_spread,
     )
     if sentences is None:
         return _untaught(vectors), Details.none()
@@ -314,7 +313,7 @@ def _fit(
     by_chance = left_over_by_chance(_pieces(pairs), own, likely, store)
     if len(by_chance) < MIN_SCORES:
         by_chance = np.concatenate([one.left_over.scores for one in null] or [np.zeros(0)])
-    pieces = fit_two_groups(own.left_over.scores, by_chance, vectors.most_spread)
+    pieces = fit_two_groups(own.left_over.scores, by_chance)
     certain = _or_copied(likely, own.sentences.scores)
     details, found = fit_details(_pieces(pairs), own, certain, store)
     said_alone = repunctuated(own, likely, found, _posterior(details, found.scores))

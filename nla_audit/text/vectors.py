@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from nla_audit.text.related_words import RelatedWords, related_words
 from nla_audit.text.sentence_model import sentence_model
 from nla_audit.text.words import FUNCTION_WORDS, stem, words_and_mentions
 
@@ -39,8 +40,6 @@ class TextVectors(Protocol):
     """What a reading needs to know of a similarity."""
 
     name: str
-    #: See :func:`nla_audit.text.mixture.fit_two_groups`.
-    most_spread: float
     #: Mean and deviation of the null's scores in the tables that were tried: where a table is too
     #: small to show its own.
     typical_null: tuple[float, float]
@@ -63,19 +62,19 @@ class WordVectors:
     """Stems of content words and letter sequences, each weighed by its rarity, in equal parts."""
 
     name = "words and spellings weighed on the table"
-    most_spread = 0.6
     typical_null = (0.13, 0.06)
 
-    def __init__(self) -> None:
+    def __init__(self, related: RelatedWords | None = None) -> None:
+        self._related = related_words() if related is None else related
         self._parts = (_Features(_stem), _Features(_letters))
         self._others: sparse.csr_matrix | None = None
 
     def fit(self, texts: Sequence[str]) -> None:
         """Weigh words and letter sequences by how few of these texts hold them."""
         split = _InWords.of(texts)
-        self._others = None
         for part in self._parts:
             part.fit(split)
+        self._others = self._parts[0].related(self._related)
 
     def learn(self, pairs: Sequence[tuple[str, str]], activations: int) -> None:
         """Learn which stems stand for which: those that take each other's place."""
@@ -84,7 +83,8 @@ class WordVectors:
         ours, theirs = (
             self._parts[0].held(_InWords.of([pair[side] for pair in pairs])) for side in (0, 1)
         )
-        self._others = stand_ins(ours, theirs, max(1.0, len(pairs) / max(activations, 1)))
+        learnt = stand_ins(ours, theirs, max(1.0, len(pairs) / max(activations, 1)))
+        self._others = learnt if self._others is None else self._others.maximum(learnt)
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Sparse unit vectors."""
@@ -146,6 +146,10 @@ class _Features:
         counts = self._counts(texts)
         counts.data = (1 + np.log(counts.data)) * self._rarity[counts.indices]
         return _unit(counts)
+
+    def related(self, words: RelatedWords) -> sparse.csr_matrix:
+        """`[features, features]`: how far each of these words stands for each."""
+        return words.among(self._ids, max(len(self._ids), 1))
 
     def held(self, texts: _InWords) -> sparse.csr_matrix:
         """`[texts, features]`: 1 for what each text holds."""
@@ -218,11 +222,14 @@ def _stem(word: str) -> list[str]:
 
 
 def _letters(word: str) -> list[str]:
-    """Sequences of three to five letters of a word between spaces."""
+    """Sequences of three and four letters of a word between spaces.
+
+    Longer ones besides tell paraphrases no better, and cost a third of the time.
+    """
     framed = f" {word} "
     return [
         framed[start : start + length]
-        for length in (3, 4, 5)
+        for length in (3, 4)
         for start in range(len(framed) - length + 1)
     ]
 
@@ -230,7 +237,6 @@ def _letters(word: str) -> list[str]:
 class EmbeddingVectors:
     """Embeddings by any sentence-transformers model, by name or folder."""
 
-    most_spread = 0.4
     typical_null = (0.3, 0.12)
 
     def __init__(self, model: str):

@@ -7,7 +7,6 @@ import pytest
 
 from nla_audit.text.mixture import fit_two_groups, normal_scores, typical_two_groups
 
-SPREAD = 0.6
 
 
 def draws(matches: int, others: int, mean: float, deviation: float, seed: int = 0):
@@ -27,7 +26,7 @@ def draws(matches: int, others: int, mean: float, deviation: float, seed: int = 
 def test_the_share_of_matches_is_recovered(share: float) -> None:
     matches = round(1000 * share)
     scores, _, null = draws(matches, 1000 - matches, 3.0, 1.2)
-    fit = fit_two_groups(scores, null, SPREAD)
+    fit = fit_two_groups(scores, null)
     assert fit is not None
     assert 1 - fit.null_share == pytest.approx(share, abs=0.05)
     assert fit.posterior(scores).mean() == pytest.approx(share, abs=0.05)
@@ -36,7 +35,7 @@ def test_the_share_of_matches_is_recovered(share: float) -> None:
 def test_matches_that_look_like_the_null_are_counted() -> None:
     """A sixth of heavy paraphrases score like other activations' texts."""
     scores, is_match, null = draws(800, 200, 3.0, 2.0)
-    fit = fit_two_groups(scores, null, SPREAD)
+    fit = fit_two_groups(scores, null)
     assert fit is not None
     hidden = scores[is_match] < np.quantile(null, 0.8)
     assert hidden.mean() > 0.1
@@ -48,7 +47,7 @@ def test_matches_that_look_like_the_null_are_counted() -> None:
 
 def test_posteriors_tell_matches_from_the_null_and_never_fall() -> None:
     scores, is_match, null = draws(500, 500, 3.0, 1.5)
-    fit = fit_two_groups(scores, null, SPREAD)
+    fit = fit_two_groups(scores, null)
     assert fit is not None
     found = fit.posterior(np.sort(scores))
     assert (np.diff(found) >= -1e-12).all()
@@ -65,16 +64,16 @@ def test_the_null_is_standard_normal_on_its_own_scale() -> None:
 
 
 def test_too_few_scores_are_not_fitted() -> None:
-    assert fit_two_groups(np.ones(5), np.ones(500), SPREAD) is None
-    assert fit_two_groups(np.ones(500), np.ones(5), SPREAD) is None
+    assert fit_two_groups(np.ones(5), np.ones(500)) is None
+    assert fit_two_groups(np.ones(500), np.ones(5)) is None
 
 
 def test_equal_scores_are_no_error() -> None:
-    fit = fit_two_groups(np.full(100, 0.3), np.full(100, 0.3), SPREAD)
+    fit = fit_two_groups(np.full(100, 0.3), np.full(100, 0.3))
     assert fit is not None
     assert np.isfinite(fit.posterior(np.array([0.0, 0.3, 1.0]))).all()
 
 
 def test_what_is_taken_without_a_fit_rises_with_the_score() -> None:
-    found = typical_two_groups((0.1, 0.05), SPREAD).posterior(np.array([0.05, 0.2, 0.6]))
+    found = typical_two_groups((0.1, 0.05)).posterior(np.array([0.05, 0.2, 0.6]))
     assert found[0] < found[1] < found[2]

@@ -58,7 +58,7 @@ def test_a_part_is_about_the_names_that_stand_in_it() -> None:
 
 def test_a_text_without_its_marks_says_the_same() -> None:
     models = (PlantedModel("a", 0.0), PlantedModel("b", 0.01, reword=0.5))
-    rows = plant(models, activations=80, seed=5).completions.select("model", "idx", "explanation")
+    rows = plant(models, activations=160, seed=5).completions.select("model", "idx", "explanation")
     bare = rows.with_columns(
         explanation=pl.when(pl.col("model") == "b")
         .then(pl.col("explanation").str.replace_all(r"[.,;:()—–]+(\s|$)", "$1"))

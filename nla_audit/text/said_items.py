@@ -26,12 +26,15 @@ from nla_audit.text.words import FUNCTION_WORDS, words
 
 SaidKind = Literal["quote", "entity", "number"]
 
-#: Words that are no part of a name: titles, also in full and of a council, and function words.
+#: Words that are no part of a name: titles, also in full, what lies by water, function words.
 _UNNAMED = (
     TITLES
     | FUNCTION_WORDS
     | set("reverend professor saint doctor sir lord lady cllr councillor".split())
+    | set("sergeant inspector constable captain detective lake river mount".split())
 )
+#: Beside a name they are no part of it; alone each is one.
+_OFFICES = frozenset("ceo cfo".split())
 _ACRONYM = re.compile(r"\b[A-Z]{2,6}\b")
 #: Also with small letters within ("NaOH"), but not as in McKay.
 _ABBREVIATED = re.compile(r"\b(?=[A-Za-z]{2,6}\b)[A-Z][a-z]?[A-Z]+[a-z]?\b")
@@ -63,9 +66,10 @@ class SaidItems:
             if item.kind == "entity"
         )
         # A single letter ("Q&A") names nothing.
+        bare = (tuple(word for word in name if word not in _OFFICES) or name for name in found)
         return frozenset(
             name
-            for name in found
+            for name in bare
             if max(map(len, name), default=0) > 1 and not any(map(_AT_A_NUMBER.fullmatch, name))
         )
 
@@ -159,3 +163,4 @@ class SaidItems:
         if len(acronym) >= _LEAST_INITIALS and acronym in self.initials:
             return True
         return any(acronym in initials for initials in self._initials_of_names)
+

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 
@@ -256,11 +258,9 @@ def _check(text: str, source: SourceText | None, other: SourceText | None) -> di
     for name in _CHECKED:
         spans = distinct[name]
         row[f"checked_{name}"] = row[name]
-        row[f"held_{name}"] = float(sum([_holds(source, name, span) for span in spans]))
+        row[f"held_{name}"] = _held(source, name, spans)
         if other is not None:
-            row[f"held_{name}_by_chance"] = float(
-                sum([_holds(other, name, span) for span in spans])
-            )
+            row[f"held_{name}_by_chance"] = _held(other, name, spans)
     row["checked_items"] = row["items"]
     row["unsupported"] = sum(row[name] - row[f"held_{name}"] for name in _ASSERTED)
     if other is not None:
@@ -270,10 +270,15 @@ def _check(text: str, source: SourceText | None, other: SourceText | None) -> di
     return row
 
 
-def _holds(source: SourceText, sort: str, span: str) -> bool:
+def _held(source: SourceText, sort: str, spans: Sequence[str]) -> float:
+    """How many of these spans stand in the source."""
+    if not spans:
+        return 0.0
     if sort == "names":
-        return source.holds_name(span)
-    return source.holds_number(span) if sort == "numbers" else source.holds(spoken(span))
+        return float(sum(map(source.holds_name, spans)))
+    if sort == "numbers":
+        return float(sum(map(source.holds_number, spans)))
+    return float(sum(map(source.holds, map(spoken, spans))))
 
 
 def _summary(rows: pl.DataFrame, seed: int) -> dict[str, float | None]:

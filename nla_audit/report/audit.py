@@ -6,7 +6,7 @@ import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from multiprocessing import get_context
@@ -34,6 +34,12 @@ if TYPE_CHECKING:
 
     from nla_audit.table.completions import Completions
     from nla_audit.text.reading import Reading
+
+
+#: Analyzers that need nothing of the others, and so can answer while the table is read.
+_ASIDE = ("faithfulness",)
+#: A larger table is not copied into a second process.
+_MOST_ROWS_ASIDE = 300_000
 
 
 @dataclass(frozen=True)
@@ -79,9 +85,9 @@ def run_audit(
         title: of the report; by default it names the table.
         arguments: as the user gave them, for the record.
         progress: called as each step begins.
-        draw_aside: draw the figures, and try the reading on the table's own twins, in a second
-            process while the analyzers run. A script that asks for it must guard its entry point,
-            as with any spawned process.
+        draw_aside: draw the figures, try the reading on the table's own twins, and run an analyzer
+            that needs nothing of the others, in a second process while these run. A script that
+            asks for it must guard its entry point, as with any spawned process.
         further: findings of the caller's own, shown before those of the analyzers.
         options: of analyzers by name, instead of their defaults.
 
@@ -111,10 +117,16 @@ def run_audit(
 
         for finding in further:
             take(finding)
+        answers = {
+            card.name: _begun(
+                card, completions, seed, (options or {}).get(card.name, {}), have_done
+            )
+            for card in cards.values()
+        }
         for number, card in enumerate(cards.values()):
             tell(card.name, number, total)
             try:
-                take(_run(card, completions, seed, (options or {}).get(card.name, {})))
+                take(answers[card.name]())
             except UserError as error:
                 left_out[card.name] = str(error)
         tell("figures", len(cards), total)
@@ -173,6 +185,25 @@ def _elsewhere(aside: bool) -> Iterator[Callable[..., Callable[[], Any]]]:
             yield lambda *call, **named: pool.submit(*call, **named).result
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begun(
+    card: Card,
+    completions: Completions,
+    seed: int,
+    own: Mapping[str, Any],
+    have_done: Callable[..., Callable[[], Finding]],
+) -> Callable[[], Finding]:
+    """How to get what an analyzer answers; some answer meanwhile, in the second process."""
+    if card.name in _ASIDE and completions.rows.height <= _MOST_ROWS_ASIDE:
+        # Without what analyzers work out for each other: it stays in their process.
+        return have_done(_answer, card.name, replace(completions), seed, own)
+    return partial(_run, card, completions, seed, own)
+
+
+def _answer(name: str, completions: Completions, seed: int, own: Mapping[str, Any]) -> Finding:
+    """:func:`_run`, of an analyzer by name, as another process knows it."""
+    return _run(registry()[name], completions, seed, own)
 
 
 def _run(card: Card, completions: Completions, seed: int, own: Mapping[str, Any]) -> Finding:

@@ -54,6 +54,8 @@ _MONTHS = (
 ).split()
 _MONTH_NUMBERS = {month[:3]: str(number) for number, month in enumerate(_MONTHS, start=1)}
 _MONTH_NAME = rf"(?:{'|'.join(map(str.capitalize, [*_MONTHS, *_MONTH_NUMBERS, 'sept']))})\b"
+#: Looked for first: the pattern is slow.
+_MONTH_BEGINNINGS = tuple(map(str.capitalize, _MONTH_NUMBERS))
 #: Beside a day or a year.
 _MONTH = re.compile(
     rf"[0-9](?:st|nd|rd|th)?\.? (?:of )?({_MONTH_NAME})|\b({_MONTH_NAME})(?=\.?,? [0-9])"
@@ -140,7 +142,8 @@ def all_digits(text: str, said: Iterable[str]) -> frozenset[str]:
         for match in _SCALED.finditer(text):
             found.update(_in_full(match))
         found.update(_ORDINAL.findall(text))
-        found.update(map(_month_of, _MONTH.finditer(text)))
+        if any(map(text.__contains__, _MONTH_BEGINNINGS)):
+            found.update(map(_month_of, _MONTH.finditer(text)))
     if not NUMBER_WORDS.isdisjoint(said):
         for match in _NUMBER_WORDS.finditer(text.lower()):
             found.update(map(str, _spelt(match.group().replace("-", " ").split())))

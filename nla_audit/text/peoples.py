@@ -10,38 +10,41 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 #: A people, and what is called after it.
-_PEOPLES = """afghan afghanistan, african africa, alaskan alaska, albanian albania, algerian algeria,
-    american america usa, andean andes, angolan angola, antarctic antarctica, arab arabia
-    arabian arabic, argentine argentina argentinian, armenian armenia, asian asia, athenian
-    athens, australian australia, austrian austria, azerbaijani azerbaijan azeri, bahraini
-    bahrain, bangladeshi bangladesh, bavarian bavaria, belarusian belarus, belgian belgium,
-    bengali bengal, bolivian bolivia, bosnian bosnia, brazilian brazil, british britain uk
-    briton, bulgarian bulgaria, byzantine byzantium, californian california, cambodian
-    cambodia, canadian canada, catalan catalonia, chilean chile, chinese china, colombian
-    colombia, congolese congo, croatian croatia, cuban cuba, cypriot cyprus, czech czechia,
-    danish denmark dane, dutch netherlands holland, ecuadorian ecuador, egyptian egypt, english
-    england, estonian estonia, ethiopian ethiopia, european europe, faroese faroes faroe,
-    fijian fiji, filipino philippines philippine, finnish finland finn, flemish flanders,
+_PEOPLES = """afghan afghanistan, african africa, alaskan alaska, albanian albania, algerian
+    algeria, american america usa, andean andes, angolan angola, antarctic antarctica,
+    arab arabia arabian arabic, argentine argentina argentinian, armenian armenia, asian
+    asia, athenian athens, australian australia, austrian austria, azerbaijani
+    azerbaijan azeri, bahraini bahrain, bangladeshi bangladesh, bavarian bavaria,
+    belarusian belarus, belgian belgium, bengali bengal, bolivian bolivia, bosnian
+    bosnia, brazilian brazil, british britain uk briton, bulgarian bulgaria, byzantine
+    byzantium, californian california, cambodian cambodia, canadian canada, catalan
+    catalonia, chilean chile, chinese china, colombian colombia, congolese congo,
+    croatian croatia, cuban cuba, cypriot cyprus, czech czechia, danish denmark dane,
+    dutch netherlands holland, ecuadorian ecuador, egyptian egypt, english england,
+    estonian estonia, ethiopian ethiopia, european europe, faroese faroes faroe, fijian
+    fiji, filipino philippines philippine, finnish finland finn, flemish flanders,
     florentine florence, french france, genoese genoa, georgian georgia, german germany,
-    ghanaian ghana, greek greece, greenlandic greenland, guatemalan guatemala, haitian haiti,
-    hawaiian hawaii, honduran honduras, hungarian hungary, icelandic iceland, indian india,
-    indonesian indonesia, iranian iran, iraqi iraq, irish ireland, israeli israel, italian
-    italy, jamaican jamaica, japanese japan, jordanian jordan, kazakh kazakhstan, kenyan kenya,
-    korean korea, kuwaiti kuwait, laotian laos, latvian latvia, lebanese lebanon, libyan libya,
-    lithuanian lithuania, macedonian macedonia, malaysian malaysia, maltese malta, mexican
-    mexico, milanese milan, moldovan moldova, mongolian mongolia, montenegrin montenegro,
-    moroccan morocco, namibian namibia, neapolitan naples, nepali nepal nepalese, nicaraguan
-    nicaragua, nigerian nigeria, norwegian norway, omani oman, pakistani pakistan, palestinian
-    palestine, panamanian panama, paraguayan paraguay, parisian paris, peruvian peru, polish
-    poland pole, portuguese portugal, prussian prussia, qatari qatar, quebecois quebec, roman
-    rome, romanian romania, russian russia, rwandan rwanda, samoan samoa, saudi, scottish
-    scotland scot scots, senegalese senegal, serbian serbia serb, sicilian sicily, singaporean
-    singapore, slovak slovakia, slovenian slovenia slovene, somali somalia, soviet ussr,
-    spanish spain spaniard, sudanese sudan, swedish sweden swede, swiss switzerland, syrian
-    syria, taiwanese taiwan, tanzanian tanzania, texan texas, thai thailand, tibetan tibet,
-    tunisian tunisia, turkish turkey turk, tuscan tuscany, ugandan uganda, ukrainian ukraine,
-    uruguayan uruguay, uzbek uzbekistan, venetian venice, venezuelan venezuela, viennese
-    vienna, vietnamese vietnam, welsh wales, yemeni yemen, zambian zambia, zimbabwean zimbabwe"""
+    ghanaian ghana, greek greece, greenlandic greenland, guatemalan guatemala, haitian
+    haiti, hawaiian hawaii, honduran honduras, hungarian hungary, icelandic iceland,
+    indian india, indonesian indonesia, iranian iran, iraqi iraq, irish ireland, israeli
+    israel, italian italy, jamaican jamaica, japanese japan, jordanian jordan, kazakh
+    kazakhstan, kenyan kenya, korean korea, kuwaiti kuwait, laotian laos, latvian
+    latvia, lebanese lebanon, libyan libya, lithuanian lithuania, macedonian macedonia,
+    malaysian malaysia, maltese malta, mexican mexico, milanese milan, moldovan moldova,
+    mongolian mongolia, montenegrin montenegro, moroccan morocco, namibian namibia,
+    neapolitan naples, nepali nepal nepalese, nicaraguan nicaragua, nigerian nigeria,
+    norwegian norway, omani oman, pakistani pakistan, palestinian palestine, panamanian
+    panama, paraguayan paraguay, parisian paris, peruvian peru, polish poland pole,
+    portuguese portugal, prussian prussia, qatari qatar, quebecois quebec, roman rome,
+    romanian romania, russian russia, rwandan rwanda, samoan samoa, saudi, scottish
+    scotland scot scots, senegalese senegal, serbian serbia serb, sicilian sicily,
+    singaporean singapore, slovak slovakia, slovenian slovenia slovene, somali somalia,
+    soviet ussr, spanish spain spaniard, sudanese sudan, swedish sweden swede, swiss
+    switzerland, syrian syria, taiwanese taiwan, tanzanian tanzania, texan texas, thai
+    thailand, tibetan tibet, tunisian tunisia, turkish turkey turk, tuscan tuscany,
+    ugandan uganda, ukrainian ukraine, uruguayan uruguay, uzbek uzbekistan, venetian
+    venice, venezuelan venezuela, viennese vienna, vietnamese vietnam, welsh wales,
+    yemeni yemen, zambian zambia, zimbabwean zimbabwe"""
 _PEOPLE_OF = {
     word: people
     for people, *others in map(str.split, _PEOPLES.split(","))

@@ -163,4 +163,3 @@ class SaidItems:
         if len(acronym) >= _LEAST_INITIALS and acronym in self.initials:
             return True
         return any(acronym in initials for initials in self._initials_of_names)
-

@@ -82,6 +82,10 @@ def test_long_texts_of_numbers_end_soon(text: str) -> None:
         ("entity", "The United States Air Force flew.", "The USAF flew."),
         ("entity", "It is about New South Wales.", "It is about NSW."),
         ("entity", "It is about the mayor Ada Holm's cat.", "Holm, Ada: a cat."),
+        ("entity", "It opens on Tuesdays only.", "on a Tuesday"),
+        ("entity", "They met at Lake Windermere.", "at Windermere"),
+        ("entity", "So says CFO Ada Holm.", "Ada Holm, who keeps the purse"),
+        ("entity", "It was in Montenegro.", "It was Montenegrin."),
     ],
 )
 def test_the_same_in_other_words(kind: SaidKind, one: str, other: str) -> None:

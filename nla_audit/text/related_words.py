@@ -1,6 +1,6 @@
 """English words that say nearly the same, for those who compare texts by their words.
 
-What a table's own texts cannot show when they are few: that a marionette is a puppet. From WordNet
+What a table's own texts cannot show when they are few: that an attorney is a lawyer. From WordNet
 and from word embeddings, see ``benchmarks/related_words.py``; related words are no synonyms, and
 what a match by them is worth is measured against other activations' texts like any other.
 """

@@ -1,8 +1,9 @@
 """Vectors of short texts: what pieces and sentences are compared by.
 
-Two ways: words and spellings weighed by how rare they are in the table (built in, needs nothing),
-and sentence embeddings (``--similarity``). Both give unit vectors, so that a similarity is a
-product; what a similarity is worth is measured against the null of other activations' texts.
+Two ways: words, English words related to them and spellings, weighed by how rare they are in the
+table (built in, needs nothing), and sentence embeddings (``--similarity``). Both give unit vectors,
+so that a similarity is a product; what a similarity is worth is measured against the null of other
+activations' texts.
 """
 
 from __future__ import annotations
@@ -59,15 +60,19 @@ class TextVectors(Protocol):
 
 
 class WordVectors:
-    """Stems of content words and letter sequences, each weighed by its rarity, in equal parts."""
+    """Stems of content words and letter sequences, each weighed by its rarity, in equal parts.
 
-    name = "words and spellings weighed on the table"
+    A text holds what is related to its stems, too, as far as it is.
+    """
+
+    name = "words, related English words and spellings, weighed on the table"
     typical_null = (0.13, 0.06)
 
     def __init__(self, related: RelatedWords | None = None) -> None:
         self._related = related_words() if related is None else related
         self._parts = (_Features(_stem), _Features(_letters))
-        self._others: sparse.csr_matrix | None = None
+        #: `[stems, stems]`: how far each stands for each other.
+        self._others = sparse.csr_matrix((0, 0), dtype=np.float32)
 
     def fit(self, texts: Sequence[str]) -> None:
         """Weigh words and letter sequences by how few of these texts hold them."""
@@ -84,14 +89,13 @@ class WordVectors:
             self._parts[0].held(_InWords.of([pair[side] for pair in pairs])) for side in (0, 1)
         )
         learnt = stand_ins(ours, theirs, max(1.0, len(pairs) / max(activations, 1)))
-        self._others = learnt if self._others is None else self._others.maximum(learnt)
+        self._others = self._others.maximum(learnt)
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
         """Sparse unit vectors."""
         split = _InWords.of(texts)
         found = [part.vectors(split) for part in self._parts]
-        if self._others is not None:
-            found[0] = _unit(found[0] + found[0] @ self._others)
+        found[0] = _unit(found[0] + found[0] @ self._others)
         return sparse.hstack(found).tocsr() * np.float32(np.sqrt(1 / len(found)))
 
 

@@ -8,7 +8,6 @@ import pytest
 from nla_audit.text.mixture import fit_two_groups, normal_scores, typical_two_groups
 
 
-
 def draws(matches: int, others: int, mean: float, deviation: float, seed: int = 0):
     """Scores, which of them are matches, and a null, on a scale that is not the normal one."""
     generator = np.random.default_rng(seed)
@@ -77,3 +76,26 @@ def test_equal_scores_are_no_error() -> None:
 def test_what_is_taken_without_a_fit_rises_with_the_score() -> None:
     found = typical_two_groups((0.1, 0.05)).posterior(np.array([0.05, 0.2, 0.6]))
     assert found[0] < found[1] < found[2]
+
+
+def test_some_copied_and_some_in_other_words_are_all_counted() -> None:
+    """Quotes far beyond the null, prose barely: one normal would take the prose for nothing."""
+    generator = np.random.default_rng(3)
+    places = np.concatenate(
+        [
+            generator.normal(1.6, 0.9, 300),
+            generator.normal(6.0, 1.0, 300),
+            generator.normal(0.0, 1.0, 200),
+        ]
+    )
+    null = np.exp(generator.normal(0, 1, 8000) / 12)
+    fit = fit_two_groups(np.exp(places / 12), null)
+    assert fit is not None
+    assert 1 - fit.null_share == pytest.approx(0.75, abs=0.08)
+
+
+def test_strong_evidence_alone_counts_where_it_is_asked_for() -> None:
+    scores, _, null = draws(500, 500, 1.6, 0.9)
+    fit, strict = (fit_two_groups(scores, null, least) for least in (0.5, 2.5))
+    assert fit is not None and strict is not None
+    assert 1 - strict.null_share < 0.25 < 1 - fit.null_share

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -19,7 +21,7 @@ from nla_audit.analyzers._trials import calibrated
 from nla_audit.errors import UserError
 from nla_audit.findings import Card, Finding
 from nla_audit.report import audit
-from nla_audit.report.audit import run_audit
+from nla_audit.report.audit import _elsewhere, run_audit
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.viewer import choose_viewed, coloured, viewer_data
 from nla_audit.table.completions import Completions, from_frame
@@ -93,7 +95,7 @@ def test_the_same_table_and_seed_give_the_same_bytes(tmp_path: Path) -> None:
 def test_what_is_done_aside_is_the_same_and_not_done_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Fails with: trials of the reading that the second process makes made here once more.
+    # Fails with: what the second process does (trials of the reading, names and numbers) done here.
     planted = plant(
         [PlantedModel("reference", 0.0), PlantedModel("terse", 0.01, omit=0.3, reword=0.5)],
         activations=30,
@@ -104,6 +106,7 @@ def test_what_is_done_aside_is_the_same_and_not_done_here(
     for aside in (False, True):
         if aside:
             monkeypatch.setattr(_trials, "read_afresh", None)
+            monkeypatch.setattr(sys.modules["nla_audit.analyzers.faithfulness"], "_measure", None)
         table = from_frame(planted.completions, reference="reference")
         result = run_audit(table, tmp_path / str(aside), seed=0, draw_aside=aside)
         assert {finding.analyzer for finding in result.findings} >= {"drop-analysis", "rewording"}
@@ -111,6 +114,36 @@ def test_what_is_done_aside_is_the_same_and_not_done_here(
         error = calibrated(table, similarity=None, seed=0)[2]
         assert error.twins == "two samples of reference"
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("aside", [False, True])
+def test_what_fails_in_the_second_process_fails_here(tmp_path: Path, aside: bool) -> None:
+    planted = plant(
+        [PlantedModel("reference", 0.0), PlantedModel("terse", 0.01)], activations=30, seed=0
+    )
+    table = from_frame(planted.completions, reference="reference")
+    with pytest.raises(TypeError, match="nonsense"):
+        run_audit(
+            table,
+            tmp_path / "out",
+            seed=0,
+            draw_aside=aside,
+            options={"faithfulness": {"nonsense": 1}},
+        )
+
+
+def test_nobody_waits_for_the_second_process_after_an_interrupt() -> None:
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted_while_two_calls_wait()
+    assert time.monotonic() - begun < 60
+
+
+def _interrupted_while_two_calls_wait() -> None:
+    with _elsewhere(True) as have_done:
+        have_done(time.sleep, 600)
+        have_done(time.sleep, 600)
+        raise KeyboardInterrupt
 
 
 def test_the_page_may_fetch_nothing_and_runs_only_its_own_scripts(

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 #: Analyzers that need nothing of the others, and so can answer while the table is read.
 _ASIDE = ("faithfulness",)
-#: A larger table is not copied into a second process.
-_MOST_ROWS_ASIDE = 300_000
+#: A larger table (in bytes) is not copied into a second process.
+_LARGEST_ASIDE = 400 << 20
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,11 @@ def _elsewhere(aside: bool) -> Iterator[Callable[..., Callable[[], Any]]]:
     ) as pool:
         try:
             yield lambda *call, **named: pool.submit(*call, **named).result
+        except BaseException:
+            # What has begun there could not be cancelled, and nobody waits for it any more.
+            for process in list(pool._processes.values()):
+                process.terminate()
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -195,9 +200,9 @@ def _begun(
     have_done: Callable[..., Callable[[], Finding]],
 ) -> Callable[[], Finding]:
     """How to get what an analyzer answers; some answer meanwhile, in the second process."""
-    if card.name in _ASIDE and completions.rows.height <= _MOST_ROWS_ASIDE:
+    if card.name in _ASIDE and completions.rows.estimated_size() <= _LARGEST_ASIDE:
         # Without what analyzers work out for each other: it stays in their process.
-        return have_done(_answer, card.name, replace(completions), seed, own)
+        return have_done(_answer, card.name, replace(completions), seed, dict(own))
     return partial(_run, card, completions, seed, own)
 
 

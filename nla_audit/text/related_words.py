@@ -21,6 +21,7 @@ from nla_audit.text.words import stem
 FILE = Path(__file__).with_name("related_words.npz")
 #: Weights are kept in steps of one over this.
 _STEPS = 255
+_MOST_WORDS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,13 @@ class RelatedWords:
 
 
 def save(file: Path, words: Sequence[str], related: RelatedWords) -> None:
-    """Keep pairs, each once; ``words`` as they were given."""
+    """Keep pairs, each once; ``words`` as they were given.
+
+    Raises:
+        ValueError: more words than can be numbered in a file.
+    """
+    if len(words) > _MOST_WORDS:
+        raise ValueError(f"{len(words)} words; a file numbers {_MOST_WORDS} at most")
     half = sparse.triu(related.weights).tocsr()
     half.sort_indices()
     np.savez_compressed(

@@ -26,15 +26,19 @@ from nla_audit.text.words import FUNCTION_WORDS, words
 
 SaidKind = Literal["quote", "entity", "number"]
 
-#: Words that are no part of a name: titles, also in full, what lies by water, function words.
+#: Words that are no part of a name: titles, also in full and of a council, and function words.
 _UNNAMED = (
     TITLES
     | FUNCTION_WORDS
     | set("reverend professor saint doctor sir lord lady cllr councillor".split())
-    | set("sergeant inspector constable captain detective lake river mount".split())
 )
-#: Beside a name they are no part of it; alone each is one.
-_OFFICES = frozenset("ceo cfo".split())
+#: Ranks and waters before a name are no part of it ("Lake Windermere"); after one they are
+#: ("Veronica Lake"), and alone each is one.
+_BEFORE_A_NAME = frozenset(
+    "sergeant inspector constable captain detective lake river mount".split()
+)
+#: What has the same beginning, and is another name ("Lake District").
+_NOT_OF_IT = frozenset("district county".split())
 _ACRONYM = re.compile(r"\b[A-Z]{2,6}\b")
 #: Also with small letters within ("NaOH"), but not as in McKay.
 _ABBREVIATED = re.compile(r"\b(?=[A-Za-z]{2,6}\b)[A-Z][a-z]?[A-Z]+[a-z]?\b")
@@ -66,10 +70,9 @@ class SaidItems:
             if item.kind == "entity"
         )
         # A single letter ("Q&A") names nothing.
-        bare = (tuple(word for word in name if word not in _OFFICES) or name for name in found)
         return frozenset(
             name
-            for name in bare
+            for name in map(_without_rank, found)
             if max(map(len, name), default=0) > 1 and not any(map(_AT_A_NUMBER.fullmatch, name))
         )
 
@@ -163,3 +166,9 @@ class SaidItems:
         if len(acronym) >= _LEAST_INITIALS and acronym in self.initials:
             return True
         return any(acronym in initials for initials in self._initials_of_names)
+
+
+def _without_rank(name: tuple[str, ...]) -> tuple[str, ...]:
+    if len(name) > 1 and name[0] in _BEFORE_A_NAME and name[1] not in _NOT_OF_IT:
+        return name[1:]
+    return name

@@ -72,7 +72,7 @@ class WordVectors:
         self._related = related_words() if related is None else related
         self._parts = (_Features(_stem), _Features(_letters))
         #: `[stems, stems]`: how far each stands for each other.
-        self._others = sparse.csr_matrix((0, 0), dtype=np.float32)
+        self._others = sparse.csr_matrix((1, 1), dtype=np.float32)
 
     def fit(self, texts: Sequence[str]) -> None:
         """Weigh words and letter sequences by how few of these texts hold them."""

@@ -97,5 +97,28 @@ def test_some_copied_and_some_in_other_words_are_all_counted() -> None:
 def test_strong_evidence_alone_counts_where_it_is_asked_for() -> None:
     scores, _, null = draws(500, 500, 1.6, 0.9)
     fit, strict = (fit_two_groups(scores, null, least) for least in (0.5, 2.5))
-    assert fit is not None and strict is not None
+    assert fit is not None
+    assert strict is not None
     assert 1 - strict.null_share < 0.25 < 1 - fit.null_share
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(3.0, 0.1), (3.0, 0.5), (4.0, 0.3)])
+def test_matches_close_together_are_counted_an_eighth_too_high_at_most(
+    mean: float, deviation: float
+) -> None:
+    """Shapes are smoothed, and what lies closer together is taken to reach into the null."""
+    scores, _, null = draws(300, 300, mean, deviation)
+    fit = fit_two_groups(scores, null)
+    assert fit is not None
+    assert 0.0 <= 0.5 - fit.null_share <= 0.13
+
+
+def test_posteriors_never_fall_where_matches_lie_close_together() -> None:
+    """Beyond all matches the null would be likelier again."""
+    scores, _, null = draws(300, 300, 1.0, 0.3)
+    fit = fit_two_groups(scores, null)
+    assert fit is not None
+    found = fit.posterior(np.exp(np.linspace(-4, 30, 500) / 12))
+    assert (np.diff(found) >= 0).all()
+    assert found[-1] >= found.max()
+    assert found.max() <= 1

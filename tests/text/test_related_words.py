@@ -58,7 +58,7 @@ def test_opposites_numbers_and_names_are_not_related(first: str, second: str) ->
 
 def test_weights_are_shares() -> None:
     weights = related_words().weights
-    assert 0 < weights.data.min()
+    assert weights.data.min() > 0
     assert weights.data.max() <= 1
     assert weights.diagonal().sum() == 0
     assert abs(weights - weights.T).max() == 0

@@ -29,8 +29,8 @@ class Usual:
 
     Attributes:
         new: the share of its claims that are new; where no twin shows it, none is usual.
-        other_words: the share of its content words that are other words than the reference's,
-            where it says something of the reference; where no twin shows it, any number is.
+        other_words: of its content words beside what it says anew, the share that are other words
+            than the reference's; where no twin shows it, any number is.
     """
 
     new: float = 0.0
@@ -39,13 +39,12 @@ class Usual:
     @classmethod
     def of(cls, explanations: pl.DataFrame) -> Usual:
         """Of a twin's explanations, as :attr:`~nla_audit.text.reading.Reading.explanations`."""
-        sums = {
-            name: float(explanations[name].sum())
-            for name in ("new_claims", "claims_model", "other_words", "content_words")
-        }
+        new, claims, other = (
+            float(explanations[name].sum())
+            for name in ("new_claims", "claims_model", "other_words")
+        )
         return cls(
-            sums["new_claims"] / max(sums["claims_model"], 1.0),
-            sums["other_words"] / max(sums["content_words"], 1.0),
+            new / max(claims, 1.0), other / max(float(_words_beside(explanations).sum()), 1.0)
         )
 
 
@@ -74,5 +73,14 @@ def hidden(explanations: pl.DataFrame, usual: Usual) -> Floats:
     A line that says something of the reference may go on with something else. Where it has more
     other words than is usual, they may be further claims, of as few words as a claim can have.
     """
-    other, words = (explanations[name].to_numpy() for name in ("other_words", "content_words"))
-    return np.maximum(other - usual.other_words * words, 0.0) / MIN_CONTENT_WORDS
+    other = explanations["other_words"].to_numpy()
+    usually = usual.other_words * _words_beside(explanations)
+    return np.maximum(other - usually, 0.0) / MIN_CONTENT_WORDS
+
+
+def _words_beside(explanations: pl.DataFrame) -> Floats:
+    """`[explanations]`: content words of each text, less those of the claims that it makes anew."""
+    words, new, claims = (
+        explanations[name].to_numpy() for name in ("content_words", "new_claims", "claims_model")
+    )
+    return words * (1.0 - new / np.maximum(claims, 1.0))

@@ -25,7 +25,8 @@ from nla_audit.text.items import (
 from nla_audit.text.kinds import kind_of
 from nla_audit.text.languages import Language, language_of
 from nla_audit.text.list_marks import without_list_marks
-from nla_audit.text.words import content_count, content_stems
+from nla_audit.text.peoples import each_folded
+from nla_audit.text.words import FUNCTION_WORDS, content_count, content_stems, stem, words
 
 #: A clause shorter than this is no claim of its own (unless it is a whole paragraph or sentence):
 #: one or two words match by chance far too often.
@@ -149,7 +150,12 @@ def _subjects(text: str, kind: str, nouns_too: bool) -> frozenset[str]:
         named = numbers(text)
     else:
         return frozenset()
-    return frozenset(stem for item in named for stem in content_stems(item.text))
+    return frozenset(
+        stem(word)
+        for item in named
+        for word in each_folded(words(item.text))
+        if word not in FUNCTION_WORDS
+    )
 
 
 def _shield(text: str, quoted: list[tuple[int, int]]) -> str:

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from nla_audit.text.claims import Claim
 from nla_audit.text.kinds import FINAL_TOKEN
+from nla_audit.text.numerals import all_digits
+from nla_audit.text.peoples import each_folded
 from nla_audit.text.words import (
     content_size,
     mentions,
@@ -83,6 +85,19 @@ class Pieces:
     def piece_words(self) -> list[Sequence[str]]:
         """The words of each piece, split."""
         return [words_and_mentions(text) for text in self.pieces]
+
+    @cached_property
+    def named(self) -> list[frozenset[str]]:
+        """What each sentence that is about names or numbers says of any, as subjects are told.
+
+        A number by its digits, too, where it is spelt, and a country by its people.
+        """
+        return [
+            all_digits(text, said).union(map(stem, each_folded(said))) if about else frozenset()
+            for text, said, about in zip(
+                self.sentences, self.sentence_words, self.subjects, strict=True
+            )
+        ]
 
     @cached_property
     def places(self) -> list[Integers]:

@@ -78,10 +78,10 @@ QUANTITIES = (
 #: nothing in the text shows the second: a limit of any reading by words, and no interval allows for
 #: it. (model, quantity) → estimate less truth, measured with this file's seed.
 KNOWN_MISSES: dict[tuple[str, str], float] = {
-    ("reword 1", "omitted tokens"): 0.146,
-    ("reword 1", "omission share"): 0.222,
-    ("reword 1", "claims retained"): -0.134,
-    ("final token only", "retained: final_token"): -0.137,
+    ("reword 1", "omitted tokens"): 0.080,
+    ("reword 1", "omission share"): 0.121,
+    ("reword 1", "claims retained"): -0.071,
+    ("final token only", "retained: final_token"): -0.141,
 }
 
 

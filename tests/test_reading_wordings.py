@@ -15,7 +15,13 @@ from nla_audit.analyzers.rewording import rewording
 from tests.benchmark_module import benchmark_module
 
 ENGLISH = ("lists", "prose", "fields", "markdown", "keyvalue", "notes", "analyst", "clipped")
-SETS = (*ENGLISH, "chinese", "german", "french", "spanish", "italian", "russian")
+LANGUAGES = ("chinese", "german")
+MORE_LANGUAGES = ("french", "spanish", "italian", "russian")
+SETS = (
+    *ENGLISH,
+    *LANGUAGES,
+    *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_LANGUAGES),
+)
 #: Units and times of day are told in others ("0.8 kg" for 800 g), which is not seen.
 CONVERTED = {"keyvalue", "notes"}
 #: Said in words that have little in common, in languages of which no related words are known.

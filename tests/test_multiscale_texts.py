@@ -52,7 +52,9 @@ class TestStages:
         assert chain["chance"] < 0.05
         assert chain["says_first"] == says
         assert segments["stage"] == f"{SEGMENTED}, segment 2"
-        assert segments["repeated"] == pytest.approx(planted.repeated, abs=0.06)
+        # Other claims about the same subject count as said again, and the interval allows for it.
+        assert 0 <= segments["repeated"] - planted.repeated <= 0.08
+        assert segments["repeated_low"] <= planted.repeated <= segments["repeated_high"]
         assert finding.headline[STAGE]["said_first"] == chain["said_first"]
         if case.late:
             assert chain["said_last"] > chain["said_first"] + 0.4

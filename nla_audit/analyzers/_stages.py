@@ -53,6 +53,9 @@ _MOST_CHANCE = 0.5
 #: Share of what is said in far fewer words that is taken to be overlooked: by so much may more be
 #: said than is read. Limits that reach up by it cover planted ones (benchmarks/stages.md).
 _OVERLOOKED = 0.16
+#: So much too high is read what of later parts repeats earlier ones (up to 0.08 of planted parts):
+#: other claims about the same subject count as said again. Limits reach down by it.
+_SAME_SUBJECT = 0.08
 _FIRST, _LAST, _BEFORE, _STAGE = "first tokens", "last tokens", "before", "stage"
 
 _INTERVALS = ("said_first", "floor", "of_floor", "said_last", "longer_by", "repeated")
@@ -370,4 +373,5 @@ def _repeated(parts: list[tuple[_Key, str, str]], seed: int) -> dict[str, object
         seed,
     )
     rate, chance = _rates(read, _BEFORE, seed)
+    rate = rate.reaching(_SAME_SUBJECT, 0.0, 0.0, 1.0)
     return {**rate.entries("repeated"), "repeated_chance": or_none(chance)}

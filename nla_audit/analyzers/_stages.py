@@ -53,9 +53,9 @@ _MOST_CHANCE = 0.5
 #: Share of what is said in far fewer words that is taken to be overlooked: by so much may more be
 #: said than is read. Limits that reach up by it cover planted ones (benchmarks/stages.md).
 _OVERLOOKED = 0.16
-#: Other claims about the same subject count as said again: of planted stages up to this share of
-#: what is read as said is not, and as much of all that is read of what repeats earlier parts. Limits
-#: reach down by it (benchmarks/stages.md).
+#: Other claims about the same subject count as said again: of planted stages, up to this share of
+#: what is read as said is not, and as much besides of all that is read of what repeats earlier
+#: parts. Limits reach down by it (benchmarks/stages.md).
 _SAME_SUBJECT = 0.08
 _FIRST, _LAST, _BEFORE, _STAGE = "first tokens", "last tokens", "before", "stage"
 

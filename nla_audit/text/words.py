@@ -17,8 +17,12 @@ from string import ascii_lowercase, ascii_uppercase
 
 import Stemmer
 
-#: Characters of scripts without blanks, each a word: for character classes of patterns.
-CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+#: Letters of scripts without blanks, each a word: for character classes of patterns. Marks between
+#: them ("・") and what is not assigned are none.
+CJK = (
+    "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uac00-\ud7a3\uf900-\ufa6d\ufa70-\ufad9"
+)
 _CJK_CHARACTER = re.compile(f"[{CJK}]")
 #: Accents and the like of a decomposed text belong to the letter before them.
 _ACCENTS = "\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"

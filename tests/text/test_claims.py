@@ -70,7 +70,9 @@ def test_any_mixture_of_marks_and_words_has_consistent_claims(
     assert_consistent(explanation, split_claims(explanation))
 
 
-@pytest.mark.parametrize("explanation", ["", "  ", "\n\n", "…", "—, (); «»", "_ _"])
+@pytest.mark.parametrize(
+    "explanation", ["", "  ", "\n\n", "…", "—, (); «»", "_ _", "・", "\u3040", "\ud7a4"]
+)
 def test_a_text_without_words_has_no_claims(explanation: str) -> None:
     assert split_claims(explanation) == []
 

@@ -11,12 +11,13 @@ the two texts is the reference, so what A says and B does not is the same from e
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from nla_audit.text.expected import Expected, Grid
 from nla_audit.text.pieces import Pieces
 from nla_audit.text.vectors import TextVectors, Vectors, products
 
@@ -31,7 +32,7 @@ _Block = tuple[int, Integers, Integers]
 #: and numbers that were all exchanged for others 13 to 15 % were read as kept at 0.35, 6 % at 0.1.
 OTHER_SUBJECT = 0.08
 #: A sentence whose partner is at least this likely says nothing of what is left over elsewhere.
-_PARTNERED = 0.9
+PARTNERED = 0.9
 
 
 @dataclass(frozen=True)
@@ -41,19 +42,16 @@ class Matches:
     Attributes:
         pair: `[matches]`, the number of the pair of texts.
         ours, theirs: `[matches]`, the matched sentences, or pieces.
-        scores: `[matches]`, similarities.
+        similarity: `[matches]`.
+        scores: `[matches]`, what each match is judged by: of sentences, how far their similarity is
+            beyond what is expected of sentences without a common claim; of pieces, the same.
     """
 
     pair: Integers
     ours: Integers
     theirs: Integers
+    similarity: Floats
     scores: Floats
-
-    @classmethod
-    def none(cls) -> Matches:
-        """No matches."""
-        places = np.zeros(0, dtype=np.int64)
-        return cls(places, places, places, np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,7 @@ class Aligned:
         alone: `[matches of sentences, 2]`, pieces of either sentence that have no partner inside,
             and for which the other sentence has no words to spare.
         left_over: matched pieces that no match of sentences holds.
+        expected: how alike sentences without a common claim are.
     """
 
     sentences: Matches
@@ -74,6 +73,7 @@ class Aligned:
     inside_of: Integers
     alone: Floats
     left_over: Matches
+    expected: Expected
 
 
 @dataclass(frozen=True)
@@ -111,31 +111,44 @@ def joined(first: Vectors, second: Vectors) -> tuple[Vectors, int]:
     return sparse.vstack([first, second]).tocsr(), first.shape[0]
 
 
-def align(pairs: Sequence[PiecesPair], store: Store) -> Aligned:
-    """Match the sentences and pieces of each pair of texts, all of which the store holds."""
+def align(
+    pairs: Sequence[PiecesPair], store: Store, expected: Expected | None = None
+) -> Aligned:
+    """Match the sentences and pieces of each pair of texts, all of which the store holds.
+
+    Args:
+        expected: how alike sentences without a common claim are; where it is not known, it is
+            learnt from these pairs.
+    """
     every = store.vectors
     blocks: list[_Block] = [
         (number, np.arange(len(ours.sentences)), np.arange(len(theirs.sentences)))
         for number, (ours, theirs) in enumerate(pairs)
     ]
-    sentences = _match(
+    sentences, expected = _match_sentences(
         blocks,
         [(store.rows(ours.sentences), store.rows(theirs.sentences)) for ours, theirs in pairs],
         every,
         [_same_subjects(ours, theirs) for ours, theirs in pairs],
+        expected,
     )
     piece_rows = _piece_rows(pairs, store)
-    blocks = []
-    for number, a, b in zip(
-        sentences.pair.tolist(), sentences.ours.tolist(), sentences.theirs.tolist(), strict=True
-    ):
-        ours, theirs = pairs[number]
-        blocks.append((number, ours.places[a], theirs.places[b]))
-    inside, inside_of = _match_in(blocks, piece_rows, every)
+    blocks = _within(pairs, sentences.pair, sentences.ours, sentences.theirs)
+    inside, inside_of = _match(blocks, piece_rows, every)
     alone = np.array([_partnerless(pairs[n], a, b) for n, a, b in blocks]).reshape(-1, 2)
     blocks = [(number, a, b) for number, (a, b) in enumerate(_left_over(pairs, inside))]
-    left_over = _match(blocks, piece_rows, every)
-    return Aligned(sentences, inside, inside_of, alone, left_over)
+    left_over, _ = _match(blocks, piece_rows, every)
+    return Aligned(sentences, inside, inside_of, alone, left_over, expected)
+
+
+def _within(
+    pairs: Sequence[PiecesPair], pair: Integers, ours: Integers, theirs: Integers
+) -> list[_Block]:
+    """The pieces of pairs of sentences."""
+    return [
+        (number, pairs[number][0].places[a], pairs[number][1].places[b])
+        for number, a, b in zip(pair.tolist(), ours.tolist(), theirs.tolist(), strict=True)
+    ]
 
 
 def _piece_rows(pairs: Sequence[PiecesPair], store: Store) -> list[tuple[Integers, Integers]]:
@@ -153,15 +166,6 @@ def _left_over(pairs: Sequence[PiecesPair], inside: Matches) -> Iterator[tuple[I
         )
 
 
-def _match(
-    blocks: Sequence[_Block],
-    rows: Sequence[tuple[Integers, Integers]],
-    every: Vectors,
-    weights: Sequence[Floats | None] | None = None,
-) -> Matches:
-    return _match_in(blocks, rows, every, weights)[0]
-
-
 def left_over_by_chance(
     pairs: Sequence[PiecesPair], aligned: Aligned, sentence_matched: Floats, store: Store
 ) -> Floats:
@@ -172,7 +176,7 @@ def left_over_by_chance(
     have a partner are set, as many as are left over, against what is left over of the other text.
     """
     inside = aligned.inside
-    sure = sentence_matched[aligned.inside_of] >= _PARTNERED
+    sure = sentence_matched[aligned.inside_of] >= PARTNERED
     by_inside = np.searchsorted(inside.pair, np.arange(len(pairs) + 1))
     blocks = []
     for number, (a, b) in enumerate(_left_over(pairs, inside)):
@@ -181,7 +185,33 @@ def left_over_by_chance(
         if len(a) and len(b):
             blocks.append((number, evenly(partnered[0], len(a)), b))
             blocks.append((number, a, evenly(partnered[1], len(b))))
-    return _match(blocks, _piece_rows(pairs, store), store.vectors).scores
+    return _match(blocks, _piece_rows(pairs, store), store.vectors)[0].scores
+
+
+def inside_by_chance(
+    pairs: Sequence[PiecesPair], aligned: Aligned, sentence_matched: Floats, store: Store
+) -> Floats:
+    """`[scores]`: how alike pieces are that stand in the same two texts and in different claims.
+
+    Two sentences may belong together and share one of two details. So the pieces of each sentence
+    that surely has a partner are set against those of the next such sentence's partner.
+    """
+    sure = np.flatnonzero(sentence_matched >= PARTNERED)
+    sentences = aligned.sentences
+    pair = sentences.pair[sure]
+    # The next one of the same pair of texts, or the first again.
+    first = np.searchsorted(pair, pair)
+    last = np.searchsorted(pair, pair, "right") - 1
+    places = np.arange(len(sure))
+    following = np.where(places == last, first, places + 1)
+    others_too = following != places
+    blocks = _within(
+        pairs,
+        pair[others_too],
+        sentences.ours[sure][others_too],
+        sentences.theirs[sure[following]][others_too],
+    )
+    return _match(blocks, _piece_rows(pairs, store), store.vectors)[0].scores
 
 
 def evenly(places: Integers, count: int) -> Integers:
@@ -200,50 +230,72 @@ def assigned(table: Floats) -> tuple[Integers, Integers]:
     return row, column
 
 
-def _match_in(
+def _match_sentences(
     blocks: Sequence[_Block],
     rows: Sequence[tuple[Integers, Integers]],
     every: Vectors,
-    weights: Sequence[Floats | None] | None = None,
+    weights: Sequence[Floats | None],
+    expected: Expected | None,
+) -> tuple[Matches, Expected]:
+    """Sentences matched one to one, and judged by how far they are beyond what is expected."""
+    grid = _grid(blocks, rows, every)
+    found, _, cells = _assign(blocks, grid.values, weights)
+    expected = Expected.fit(grid, cells) if expected is None else expected.with_mean(grid, cells)
+    return replace(found, scores=found.scores - expected.of(grid, cells)), expected
+
+
+def _match(
+    blocks: Sequence[_Block], rows: Sequence[tuple[Integers, Integers]], every: Vectors
 ) -> tuple[Matches, Integers]:
     """One-to-one matches of greatest total similarity within each block, and their blocks."""
-    sides = [(rows[number][0][a], rows[number][1][b]) for number, a, b in blocks]
-    cells = products(every, *_grids(sides))
-    found: list[tuple[Integers, Integers, Floats]] = []
+    found, block, _ = _assign(blocks, _grid(blocks, rows, every).values, None)
+    return found, block
+
+
+def _assign(
+    blocks: Sequence[_Block], values: Floats, weights: Sequence[Floats | None] | None
+) -> tuple[Matches, Integers, Integers]:
+    """The matches, the block of each, and its cell."""
+    found: list[tuple[Integers, Integers, Floats, Floats, Integers]] = []
     start = 0
     for place, (_, a, b) in enumerate(blocks):
         size = len(a) * len(b)
-        table = cells[start : start + size].reshape(len(a), len(b))
-        start += size
+        table = values[start : start + size].reshape(len(a), len(b))
         weight = None if weights is None else weights[place]
-        if weight is not None:
-            table = table * weight
-        row, column = assigned(table)
-        found.append((a[row], b[column], table[row, column]))
-    if not found:
-        return Matches.none(), np.zeros(0, dtype=np.int64)
-    first, second, scores = (np.concatenate(part) for part in zip(*found, strict=True))
-    block = np.repeat(np.arange(len(blocks)), [len(part[0]) for part in found])
+        weighed = table if weight is None else table * weight
+        row, column = assigned(weighed)
+        similar, score = table[row, column], weighed[row, column]
+        found.append((a[row], b[column], similar, score, start + row * len(b) + column))
+        start += size
+    none = np.zeros(0, dtype=np.int64)
+    found = found or [(none, none, np.zeros(0), np.zeros(0), none)]
+    first, second, similar, score, cells = (
+        np.concatenate(part) for part in zip(*found, strict=True)
+    )
+    block = np.repeat(np.arange(len(found)), [len(part[0]) for part in found])
     pair = np.array([number for number, _, _ in blocks], dtype=np.int64)[block]
-    return Matches(pair, first, second, scores), block
+    return Matches(pair, first, second, similar, score), block, cells
 
 
-def _grids(sides: Sequence[tuple[Integers, Integers]]) -> tuple[Integers, Integers]:
-    """Every item of the first side beside every one of the second, block after block.
+def _grid(
+    blocks: Sequence[_Block], rows: Sequence[tuple[Integers, Integers]], every: Vectors
+) -> Grid:
+    """Every part of a block's first text beside every one of its second, block after block.
 
-    Returns:
-        `[cells]` of the first sides, each repeated, and of the second, again and again.
+    Args:
+        rows: for each pair of texts, where the vectors of either's parts are.
     """
     none = np.zeros(0, dtype=np.int64)
-    first = np.concatenate([a for a, _ in sides] or [none])
-    second = np.concatenate([b for _, b in sides] or [none])
-    widths = np.array([len(b) for _, b in sides], dtype=np.int64)
+    first = np.concatenate([rows[number][0][a] for number, a, _ in blocks] or [none])
+    second = np.concatenate([rows[number][1][b] for number, _, b in blocks] or [none])
+    widths = np.array([len(b) for _, _, b in blocks], dtype=np.int64)
     begins = np.cumsum(widths) - widths
-    # For each item of a first side, the width of its block's second and where that begins.
-    own = np.repeat(np.arange(len(sides)), [len(a) for a, _ in sides])
+    # For each part of a first text, the width of its block's second and where that begins.
+    own = np.repeat(np.arange(len(blocks)), [len(a) for _, a, _ in blocks])
     width, begin = widths[own], begins[own]
-    cells = np.arange(width.sum()) - np.repeat(np.cumsum(width) - width - begin, width)
-    return np.repeat(first, width), second[cells]
+    row = np.repeat(np.arange(len(first)), width)
+    column = np.arange(width.sum()) - np.repeat(np.cumsum(width) - width - begin, width)
+    return Grid(row, column, products(every, first[row], second[column]))
 
 
 def others(chosen: NDArray[np.bool_], taken: Integers) -> Integers:

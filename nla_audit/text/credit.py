@@ -54,6 +54,7 @@ def segmentations(
     claims: Sequence[tuple[int, int]],
     aligned: Aligned,
     sentence_matched: Floats,
+    inside_matched: Floats,
     piece_matched: Floats,
     *,
     details: Details,
@@ -64,8 +65,8 @@ def segmentations(
 
     Args:
         claims: how many claims the two texts of each pair have.
-        sentence_matched, piece_matched: the probability of each match of sentences, and of
-            pieces that are left over.
+        sentence_matched, inside_matched, piece_matched: the probability of each match of sentences,
+            of pieces in matched sentences, and of pieces that are left over.
         details, detailed: see :mod:`nla_audit.text.details`.
         said_alone: see :func:`repunctuated`.
     """
@@ -83,7 +84,14 @@ def segmentations(
         for match in range(by_sentence[number], by_sentence[number + 1]):
             here = slice(by_match[match], by_match[match + 1])
             partners = inside.ours[here], inside.theirs[here]
-            _link_sentences(links, (ours, theirs), partners, sentence_matched[match], said_alone)
+            _link_sentences(
+                links,
+                (ours, theirs),
+                partners,
+                sentence_matched[match],
+                inside_matched[here],
+                said_alone,
+            )
         for find in range(by_detail[number], by_detail[number + 1]):
             ends = details.piece[find], details.partner[find]
             cell = ends[::-1] if details.side[find] == 0 else ends
@@ -103,11 +111,12 @@ def _link_sentences(
     texts: PiecesPair,
     partners: tuple[Integers, Integers],
     matched: float,
+    inside: Floats,
     said_alone: tuple[float, float],
 ) -> None:
     """Link the pieces of two sentences that match with some probability."""
     (ours, theirs), (a, b) = texts, partners
-    links[b, a] = np.maximum(links[b, a], matched)
+    links[b, a] = np.maximum(links[b, a], matched * inside)
     if len(ours.places[ours.sentence_of[a[0]]]) > len(a):
         alone = others(ours.sentence_of == ours.sentence_of[a[0]], a)
         links[b[0], alone] = np.maximum(links[b[0], alone], matched * said_alone[0])

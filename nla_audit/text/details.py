@@ -37,7 +37,8 @@ _LEAST_NULL = 50
 #: Around which place finds that are said lie at the least, on the scale on which the null is
 #: standard normal: what is inside a line must be strong evidence.
 _LEAST_PLACE = 2.5
-#: The match of sentences of a piece whose sentence has none.
+#: The match of sentences of a piece that is not left over in one: its sentence has none, or the
+#: piece has a partner there that says something else.
 UNMATCHED = -1
 
 
@@ -89,21 +90,30 @@ class _Text:
 
 
 def find_details(
-    pairs: Sequence[PiecesPair], aligned: Aligned, sentence_matched: Floats, store: Store
+    pairs: Sequence[PiecesPair],
+    aligned: Aligned,
+    sentence_matched: Floats,
+    inside_matched: Floats,
+    store: Store,
 ) -> Details:
     """Look for pieces without a partner in what is left of the other text's sentences.
 
     Args:
         sentence_matched: `[matches of sentences]`, how likely each is.
+        inside_matched: `[matches inside]`, how likely each is if its sentences match.
 
     Returns:
         At most one find a piece; the same with the two texts of each pair exchanged.
     """
-    return _find(list(_seekers(pairs, aligned, sentence_matched)), store)
+    return _find(list(_seekers(pairs, aligned, sentence_matched, inside_matched)), store)
 
 
 def fit_details(
-    pairs: Sequence[PiecesPair], aligned: Aligned, sentence_matched: Floats, store: Store
+    pairs: Sequence[PiecesPair],
+    aligned: Aligned,
+    sentence_matched: Floats,
+    inside_matched: Floats,
+    store: Store,
 ) -> tuple[TwoGroups | None, Details]:
     """How likely each of :func:`find_details`'s finds is by its score; the same arguments.
 
@@ -111,7 +121,7 @@ def fit_details(
         The finds, too; ``None`` and no finds where too few pieces have a partner to measure what
         is found by chance.
     """
-    seekers = list(_seekers(pairs, aligned, sentence_matched))
+    seekers = list(_seekers(pairs, aligned, sentence_matched, inside_matched))
     asked, partners = [], []
     for own, other in seekers:
         if len(other.left) > 1:
@@ -132,14 +142,17 @@ def fit_details(
 
 
 def _seekers(
-    pairs: Sequence[PiecesPair], aligned: Aligned, sentence_matched: Floats
+    pairs: Sequence[PiecesPair],
+    aligned: Aligned,
+    sentence_matched: Floats,
+    inside_matched: Floats,
 ) -> Iterator[tuple[_Text, _Text]]:
     """Each text with pieces that have no partner, and the one in which they may be said."""
     by_pair = np.searchsorted(aligned.sentences.pair, np.arange(len(pairs) + 1))
     for number, pair in enumerate(pairs):
         matches = np.arange(by_pair[number], by_pair[number + 1])
         matches = matches[sentence_matched[matches] >= _MATCHED]
-        ours, theirs = _both(number, pair, aligned, matches, sentence_matched)
+        ours, theirs = _both(number, pair, aligned, matches, sentence_matched, inside_matched)
         for own, other in ((ours, theirs), (theirs, ours)):
             if own.alone and other.left:
                 yield own, other
@@ -151,6 +164,7 @@ def _both(
     aligned: Aligned,
     matches: Integers,
     sentence_matched: Floats,
+    inside_matched: Floats,
 ) -> tuple[_Text, _Text]:
     """The two texts of a pair, whose ``matches`` of sentences are likely."""
     sentences, inside = aligned.sentences, aligned.inside
@@ -159,13 +173,19 @@ def _both(
     for match in matches.tolist():
         here = slice(*np.searchsorted(aligned.inside_of, [match, match + 1]))
         places = int(sentences.ours[match]), int(sentences.theirs[match])
+        likely = inside_matched[here] >= _MATCHED
         said = []
-        for text, known, own, other, partners in (
-            (both[0], held[0], *places, inside.ours[here].tolist()),
-            (both[1], held[1], *places[::-1], inside.theirs[here].tolist()),
+        for text, known, own, other, paired in (
+            (both[0], held[0], *places, inside.ours[here]),
+            (both[1], held[1], *places[::-1], inside.theirs[here]),
         ):
-            every = text.pieces.places[own].tolist()
-            text.alone += [(piece, match) for piece in every if piece not in partners]
+            every, partners = text.pieces.places[own].tolist(), paired[likely].tolist()
+            unlikely = paired[~likely].tolist()
+            text.alone += [
+                (piece, UNMATCHED if piece in unlikely else match)
+                for piece in every
+                if piece not in partners
+            ]
             known.update(every)
             if sentence_matched[match] >= _PARTNERED:
                 text.partnered += [(piece, other) for piece in partners]

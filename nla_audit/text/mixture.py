@@ -39,6 +39,8 @@ _STEP, _FARTHEST = 0.25, 16.0
 _SMOOTH = 0.75
 #: Where matches are looked for first (mean and deviation), with the weight of so many scores.
 _USUAL, _USUAL_WEIGHT = (2.5, 1.5), 5.0
+#: The measured null counts as so many scores where it may lie lower.
+_MEASURED_WEIGHT = 20.0
 #: Scores closer together than this are fitted as one.
 _BIN = 0.05
 #: Where a posterior is worked out; a score of the null lies no lower.
@@ -57,12 +59,16 @@ class TwoGroups:
         places: `[k]`, around which matches lie, on the scale on which the null is standard normal,
             and
         shares: `[k]`, which share of the matches around each; they sum to one.
+        shift: how far the null among the fitted scores lies from the null as it was measured.
+        unlike: share of the matches that look as what does not match.
     """
 
     null: Floats
     null_share: float
     places: Floats
     shares: Floats
+    shift: float = 0.0
+    unlike: float = 0.0
 
     @property
     def mean(self) -> float:
@@ -73,10 +79,11 @@ class TwoGroups:
         """The probability that each score is a match's; it never falls as scores rise."""
         if len(scores) == 0:
             return np.zeros(0)
+        around = _density(_CURVE[:, None], self.places, _AROUND) @ self.shares
         matched = (1 - self.null_share) * (
-            _density(_CURVE[:, None], self.places, _AROUND) @ self.shares
+            (1 - self.unlike) * around + self.unlike * _density(_CURVE)
         )
-        by_null = self.null_share * _density(_CURVE)
+        by_null = self.null_share * _density(_CURVE, self.shift)
         # Matches that lie close together would be less likely again beyond all of them.
         share = matched / np.maximum(matched + by_null, 1e-300)
         rising = np.minimum(np.maximum.accumulate(share), 1.0)
@@ -108,7 +115,12 @@ def _usual(least: float) -> tuple[Floats, Floats]:
 
 
 def fit_two_groups(
-    scores: Floats, null: Floats, least_place: float = LEAST_PLACE
+    scores: Floats,
+    null: Floats,
+    least_place: float = LEAST_PLACE,
+    *,
+    lowest_null: float = 0.0,
+    unlike: float = 0.0,
 ) -> TwoGroups | None:
     """Fit by smoothed expectation maximisation; ``None`` where there are too few scores.
 
@@ -117,6 +129,9 @@ def fit_two_groups(
         null: `[m]`, of pairs that cannot.
         least_place: matches lie around this place at the least, on the scale on which the null is
             a standard normal; higher for finds that must be strong evidence.
+        lowest_null: the null among ``scores`` may lie as much lower than the measured one (Efron
+            2004, "Large-scale simultaneous hypothesis testing: the choice of a null hypothesis").
+        unlike: of the matches this share is known to look as what does not match.
     """
     if len(scores) < MIN_SCORES or len(null) < MIN_SCORES:
         return None
@@ -124,22 +139,28 @@ def fit_two_groups(
     found = np.minimum(normal_scores(scores, null), _FARTHEST)
     found, counts = np.unique(np.rint(found / _BIN), return_counts=True)
     places, usual = _usual(least_place)
-    # `[found, 1 + k]`: the density of the null, and around each place.
-    by_null = _density(found * _BIN)[:, None]
-    density = np.hstack([by_null, _density(found[:, None] * _BIN, places, _AROUND)])
+    found = found * _BIN
+    # `[found, k]`: the density around each place.
+    around = _density(found[:, None], places, _AROUND)
     smooth = _density(places[:, None], places, _SMOOTH)
     smooth /= smooth.sum(axis=0)
-    null_share, shares = 0.5, usual
+    null_share, shares, shift = 0.5, usual, 0.0
     for _ in range(_ROUNDS):
-        likely = density * np.concatenate([[null_share], (1 - null_share) * shares])
-        likely *= (counts / np.maximum(likely.sum(axis=1), 1e-300))[:, None]
+        by_null = _density(found, shift)[:, None]
+        groups = np.concatenate([[null_share], (1 - null_share) * (1 - unlike) * shares])
+        likely = np.hstack([by_null, around]) * groups
+        hidden = (1 - null_share) * unlike * _density(found)
+        likely *= (counts / np.maximum(likely.sum(axis=1) + hidden, 1e-300))[:, None]
         expected = likely.sum(axis=0)
         before, null_share = null_share, float(expected[0] / counts.sum())
+        if lowest_null:
+            mean = (likely[:, 0] @ found) / (expected[0] + _MEASURED_WEIGHT)
+            shift = float(np.clip(mean, lowest_null, 0.0))
         shares = smooth @ (expected[1:] + _USUAL_WEIGHT * usual)
         shares /= shares.sum()
         if abs(null_share - before) < 1e-6:
             break
-    return TwoGroups(null, null_share, places, shares)
+    return TwoGroups(null, null_share, places, shares, shift, unlike)
 
 
 def typical_two_groups(null: tuple[float, float]) -> TwoGroups:

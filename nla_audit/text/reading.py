@@ -21,13 +21,16 @@ from numpy.typing import NDArray
 from nla_audit.table.completions import Completions
 from nla_audit.table.pairing import with_documents
 from nla_audit.text.alignment import (
+    PARTNERED,
     Aligned,
     Store,
     align,
+    inside_by_chance,
     left_over_by_chance,
 )
 from nla_audit.text.credit import repunctuated, segmentations
 from nla_audit.text.details import Details, find_details, fit_details
+from nla_audit.text.expected import Expected
 from nla_audit.text.mixture import MIN_SCORES, TwoGroups, fit_two_groups, typical_two_groups
 from nla_audit.text.pairs import RESAMPLING_FLOOR, TextPair, text_pairs
 from nla_audit.text.pieces import Pieces
@@ -43,6 +46,12 @@ _NULL_PAIRS = 600
 _MOST_PARTNERS = 8
 #: A similarity from here on is that of the same words.
 _COPY = 0.999
+#: How much lower than the null sentences without a partner may lie: where others have theirs, fewer
+#: are left to choose from, and their neighbours let more be expected of them.
+_LOWEST_NULL = -0.15
+#: Share of pieces inside matched sentences that are said and look as if they were not, since the
+#: other sentence is cut elsewhere: in paraphrases that leave nothing out.
+_CUT_ELSEWHERE = 0.03
 #: Of a larger table this many activations are read, drawn with the seed: the intervals of a share
 #: are then narrower than the reading's own error.
 READ_ACTIVATIONS = 1000
@@ -64,6 +73,8 @@ class Fit:
 
     Attributes:
         sentences: of whole sentences.
+        expected: how alike sentences without a common claim are; ``None`` where too few are known.
+        inside: of pieces in matched sentences; ``None`` where there are too few.
         pieces: of pieces that no match of sentences holds; ``None`` where there are too few.
         said_alone: see :func:`~nla_audit.text.credit.repunctuated`.
         measured: whether the null of ``sentences`` is this table's own.
@@ -72,6 +83,8 @@ class Fit:
     """
 
     sentences: TwoGroups
+    expected: Expected | None
+    inside: TwoGroups | None
     pieces: TwoGroups | None
     said_alone: tuple[float, float]
     measured: bool
@@ -94,10 +107,12 @@ class Aligner:
     def segmented(self, model: str, pairs: Sequence[TextPair], store: Store) -> list[Segmentation]:
         """The same of explanations whose vectors are known."""
         fit = self.fits.get(model) or _untaught(self.vectors)
-        aligned = align(_pieces(pairs), store)
+        aligned = align(_pieces(pairs), store, fit.expected)
         details = Details.none()
         if fit.details is not None:
-            details = find_details(_pieces(pairs), aligned, _likely(fit, aligned), store)
+            details = find_details(
+                _pieces(pairs), aligned, _likely(fit, aligned), _inside(fit.inside, aligned), store
+            )
         return _segmented(pairs, aligned, details, fit)
 
 
@@ -266,6 +281,7 @@ def _segmented(
         [(len(pair.reference.claims), len(pair.other.claims)) for pair in pairs],
         aligned,
         _likely(fit, aligned),
+        _inside(fit.inside, aligned),
         _or_copied(_posterior(fit.pieces, over), over),
         details=details,
         detailed=_posterior(fit.details, details.scores),
@@ -280,19 +296,27 @@ def _posterior(fit: TwoGroups | None, scores: NDArray[np.float64]) -> NDArray[np
 
 def _likely(fit: Fit, aligned: Aligned) -> NDArray[np.float64]:
     """How likely each match of sentences is."""
-    scores = aligned.sentences.scores
-    return _or_copied(fit.sentences.posterior(scores), scores)
+    found = aligned.sentences
+    return _or_copied(fit.sentences.posterior(found.scores), found.similarity)
 
 
-def _or_copied(matched: NDArray[np.float64], scores: NDArray[np.float64]) -> NDArray[np.float64]:
+def _inside(fit: TwoGroups | None, aligned: Aligned) -> NDArray[np.float64]:
+    """How likely each match of pieces is whose sentences match; all are where nothing is known."""
+    scores = aligned.inside.scores
+    return np.ones(len(scores)) if fit is None else _or_copied(fit.posterior(scores), scores)
+
+
+def _or_copied(
+    matched: NDArray[np.float64], similarity: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """What stands there word for word is said, however often other activations say it too."""
-    return np.where(scores >= _COPY, 1.0, matched)
+    return np.where(similarity >= _COPY, 1.0, matched)
 
 
 def _untaught(vectors: TextVectors) -> Fit:
     """What is taken for a model that is too small to show its own null."""
     typical = typical_two_groups(vectors.typical_null)
-    return Fit(typical, None, (0.0, 0.0), False)
+    return Fit(typical, None, None, None, (0.0, 0.0), False)
 
 
 def _fit(
@@ -306,18 +330,32 @@ def _fit(
     sentences = fit_two_groups(
         own.sentences.scores,
         np.concatenate([one.sentences.scores for one in null] or [np.zeros(0)]),
+        lowest_null=_LOWEST_NULL,
     )
     if sentences is None:
         return _untaught(vectors), Details.none()
     likely = sentences.posterior(own.sentences.scores)
+    certain = _or_copied(likely, own.sentences.similarity)
+    inside = _fit_inside(pairs, own, certain, store)
     by_chance = left_over_by_chance(_pieces(pairs), own, likely, store)
     if len(by_chance) < MIN_SCORES:
         by_chance = np.concatenate([one.left_over.scores for one in null] or [np.zeros(0)])
     pieces = fit_two_groups(own.left_over.scores, by_chance)
-    certain = _or_copied(likely, own.sentences.scores)
-    details, found = fit_details(_pieces(pairs), own, certain, store)
+    details, found = fit_details(_pieces(pairs), own, certain, _inside(inside, own), store)
     said_alone = repunctuated(own, likely, found, _posterior(details, found.scores))
-    return Fit(sentences, pieces, said_alone, True, details), found
+    return Fit(sentences, own.expected, inside, pieces, said_alone, True, details), found
+
+
+def _fit_inside(
+    pairs: Sequence[TextPair], own: Aligned, certain: NDArray[np.float64], store: Store
+) -> TwoGroups | None:
+    """How likely pieces in matched sentences match, by those of sentences that surely do."""
+    sure = certain[own.inside_of] >= PARTNERED
+    return fit_two_groups(
+        own.inside.scores[sure],
+        inside_by_chance(_pieces(pairs), own, certain, store),
+        unlike=_CUT_ELSEWHERE,
+    )
 
 
 def _crossed(pairs: Sequence[TextPair], seed: int) -> list[list[TextPair]]:
@@ -364,7 +402,7 @@ def _learn(
     for model, pairs in by_model.items():
         own = align(_pieces(pairs), store)
         crossed = _crossed(pairs, seed)
-        null = [align(_pieces(one), store) for one in crossed]
+        null = [align(_pieces(one), store, own.expected.elsewhere()) for one in crossed]
         fits[model], details = _fit(pairs, own, null, vectors, store)
         known.append((model, pairs, _segmented(pairs, own, details, fits[model])))
         if with_chance and len(null) > 1:

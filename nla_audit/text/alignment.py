@@ -11,47 +11,27 @@ the two texts is the reference, so what A says and B does not is the same from e
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from nla_audit.text.expected import Expected, Grid
+from nla_audit.text.expected import Expected
+from nla_audit.text.matching import Block, Matches, Rows, match, match_sentences, rows_at
 from nla_audit.text.pieces import Pieces
 from nla_audit.text.vectors import TextVectors, Vectors, products
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 PiecesPair = tuple[Pieces, Pieces]
-#: The number of a pair of texts, and the parts of either that are matched against each other.
-_Block = tuple[int, Integers, Integers]
 
 #: A similarity counts so much where two sentences are about names or numbers and say none alike:
 #: "the name Juarez" is not "the name Whitlock", however alike the two are said. Of planted names
 #: and numbers that were all exchanged for others 13 to 15 % were read as kept at 0.35, 6 % at 0.1.
 OTHER_SUBJECT = 0.08
 #: A sentence whose partner is at least this likely says nothing of what is left over elsewhere.
-PARTNERED = 0.9
-
-
-@dataclass(frozen=True)
-class Matches:
-    """One-to-one matches in many pairs of texts, in order of the pairs.
-
-    Attributes:
-        pair: `[matches]`, the number of the pair of texts.
-        ours, theirs: `[matches]`, the matched sentences, or pieces.
-        similarity: `[matches]`.
-        scores: `[matches]`, what each match is judged by: of sentences, how far their similarity is
-            beyond what is expected of sentences without a common claim; of pieces, the same.
-    """
-
-    pair: Integers
-    ours: Integers
-    theirs: Integers
-    similarity: Floats
-    scores: Floats
+SURE = 0.9
 
 
 @dataclass(frozen=True)
@@ -60,8 +40,10 @@ class Aligned:
 
     Attributes:
         sentences: matched sentences.
-        inside: pieces matched inside a matched pair of sentences, and
-        inside_of: `[matches]`, the number of the match of sentences that each stands in.
+        inside: pieces matched inside a matched pair of sentences,
+        inside_of: `[matches]`, the number of the match of sentences that each stands in, and
+        inside_scores: `[2, matches]`, how alike the piece of either text is to the whole sentence
+            of the other.
         alone: `[matches of sentences, 2]`, pieces of either sentence that have no partner inside,
             and for which the other sentence has no words to spare.
         left_over: matched pieces that no match of sentences holds.
@@ -71,9 +53,26 @@ class Aligned:
     sentences: Matches
     inside: Matches
     inside_of: Integers
+    inside_scores: Floats
     alone: Floats
     left_over: Matches
     expected: Expected
+
+
+@dataclass(frozen=True)
+class Likely:
+    """How likely each match of :class:`Aligned` is.
+
+    Attributes:
+        sentences: `[matches]`.
+        inside: `[2, matches]`, that the piece of either text is said by the other sentence, if the
+            sentences match.
+        left_over: `[matches]`.
+    """
+
+    sentences: Floats
+    inside: Floats
+    left_over: Floats
 
 
 @dataclass(frozen=True)
@@ -111,9 +110,7 @@ def joined(first: Vectors, second: Vectors) -> tuple[Vectors, int]:
     return sparse.vstack([first, second]).tocsr(), first.shape[0]
 
 
-def align(
-    pairs: Sequence[PiecesPair], store: Store, expected: Expected | None = None
-) -> Aligned:
+def align(pairs: Sequence[PiecesPair], store: Store, expected: Expected | None = None) -> Aligned:
     """Match the sentences and pieces of each pair of texts, all of which the store holds.
 
     Args:
@@ -121,29 +118,32 @@ def align(
             learnt from these pairs.
     """
     every = store.vectors
-    blocks: list[_Block] = [
+    blocks: list[Block] = [
         (number, np.arange(len(ours.sentences)), np.arange(len(theirs.sentences)))
         for number, (ours, theirs) in enumerate(pairs)
     ]
-    sentences, expected = _match_sentences(
+    sentence_rows = _sentence_rows(pairs, store)
+    sentences, expected = match_sentences(
         blocks,
-        [(store.rows(ours.sentences), store.rows(theirs.sentences)) for ours, theirs in pairs],
+        sentence_rows,
         every,
         [_same_subjects(ours, theirs) for ours, theirs in pairs],
         expected,
     )
     piece_rows = _piece_rows(pairs, store)
     blocks = _within(pairs, sentences.pair, sentences.ours, sentences.theirs)
-    inside, inside_of = _match(blocks, piece_rows, every)
+    inside, inside_of = match(blocks, piece_rows, every)
+    partners = sentences.ours[inside_of], sentences.theirs[inside_of]
+    inside_scores = _beside_sentences(inside, partners, piece_rows, sentence_rows, every)
     alone = np.array([_partnerless(pairs[n], a, b) for n, a, b in blocks]).reshape(-1, 2)
     blocks = [(number, a, b) for number, (a, b) in enumerate(_left_over(pairs, inside))]
-    left_over, _ = _match(blocks, piece_rows, every)
-    return Aligned(sentences, inside, inside_of, alone, left_over, expected)
+    left_over, _ = match(blocks, piece_rows, every)
+    return Aligned(sentences, inside, inside_of, inside_scores, alone, left_over, expected)
 
 
 def _within(
     pairs: Sequence[PiecesPair], pair: Integers, ours: Integers, theirs: Integers
-) -> list[_Block]:
+) -> list[Block]:
     """The pieces of pairs of sentences."""
     return [
         (number, pairs[number][0].places[a], pairs[number][1].places[b])
@@ -151,7 +151,38 @@ def _within(
     ]
 
 
-def _piece_rows(pairs: Sequence[PiecesPair], store: Store) -> list[tuple[Integers, Integers]]:
+def _beside_sentences(
+    pieces: Matches,
+    sentences: tuple[Integers, Integers],
+    piece_rows: Sequence[Rows],
+    sentence_rows: Sequence[Rows],
+    every: Vectors,
+) -> Floats:
+    """`[2, matches]`: how alike the piece of either text is to the sentence of the other's piece.
+
+    The other sentence may be cut elsewhere: what a piece says may stand in two pieces there.
+
+    Args:
+        sentences: `[matches]` each, the sentences in which the matched pieces stand.
+    """
+    places = pieces.ours, pieces.theirs
+    return np.stack(
+        [
+            products(
+                every,
+                rows_at(piece_rows, side, pieces.pair, places[side]),
+                rows_at(sentence_rows, 1 - side, pieces.pair, sentences[1 - side]),
+            )
+            for side in (0, 1)
+        ]
+    )
+
+
+def _sentence_rows(pairs: Sequence[PiecesPair], store: Store) -> list[Rows]:
+    return [(store.rows(ours.sentences), store.rows(theirs.sentences)) for ours, theirs in pairs]
+
+
+def _piece_rows(pairs: Sequence[PiecesPair], store: Store) -> list[Rows]:
     return [(store.rows(ours.pieces), store.rows(theirs.pieces)) for ours, theirs in pairs]
 
 
@@ -176,7 +207,7 @@ def left_over_by_chance(
     have a partner are set, as many as are left over, against what is left over of the other text.
     """
     inside = aligned.inside
-    sure = sentence_matched[aligned.inside_of] >= PARTNERED
+    sure = sentence_matched[aligned.inside_of] >= SURE
     by_inside = np.searchsorted(inside.pair, np.arange(len(pairs) + 1))
     blocks = []
     for number, (a, b) in enumerate(_left_over(pairs, inside)):
@@ -185,18 +216,18 @@ def left_over_by_chance(
         if len(a) and len(b):
             blocks.append((number, evenly(partnered[0], len(a)), b))
             blocks.append((number, a, evenly(partnered[1], len(b))))
-    return _match(blocks, _piece_rows(pairs, store), store.vectors)[0].scores
+    return match(blocks, _piece_rows(pairs, store), store.vectors)[0].scores
 
 
 def inside_by_chance(
     pairs: Sequence[PiecesPair], aligned: Aligned, sentence_matched: Floats, store: Store
 ) -> Floats:
-    """`[scores]`: how alike pieces are that stand in the same two texts and in different claims.
+    """`[2, scores]`: what :attr:`Aligned.inside_scores` are where claims differ, in the same texts.
 
     Two sentences may belong together and share one of two details. So the pieces of each sentence
     that surely has a partner are set against those of the next such sentence's partner.
     """
-    sure = np.flatnonzero(sentence_matched >= PARTNERED)
+    sure = np.flatnonzero(sentence_matched >= SURE)
     sentences = aligned.sentences
     pair = sentences.pair[sure]
     # The next one of the same pair of texts, or the first again.
@@ -204,14 +235,14 @@ def inside_by_chance(
     last = np.searchsorted(pair, pair, "right") - 1
     places = np.arange(len(sure))
     following = np.where(places == last, first, places + 1)
-    others_too = following != places
-    blocks = _within(
-        pairs,
-        pair[others_too],
-        sentences.ours[sure][others_too],
-        sentences.theirs[sure[following]][others_too],
-    )
-    return _match(blocks, _piece_rows(pairs, store), store.vectors)[0].scores
+    several = following != places
+    ours, theirs = sentences.ours[sure][several], sentences.theirs[sure[following]][several]
+    blocks = _within(pairs, pair[several], ours, theirs)
+    piece_rows = _piece_rows(pairs, store)
+    found, block = match(blocks, piece_rows, store.vectors)
+    partners = ours[block], theirs[block]
+    sentence_rows = _sentence_rows(pairs, store)
+    return _beside_sentences(found, partners, piece_rows, sentence_rows, store.vectors)
 
 
 def evenly(places: Integers, count: int) -> Integers:
@@ -220,82 +251,6 @@ def evenly(places: Integers, count: int) -> Integers:
     if len(places) <= count:
         return places
     return places[np.linspace(0, len(places) - 1, count).round().astype(np.int64)]
-
-
-def assigned(table: Floats) -> tuple[Integers, Integers]:
-    """Rows and columns of ``table`` that go together one to one, for the greatest sum."""
-    from scipy.optimize import linear_sum_assignment  # slow to import
-
-    row, column = linear_sum_assignment(table, maximize=True)
-    return row, column
-
-
-def _match_sentences(
-    blocks: Sequence[_Block],
-    rows: Sequence[tuple[Integers, Integers]],
-    every: Vectors,
-    weights: Sequence[Floats | None],
-    expected: Expected | None,
-) -> tuple[Matches, Expected]:
-    """Sentences matched one to one, and judged by how far they are beyond what is expected."""
-    grid = _grid(blocks, rows, every)
-    found, _, cells = _assign(blocks, grid.values, weights)
-    expected = Expected.fit(grid, cells) if expected is None else expected.with_mean(grid, cells)
-    return replace(found, scores=found.scores - expected.of(grid, cells)), expected
-
-
-def _match(
-    blocks: Sequence[_Block], rows: Sequence[tuple[Integers, Integers]], every: Vectors
-) -> tuple[Matches, Integers]:
-    """One-to-one matches of greatest total similarity within each block, and their blocks."""
-    found, block, _ = _assign(blocks, _grid(blocks, rows, every).values, None)
-    return found, block
-
-
-def _assign(
-    blocks: Sequence[_Block], values: Floats, weights: Sequence[Floats | None] | None
-) -> tuple[Matches, Integers, Integers]:
-    """The matches, the block of each, and its cell."""
-    found: list[tuple[Integers, Integers, Floats, Floats, Integers]] = []
-    start = 0
-    for place, (_, a, b) in enumerate(blocks):
-        size = len(a) * len(b)
-        table = values[start : start + size].reshape(len(a), len(b))
-        weight = None if weights is None else weights[place]
-        weighed = table if weight is None else table * weight
-        row, column = assigned(weighed)
-        similar, score = table[row, column], weighed[row, column]
-        found.append((a[row], b[column], similar, score, start + row * len(b) + column))
-        start += size
-    none = np.zeros(0, dtype=np.int64)
-    found = found or [(none, none, np.zeros(0), np.zeros(0), none)]
-    first, second, similar, score, cells = (
-        np.concatenate(part) for part in zip(*found, strict=True)
-    )
-    block = np.repeat(np.arange(len(found)), [len(part[0]) for part in found])
-    pair = np.array([number for number, _, _ in blocks], dtype=np.int64)[block]
-    return Matches(pair, first, second, similar, score), block, cells
-
-
-def _grid(
-    blocks: Sequence[_Block], rows: Sequence[tuple[Integers, Integers]], every: Vectors
-) -> Grid:
-    """Every part of a block's first text beside every one of its second, block after block.
-
-    Args:
-        rows: for each pair of texts, where the vectors of either's parts are.
-    """
-    none = np.zeros(0, dtype=np.int64)
-    first = np.concatenate([rows[number][0][a] for number, a, _ in blocks] or [none])
-    second = np.concatenate([rows[number][1][b] for number, _, b in blocks] or [none])
-    widths = np.array([len(b) for _, _, b in blocks], dtype=np.int64)
-    begins = np.cumsum(widths) - widths
-    # For each part of a first text, the width of its block's second and where that begins.
-    own = np.repeat(np.arange(len(blocks)), [len(a) for _, a, _ in blocks])
-    width, begin = widths[own], begins[own]
-    row = np.repeat(np.arange(len(first)), width)
-    column = np.arange(width.sum()) - np.repeat(np.cumsum(width) - width - begin, width)
-    return Grid(row, column, products(every, first[row], second[column]))
 
 
 def others(chosen: NDArray[np.bool_], taken: Integers) -> Integers:

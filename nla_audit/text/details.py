@@ -17,7 +17,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from nla_audit.text.alignment import OTHER_SUBJECT, Aligned, PiecesPair, Store, evenly, joined
+from nla_audit.text.alignment import (
+    OTHER_SUBJECT,
+    SURE,
+    Aligned,
+    Likely,
+    PiecesPair,
+    Store,
+    evenly,
+    joined,
+)
 from nla_audit.text.mixture import TwoGroups, fit_two_groups
 from nla_audit.text.pieces import Pieces
 from nla_audit.text.vectors import products
@@ -28,8 +37,6 @@ Integers = NDArray[np.int64]
 
 #: A match of sentences is one from here on.
 _MATCHED = 0.5
-#: A piece inside a match at least this likely is of the null elsewhere.
-_PARTNERED = 0.9
 #: Pieces that look for the same words take turns, so often at most.
 _ROUNDS = 4
 #: With fewer scores in the null nothing is credited.
@@ -90,30 +97,18 @@ class _Text:
 
 
 def find_details(
-    pairs: Sequence[PiecesPair],
-    aligned: Aligned,
-    sentence_matched: Floats,
-    inside_matched: Floats,
-    store: Store,
+    pairs: Sequence[PiecesPair], aligned: Aligned, likely: Likely, store: Store
 ) -> Details:
     """Look for pieces without a partner in what is left of the other text's sentences.
-
-    Args:
-        sentence_matched: `[matches of sentences]`, how likely each is.
-        inside_matched: `[matches inside]`, how likely each is if its sentences match.
 
     Returns:
         At most one find a piece; the same with the two texts of each pair exchanged.
     """
-    return _find(list(_seekers(pairs, aligned, sentence_matched, inside_matched)), store)
+    return _find(list(_seekers(pairs, aligned, likely)), store)
 
 
 def fit_details(
-    pairs: Sequence[PiecesPair],
-    aligned: Aligned,
-    sentence_matched: Floats,
-    inside_matched: Floats,
-    store: Store,
+    pairs: Sequence[PiecesPair], aligned: Aligned, likely: Likely, store: Store
 ) -> tuple[TwoGroups | None, Details]:
     """How likely each of :func:`find_details`'s finds is by its score; the same arguments.
 
@@ -121,7 +116,7 @@ def fit_details(
         The finds, too; ``None`` and no finds where too few pieces have a partner to measure what
         is found by chance.
     """
-    seekers = list(_seekers(pairs, aligned, sentence_matched, inside_matched))
+    seekers = list(_seekers(pairs, aligned, likely))
     asked, partners = [], []
     for own, other in seekers:
         if len(other.left) > 1:
@@ -142,17 +137,14 @@ def fit_details(
 
 
 def _seekers(
-    pairs: Sequence[PiecesPair],
-    aligned: Aligned,
-    sentence_matched: Floats,
-    inside_matched: Floats,
+    pairs: Sequence[PiecesPair], aligned: Aligned, likely: Likely
 ) -> Iterator[tuple[_Text, _Text]]:
     """Each text with pieces that have no partner, and the one in which they may be said."""
     by_pair = np.searchsorted(aligned.sentences.pair, np.arange(len(pairs) + 1))
     for number, pair in enumerate(pairs):
         matches = np.arange(by_pair[number], by_pair[number + 1])
-        matches = matches[sentence_matched[matches] >= _MATCHED]
-        ours, theirs = _both(number, pair, aligned, matches, sentence_matched, inside_matched)
+        matches = matches[likely.sentences[matches] >= _MATCHED]
+        ours, theirs = _both(number, pair, aligned, matches, likely)
         for own, other in ((ours, theirs), (theirs, ours)):
             if own.alone and other.left:
                 yield own, other
@@ -163,31 +155,31 @@ def _both(
     pair: PiecesPair,
     aligned: Aligned,
     matches: Integers,
-    sentence_matched: Floats,
-    inside_matched: Floats,
+    likely: Likely,
 ) -> tuple[_Text, _Text]:
     """The two texts of a pair, whose ``matches`` of sentences are likely."""
     sentences, inside = aligned.sentences, aligned.inside
     both = _Text(number, 0, pair[0]), _Text(number, 1, pair[1])
     held: tuple[set[int], set[int]] = set(), set()
+    said_inside = likely.inside >= _MATCHED
     for match in matches.tolist():
         here = slice(*np.searchsorted(aligned.inside_of, [match, match + 1]))
         places = int(sentences.ours[match]), int(sentences.theirs[match])
-        likely = inside_matched[here] >= _MATCHED
         said = []
         for text, known, own, other, paired in (
             (both[0], held[0], *places, inside.ours[here]),
             (both[1], held[1], *places[::-1], inside.theirs[here]),
         ):
-            every, partners = text.pieces.places[own].tolist(), paired[likely].tolist()
-            unlikely = paired[~likely].tolist()
+            is_said = said_inside[text.side, here]
+            every, partners = text.pieces.places[own].tolist(), paired[is_said].tolist()
+            unlikely = paired[~is_said].tolist()
             text.alone += [
                 (piece, UNMATCHED if piece in unlikely else match)
                 for piece in every
                 if piece not in partners
             ]
             known.update(every)
-            if sentence_matched[match] >= _PARTNERED:
+            if likely.sentences[match] >= SURE:
                 text.partnered += [(piece, other) for piece in partners]
             said.append(_words_of(text.pieces, own, partners))
         for text, own, words in zip(both, places, reversed(said), strict=True):

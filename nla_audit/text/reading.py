@@ -11,7 +11,7 @@ is added.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -20,18 +20,8 @@ from numpy.typing import NDArray
 
 from nla_audit.table.completions import Completions
 from nla_audit.table.pairing import with_documents
-from nla_audit.text.alignment import (
-    PARTNERED,
-    Aligned,
-    Store,
-    align,
-    inside_by_chance,
-    left_over_by_chance,
-)
-from nla_audit.text.credit import repunctuated, segmentations
-from nla_audit.text.details import Details, find_details, fit_details
-from nla_audit.text.expected import Expected
-from nla_audit.text.mixture import MIN_SCORES, TwoGroups, fit_two_groups, typical_two_groups
+from nla_audit.text.alignment import Store, align
+from nla_audit.text.fits import Fit, beside, crossed, fit_matches, untaught
 from nla_audit.text.pairs import RESAMPLING_FLOOR, TextPair, text_pairs
 from nla_audit.text.pieces import Pieces
 from nla_audit.text.reading_rows import rows_of_claims, rows_of_explanations
@@ -40,18 +30,6 @@ from nla_audit.text.vectors import TextVectors, vectors_named
 
 #: Activations on which similarities are fitted and the null is measured.
 SAMPLE_ACTIVATIONS = 400
-#: Explanations read against other activations' for the null, of each model; a small table's
-#: explanations are read against several others each.
-_NULL_PAIRS = 600
-_MOST_PARTNERS = 8
-#: A similarity from here on is that of the same words.
-_COPY = 0.999
-#: How much lower than the null sentences without a partner may lie: where others have theirs, fewer
-#: are left to choose from, and their neighbours let more be expected of them.
-_LOWEST_NULL = -0.15
-#: Share of pieces inside matched sentences that are said and look as if they were not, since the
-#: other sentence is cut elsewhere: in paraphrases that leave nothing out.
-_CUT_ELSEWHERE = 0.03
 #: Of a larger table this many activations are read, drawn with the seed: the intervals of a share
 #: are then narrower than the reading's own error.
 READ_ACTIVATIONS = 1000
@@ -65,30 +43,6 @@ READING_ERROR = 0.025
 KIND_READING_ERROR = 0.04
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How likely a match is by its similarity, for one model.
-
-    Attributes:
-        sentences: of whole sentences.
-        expected: how alike sentences without a common claim are; ``None`` where too few are known.
-        inside: of pieces in matched sentences; ``None`` where there are too few.
-        pieces: of pieces that no match of sentences holds; ``None`` where there are too few.
-        said_alone: see :func:`~nla_audit.text.credit.repunctuated`.
-        measured: whether the null of ``sentences`` is this table's own.
-        details: of pieces that no piece of the other text is matched with; ``None`` where too few
-            are matched to tell (:mod:`nla_audit.text.details`).
-    """
-
-    sentences: TwoGroups
-    expected: Expected | None
-    inside: TwoGroups | None
-    pieces: TwoGroups | None
-    said_alone: tuple[float, float]
-    measured: bool
-    details: TwoGroups | None = None
 
 
 @dataclass(frozen=True)
@@ -106,14 +60,8 @@ class Aligner:
 
     def segmented(self, model: str, pairs: Sequence[TextPair], store: Store) -> list[Segmentation]:
         """The same of explanations whose vectors are known."""
-        fit = self.fits.get(model) or _untaught(self.vectors)
-        aligned = align(_pieces(pairs), store, fit.expected)
-        details = Details.none()
-        if fit.details is not None:
-            details = find_details(
-                _pieces(pairs), aligned, _likely(fit, aligned), _inside(fit.inside, aligned), store
-            )
-        return _segmented(pairs, aligned, details, fit)
+        fit = self.fits.get(model) or untaught(self.vectors)
+        return fit.segmented(pairs, store)
 
 
 @dataclass(frozen=True)
@@ -268,123 +216,6 @@ def _texts(*several: Sequence[TextPair]) -> Iterable[Pieces]:
     )
 
 
-def _pieces(pairs: Sequence[TextPair]) -> list[tuple[Pieces, Pieces]]:
-    return [(pair.reference.pieces, pair.other.pieces) for pair in pairs]
-
-
-def _segmented(
-    pairs: Sequence[TextPair], aligned: Aligned, details: Details, fit: Fit
-) -> list[Segmentation]:
-    over = aligned.left_over.scores
-    return segmentations(
-        _pieces(pairs),
-        [(len(pair.reference.claims), len(pair.other.claims)) for pair in pairs],
-        aligned,
-        _likely(fit, aligned),
-        _inside(fit.inside, aligned),
-        _or_copied(_posterior(fit.pieces, over), over),
-        details=details,
-        detailed=_posterior(fit.details, details.scores),
-        said_alone=fit.said_alone,
-    )
-
-
-def _posterior(fit: TwoGroups | None, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where nothing could be fitted, nothing is a match."""
-    return np.zeros(len(scores)) if fit is None else fit.posterior(scores)
-
-
-def _likely(fit: Fit, aligned: Aligned) -> NDArray[np.float64]:
-    """How likely each match of sentences is."""
-    found = aligned.sentences
-    return _or_copied(fit.sentences.posterior(found.scores), found.similarity)
-
-
-def _inside(fit: TwoGroups | None, aligned: Aligned) -> NDArray[np.float64]:
-    """How likely each match of pieces is whose sentences match; all are where nothing is known."""
-    scores = aligned.inside.scores
-    return np.ones(len(scores)) if fit is None else _or_copied(fit.posterior(scores), scores)
-
-
-def _or_copied(
-    matched: NDArray[np.float64], similarity: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """What stands there word for word is said, however often other activations say it too."""
-    return np.where(similarity >= _COPY, 1.0, matched)
-
-
-def _untaught(vectors: TextVectors) -> Fit:
-    """What is taken for a model that is too small to show its own null."""
-    typical = typical_two_groups(vectors.typical_null)
-    return Fit(typical, None, None, None, (0.0, 0.0), False)
-
-
-def _fit(
-    pairs: Sequence[TextPair],
-    own: Aligned,
-    null: Sequence[Aligned],
-    vectors: TextVectors,
-    store: Store,
-) -> tuple[Fit, Details]:
-    """How likely matches are, and the pieces without one that are found all the same."""
-    sentences = fit_two_groups(
-        own.sentences.scores,
-        np.concatenate([one.sentences.scores for one in null] or [np.zeros(0)]),
-        lowest_null=_LOWEST_NULL,
-    )
-    if sentences is None:
-        return _untaught(vectors), Details.none()
-    likely = sentences.posterior(own.sentences.scores)
-    certain = _or_copied(likely, own.sentences.similarity)
-    inside = _fit_inside(pairs, own, certain, store)
-    by_chance = left_over_by_chance(_pieces(pairs), own, likely, store)
-    if len(by_chance) < MIN_SCORES:
-        by_chance = np.concatenate([one.left_over.scores for one in null] or [np.zeros(0)])
-    pieces = fit_two_groups(own.left_over.scores, by_chance)
-    details, found = fit_details(_pieces(pairs), own, certain, _inside(inside, own), store)
-    said_alone = repunctuated(own, likely, found, _posterior(details, found.scores))
-    return Fit(sentences, own.expected, inside, pieces, said_alone, True, details), found
-
-
-def _fit_inside(
-    pairs: Sequence[TextPair], own: Aligned, certain: NDArray[np.float64], store: Store
-) -> TwoGroups | None:
-    """How likely pieces in matched sentences match, by those of sentences that surely do."""
-    sure = certain[own.inside_of] >= PARTNERED
-    return fit_two_groups(
-        own.inside.scores[sure],
-        inside_by_chance(_pieces(pairs), own, certain, store),
-        unlike=_CUT_ELSEWHERE,
-    )
-
-
-def _crossed(pairs: Sequence[TextPair], seed: int) -> list[list[TextPair]]:
-    """The same references beside explanations of other activations, several times: the null.
-
-    Partners stand at equal distances before and behind in one random order of the activations, so
-    that with reference and model exchanged the same pairs of texts are compared.
-    """
-    by_activation: dict[int, list[TextPair]] = {}
-    for pair in pairs:
-        by_activation.setdefault(pair.idx, []).append(pair)
-    order = np.random.default_rng([seed, 2]).permutation(sorted(by_activation)).tolist()
-    count = len(order)
-    wanted = min(_MOST_PARTNERS, 2 * max(1, round(_NULL_PAIRS / max(1, 2 * len(pairs)))))
-    steps = [step for near in range(1, wanted // 2 + 1) for step in (near, -near)]
-    several, used = [], set()
-    for step in steps:
-        if step % count in used or step % count == 0:
-            continue
-        used.add(step % count)
-        crossed = []
-        for place, idx in enumerate(order):
-            partners = by_activation[order[(place + step) % count]]
-            for number, pair in enumerate(by_activation[idx]):
-                crossed.append(replace(pair, other=partners[number % len(partners)].other))
-        several.append(crossed)
-    return several
-
-
 def _learn(
     by_model: dict[str, list[TextPair]], vectors: TextVectors, seed: int, with_chance: bool
 ) -> tuple[Aligner, pl.DataFrame, list[_Part]]:
@@ -400,16 +231,16 @@ def _learn(
     fits: dict[str, Fit] = {}
     chance, known = [rows_of_claims([], [])], []
     for model, pairs in by_model.items():
-        own = align(_pieces(pairs), store)
-        crossed = _crossed(pairs, seed)
-        null = [align(_pieces(one), store, own.expected.elsewhere()) for one in crossed]
-        fits[model], details = _fit(pairs, own, null, vectors, store)
-        known.append((model, pairs, _segmented(pairs, own, details, fits[model])))
+        own = align(beside(pairs), store)
+        others = crossed(pairs, seed)
+        null = [align(beside(one), store, own.expected.elsewhere()) for one in others]
+        fits[model], details = fit_matches(pairs, own, null, vectors, store)
+        known.append((model, pairs, fits[model].segmentations(pairs, own, details)))
         if with_chance and len(null) > 1:
             # One part of the null beside the rest: the procedure where nothing is to be found.
-            nothing, details = _fit(crossed[0], null[0], null[1:], vectors, store)
-            found = _segmented(crossed[0], null[0], details, nothing)
-            chance.append(rows_of_claims(crossed[0], found))
+            nothing, details = fit_matches(others[0], null[0], null[1:], vectors, store)
+            found = nothing.segmentations(others[0], null[0], details)
+            chance.append(rows_of_claims(others[0], found))
     return Aligner(vectors, fits), pl.concat(chance), known
 
 

@@ -1,0 +1,202 @@
+"""Fits: how likely each match of two texts' parts is, for one model, by nulls of its own table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nla_audit.text.alignment import (
+    SURE,
+    Aligned,
+    Likely,
+    PiecesPair,
+    Store,
+    align,
+    inside_by_chance,
+    left_over_by_chance,
+)
+from nla_audit.text.credit import repunctuated, segmentations
+from nla_audit.text.details import Details, find_details, fit_details
+from nla_audit.text.expected import Expected
+from nla_audit.text.mixture import MIN_SCORES, TwoGroups, fit_two_groups, typical_two_groups
+from nla_audit.text.pairs import TextPair
+from nla_audit.text.segmentation import Segmentation
+from nla_audit.text.vectors import TextVectors
+
+Floats = NDArray[np.float64]
+
+#: Explanations read against other activations' for the null, of each model; a small table's
+#: explanations are read against several others each.
+_NULL_PAIRS = 600
+_MOST_PARTNERS = 8
+#: A similarity from here on is that of the same words.
+_COPY = 0.999
+#: How much lower than the null sentences without a partner may lie: where others have theirs, fewer
+#: are left to choose from, and their neighbours let more be expected of them.
+_LOWEST_NULL = -0.15
+#: Share of pieces inside matched sentences that are said and look as if they were not: so many are
+#: in paraphrases that leave nothing out.
+_LOOK_UNSAID = 0.02
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How likely a match is by its score, for one model.
+
+    Attributes:
+        sentences: of whole sentences.
+        expected: how alike sentences without a common claim are; ``None`` where it is learnt from
+            whatever is read.
+        inside: of the reference's and of the other's pieces in matched sentences; ``None`` where
+            there are too few.
+        pieces: of pieces that no match of sentences holds; ``None`` where there are too few.
+        said_alone: see :func:`~nla_audit.text.credit.repunctuated`.
+        measured: whether the null of ``sentences`` is this table's own.
+        details: of pieces that no piece of the other text is matched with; ``None`` where too few
+            are matched to tell (:mod:`nla_audit.text.details`).
+    """
+
+    sentences: TwoGroups
+    expected: Expected | None = None
+    inside: tuple[TwoGroups | None, TwoGroups | None] = (None, None)
+    pieces: TwoGroups | None = None
+    said_alone: tuple[float, float] = (0.0, 0.0)
+    measured: bool = False
+    details: TwoGroups | None = None
+
+    def segmented(self, pairs: Sequence[TextPair], store: Store) -> list[Segmentation]:
+        """Which claims of the reference each explanation still makes."""
+        aligned = align(beside(pairs), store, self.expected)
+        details = Details.none()
+        if self.details is not None:
+            details = find_details(beside(pairs), aligned, self.likely(aligned), store)
+        return self.segmentations(pairs, aligned, details)
+
+    def segmentations(
+        self, pairs: Sequence[TextPair], aligned: Aligned, details: Details
+    ) -> list[Segmentation]:
+        """The same of texts that are aligned."""
+        return segmentations(
+            beside(pairs),
+            [(len(pair.reference.claims), len(pair.other.claims)) for pair in pairs],
+            aligned,
+            self.likely(aligned),
+            details=details,
+            detailed=_posterior(self.details, details.scores),
+            said_alone=self.said_alone,
+        )
+
+    def likely(self, aligned: Aligned) -> Likely:
+        """How likely each match is."""
+        sentences, inside, over = aligned.sentences, aligned.inside, aligned.left_over
+        return Likely(
+            sentences=_or_copied(self.sentences.posterior(sentences.scores), sentences.similarity),
+            inside=np.stack(
+                [
+                    # Where nothing is known, what stands in sentences that match is said.
+                    np.ones(len(scores))
+                    if fit is None
+                    else _or_copied(fit.posterior(scores), inside.similarity)
+                    for fit, scores in zip(self.inside, aligned.inside_scores, strict=True)
+                ]
+            ),
+            left_over=_or_copied(_posterior(self.pieces, over.scores), over.similarity),
+        )
+
+
+def beside(pairs: Sequence[TextPair]) -> list[PiecesPair]:
+    """The pieces of either text of each pair."""
+    return [(pair.reference.pieces, pair.other.pieces) for pair in pairs]
+
+
+def _posterior(fit: TwoGroups | None, scores: Floats) -> Floats:
+    """Where nothing could be fitted, nothing is a match."""
+    return np.zeros(len(scores)) if fit is None else fit.posterior(scores)
+
+
+def _or_copied(matched: Floats, similarity: Floats) -> Floats:
+    """What stands there word for word is said, however often other activations say it too."""
+    return np.where(similarity >= _COPY, 1.0, matched)
+
+
+def untaught(vectors: TextVectors) -> Fit:
+    """What is taken for a model that is too small to show its own null."""
+    return Fit(typical_two_groups(vectors.typical_null))
+
+
+def fit_matches(
+    pairs: Sequence[TextPair],
+    own: Aligned,
+    null: Sequence[Aligned],
+    vectors: TextVectors,
+    store: Store,
+) -> tuple[Fit, Details]:
+    """How likely matches are, and the pieces without one that are found all the same.
+
+    Args:
+        own: the pairs, aligned.
+        null: the same with texts of other activations.
+    """
+    sentences = fit_two_groups(
+        own.sentences.scores,
+        np.concatenate([one.sentences.scores for one in null] or [np.zeros(0)]),
+        lowest_null=_LOWEST_NULL,
+    )
+    if sentences is None:
+        return untaught(vectors), Details.none()
+    fit = Fit(sentences, own.expected, measured=True)
+    texts, matched = beside(pairs), fit.likely(own).sentences
+    by_chance = left_over_by_chance(texts, own, matched, store)
+    if len(by_chance) < MIN_SCORES:
+        by_chance = np.concatenate([one.left_over.scores for one in null] or [np.zeros(0)])
+    fit = replace(
+        fit,
+        inside=_fit_inside(texts, own, matched, store),
+        pieces=fit_two_groups(own.left_over.scores, by_chance),
+    )
+    details, found = fit_details(texts, own, fit.likely(own), store)
+    said_alone = repunctuated(own, matched, found, _posterior(details, found.scores))
+    return replace(fit, said_alone=said_alone, details=details), found
+
+
+def _fit_inside(
+    texts: Sequence[PiecesPair], own: Aligned, matched: Floats, store: Store
+) -> tuple[TwoGroups | None, TwoGroups | None]:
+    """How likely pieces in matched sentences are said, by those of sentences that surely match."""
+    sure = matched[own.inside_of] >= SURE
+    null = inside_by_chance(texts, own, matched, store)
+    ours, theirs = (
+        fit_two_groups(own.inside_scores[side][sure], null[side], unlike=_LOOK_UNSAID)
+        for side in (0, 1)
+    )
+    return ours, theirs
+
+
+def crossed(pairs: Sequence[TextPair], seed: int) -> list[list[TextPair]]:
+    """The same references beside explanations of other activations, several times: the null.
+
+    Partners stand at equal distances before and behind in one random order of the activations, so
+    that with reference and model exchanged the same pairs of texts are compared.
+    """
+    by_activation: dict[int, list[TextPair]] = {}
+    for pair in pairs:
+        by_activation.setdefault(pair.idx, []).append(pair)
+    order = np.random.default_rng([seed, 2]).permutation(sorted(by_activation)).tolist()
+    count = len(order)
+    wanted = min(_MOST_PARTNERS, 2 * max(1, round(_NULL_PAIRS / max(1, 2 * len(pairs)))))
+    steps = [step for near in range(1, wanted // 2 + 1) for step in (near, -near)]
+    several, used = [], set()
+    for step in steps:
+        if step % count in used or step % count == 0:
+            continue
+        used.add(step % count)
+        exchanged = []
+        for place, idx in enumerate(order):
+            partners = by_activation[order[(place + step) % count]]
+            for number, pair in enumerate(by_activation[idx]):
+                exchanged.append(replace(pair, other=partners[number % len(partners)].other))
+        several.append(exchanged)
+    return several

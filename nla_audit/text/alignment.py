@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from nla_audit.text.expected import Expected
-from nla_audit.text.matching import Block, Matches, Rows, match, match_sentences, rows_at
+from nla_audit.text.matching import Block, Matches, Rows, match, match_sentences
 from nla_audit.text.pieces import Pieces
-from nla_audit.text.vectors import TextVectors, Vectors, products
+from nla_audit.text.vectors import TextVectors, Vectors
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -31,7 +31,7 @@ PiecesPair = tuple[Pieces, Pieces]
 #: and numbers that were all exchanged for others 13 to 15 % were read as kept at 0.35, 6 % at 0.1.
 OTHER_SUBJECT = 0.08
 #: A sentence whose partner is at least this likely says nothing of what is left over elsewhere.
-SURE = 0.9
+_PARTNERED = 0.9
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,8 @@ class Aligned:
 
     Attributes:
         sentences: matched sentences.
-        inside: pieces matched inside a matched pair of sentences,
-        inside_of: `[matches]`, the number of the match of sentences that each stands in, and
-        inside_scores: `[2, matches]`, how alike the piece of either text is to the whole sentence
-            of the other.
+        inside: pieces matched inside a matched pair of sentences, and
+        inside_of: `[matches]`, the number of the match of sentences that each stands in.
         alone: `[matches of sentences, 2]`, pieces of either sentence that have no partner inside,
             and for which the other sentence has no words to spare.
         left_over: matched pieces that no match of sentences holds.
@@ -53,26 +51,9 @@ class Aligned:
     sentences: Matches
     inside: Matches
     inside_of: Integers
-    inside_scores: Floats
     alone: Floats
     left_over: Matches
     expected: Expected
-
-
-@dataclass(frozen=True)
-class Likely:
-    """How likely each match of :class:`Aligned` is.
-
-    Attributes:
-        sentences: `[matches]`.
-        inside: `[2, matches]`, that the piece of either text is said by the other sentence, if the
-            sentences match.
-        left_over: `[matches]`.
-    """
-
-    sentences: Floats
-    inside: Floats
-    left_over: Floats
 
 
 @dataclass(frozen=True)
@@ -133,12 +114,10 @@ def align(pairs: Sequence[PiecesPair], store: Store, expected: Expected | None =
     piece_rows = _piece_rows(pairs, store)
     blocks = _within(pairs, sentences.pair, sentences.ours, sentences.theirs)
     inside, inside_of = match(blocks, piece_rows, every)
-    partners = sentences.ours[inside_of], sentences.theirs[inside_of]
-    inside_scores = _beside_sentences(inside, partners, piece_rows, sentence_rows, every)
     alone = np.array([_partnerless(pairs[n], a, b) for n, a, b in blocks]).reshape(-1, 2)
     blocks = [(number, a, b) for number, (a, b) in enumerate(_left_over(pairs, inside))]
     left_over, _ = match(blocks, piece_rows, every)
-    return Aligned(sentences, inside, inside_of, inside_scores, alone, left_over, expected)
+    return Aligned(sentences, inside, inside_of, alone, left_over, expected)
 
 
 def _within(
@@ -149,33 +128,6 @@ def _within(
         (number, pairs[number][0].places[a], pairs[number][1].places[b])
         for number, a, b in zip(pair.tolist(), ours.tolist(), theirs.tolist(), strict=True)
     ]
-
-
-def _beside_sentences(
-    pieces: Matches,
-    sentences: tuple[Integers, Integers],
-    piece_rows: Sequence[Rows],
-    sentence_rows: Sequence[Rows],
-    every: Vectors,
-) -> Floats:
-    """`[2, matches]`: how alike the piece of either text is to the sentence of the other's piece.
-
-    The other sentence may be cut elsewhere: what a piece says may stand in two pieces there.
-
-    Args:
-        sentences: `[matches]` each, the sentences in which the matched pieces stand.
-    """
-    places = pieces.ours, pieces.theirs
-    return np.stack(
-        [
-            products(
-                every,
-                rows_at(piece_rows, side, pieces.pair, places[side]),
-                rows_at(sentence_rows, 1 - side, pieces.pair, sentences[1 - side]),
-            )
-            for side in (0, 1)
-        ]
-    )
 
 
 def _sentence_rows(pairs: Sequence[PiecesPair], store: Store) -> list[Rows]:
@@ -207,7 +159,7 @@ def left_over_by_chance(
     have a partner are set, as many as are left over, against what is left over of the other text.
     """
     inside = aligned.inside
-    sure = sentence_matched[aligned.inside_of] >= SURE
+    sure = sentence_matched[aligned.inside_of] >= _PARTNERED
     by_inside = np.searchsorted(inside.pair, np.arange(len(pairs) + 1))
     blocks = []
     for number, (a, b) in enumerate(_left_over(pairs, inside)):
@@ -217,32 +169,6 @@ def left_over_by_chance(
             blocks.append((number, evenly(partnered[0], len(a)), b))
             blocks.append((number, a, evenly(partnered[1], len(b))))
     return match(blocks, _piece_rows(pairs, store), store.vectors)[0].scores
-
-
-def inside_by_chance(
-    pairs: Sequence[PiecesPair], aligned: Aligned, sentence_matched: Floats, store: Store
-) -> Floats:
-    """`[2, scores]`: what :attr:`Aligned.inside_scores` are where claims differ, in the same texts.
-
-    Two sentences may belong together and share one of two details. So the pieces of each sentence
-    that surely has a partner are set against those of the next such sentence's partner.
-    """
-    sure = np.flatnonzero(sentence_matched >= SURE)
-    sentences = aligned.sentences
-    pair = sentences.pair[sure]
-    # The next one of the same pair of texts, or the first again.
-    first = np.searchsorted(pair, pair)
-    last = np.searchsorted(pair, pair, "right") - 1
-    places = np.arange(len(sure))
-    following = np.where(places == last, first, places + 1)
-    several = following != places
-    ours, theirs = sentences.ours[sure][several], sentences.theirs[sure[following]][several]
-    blocks = _within(pairs, pair[several], ours, theirs)
-    piece_rows = _piece_rows(pairs, store)
-    found, block = match(blocks, piece_rows, store.vectors)
-    partners = ours[block], theirs[block]
-    sentence_rows = _sentence_rows(pairs, store)
-    return _beside_sentences(found, partners, piece_rows, sentence_rows, store.vectors)
 
 
 def evenly(places: Integers, count: int) -> Integers:

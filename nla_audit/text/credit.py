@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from nla_audit.text.alignment import Aligned, Likely, PiecesPair, others
+from nla_audit.text.alignment import Aligned, PiecesPair, others
 from nla_audit.text.details import UNMATCHED, Details
 from nla_audit.text.pieces import Pieces
 from nla_audit.text.segmentation import Segmentation
@@ -53,7 +53,8 @@ def segmentations(
     pairs: Sequence[PiecesPair],
     claims: Sequence[tuple[int, int]],
     aligned: Aligned,
-    likely: Likely,
+    sentence_matched: Floats,
+    piece_matched: Floats,
     *,
     details: Details,
     detailed: Floats,
@@ -63,6 +64,8 @@ def segmentations(
 
     Args:
         claims: how many claims the two texts of each pair have.
+        sentence_matched, piece_matched: the probability of each match of sentences, and of
+            pieces that are left over.
         details, detailed: see :mod:`nla_audit.text.details`.
         said_alone: see :func:`repunctuated`.
     """
@@ -74,27 +77,23 @@ def segmentations(
     found = []
     for number, ((ours, theirs), (m, n)) in enumerate(zip(pairs, claims, strict=True)):
         there = slice(by_over[number], by_over[number + 1])
-        # `[2, their pieces, our pieces]`: the probability that theirs says ours again, and that
-        # ours says theirs.
-        links = np.zeros((2, len(theirs.pieces), len(ours.pieces)))
-        links[:, over.theirs[there], over.ours[there]] = likely.left_over[there]
+        # `[their pieces, our pieces]`: the probability that the one says the other again.
+        links = np.zeros((len(theirs.pieces), len(ours.pieces)))
+        links[over.theirs[there], over.ours[there]] = piece_matched[there]
         for match in range(by_sentence[number], by_sentence[number + 1]):
             here = slice(by_match[match], by_match[match + 1])
             partners = inside.ours[here], inside.theirs[here]
-            said = likely.sentences[match] * likely.inside[:, here]
-            alone = likely.sentences[match] * np.array(said_alone)
-            _link_sentences(links, (ours, theirs), partners, said, alone)
+            _link_sentences(links, (ours, theirs), partners, sentence_matched[match], said_alone)
         for find in range(by_detail[number], by_detail[number + 1]):
             ends = details.piece[find], details.partner[find]
-            their, our = ends[::-1] if details.side[find] == 0 else ends
-            links[:, their, our] = np.maximum(links[:, their, our], detailed[find])
-        for one in links:
-            _link_final_tokens(one, ours, theirs)
+            cell = ends[::-1] if details.side[find] == 0 else ends
+            links[cell] = max(links[cell], detailed[find])
+        _link_final_tokens(links, ours, theirs)
         # Not their sum: several parts of a sentence that say the same thing once more keep no
         # more of it.
-        kept = links[0].max(axis=0, initial=0.0)
-        units = _units(links[1], ours, theirs, (m, n))
-        other_words = _other_words(links[1], ours, theirs)
+        kept = links.max(axis=0, initial=0.0)
+        units = _units(links, ours, theirs, (m, n))
+        other_words = _other_words(links, ours, theirs)
         found.append(Segmentation(_by_claim(ours, kept, m), units, np.arange(n), other_words))
     return found
 
@@ -103,23 +102,18 @@ def _link_sentences(
     links: Floats,
     texts: PiecesPair,
     partners: tuple[Integers, Integers],
-    said: Floats,
-    said_alone: Floats,
+    matched: float,
+    said_alone: tuple[float, float],
 ) -> None:
-    """Link the pieces of two sentences that match with some probability.
-
-    Args:
-        said: `[2, partners]`, how likely either piece is said by the other.
-        said_alone: `[2]`, how likely either text's pieces without a partner are said.
-    """
+    """Link the pieces of two sentences that match with some probability."""
     (ours, theirs), (a, b) = texts, partners
-    links[:, b, a] = np.maximum(links[:, b, a], said)
+    links[b, a] = np.maximum(links[b, a], matched)
     if len(ours.places[ours.sentence_of[a[0]]]) > len(a):
         alone = others(ours.sentence_of == ours.sentence_of[a[0]], a)
-        links[:, b[0], alone] = np.maximum(links[:, b[0], alone], said_alone[0])
+        links[b[0], alone] = np.maximum(links[b[0], alone], matched * said_alone[0])
     if len(theirs.places[theirs.sentence_of[b[0]]]) > len(b):
         alone = others(theirs.sentence_of == theirs.sentence_of[b[0]], b)
-        links[:, alone, a[0]] = np.maximum(links[:, alone, a[0]], said_alone[1])
+        links[alone, a[0]] = np.maximum(links[alone, a[0]], matched * said_alone[1])
 
 
 def _link_final_tokens(links: Floats, ours: Pieces, theirs: Pieces) -> None:

@@ -17,16 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from nla_audit.text.alignment import (
-    OTHER_SUBJECT,
-    SURE,
-    Aligned,
-    Likely,
-    PiecesPair,
-    Store,
-    evenly,
-    joined,
-)
+from nla_audit.text.alignment import OTHER_SUBJECT, Aligned, PiecesPair, Store, evenly, joined
 from nla_audit.text.mixture import TwoGroups, fit_two_groups
 from nla_audit.text.pieces import Pieces
 from nla_audit.text.vectors import products
@@ -37,6 +28,8 @@ Integers = NDArray[np.int64]
 
 #: A match of sentences is one from here on.
 _MATCHED = 0.5
+#: A piece inside a match at least this likely is of the null elsewhere.
+_PARTNERED = 0.9
 #: Pieces that look for the same words take turns, so often at most.
 _ROUNDS = 4
 #: With fewer scores in the null nothing is credited.
@@ -44,8 +37,7 @@ _LEAST_NULL = 50
 #: Around which place finds that are said lie at the least, on the scale on which the null is
 #: standard normal: what is inside a line must be strong evidence.
 _LEAST_PLACE = 2.5
-#: The match of sentences of a piece that is not left over in one: its sentence has none, or the
-#: piece has a partner there that says something else.
+#: The match of sentences of a piece whose sentence has none.
 UNMATCHED = -1
 
 
@@ -97,18 +89,21 @@ class _Text:
 
 
 def find_details(
-    pairs: Sequence[PiecesPair], aligned: Aligned, likely: Likely, store: Store
+    pairs: Sequence[PiecesPair], aligned: Aligned, sentence_matched: Floats, store: Store
 ) -> Details:
     """Look for pieces without a partner in what is left of the other text's sentences.
+
+    Args:
+        sentence_matched: `[matches of sentences]`, how likely each is.
 
     Returns:
         At most one find a piece; the same with the two texts of each pair exchanged.
     """
-    return _find(list(_seekers(pairs, aligned, likely)), store)
+    return _find(list(_seekers(pairs, aligned, sentence_matched)), store)
 
 
 def fit_details(
-    pairs: Sequence[PiecesPair], aligned: Aligned, likely: Likely, store: Store
+    pairs: Sequence[PiecesPair], aligned: Aligned, sentence_matched: Floats, store: Store
 ) -> tuple[TwoGroups | None, Details]:
     """How likely each of :func:`find_details`'s finds is by its score; the same arguments.
 
@@ -116,7 +111,7 @@ def fit_details(
         The finds, too; ``None`` and no finds where too few pieces have a partner to measure what
         is found by chance.
     """
-    seekers = list(_seekers(pairs, aligned, likely))
+    seekers = list(_seekers(pairs, aligned, sentence_matched))
     asked, partners = [], []
     for own, other in seekers:
         if len(other.left) > 1:
@@ -137,14 +132,14 @@ def fit_details(
 
 
 def _seekers(
-    pairs: Sequence[PiecesPair], aligned: Aligned, likely: Likely
+    pairs: Sequence[PiecesPair], aligned: Aligned, sentence_matched: Floats
 ) -> Iterator[tuple[_Text, _Text]]:
     """Each text with pieces that have no partner, and the one in which they may be said."""
     by_pair = np.searchsorted(aligned.sentences.pair, np.arange(len(pairs) + 1))
     for number, pair in enumerate(pairs):
         matches = np.arange(by_pair[number], by_pair[number + 1])
-        matches = matches[likely.sentences[matches] >= _MATCHED]
-        ours, theirs = _both(number, pair, aligned, matches, likely)
+        matches = matches[sentence_matched[matches] >= _MATCHED]
+        ours, theirs = _both(number, pair, aligned, matches, sentence_matched)
         for own, other in ((ours, theirs), (theirs, ours)):
             if own.alone and other.left:
                 yield own, other
@@ -155,31 +150,24 @@ def _both(
     pair: PiecesPair,
     aligned: Aligned,
     matches: Integers,
-    likely: Likely,
+    sentence_matched: Floats,
 ) -> tuple[_Text, _Text]:
     """The two texts of a pair, whose ``matches`` of sentences are likely."""
     sentences, inside = aligned.sentences, aligned.inside
     both = _Text(number, 0, pair[0]), _Text(number, 1, pair[1])
     held: tuple[set[int], set[int]] = set(), set()
-    said_inside = likely.inside >= _MATCHED
     for match in matches.tolist():
         here = slice(*np.searchsorted(aligned.inside_of, [match, match + 1]))
         places = int(sentences.ours[match]), int(sentences.theirs[match])
         said = []
-        for text, known, own, other, paired in (
-            (both[0], held[0], *places, inside.ours[here]),
-            (both[1], held[1], *places[::-1], inside.theirs[here]),
+        for text, known, own, other, partners in (
+            (both[0], held[0], *places, inside.ours[here].tolist()),
+            (both[1], held[1], *places[::-1], inside.theirs[here].tolist()),
         ):
-            is_said = said_inside[text.side, here]
-            every, partners = text.pieces.places[own].tolist(), paired[is_said].tolist()
-            unlikely = paired[~is_said].tolist()
-            text.alone += [
-                (piece, UNMATCHED if piece in unlikely else match)
-                for piece in every
-                if piece not in partners
-            ]
+            every = text.pieces.places[own].tolist()
+            text.alone += [(piece, match) for piece in every if piece not in partners]
             known.update(every)
-            if likely.sentences[match] >= SURE:
+            if sentence_matched[match] >= _PARTNERED:
                 text.partnered += [(piece, other) for piece in partners]
             said.append(_words_of(text.pieces, own, partners))
         for text, own, words in zip(both, places, reversed(said), strict=True):

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-#: Weights of a constant, and of what is expected by either sentence, before anything is seen; with
-#: as much say as so many pairs of sentences.
-_USUAL, _USUAL_PAIRS = (0.0, 0.5, 0.5), 50
+#: Weights of what either sentence's neighbours let expect, before anything is seen; they have as
+#: much say as so many pairs of sentences.
+_USUAL, _USUAL_PAIRS = (0.5, 0.5), 50
 #: Few other sentences show little: the table's mean counts as much as so many of them.
 _TABLE_PAIRS = 1.0
 
@@ -38,19 +38,6 @@ class Grid:
     column: Integers
     values: Floats
 
-    def means_of_others(self, mean: float) -> tuple[Floats, Floats]:
-        """`[cells]` each: how alike the other sentences are to the one, and to the other.
-
-        Args:
-            mean: what is taken, besides, for one sentence more.
-        """
-        return self._means(self.row, mean), self._means(self.column, mean)
-
-    def _means(self, numbers: Integers, mean: float) -> Floats:
-        count = np.bincount(numbers)[numbers]
-        total = np.bincount(numbers, self.values)[numbers]
-        return (total - self.values + _TABLE_PAIRS * mean) / (count - 1 + _TABLE_PAIRS)
-
 
 @dataclass(frozen=True)
 class Expected:
@@ -58,44 +45,61 @@ class Expected:
 
     Attributes:
         mean: of sentences that are not matched with each other; ``None`` until it is measured.
-        weights: of a constant, and of the means of the other sentences beside either.
+        weights: of the means of the other sentences beside either.
     """
 
     mean: float | None
-    weights: tuple[float, float, float]
+    weights: tuple[float, float]
 
     @classmethod
     def fit(cls, grid: Grid, matched: Integers) -> Expected:
         """By least squares, from all cells but the ``matched`` ones; alike from either side."""
-        rest = np.ones(len(grid.values), dtype=bool)
-        rest[matched] = False
-        usual = np.array(_USUAL)
+        from scipy.optimize import nnls  # slow to import
+
+        rest = _all_but(grid, matched)
         if not rest.any():
             return cls(0.0, _USUAL)
         mean = float(grid.values[rest].mean())
-        design = _design(*grid.means_of_others(mean))[rest]
-        squares = design.T @ design
-        prior = np.diag(np.diag(squares)) * (_USUAL_PAIRS / len(design))
-        weights = np.linalg.solve(squares + prior, design.T @ grid.values[rest] + prior @ usual)
-        return cls(mean, tuple(weights.tolist()))
+        design = _neighbours(grid, rest, mean)[rest]
+        # What is usual, as rows of the same kind.
+        prior = np.diag(np.sqrt(_USUAL_PAIRS * (design**2).mean(axis=0)))
+        first, second = nnls(
+            np.concatenate([design, prior]),
+            np.concatenate([grid.values[rest], prior @ np.array(_USUAL)]),
+        )[0]
+        return cls(mean, (float(first), float(second)))
 
     def elsewhere(self) -> Expected:
         """The same for pairs of texts of different activations, which have a mean of their own."""
         return replace(self, mean=None)
 
-    def with_mean(self, grid: Grid, matched: Integers) -> Expected:
-        """With the mean of all cells but the ``matched`` ones, unless a mean is known."""
-        if self.mean is not None:
-            return self
-        rest = len(grid.values) - len(matched)
-        total = grid.values.sum() - grid.values[matched].sum()
-        return replace(self, mean=float(total / rest) if rest else 0.0)
-
-    def of(self, grid: Grid, cells: Integers) -> Floats:
-        """What is expected of some cells."""
-        one, other = grid.means_of_others(self.mean or 0.0)
-        return _design(one[cells], other[cells]) @ np.array(self.weights)
+    def of(self, grid: Grid, matched: Integers) -> Floats:
+        """What is expected of the ``matched`` cells."""
+        rest = _all_but(grid, matched)
+        mean = self.mean
+        if mean is None:
+            mean = float(grid.values[rest].mean()) if rest.any() else 0.0
+        return _neighbours(grid, rest, mean)[matched] @ np.array(self.weights)
 
 
-def _design(one: Floats, other: Floats) -> Floats:
-    return np.stack([np.ones(len(one)), one, other], axis=-1)
+def _all_but(grid: Grid, matched: Integers) -> NDArray[np.bool_]:
+    rest = np.ones(len(grid.values), dtype=bool)
+    rest[matched] = False
+    return rest
+
+
+def _neighbours(grid: Grid, rest: NDArray[np.bool_], mean: float) -> Floats:
+    """`[cells, 2]`: how alike the other sentences are to either that are no partners.
+
+    Args:
+        rest: which cells are of sentences that are no partners.
+        mean: what is taken, besides, for one sentence more.
+    """
+    values = np.where(rest, grid.values, 0.0)
+    columns = []
+    for numbers in (grid.row, grid.column):
+        total, count = np.bincount(numbers, values), np.bincount(numbers, rest)
+        columns.append(
+            (total[numbers] - values + _TABLE_PAIRS * mean) / (count[numbers] - rest + _TABLE_PAIRS)
+        )
+    return np.stack(columns, axis=-1)

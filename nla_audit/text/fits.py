@@ -9,13 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nla_audit.text.alignment import (
-    SURE,
     Aligned,
-    Likely,
     PiecesPair,
     Store,
     align,
-    inside_by_chance,
     left_over_by_chance,
 )
 from nla_audit.text.credit import repunctuated, segmentations
@@ -37,9 +34,6 @@ _COPY = 0.999
 #: How much lower than the null sentences without a partner may lie: where others have theirs, fewer
 #: are left to choose from, and their neighbours let more be expected of them.
 _LOWEST_NULL = -0.15
-#: Share of pieces inside matched sentences that are said and look as if they were not: so many are
-#: in paraphrases that leave nothing out.
-_LOOK_UNSAID = 0.02
 
 
 @dataclass(frozen=True)
@@ -50,8 +44,6 @@ class Fit:
         sentences: of whole sentences.
         expected: how alike sentences without a common claim are; ``None`` where it is learnt from
             whatever is read.
-        inside: of the reference's and of the other's pieces in matched sentences; ``None`` where
-            there are too few.
         pieces: of pieces that no match of sentences holds; ``None`` where there are too few.
         said_alone: see :func:`~nla_audit.text.credit.repunctuated`.
         measured: whether the null of ``sentences`` is this table's own.
@@ -61,7 +53,6 @@ class Fit:
 
     sentences: TwoGroups
     expected: Expected | None = None
-    inside: tuple[TwoGroups | None, TwoGroups | None] = (None, None)
     pieces: TwoGroups | None = None
     said_alone: tuple[float, float] = (0.0, 0.0)
     measured: bool = False
@@ -72,39 +63,29 @@ class Fit:
         aligned = align(beside(pairs), store, self.expected)
         details = Details.none()
         if self.details is not None:
-            details = find_details(beside(pairs), aligned, self.likely(aligned), store)
+            details = find_details(beside(pairs), aligned, self.matched(aligned), store)
         return self.segmentations(pairs, aligned, details)
 
     def segmentations(
         self, pairs: Sequence[TextPair], aligned: Aligned, details: Details
     ) -> list[Segmentation]:
         """The same of texts that are aligned."""
+        over = aligned.left_over
         return segmentations(
             beside(pairs),
             [(len(pair.reference.claims), len(pair.other.claims)) for pair in pairs],
             aligned,
-            self.likely(aligned),
+            self.matched(aligned),
+            _or_copied(_posterior(self.pieces, over.scores), over.similarity),
             details=details,
             detailed=_posterior(self.details, details.scores),
             said_alone=self.said_alone,
         )
 
-    def likely(self, aligned: Aligned) -> Likely:
-        """How likely each match is."""
-        sentences, inside, over = aligned.sentences, aligned.inside, aligned.left_over
-        return Likely(
-            sentences=_or_copied(self.sentences.posterior(sentences.scores), sentences.similarity),
-            inside=np.stack(
-                [
-                    # Where nothing is known, what stands in sentences that match is said.
-                    np.ones(len(scores))
-                    if fit is None
-                    else _or_copied(fit.posterior(scores), inside.similarity)
-                    for fit, scores in zip(self.inside, aligned.inside_scores, strict=True)
-                ]
-            ),
-            left_over=_or_copied(_posterior(self.pieces, over.scores), over.similarity),
-        )
+    def matched(self, aligned: Aligned) -> Floats:
+        """How likely each match of sentences is."""
+        found = aligned.sentences
+        return _or_copied(self.sentences.posterior(found.scores), found.similarity)
 
 
 def beside(pairs: Sequence[TextPair]) -> list[PiecesPair]:
@@ -148,31 +129,14 @@ def fit_matches(
     if sentences is None:
         return untaught(vectors), Details.none()
     fit = Fit(sentences, own.expected, measured=True)
-    texts, matched = beside(pairs), fit.likely(own).sentences
+    texts, matched = beside(pairs), fit.matched(own)
     by_chance = left_over_by_chance(texts, own, matched, store)
     if len(by_chance) < MIN_SCORES:
         by_chance = np.concatenate([one.left_over.scores for one in null] or [np.zeros(0)])
-    fit = replace(
-        fit,
-        inside=_fit_inside(texts, own, matched, store),
-        pieces=fit_two_groups(own.left_over.scores, by_chance),
-    )
-    details, found = fit_details(texts, own, fit.likely(own), store)
+    details, found = fit_details(texts, own, matched, store)
     said_alone = repunctuated(own, matched, found, _posterior(details, found.scores))
-    return replace(fit, said_alone=said_alone, details=details), found
-
-
-def _fit_inside(
-    texts: Sequence[PiecesPair], own: Aligned, matched: Floats, store: Store
-) -> tuple[TwoGroups | None, TwoGroups | None]:
-    """How likely pieces in matched sentences are said, by those of sentences that surely match."""
-    sure = matched[own.inside_of] >= SURE
-    null = inside_by_chance(texts, own, matched, store)
-    ours, theirs = (
-        fit_two_groups(own.inside_scores[side][sure], null[side], unlike=_LOOK_UNSAID)
-        for side in (0, 1)
-    )
-    return ours, theirs
+    pieces = fit_two_groups(own.left_over.scores, by_chance)
+    return replace(fit, pieces=pieces, said_alone=said_alone, details=details), found
 
 
 def crossed(pairs: Sequence[TextPair], seed: int) -> list[list[TextPair]]:

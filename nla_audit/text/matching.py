@@ -56,7 +56,7 @@ def match_sentences(
     """Sentences matched one to one, and judged by how far they are beyond what is expected."""
     grid = _grid(blocks, rows, every)
     found, _, cells = _assign(blocks, grid.values, weights)
-    expected = Expected.fit(grid, cells) if expected is None else expected.with_mean(grid, cells)
+    expected = Expected.fit(grid, cells) if expected is None else expected
     return replace(found, scores=found.scores - expected.of(grid, cells)), expected
 
 
@@ -110,10 +110,3 @@ def _grid(blocks: Sequence[Block], rows: Sequence[Rows], every: Vectors) -> Grid
     row = np.repeat(np.arange(len(first)), width)
     column = np.arange(width.sum()) - np.repeat(np.cumsum(width) - width - begin, width)
     return Grid(row, column, products(every, first[row], second[column]))
-
-
-def rows_at(rows: Sequence[Rows], side: int, pair: Integers, place: Integers) -> Integers:
-    """Where the vectors of some parts are: of one text of each of these pairs, the one part."""
-    lengths = np.array([len(both[side]) for both in rows], dtype=np.int64)
-    every = np.concatenate([both[side] for both in rows] or [np.zeros(0, dtype=np.int64)])
-    return every[(np.cumsum(lengths) - lengths)[pair] + place]

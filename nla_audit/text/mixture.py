@@ -60,7 +60,6 @@ class TwoGroups:
             and
         shares: `[k]`, which share of the matches around each; they sum to one.
         shift: how far the null among the fitted scores lies from the null as it was measured.
-        unlike: share of the matches that look as what does not match.
     """
 
     null: Floats
@@ -68,7 +67,6 @@ class TwoGroups:
     places: Floats
     shares: Floats
     shift: float = 0.0
-    unlike: float = 0.0
 
     @property
     def mean(self) -> float:
@@ -79,9 +77,8 @@ class TwoGroups:
         """The probability that each score is a match's; it never falls as scores rise."""
         if len(scores) == 0:
             return np.zeros(0)
-        around = _density(_CURVE[:, None], self.places, _AROUND) @ self.shares
         matched = (1 - self.null_share) * (
-            (1 - self.unlike) * around + self.unlike * _density(_CURVE)
+            _density(_CURVE[:, None], self.places, _AROUND) @ self.shares
         )
         by_null = self.null_share * _density(_CURVE, self.shift)
         # Matches that lie close together would be less likely again beyond all of them.
@@ -120,7 +117,6 @@ def fit_two_groups(
     least_place: float = LEAST_PLACE,
     *,
     lowest_null: float = 0.0,
-    unlike: float = 0.0,
 ) -> TwoGroups | None:
     """Fit by smoothed expectation maximisation; ``None`` where there are too few scores.
 
@@ -131,7 +127,6 @@ def fit_two_groups(
             a standard normal; higher for finds that must be strong evidence.
         lowest_null: the null among ``scores`` may lie as much lower than the measured one (Efron
             2004, "Large-scale simultaneous hypothesis testing: the choice of a null hypothesis").
-        unlike: of the matches this share is known to look as what does not match.
     """
     if len(scores) < MIN_SCORES or len(null) < MIN_SCORES:
         return None
@@ -147,10 +142,9 @@ def fit_two_groups(
     null_share, shares, shift = 0.5, usual, 0.0
     for _ in range(_ROUNDS):
         by_null = _density(found, shift)[:, None]
-        groups = np.concatenate([[null_share], (1 - null_share) * (1 - unlike) * shares])
+        groups = np.concatenate([[null_share], (1 - null_share) * shares])
         likely = np.hstack([by_null, around]) * groups
-        hidden = (1 - null_share) * unlike * _density(found)
-        likely *= (counts / np.maximum(likely.sum(axis=1) + hidden, 1e-300))[:, None]
+        likely *= (counts / np.maximum(likely.sum(axis=1), 1e-300))[:, None]
         expected = likely.sum(axis=0)
         before, null_share = null_share, float(expected[0] / counts.sum())
         if lowest_null:
@@ -160,7 +154,7 @@ def fit_two_groups(
         shares /= shares.sum()
         if abs(null_share - before) < 1e-6:
             break
-    return TwoGroups(null, null_share, places, shares, shift, unlike)
+    return TwoGroups(null, null_share, places, shares, shift)
 
 
 def typical_two_groups(null: tuple[float, float]) -> TwoGroups:

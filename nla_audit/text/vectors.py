@@ -66,7 +66,7 @@ class WordVectors:
     """
 
     name = "words, related English words and spellings, weighed on the table"
-    typical_null = (0.13, 0.06)
+    typical_null = (0.06, 0.06)
 
     def __init__(self, related: RelatedWords | None = None) -> None:
         self._related = related_words() if related is None else related

@@ -47,14 +47,23 @@ def test_what_is_read_too_high_may_be_lower_and_not_higher() -> None:
 
 def test_deletion_called_rewording_lowers_rewording_and_raises_omission() -> None:
     bias = ERROR.at(Level(0.5, 0.0))
-    assert bias.omission == pytest.approx([-0.1, -0.1, -0.1, 0.0])
-    assert bias.rewording == pytest.approx([0.06, 0.06, 0.06, 0.0])
-    assert bias.omission + bias.rewording + bias.addition == pytest.approx([0.0] * 4)
+    assert bias.omission == pytest.approx([-0.1, -0.1, -0.1, 0.0, 0.0])
+    assert bias.rewording == pytest.approx([0.06, 0.06, 0.06, 0.0, 0.0])
+    assert bias.omission + bias.rewording + bias.addition == pytest.approx([0.0] * 5)
+
+
+def test_what_is_said_again_may_be_another_claim_about_the_same_subject() -> None:
+    for error in (ERROR, ReadingError(None, spread=0.0)):
+        bias = error.at(Level(0.6, 0.5, other_claims=0.2))
+        # Of .6 that is kept, and of no more than the text's length in it.
+        assert (bias.kept[-2], bias.supported[-2]) == pytest.approx((0.12, 0.1))
+        assert bias.claims[-2] == pytest.approx(0.12)
+        assert bias.measured_claims.tolist() == bias.claims[:-2].tolist()
 
 
 def test_a_terse_text_may_say_more_than_is_read() -> None:
     error = replace(ERROR, overlooked=(0.2, 0.1, 0.2))
-    deleted, _, terse, _ = error.at(Level(0.5, 0.5)).kept
+    deleted, _, terse, _, _ = error.at(Level(0.5, 0.5)).kept
     assert terse == pytest.approx(deleted)
     # Half as terse as the trial: of what is said a tenth is overlooked, .5 being what is left.
     half = error.at(Level(0.5, 0.5, 0.5))
@@ -90,10 +99,10 @@ def test_a_new_claim_may_be_a_lost_one_in_other_words() -> None:
     assert Level.of(rows, usual=Usual(0.25)).unrecognised_claims == pytest.approx(1 / 16)
     assert Level.of(rows, usual=Usual(0.5)).unrecognised_kept == 0.0
     unmeasured = ReadingError(None, spread=0.0).at(level)
-    assert unmeasured.omission == pytest.approx([0.0, 10 / 80])
+    assert unmeasured.omission == pytest.approx([0.0, 0.0, 10 / 80])
     # All that is lost and new was reworded: omission turns into rewording, at no saving here.
-    assert unmeasured.rewording == pytest.approx([0.0, 0.0])
-    assert unmeasured.claims == pytest.approx([0.0, -1 / 8])
+    assert unmeasured.rewording == pytest.approx([0.0, 0.0, 0.0])
+    assert unmeasured.claims == pytest.approx([0.0, 0.0, -1 / 8])
     assert unmeasured.measured_claims == pytest.approx([0.0])
 
 

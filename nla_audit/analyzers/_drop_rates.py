@@ -125,7 +125,8 @@ def headline_of(
             continue
         summary: dict[str, float | None] = {"n_claims": float(own.height)}
         explanations = reading.explanations.filter(pl.col("model") == model)
-        level = Level.of(explanations, error.terseness.get(model, 0.0), usual)
+        terse, other = error.terseness.get(model, 0.0), reading.other_claims(model)
+        level = Level.of(explanations, terse, usual, other)
         bias = error.at(level)
         rate = error.widen_share(_rate(own, seed), bias.claims)
         summary |= rate.entries("claims_retained")

@@ -18,7 +18,7 @@ from nla_audit.analyzers._twins import DELETED, EXCHANGED
 from nla_audit.analyzers._unrecognised import Usual, hidden, unusually_new
 from nla_audit.stats import Interval
 from nla_audit.table.completions import Completions
-from nla_audit.text.reading import READING_ERROR
+from nla_audit.text.reading import OTHER_CLAIMS, READING_ERROR
 from nla_audit.text.words import FUNCTION_WORDS, words
 
 Floats = NDArray[np.float64]
@@ -30,12 +30,16 @@ LEAST_CLAIMS = 100
 #: Activations whose texts show how terse a model writes.
 _TERSENESS_ACTIVATIONS = 300
 
-#: What no twin can show, in words.
-_UNRECOGNISED = (
-    "where a text makes more new claims than a twin of the reference would (any, where there is "
-    "none), or has more other words than such a twin on lines that say something of the reference, "
-    "as many of the claims it lost may be among them, in words too different to be recognised; "
-    "intervals reach as far as if all were."
+#: Candidates for a bias but the last ones, what no twin can show:
+_MEASURED = -2
+#: the same in words.
+_UNSHOWN = (
+    "what is read as still said may be another claim about the same subject, as "
+    f"{OTHER_CLAIMS:.0%} of it was by judges where sentences match by weak evidence; and where a "
+    "text makes more new claims than a twin of the reference would (any, where there is none), or "
+    "has more other words than such a twin on lines that say something of the reference, as many "
+    "of the claims it lost may be among them, in words too different to be recognised; intervals "
+    "reach as far as if all were."
 )
 
 
@@ -45,8 +49,9 @@ class Bias:
 
     Each is `[candidates]`: as if all that is gone was deleted; as if as much of it as the length
     of the text allows was exchanged for something else; the first for a text as terse as this one,
-    where terse lines hide what they say; and as if every claim that may be one that is lost were,
-    in words too different to be recognised. Shares of the reference's tokens.
+    where terse lines hide what they say; as if as much as may be were only about the same subject;
+    and as if every claim that may be one that is lost were, in words too different to be
+    recognised. Shares of the reference's tokens.
 
     Attributes:
         kept: of what is still said.
@@ -60,8 +65,8 @@ class Bias:
 
     @property
     def measured_claims(self) -> Floats:
-        """Of the claims, by what was measured: without what cannot be recognised."""
-        return self.claims[:-1]
+        """Of the claims, by what was measured on this table."""
+        return self.claims[:_MEASURED]
 
     @property
     def omission(self) -> Floats:
@@ -85,8 +90,8 @@ class Bias:
 
     @property
     def measured_lead(self) -> Floats:
-        """The same, by what was measured: without what cannot be recognised."""
-        return self.lead[:-1]
+        """The same, by what was measured on this table."""
+        return self.lead[:_MEASURED]
 
     @property
     def net_loss(self) -> Floats:
@@ -110,6 +115,8 @@ class Level:
             each text: their tokens in the reference, and those of the new ones in the text, as
             shares of the reference's.
         unrecognised_claims: how many they are, as a share of the reference's claims.
+        other_claims: which share of what is read as kept may be other claims about the same subject
+            (:meth:`~nla_audit.text.reading.Reading.other_claims`).
     """
 
     retained: float
@@ -118,16 +125,22 @@ class Level:
     unrecognised_kept: float = 0.0
     unrecognised_supported: float = 0.0
     unrecognised_claims: float = 0.0
+    other_claims: float = 0.0
 
     @classmethod
     def of(
-        cls, explanations: pl.DataFrame, terseness: float = 0.0, usual: Usual | None = None
+        cls,
+        explanations: pl.DataFrame,
+        terseness: float = 0.0,
+        usual: Usual | None = None,
+        other_claims: float = 0.0,
     ) -> Level:
         """Of one model's explanations, as :attr:`~nla_audit.text.reading.Reading.explanations`.
 
         Args:
             terseness: see :func:`terseness`.
             usual: what a twin of the reference makes anew; by default as without a twin.
+            other_claims: see the attribute.
         """
         usual = usual or Usual()
         tokens, own, kept, supported, lost, new = (
@@ -152,10 +165,11 @@ class Level:
             # What is hidden in a line is said in words that count as supported already.
             float(((own - supported) * anew / np.maximum(new, 1e-9)).sum()) / whole,
             float(unrecognised.sum()) / (float(explanations["claims_reference"].sum()) or np.nan),
+            other_claims,
         )
 
 
-_NO_BIAS = Bias(np.zeros(2), np.zeros(2), np.zeros(2))
+_NO_BIAS = Bias(np.zeros(3), np.zeros(3), np.zeros(3))
 
 
 @dataclass(frozen=True)
@@ -198,16 +212,20 @@ class ReadingError:
         )
         if np.isnan(level.retained):
             return _NO_BIAS
-        if not self.measured:
-            return Bias(*(np.array([0.0, bias]) for bias in unrecognised))
-        found = []
         levels = (level.retained, min(level.retained, level.length), level.retained)
+        about_the_same = [level.other_claims * share for share in levels]
+        if not self.measured:
+            return Bias(
+                *(np.array([0.0, *both]) for both in zip(about_the_same, unrecognised, strict=True))
+            )
+        found = []
         for place, (share, overlooked) in enumerate(zip(levels, self.overlooked, strict=True)):
             candidates = self._candidates(self.curves, place + 1, level.retained, level.length)
             hidden = min(level.terseness, 1.0) * overlooked
             # However much is overlooked, no more than all can be there.
             terse = max(candidates[0] - share * hidden / (1 - hidden), share - 1)
-            found.append(np.append(candidates, [terse, unrecognised[place]]))
+            others = [terse, about_the_same[place], unrecognised[place]]
+            found.append(np.append(candidates, others))
         return Bias(*found)
 
     def of_kind(self, kind: str, retained: float, length: float) -> float | None:
@@ -261,7 +279,7 @@ class ReadingError:
             return (
                 f"The reading's error on this table is not measured ({self.why}). Intervals allow "
                 f"for ±{1.96 * self.spread:.0%}, the error on other real texts, and for no bias "
-                f"but one: {_UNRECOGNISED} Kinds of claim get none."
+                f"but these: {_UNSHOWN} Kinds of claim get none."
             )
         worst = {
             change: float(curve[np.abs(curve[:, 1]).argmax(), 1])
@@ -276,7 +294,7 @@ class ReadingError:
             f"line and without function words, {self.overlooked[0]:.0%} of it is overlooked: "
             "omission may be too high where lines hold several claims. Intervals allow for that in "
             "proportion to the function words that a model's texts lack beside the reference's. "
-            f"And {_UNRECOGNISED}"
+            f"And {_UNSHOWN}"
         )
 
 

@@ -53,10 +53,9 @@ _MOST_CHANCE = 0.5
 #: Share of what is said in far fewer words that is taken to be overlooked: by so much may more be
 #: said than is read. Limits that reach up by it cover planted ones (benchmarks/stages.md).
 _OVERLOOKED = 0.16
-#: Other claims about the same subject count as said again: of planted stages, up to this share of
-#: what is read as said is not, and as much besides of all that is read of what repeats earlier
-#: parts. Limits reach down by it (benchmarks/stages.md).
-_SAME_SUBJECT = 0.08
+#: Of what a stage says of its own, this share besides may repeat earlier parts only in subject
+#: (benchmarks/stages.md).
+_SAME_SUBJECT_REPEATED = 0.08
 _FIRST, _LAST, _BEFORE, _STAGE = "first tokens", "last tokens", "before", "stage"
 
 _INTERVALS = ("said_first", "floor", "of_floor", "said_last", "longer_by", "repeated")
@@ -305,7 +304,7 @@ def _rates(read: tuple[Reading, pl.DataFrame], model: str, seed: int) -> tuple[I
     if chance > _MOST_CHANCE:
         return UNKNOWN, chance
     rate = resampler(rows, seed).share(column(rows, "kept")).widened(READING_ERROR, 0.0, 1.0)
-    rate = rate.reaching(rate.value * _SAME_SUBJECT, 0.0, 0.0, 1.0)
+    rate = rate.reaching(rate.value * reading.other_claims(model), 0.0, 0.0, 1.0)
     if model != RESAMPLING_FLOOR:
         rate = rate.reaching(0.0, rate.value * _OVERLOOKED / (1 - _OVERLOOKED), 0.0, 1.0)
     return rate, chance
@@ -375,5 +374,5 @@ def _repeated(parts: list[tuple[_Key, str, str]], seed: int) -> dict[str, object
         seed,
     )
     rate, chance = _rates(read, _BEFORE, seed)
-    rate = rate.reaching(_SAME_SUBJECT, 0.0, 0.0, 1.0)
+    rate = rate.reaching(_SAME_SUBJECT_REPEATED, 0.0, 0.0, 1.0)
     return {**rate.entries("repeated"), "repeated_chance": or_none(chance)}

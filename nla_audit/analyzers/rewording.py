@@ -154,7 +154,8 @@ def rewording(
         rows = savings.filter(pl.col("model") == model)
         if rows.height:
             explanations = reading.explanations.filter(pl.col("model") == model)
-            level = Level.of(explanations, error.terseness.get(model, 0.0), usual)
+            terse, other = error.terseness.get(model, 0.0), reading.other_claims(model)
+            level = Level.of(explanations, terse, usual, other)
             rows = with_documents(rows, completions)
             headline[model] = _summary(rows, error, level, seed)
     for model, measures in extractive.items():

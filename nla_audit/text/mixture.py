@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 Floats = NDArray[np.float64]
 
@@ -45,6 +45,8 @@ _MEASURED_WEIGHT = 20.0
 _BIN = 0.05
 #: Where a posterior is worked out; a score of the null lies no lower.
 _CURVE = np.arange(-5.0, _FARTHEST + _BIN, _BIN)
+#: Beyond this place, on the scale on which the null is standard normal, nearly nothing is null.
+_CLOSE = 2.5
 #: Ranks in the null are used up to here; beyond, deviations from its middle.
 _TAIL = 0.975
 
@@ -72,6 +74,11 @@ class TwoGroups:
     def mean(self) -> float:
         """Where matches lie on average, on the scale on which the null is standard normal."""
         return float(self.places @ self.shares)
+
+    @property
+    def close(self) -> float:
+        """The share of the matches that lie no further out than the null's own last ones."""
+        return float(ndtr((_CLOSE - self.places) / _AROUND) @ self.shares)
 
     def posterior(self, scores: Floats) -> Floats:
         """The probability that each score is a match's; it never falls as scores rise."""

@@ -41,6 +41,10 @@ _CHUNK = 200
 READING_ERROR = 0.025
 #: The same for the share of one kind of claim, which rests on telling kinds as well.
 KIND_READING_ERROR = 0.04
+#: Two texts of one activation share their subject, and other claims about it may be taken for the
+#: same: where matches lie close to the null, this share of what is read as said again, by judges
+#: (``benchmarks/reading_subjects.md``).
+OTHER_CLAIMS = 0.25
 
 Progress = Callable[[int, int], None]
 
@@ -124,6 +128,11 @@ class Reading:
             f"Claims were read in {self.activations_read:,} of {self.activations:,} activations, "
             "drawn at random."
         ]
+
+    def other_claims(self, model: str) -> float:
+        """Which share of what a model is read to say again may be other claims on the subject."""
+        fit = self.reader.fits.get(model)
+        return 0.0 if fit is None else OTHER_CLAIMS * fit.sentences.close
 
     @property
     def has_floor(self) -> bool:

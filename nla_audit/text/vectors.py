@@ -241,7 +241,7 @@ def _letters(word: str) -> list[str]:
 class EmbeddingVectors:
     """Embeddings by any sentence-transformers model, by name or folder."""
 
-    typical_null = (0.3, 0.12)
+    typical_null = (0.1, 0.08)
 
     def __init__(self, model: str):
         self._model = sentence_model(model)

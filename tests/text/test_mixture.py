@@ -122,3 +122,25 @@ def test_posteriors_never_fall_where_matches_lie_close_together() -> None:
     assert (np.diff(found) >= 0).all()
     assert found[-1] >= found.max()
     assert found.max() <= 1
+
+
+def test_a_null_that_lies_lower_among_the_scores_is_followed_as_far_as_allowed() -> None:
+    generator = np.random.default_rng(0)
+    scores = np.concatenate([generator.normal(-0.6, 1, 400), generator.normal(2.5, 1.2, 600)])
+    null = generator.normal(size=8000)
+    fits = [fit_two_groups(scores, null, lowest_null=lowest) for lowest in (0.0, -0.3, -1.0)]
+    shifts = [fit.shift for fit in fits if fit is not None]
+    assert shifts[:2] == [0.0, -0.3]
+    assert shifts[2] == pytest.approx(-0.6, abs=0.15)
+    shares = [fit.null_share for fit in fits if fit is not None]
+    # Taken to lie where it was measured, more of the matches are taken for null.
+    assert shares == sorted(shares, reverse=True)
+    assert shares[2] == pytest.approx(0.4, abs=0.05)
+
+
+def test_close_matches_are_those_no_further_out_than_the_null() -> None:
+    near, far = (fit_two_groups(*draws(800, 200, mean, 1.0)[::2]) for mean in (1.5, 5.0))
+    assert near is not None
+    assert far is not None
+    assert near.close > 0.6
+    assert far.close < 0.1

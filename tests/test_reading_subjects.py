@@ -1,0 +1,77 @@
+"""Texts of one subject: what one says again of another, by judges who read every part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from nla_audit.analyzers.rewording import rewording
+from tests.benchmark_module import benchmark_module
+
+#: Of the tokens. Two judges of the same 24 explanations differ by 0.01 on average.
+TOLERANCE = 0.12
+#: Of what λ = 0.006 is judged to say, and is not read to, more than half is "only the topic".
+TOLERANCES = {"p0.006": 0.15}
+LEAST_CORRELATION = {"second": 0.4, "terse": 0.55, "p0.006": 0.3}
+
+
+@pytest.fixture(scope="module")
+def subjects() -> Iterator[ModuleType]:
+    """``benchmarks/reading_subjects.py`` as a module."""
+    with benchmark_module("reading_wordings"), benchmark_module("reading_subjects") as module:
+        yield module
+
+
+def check(subjects: ModuleType, judged: Any) -> None:
+    parts = subjects.read_parts(judged, None)
+    says, kept, tokens = (parts[name].to_numpy() for name in ("says", "kept", "tokens"))
+    assert len(says) == judged.marks.height
+    said, read = np.average(says, weights=tokens), np.average(kept, weights=tokens)
+    assert read == pytest.approx(said, abs=TOLERANCES.get(judged.model, TOLERANCE))
+    assert np.corrcoef(says, kept)[0, 1] > LEAST_CORRELATION.get(judged.model, 0.4)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_two_writers_of_one_passage(subjects: ModuleType, place: int) -> None:
+    judged = subjects.twins()[place]
+    check(subjects, judged)
+    own = rewording(judged.table).headline[judged.model]
+    left_out = subjects.left_out(judged, None)
+    assert own["omission_tokens_low"] <= left_out <= own["omission_tokens_high"]
+
+
+@pytest.mark.parametrize("model", ["base", "p0.001", "p0.002", "p0.006"])
+def test_two_models_of_one_activation(subjects: ModuleType, sweep_path: Path, model: str) -> None:
+    sweep = pl.read_parquet(sweep_path)
+    judged = next(one for one in subjects.judged_of(sweep) if one.model == model)
+    check(subjects, judged)
+    if model not in TOLERANCES:
+        own = rewording(judged.table).headline[model]
+        left_out = subjects.left_out(judged, None)
+        assert own["omission_tokens_low"] <= left_out <= own["omission_tokens_high"]
+
+
+@pytest.mark.parametrize("name", ["fields", "prose", "reader"])
+def test_other_lines_of_the_same_explanation(subjects: ModuleType, name: str) -> None:
+    lines = pl.read_ndjson(subjects.reading_wordings.WORDINGS / f"{name}.jsonl").sort("idx", "line")
+    for share, most in ((0.0, 0.07), (1.0, 0.25)):
+        table, true = subjects.exchanged(lines, "paraphrase", share, seed=0)
+        assert true == share
+        error = subjects.reading_wordings.error(table, true)
+        # Some of what is exchanged is read as said, and more would be without what is expected.
+        assert -most <= error <= 0.07
+
+
+def test_marks_are_of_parts(subjects: ModuleType) -> None:
+    rows = pl.read_ndjson(subjects.SUBJECTS / "twins.jsonl")
+    for row in rows.iter_rows(named=True):
+        ends = [end for part in row["parts"] for end in part]
+        assert ends == sorted(ends)
+        assert ends[-1] <= len(row["first"])
+        assert len(row["parts"]) == len(row["second_says"]) == len(row["terse_says"])

@@ -60,7 +60,8 @@ def kind_table(
             if bias is None or abs(bias) > LARGE_BIAS:
                 rate = replace(rate, low=np.nan, high=np.nan)
             else:
-                biases = [bias, -_unrecognised(of_kind, new)]
+                other_claims = reading.other_claims(model) * rate.value
+                biases = [bias, other_claims, -_unrecognised(of_kind, new)]
                 if kind == FINAL_TOKEN:
                     biases.append(shown_by_tails(completions, of_kind))
                 rate = error.widen_share(rate, np.array(biases), KIND_READING_ERROR)

@@ -2,9 +2,10 @@
 
 First whole sentences are matched, one to one, so that no stretch of text pays for two; within a
 matched pair of sentences their pieces, again one to one; then what is left over of either text,
-piece against piece. How likely each match is, is read off a null (:mod:`nla_audit.text.mixture`):
-the same procedure between texts of different activations, and for what is left over, which shares
-its text's subject, pieces of the same texts that cannot be partners. Nothing here knows which of
+piece against piece. A match of sentences is judged by how far it is beyond what the texts' common
+subject lets expect (:mod:`nla_audit.text.expected`). How likely each match is, is read off a null
+(:mod:`nla_audit.text.mixture`): the same procedure between texts of different activations, and for
+what is left over pieces of the same texts that cannot be partners. Nothing here knows which of
 the two texts is the reference, so what A says and B does not is the same from either side.
 """
 

@@ -7,7 +7,8 @@ holds explanations of invented passages by two writers who did not see each othe
 who was to be terse; for each part of the first (`parts`, from and to which character), how much of
 it the second and the terse one say again, in whatever words, by a judge: 0, 0.25 ("only a little,
 for example the general topic"), 0.5, 0.75 or 1. `subjects/sweep_marks.jsonl` holds a judge's marks
-of real explanations, without the explanations: those are in SWEEP, a table of completions. LLMs
+of real explanations, or the mean of two judges', without the explanations: those are in SWEEP, a
+table of completions. LLMs
 wrote and judged that did not know of this program; how sentences are matched was chosen with all of
 these marks in sight.
 
@@ -26,6 +27,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import reading_wordings
+from numpy.typing import NDArray
 
 from nla_audit.analyzers.rewording import rewording
 from nla_audit.table.completions import Completions, from_frame
@@ -80,7 +82,7 @@ def agreement(every: list[Judged], similarity: str | None) -> Iterator[str]:
         parts = read_parts(judged, similarity)
         says, kept, tokens = (parts[name].to_numpy() for name in ("says", "kept", "tokens"))
         share = float(np.average(says, weights=tokens))
-        strict = float(np.average(np.where(says < 0.5, 0.0, says), weights=tokens))
+        strict = float(np.average(_strictly(says), weights=tokens))
         own = rewording(judged.table, similarity=similarity).headline[judged.model]
         interval = "{:.1f} [{:.1f}, {:.1f}]".format(
             *(own[f"omission_tokens{end}"] for end in ("", "_low", "_high"))
@@ -92,18 +94,27 @@ def agreement(every: list[Judged], similarity: str | None) -> Iterator[str]:
         )
 
 
-def left_out(judged: Judged, similarity: str | None) -> float:
+def left_out(judged: Judged, similarity: str | None, *, strict: bool = False) -> float:
     """Tokens that are left out by the judge's marks, were all activations as those judged.
 
     What was read of all activations is moved by how much the judge differs on those judged.
+
+    Args:
+        strict: whether a part of which only a little is said counts as not said.
     """
     parts = read_parts(judged, similarity)
-    differs = float(np.average(parts["kept"] - parts["says"], weights=parts["tokens"]))
+    says = parts["says"].to_numpy()
+    differs = parts["kept"].to_numpy() - (_strictly(says) if strict else says)
+    differs = float(np.average(differs, weights=parts["tokens"]))
     own = read(judged.table, similarity=similarity).explanations.filter(
         pl.col("model") == judged.model
     )
     omitted = 1 - own["kept_tokens"].sum() / own["tokens_reference"].sum()
     return float((omitted + differs) * own["tokens_reference"].mean())
+
+
+def _strictly(says: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.where(says < 0.5, 0.0, says)
 
 
 def read_parts(judged: Judged, similarity: str | None) -> pl.DataFrame:

@@ -232,8 +232,9 @@ def separation(
         for step in range(1, PARTNERS + 1)
         for number, (ours, _) in enumerate(pairs)
     ]
-    own = align(pairs, store).sentences.scores
-    null = np.sort(align(shifted, store).sentences.scores)
+    aligned = align(pairs, store)
+    own = aligned.sentences.scores
+    null = np.sort(align(shifted, store, aligned.expected.elsewhere()).sentences.scores)
     places = normal_scores(own, null)
     auc = mannwhitneyu(own, null).statistic / len(own) / len(null)
     return float(auc), float(places.mean()), float(places.std())

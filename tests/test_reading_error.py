@@ -54,8 +54,8 @@ def test_deletion_called_rewording_lowers_rewording_and_raises_omission() -> Non
 
 def test_what_is_said_again_may_be_another_claim_about_the_same_subject() -> None:
     for error in (ERROR, ReadingError(None, spread=0.0)):
-        bias = error.at(Level(0.6, 0.5, other_claims=0.2))
-        # Of .6 that is kept, and of no more than the text's length in it.
+        bias = error.at(Level(0.6, 0.7, other_claims=0.2, supported=0.5))
+        # Of .6 that is kept, and of the .5 that say it.
         assert (bias.kept[-2], bias.supported[-2]) == pytest.approx((0.12, 0.1))
         assert bias.claims[-2] == pytest.approx(0.12)
         assert bias.measured_claims.tolist() == bias.claims[:-2].tolist()

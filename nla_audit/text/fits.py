@@ -21,9 +21,10 @@ from nla_audit.text.expected import Expected
 from nla_audit.text.mixture import MIN_SCORES, TwoGroups, fit_two_groups, typical_two_groups
 from nla_audit.text.pairs import TextPair
 from nla_audit.text.segmentation import Segmentation
-from nla_audit.text.vectors import TextVectors
+from nla_audit.text.vectors import TextVectors, products
 
 Floats = NDArray[np.float64]
+_NONE = np.zeros(0, dtype=np.int64)
 
 #: Explanations read against other activations' for the null, of each model; a small table's
 #: explanations are read against several others each.
@@ -31,9 +32,13 @@ _NULL_PAIRS = 600
 _MOST_PARTNERS = 8
 #: A similarity from here on is that of the same words.
 _COPY = 0.999
-#: How much lower than the null sentences without a partner may lie: where others have theirs, fewer
-#: are left to choose from, and their neighbours let more be expected of them.
-_LOWEST_NULL = -0.15
+#: So far below the null (in its standard deviations) a sentence without a partner is taken to lie
+#: where all others have theirs, which leaves it few to choose from. It is chosen, not measured:
+#: among lines exchanged for other activations' it was 1.1, with a long tail below; elsewhere how
+#: far cannot be told from how many match.
+_CROWDING = 0.4
+#: Pairs of unrelated sentences, and the share of them that is less alike than the most they are.
+_UNRELATED, _MOST = 20_000, 0.995
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,8 @@ class Fit:
 
     Attributes:
         sentences: of whole sentences.
-        expected: how alike sentences without a common claim are; ``None`` where it is learnt from
-            whatever is read.
+        expected: how alike sentences without a common claim are; ``None`` where too few are known,
+            and similarity itself is judged.
         pieces: of pieces that no match of sentences holds; ``None`` where there are too few.
         said_alone: see :func:`~nla_audit.text.credit.repunctuated`.
         measured: whether the null of ``sentences`` is this table's own.
@@ -85,7 +90,8 @@ class Fit:
     def matched(self, aligned: Aligned) -> Floats:
         """How likely each match of sentences is."""
         found = aligned.sentences
-        return _or_copied(self.sentences.posterior(found.scores), found.similarity)
+        scores = found.scores if self.measured else found.similarity
+        return _or_copied(self.sentences.posterior(scores), found.similarity)
 
 
 def beside(pairs: Sequence[TextPair]) -> list[PiecesPair]:
@@ -124,7 +130,7 @@ def fit_matches(
     sentences = fit_two_groups(
         own.sentences.scores,
         np.concatenate([one.sentences.scores for one in null] or [np.zeros(0)]),
-        lowest_null=_LOWEST_NULL,
+        crowding=_CROWDING,
     )
     if sentences is None:
         return untaught(vectors), Details.none()
@@ -164,3 +170,24 @@ def crossed(pairs: Sequence[TextPair], seed: int) -> list[list[TextPair]]:
                 exchanged.append(replace(pair, other=partners[number % len(partners)].other))
         several.append(exchanged)
     return several
+
+
+def most_by_chance(pairs: Sequence[TextPair], store: Store, seed: int) -> float:
+    """The most that sentences of different activations are alike, but for a few."""
+    sides = [
+        (
+            np.repeat([pair.idx for pair in pairs], [len(text.sentences) for text in texts]),
+            np.concatenate([store.rows(text.sentences) for text in texts] or [_NONE]),
+        )
+        for texts in zip(*beside(pairs), strict=True)
+    ]
+    (idx, rows), (other_idx, other_rows) = sides
+    if not len(rows) or not len(other_rows):
+        return np.inf
+    generator = np.random.default_rng([seed, 3])
+    first, second = (generator.integers(len(side), size=_UNRELATED) for side in (rows, other_rows))
+    apart = idx[first] != other_idx[second]
+    if not apart.any():
+        return np.inf
+    found = products(store.vectors, rows[first[apart]], other_rows[second[apart]])
+    return float(np.quantile(found, _MOST))

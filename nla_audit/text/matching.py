@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nla_audit.text.expected import Expected, Grid
+from nla_audit.text.expected import Grid
 from nla_audit.text.vectors import Vectors, products
 
 Floats = NDArray[np.float64]
@@ -26,9 +26,9 @@ class Matches:
     Attributes:
         pair: `[matches]`, the number of the pair of texts.
         ours, theirs: `[matches]`, the matched sentences, or pieces.
-        similarity: `[matches]`.
+        similarity: `[matches]`; of sentences that name other things as far as it counts.
         scores: `[matches]`, what each match is judged by: of sentences, how far their similarity is
-            beyond what is expected of sentences without a common claim; of pieces, the same.
+            beyond what is expected of sentences without a common claim; of pieces, similarity.
     """
 
     pair: Integers
@@ -51,13 +51,11 @@ def match_sentences(
     rows: Sequence[Rows],
     every: Vectors,
     weights: Sequence[Floats | None],
-    expected: Expected | None,
-) -> tuple[Matches, Expected]:
-    """Sentences matched one to one, and judged by how far they are beyond what is expected."""
+) -> tuple[Matches, Grid, Integers]:
+    """Sentences matched one to one, all that they were compared with, and the matches' cells."""
     grid = _grid(blocks, rows, every)
     found, _, cells = _assign(blocks, grid.values, weights)
-    expected = Expected.fit(grid, cells) if expected is None else expected
-    return replace(found, scores=found.scores - expected.of(grid, cells)), expected
+    return found, grid, cells
 
 
 def match(
@@ -72,7 +70,7 @@ def _assign(
     blocks: Sequence[Block], values: Floats, weights: Sequence[Floats | None] | None
 ) -> tuple[Matches, Integers, Integers]:
     """The matches, the block of each, and its cell."""
-    found: list[tuple[Integers, Integers, Floats, Floats, Integers]] = []
+    found: list[tuple[Integers, Integers, Floats, Integers]] = []
     start = 0
     for place, (_, a, b) in enumerate(blocks):
         size = len(a) * len(b)
@@ -80,17 +78,14 @@ def _assign(
         weight = None if weights is None else weights[place]
         weighed = table if weight is None else table * weight
         row, column = assigned(weighed)
-        similar, score = table[row, column], weighed[row, column]
-        found.append((a[row], b[column], similar, score, start + row * len(b) + column))
+        found.append((a[row], b[column], weighed[row, column], start + row * len(b) + column))
         start += size
     none = np.zeros(0, dtype=np.int64)
-    found = found or [(none, none, np.zeros(0), np.zeros(0), none)]
-    first, second, similar, score, cells = (
-        np.concatenate(part) for part in zip(*found, strict=True)
-    )
+    found = found or [(none, none, np.zeros(0), none)]
+    first, second, similarity, cells = (np.concatenate(part) for part in zip(*found, strict=True))
     block = np.repeat(np.arange(len(found)), [len(part[0]) for part in found])
     pair = np.array([number for number, _, _ in blocks], dtype=np.int64)[block]
-    return Matches(pair, first, second, similar, score), block, cells
+    return Matches(pair, first, second, similarity, similarity), block, cells
 
 
 def _grid(blocks: Sequence[Block], rows: Sequence[Rows], every: Vectors) -> Grid:

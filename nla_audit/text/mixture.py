@@ -39,8 +39,6 @@ _STEP, _FARTHEST = 0.25, 16.0
 _SMOOTH = 0.75
 #: Where matches are looked for first (mean and deviation), with the weight of so many scores.
 _USUAL, _USUAL_WEIGHT = (2.5, 1.5), 5.0
-#: The measured null counts as so many scores where it may lie lower.
-_MEASURED_WEIGHT = 20.0
 #: Scores closer together than this are fitted as one.
 _BIN = 0.05
 #: Where a posterior is worked out; a score of the null lies no lower.
@@ -61,7 +59,7 @@ class TwoGroups:
         places: `[k]`, around which matches lie, on the scale on which the null is standard normal,
             and
         shares: `[k]`, which share of the matches around each; they sum to one.
-        shift: how far the null among the fitted scores lies from the null as it was measured.
+        shift: how far the null among the fitted scores is taken to lie below the measured one.
     """
 
     null: Floats
@@ -87,7 +85,7 @@ class TwoGroups:
         matched = (1 - self.null_share) * (
             _density(_CURVE[:, None], self.places, _AROUND) @ self.shares
         )
-        by_null = self.null_share * _density(_CURVE, self.shift)
+        by_null = self.null_share * _density(_CURVE, -self.shift)
         # Matches that lie close together would be less likely again beyond all of them.
         share = matched / np.maximum(matched + by_null, 1e-300)
         rising = np.minimum(np.maximum.accumulate(share), 1.0)
@@ -123,7 +121,7 @@ def fit_two_groups(
     null: Floats,
     least_place: float = LEAST_PLACE,
     *,
-    lowest_null: float = 0.0,
+    crowding: float = 0.0,
 ) -> TwoGroups | None:
     """Fit by smoothed expectation maximisation; ``None`` where there are too few scores.
 
@@ -132,8 +130,8 @@ def fit_two_groups(
         null: `[m]`, of pairs that cannot.
         least_place: matches lie around this place at the least, on the scale on which the null is
             a standard normal; higher for finds that must be strong evidence.
-        lowest_null: the null among ``scores`` may lie as much lower than the measured one (Efron
-            2004, "Large-scale simultaneous hypothesis testing: the choice of a null hypothesis").
+        crowding: so far below the measured null, on its scale, what does not match is taken to lie
+            where all else matches; less, in proportion, where less does.
     """
     if len(scores) < MIN_SCORES or len(null) < MIN_SCORES:
         return None
@@ -146,17 +144,14 @@ def fit_two_groups(
     around = _density(found[:, None], places, _AROUND)
     smooth = _density(places[:, None], places, _SMOOTH)
     smooth /= smooth.sum(axis=0)
-    null_share, shares, shift = 0.5, usual, 0.0
+    null_share, shares = 0.5, usual
     for _ in range(_ROUNDS):
-        by_null = _density(found, shift)[:, None]
-        groups = np.concatenate([[null_share], (1 - null_share) * shares])
-        likely = np.hstack([by_null, around]) * groups
+        shift = crowding * (1 - null_share)
+        by_null = null_share * _density(found, -shift)
+        likely = np.hstack([by_null[:, None], (1 - null_share) * around * shares])
         likely *= (counts / np.maximum(likely.sum(axis=1), 1e-300))[:, None]
         expected = likely.sum(axis=0)
         before, null_share = null_share, float(expected[0] / counts.sum())
-        if lowest_null:
-            mean = (likely[:, 0] @ found) / (expected[0] + _MEASURED_WEIGHT)
-            shift = float(np.clip(mean, lowest_null, 0.0))
         shares = smooth @ (expected[1:] + _USUAL_WEIGHT * usual)
         shares /= shares.sum()
         if abs(null_share - before) < 1e-6:

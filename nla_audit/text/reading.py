@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from nla_audit.table.completions import Completions
 from nla_audit.table.pairing import with_documents
 from nla_audit.text.alignment import Store, align
-from nla_audit.text.fits import Fit, beside, crossed, fit_matches, untaught
+from nla_audit.text.fits import Fit, beside, crossed, fit_matches, most_by_chance, untaught
 from nla_audit.text.pairs import RESAMPLING_FLOOR, TextPair, text_pairs
 from nla_audit.text.pieces import Pieces
 from nla_audit.text.reading_rows import rows_of_claims, rows_of_explanations
@@ -44,7 +44,7 @@ KIND_READING_ERROR = 0.04
 #: Two texts of one activation share their subject, and other claims about it may be taken for the
 #: same: where matches lie close to the null, this share of what is read as said again, by judges
 #: (``benchmarks/reading_subjects.md``).
-OTHER_CLAIMS = 0.25
+OTHER_CLAIMS = 0.3
 
 Progress = Callable[[int, int], None]
 
@@ -240,7 +240,7 @@ def _learn(
     fits: dict[str, Fit] = {}
     chance, known = [rows_of_claims([], [])], []
     for model, pairs in by_model.items():
-        own = align(beside(pairs), store)
+        own = align(beside(pairs), store, most=most_by_chance(pairs, store, seed))
         others = crossed(pairs, seed)
         null = [align(beside(one), store, own.expected.elsewhere()) for one in others]
         fits[model], details = fit_matches(pairs, own, null, vectors, store)

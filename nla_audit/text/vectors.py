@@ -66,7 +66,7 @@ class WordVectors:
     """
 
     name = "words, related English words and spellings, weighed on the table"
-    typical_null = (0.06, 0.06)
+    typical_null = (0.13, 0.06)
 
     def __init__(self, related: RelatedWords | None = None) -> None:
         self._related = related_words() if related is None else related
@@ -241,7 +241,7 @@ def _letters(word: str) -> list[str]:
 class EmbeddingVectors:
     """Embeddings by any sentence-transformers model, by name or folder."""
 
-    typical_null = (0.1, 0.08)
+    typical_null = (0.3, 0.12)
 
     def __init__(self, model: str):
         self._model = sentence_model(model)

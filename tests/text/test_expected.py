@@ -60,3 +60,16 @@ def test_other_activations_have_a_mean_of_their_own() -> None:
     apart = grid([0.1, 0.0, 0.0, 0.1])
     assert learnt.of(apart, PARTNERS[:2]).min() > 0.1
     assert learnt.elsewhere().of(apart, PARTNERS[:2]) == pytest.approx([0.0, 0.0])
+
+
+def test_sentences_that_say_the_same_again_let_expect_no_more_than_chance_does() -> None:
+    # Each text says one thing twice.
+    texts = grid([0.8, 0.8, 0.8, 0.8])
+    assert Expected.fit(texts, PARTNERS[:2]).of(texts, PARTNERS[:2]).min() > 0.7
+    known = Expected.fit(texts, PARTNERS[:2], most=0.3)
+    assert known.of(texts, PARTNERS[:2]) == pytest.approx([0.3, 0.3], abs=0.01)
+
+
+def test_neighbours_that_share_nothing_leave_the_usual_weights() -> None:
+    texts = grid([0.5, 0.0, 0.0, 0.5])
+    assert Expected.fit(texts, PARTNERS[:2]).weights == pytest.approx((0.5, 0.5))

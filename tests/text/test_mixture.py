@@ -124,18 +124,22 @@ def test_posteriors_never_fall_where_matches_lie_close_together() -> None:
     assert found.max() <= 1
 
 
-def test_a_null_that_lies_lower_among_the_scores_is_followed_as_far_as_allowed() -> None:
+def test_where_much_matches_the_rest_may_lie_lower() -> None:
     generator = np.random.default_rng(0)
-    scores = np.concatenate([generator.normal(-0.6, 1, 400), generator.normal(2.5, 1.2, 600)])
     null = generator.normal(size=8000)
-    fits = [fit_two_groups(scores, null, lowest_null=lowest) for lowest in (0.0, -0.3, -1.0)]
-    shifts = [fit.shift for fit in fits if fit is not None]
-    assert shifts[:2] == [0.0, -0.3]
-    assert shifts[2] == pytest.approx(-0.6, abs=0.15)
-    shares = [fit.null_share for fit in fits if fit is not None]
-    # Taken to lie where it was measured, more of the matches are taken for null.
-    assert shares == sorted(shares, reverse=True)
-    assert shares[2] == pytest.approx(0.4, abs=0.05)
+    scores = np.concatenate([generator.normal(-0.5, 1, 400), generator.normal(2.5, 1.2, 600)])
+    without, crowded = (fit_two_groups(scores, null, crowding=most) for most in (0.0, 0.8))
+    assert without is not None
+    assert crowded is not None
+    assert crowded.shift == pytest.approx(0.8 * (1 - crowded.null_share), abs=1e-3)
+    assert crowded.null_share < without.null_share
+    assert crowded.null_share == pytest.approx(0.4, abs=0.06)
+    # A score between the two is likelier a match's if the null lies lower.
+    between = np.array([1.0])
+    assert crowded.posterior(between) > without.posterior(between)
+    nothing = fit_two_groups(generator.normal(size=1000), null, crowding=0.8)
+    assert nothing is not None
+    assert nothing.null_share > 0.9
 
 
 def test_close_matches_are_those_no_further_out_than_the_null() -> None:

@@ -49,7 +49,14 @@ def test_two_writers_of_one_passage(subjects: ModuleType, place: int) -> None:
     assert own["omission_tokens_low"] <= left_out <= own["omission_tokens_high"]
 
 
-@pytest.mark.parametrize("model", ["base", "p0.001", "p0.002", "p0.006"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "base",
+        "p0.006",
+        *(pytest.param(model, marks=pytest.mark.slow) for model in ("p0.001", "p0.002")),
+    ],
+)
 def test_two_models_of_one_activation(subjects: ModuleType, sweep_path: Path, model: str) -> None:
     sweep = pl.read_parquet(sweep_path)
     judged = next(one for one in subjects.judged_of(sweep) if one.model == model)

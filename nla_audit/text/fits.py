@@ -38,7 +38,7 @@ _COPY = 0.999
 #: far cannot be told from how many match.
 _CROWDING = 0.4
 #: Pairs of unrelated sentences, and the share of them that is less alike than the most they are.
-_UNRELATED, _MOST = 20_000, 0.995
+_UNRELATED, _MOST = 5_000, 0.995
 
 
 @dataclass(frozen=True)

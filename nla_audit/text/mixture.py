@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 #: Fewer scores than this, of either sort, and nothing is fitted.
 MIN_SCORES = 20
@@ -76,7 +77,7 @@ class TwoGroups:
     @property
     def close(self) -> float:
         """The share of the matches that lie no further out than the null's own last ones."""
-        return float(ndtr((_CLOSE - self.places) / _AROUND) @ self.shares)
+        return _close(self.places, self.shares)
 
     def posterior(self, scores: Floats) -> Floats:
         """The probability that each score is a match's; it never falls as scores rise."""
@@ -109,6 +110,10 @@ def _density(places: Floats, mean: Floats | float = 0.0, deviation: float = 1.0)
     return np.exp(-(((places - mean) / deviation) ** 2) / 2) / np.sqrt(2 * np.pi) / deviation
 
 
+def _close(places: Floats, shares: Floats) -> float:
+    return float(ndtr((_CLOSE - places) / _AROUND) @ shares)
+
+
 def _usual(least: float) -> tuple[Floats, Floats]:
     """`[k]`: the places that are told apart, and how usual each is."""
     places = np.arange(least, _FARTHEST + _STEP / 2, _STEP)
@@ -131,7 +136,7 @@ def fit_two_groups(
         least_place: matches lie around this place at the least, on the scale on which the null is
             a standard normal; higher for finds that must be strong evidence.
         crowding: so far below the measured null, on its scale, what does not match is taken to lie
-            where all else matches; less, in proportion, where less does.
+            where all else matches, far from the null; less, in proportion, where less does.
     """
     if len(scores) < MIN_SCORES or len(null) < MIN_SCORES:
         return None
@@ -144,11 +149,31 @@ def fit_two_groups(
     around = _density(found[:, None], places, _AROUND)
     smooth = _density(places[:, None], places, _SMOOTH)
     smooth /= smooth.sum(axis=0)
+    shift = 0.0
+    by_null = _density(found)[:, None]
+    null_share, shares = _fitted(np.hstack([by_null, around]), counts, usual, smooth)
+    if crowding:
+        # By the share that matches without it: if it followed its own share, it would run away. Nor
+        # can it be told from matches that lie close.
+        shift = crowding * (1 - null_share) * (1 - _close(places, shares)) ** 2
+        by_null = _density(found, -shift)[:, None]
+        null_share, shares = _fitted(np.hstack([by_null, around]), counts, usual, smooth)
+    return TwoGroups(null, null_share, places, shares, shift)
+
+
+def _fitted(
+    density: Floats, counts: Integers, usual: Floats, smooth: Floats
+) -> tuple[float, Floats]:
+    """The share of the null, and of the matches around each place.
+
+    Args:
+        density: `[found, 1 + k]`, of the null, and around each place.
+        counts: `[found]`, how many scores lie there.
+        smooth: `[k, k]`, over which shares are smoothed.
+    """
     null_share, shares = 0.5, usual
     for _ in range(_ROUNDS):
-        shift = crowding * (1 - null_share)
-        by_null = null_share * _density(found, -shift)
-        likely = np.hstack([by_null[:, None], (1 - null_share) * around * shares])
+        likely = density * np.concatenate([[null_share], (1 - null_share) * shares])
         likely *= (counts / np.maximum(likely.sum(axis=1), 1e-300))[:, None]
         expected = likely.sum(axis=0)
         before, null_share = null_share, float(expected[0] / counts.sum())
@@ -156,7 +181,7 @@ def fit_two_groups(
         shares /= shares.sum()
         if abs(null_share - before) < 1e-6:
             break
-    return TwoGroups(null, null_share, places, shares, shift)
+    return null_share, shares
 
 
 def typical_two_groups(null: tuple[float, float]) -> TwoGroups:

@@ -52,9 +52,8 @@ def test_two_writers_of_one_passage(subjects: ModuleType, place: int) -> None:
 @pytest.mark.parametrize(
     "model",
     [
-        "base",
         "p0.006",
-        *(pytest.param(model, marks=pytest.mark.slow) for model in ("p0.001", "p0.002")),
+        *(pytest.param(model, marks=pytest.mark.slow) for model in ("base", "p0.001", "p0.002")),
     ],
 )
 def test_two_models_of_one_activation(subjects: ModuleType, sweep_path: Path, model: str) -> None:

@@ -46,7 +46,7 @@ _FEWEST_TEXTS = 20
 _LEAST_FLOOR = 4 * READING_ERROR
 #: Matches that lie no further than this from the middle of the null, in its standard deviations,
 #: are not told from it: how many there are is then read far too high. Of planted stages
-#: (benchmarks/stages.md) those of two seeds lie 1.7 to 2.8 from it; fits of matches as one normal,
+#: (benchmarks/stages.md) those of two seeds lie 1.75 to 2.8 from it; fits of matches as one normal,
 #: which were in use before, were wrong where they lay up to 0.8 from it.
 _LEAST_APART = 1.0
 #: Where more than this matches by chance, nothing can be told from it.

@@ -111,10 +111,9 @@ def align(
         (number, np.arange(len(ours.sentences)), np.arange(len(theirs.sentences)))
         for number, (ours, theirs) in enumerate(pairs)
     ]
-    sentence_rows = _sentence_rows(pairs, store)
     sentences, grid, cells = match_sentences(
         blocks,
-        sentence_rows,
+        [(store.rows(ours.sentences), store.rows(theirs.sentences)) for ours, theirs in pairs],
         every,
         [_same_subjects(ours, theirs) for ours, theirs in pairs],
     )
@@ -122,26 +121,17 @@ def align(
         expected = Expected.fit(grid, cells, most)
     sentences = replace(sentences, scores=sentences.similarity - expected.of(grid, cells))
     piece_rows = _piece_rows(pairs, store)
-    blocks = _within(pairs, sentences.pair, sentences.ours, sentences.theirs)
+    blocks = [
+        (number, pairs[number][0].places[a], pairs[number][1].places[b])
+        for number, a, b in zip(
+            sentences.pair.tolist(), sentences.ours.tolist(), sentences.theirs.tolist(), strict=True
+        )
+    ]
     inside, inside_of = match(blocks, piece_rows, every)
     alone = np.array([_partnerless(pairs[n], a, b) for n, a, b in blocks]).reshape(-1, 2)
     blocks = [(number, a, b) for number, (a, b) in enumerate(_left_over(pairs, inside))]
     left_over, _ = match(blocks, piece_rows, every)
     return Aligned(sentences, inside, inside_of, alone, left_over, expected)
-
-
-def _within(
-    pairs: Sequence[PiecesPair], pair: Integers, ours: Integers, theirs: Integers
-) -> list[Block]:
-    """The pieces of pairs of sentences."""
-    return [
-        (number, pairs[number][0].places[a], pairs[number][1].places[b])
-        for number, a, b in zip(pair.tolist(), ours.tolist(), theirs.tolist(), strict=True)
-    ]
-
-
-def _sentence_rows(pairs: Sequence[PiecesPair], store: Store) -> list[Rows]:
-    return [(store.rows(ours.sentences), store.rows(theirs.sentences)) for ours, theirs in pairs]
 
 
 def _piece_rows(pairs: Sequence[PiecesPair], store: Store) -> list[Rows]:

@@ -64,9 +64,9 @@ class Expected:
         rest = _all_but(grid, matched)
         if not rest.any():
             return cls(0.0, _USUAL, most)
-        values = np.minimum(grid.values[rest], most)
-        mean = float(values.mean())
+        mean = _mean(grid, rest, most)
         design = _neighbours(grid, rest, mean, most)[rest]
+        values = np.minimum(grid.values[rest], most)
         squares = design.T @ design
         prior = np.diag(np.maximum(np.diag(squares) * (_USUAL_PAIRS / len(design)), 1e-12))
         # Least squares without negative weights, by the root of the normal equations.
@@ -82,9 +82,7 @@ class Expected:
     def of(self, grid: Grid, matched: Integers) -> Floats:
         """What is expected of the ``matched`` cells."""
         rest = _all_but(grid, matched)
-        mean = self.mean
-        if mean is None:
-            mean = float(np.minimum(grid.values[rest], self.most).mean()) if rest.any() else 0.0
+        mean = _mean(grid, rest, self.most) if self.mean is None else self.mean
         return _neighbours(grid, rest, mean, self.most)[matched] @ np.array(self.weights)
 
 
@@ -92,6 +90,10 @@ def _all_but(grid: Grid, matched: Integers) -> NDArray[np.bool_]:
     rest = np.ones(len(grid.values), dtype=bool)
     rest[matched] = False
     return rest
+
+
+def _mean(grid: Grid, rest: NDArray[np.bool_], most: float) -> float:
+    return float(np.minimum(grid.values[rest], most).mean()) if rest.any() else 0.0
 
 
 def _neighbours(grid: Grid, rest: NDArray[np.bool_], mean: float, most: float) -> Floats:

@@ -42,8 +42,8 @@ READING_ERROR = 0.025
 #: The same for the share of one kind of claim, which rests on telling kinds as well.
 KIND_READING_ERROR = 0.04
 #: Two texts of one activation share their subject, and other claims about it may be taken for the
-#: same: where matches lie close to the null, this share of what is read as said again, by judges
-#: (``benchmarks/reading_subjects.md``).
+#: same: where matches lie close to the null, this share of what is read as said again, by judges'
+#: marks over what they give to matches beyond doubt (``benchmarks/reading_subjects.md``).
 OTHER_CLAIMS = 0.3
 
 Progress = Callable[[int, int], None]

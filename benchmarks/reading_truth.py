@@ -4,19 +4,26 @@
 
 SWEEP is a table of completions with the models `base`, `p0.0` and others; PARAPHRASES has one line
 of an explanation a row: `idx, line, original, paraphrase`. What the reading was tuned on (even
-activations of the paraphrases) is reported apart from what it was not (odd ones). Where a
-paraphrase has at least two sentences fewer than its original, the paraphraser has left something
-out that counts as said in this truth; so all is reported without those activations, too.
+activations of the paraphrases) is reported apart from what it was not (odd ones).
+
+A paraphraser may leave something out, and then a line that is there does not say all of it. Six
+paraphrases have at least two sentences fewer than their originals. Two judges, LLMs that did not
+know of this program, marked them and twelve others, drawn at random, part by part:
+`subjects/paraphrase_marks.jsonl` holds which share of each line's tokens the paraphrase says, by
+the mean of both. What they miss counts as left out where the table says "judged".
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from nla_audit.analyzers.drop_analysis import drop_analysis
 from nla_audit.analyzers.rewording import rewording
@@ -27,6 +34,7 @@ from nla_audit.text.reading import read_afresh
 SHARES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 #: Tokens of the markers around an explanation in the sweep.
 OVERHEAD = 11
+MARKS = Path(__file__).parent / "subjects" / "paraphrase_marks.jsonl"
 
 
 def main() -> None:
@@ -49,44 +57,38 @@ def main() -> None:
 
 def paraphrases(lines: pl.DataFrame, seeds: int, similarity: str | None) -> Iterator[str]:
     """Omission read, less the share of tokens whose lines were deleted or exchanged."""
-    yield "| activations | change | " + " | ".join(f"{share:.0%}" for share in SHARES) + " |"
-    yield "|" + "---|" * (len(SHARES) + 2)
+    yield "| activations | change | truth | " + " | ".join(f"{part:.0%}" for part in SHARES) + " |"
+    yield "|" + "---|" * (len(SHARES) + 3)
     every = lines["idx"].unique().sort()
     halves = {
         "even, tuned on": every.gather_every(2),
         "odd, not tuned on": every.gather_every(2, 1),
         "all": every,
     }
-    whole = paraphrased_whole(lines)
-    halves |= {
-        f"{name}, paraphrased whole": idx.filter(idx.is_in(whole)) for name, idx in halves.items()
-    }
     for name, idx in ((f"{len(idx)}: {name}", idx) for name, idx in halves.items()):
         own = lines.filter(pl.col("idx").is_in(idx.to_list()))
         for change in ("deleted", "exchanged"):
-            cells = []
-            for share in SHARES:
-                errors = [_error(own, share, change, seed, similarity) for seed in range(seeds)]
-                cells.append(f"{np.mean(errors):+.3f} (worst {max(errors, key=abs):+.3f})")
-            yield f"| {name} | {change} | {' | '.join(cells)} |"
+            # `[shares, seeds, 2]`
+            errors = np.array(
+                [
+                    [omission_errors(own, share, change, seed, similarity) for seed in range(seeds)]
+                    for share in SHARES
+                ]
+            )
+            for truth, found in zip(("lines", "judged"), np.moveaxis(errors, -1, 0), strict=True):
+                cells = (f"{of.mean():+.3f} (worst {max(of, key=abs):+.3f})" for of in found)
+                yield f"| {name} | {change} | {truth} | {' | '.join(cells)} |"
 
 
-def paraphrased_whole(lines: pl.DataFrame) -> list[int]:
-    """Activations whose paraphrases have at most one sentence fewer than their originals."""
-    found = []
-    for (idx,), own in lines.group_by("idx", maintain_order=True):
-        before, after = (
-            sum(len(text_of(text).pieces.sentences) for text in own[column])
-            for column in ("original", "paraphrase")
-        )
-        if before - after < 2:
-            found.append(idx)
-    return found
-
-
-def _error(
+def omission_errors(
     lines: pl.DataFrame, share: float, change: str, seed: int, similarity: str | None
-) -> float:
+) -> tuple[float, float]:
+    """Omission read less the share of tokens whose lines are gone; and less what judges miss, too.
+
+    Args:
+        share: of the lines, to be
+        change: `deleted`, or `exchanged` for another activation's.
+    """
     generator = np.random.default_rng(seed)
     gone = generator.random(lines.height) < share
     idx, originals, said = (lines[name].to_list() for name in ("idx", "original", "paraphrase"))
@@ -113,7 +115,18 @@ def _error(
     )
     found = read_afresh(from_frame(table, reference="original"), similarity=similarity).explanations
     omitted = 1 - found["kept_tokens"].sum() / found["tokens_reference"].sum()
-    return float(omitted - costs[gone].sum() / costs.sum())
+    missed = np.where(gone, 1.0, 1 - _says(lines))
+    whole = costs.sum()
+    return float(omitted - costs @ gone / whole), float(omitted - costs @ missed / whole)
+
+
+def _says(lines: pl.DataFrame) -> NDArray[np.float64]:
+    """`[lines]`: which share of each line its paraphrase says, as far as that was judged."""
+    marks = {row["idx"]: row["says"] for row in map(json.loads, MARKS.open(encoding="utf-8"))}
+    placed = lines.select("idx", place=pl.int_range(pl.len()).over("idx"))
+    return np.array(
+        [marks[idx][place] if idx in marks else 1.0 for idx, place in placed.iter_rows()]
+    )
 
 
 def exchanged_roles(sweep: pl.DataFrame, similarity: str | None) -> Iterator[str]:

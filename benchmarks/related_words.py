@@ -27,12 +27,11 @@ import numpy as np
 import polars as pl
 from scipy.stats import mannwhitneyu
 
-from benchmarks.reading_truth import paraphrased_whole
 from benchmarks.reading_wordings import CHANGED, REFERENCE, VERSIONS, WORDINGS, changed
 from nla_audit.text.alignment import Store, align
 from nla_audit.text.mixture import normal_scores
 from nla_audit.text.numerals import NUMBER_WORDS
-from nla_audit.text.pairs import text_pairs
+from nla_audit.text.pairs import text_of, text_pairs
 from nla_audit.text.related_words import FILE, RelatedWords, save
 from nla_audit.text.vectors import WordVectors
 from nla_audit.text.words import FUNCTION_WORDS, stem
@@ -210,6 +209,19 @@ def tables(paraphrases: str | None) -> Iterator[tuple[str, pl.DataFrame, str]]:
         every = lines["idx"].unique().sort()
         for name, idx in (("even", every.gather_every(2)), ("odd", every.gather_every(2, 1))):
             yield f"given, {name}", lines.filter(pl.col("idx").is_in(idx.to_list())), "paraphrase"
+
+
+def paraphrased_whole(lines: pl.DataFrame) -> list[int]:
+    """Activations whose paraphrases have at most one sentence fewer than their originals."""
+    found = []
+    for (idx,), own in lines.group_by("idx", maintain_order=True):
+        before, after = (
+            sum(len(text_of(text).pieces.sentences) for text in own[column])
+            for column in ("original", "paraphrase")
+        )
+        if before - after < 2:
+            found.append(idx)
+    return found
 
 
 def separation(

@@ -20,6 +20,7 @@ torch.set_num_threads(1)
 __all__ = ["as_it_is"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_it_is")
 def test_a_table_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "find_spec", lambda _: True)

@@ -81,7 +81,6 @@ KNOWN_MISSES: dict[tuple[str, str], float] = {
     ("reword 1", "omitted tokens"): 0.080,
     ("reword 1", "omission share"): 0.121,
     ("reword 1", "claims retained"): -0.071,
-    ("final token only", "retained: final_token"): -0.141,
 }
 
 

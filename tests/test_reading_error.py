@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from nla_audit.analyzers._drop_verdict import of_kinds
 from nla_audit.analyzers._reading_error import (
     LARGE_BIAS,
     LEAST_CLAIMS,
+    PLANTED_BIAS,
     Level,
     ReadingError,
     terseness,
@@ -26,6 +28,7 @@ from nla_audit.stats import Interval
 from nla_audit.table.completions import Completions, from_frame
 from nla_audit.text.reading import RESAMPLING_FLOOR, read
 from nla_audit.world.sweep.planted import PlantedModel, plant
+from tests.benchmark_module import BENCHMARKS
 
 ERROR = ReadingError(
     "made up",
@@ -191,6 +194,27 @@ def test_a_kind_has_an_interval_only_where_its_error_is_known_small(table: Compl
         assert (row["known_error"] is not None) == known
         small = known and abs(row["known_error"]) <= LARGE_BIAS
         assert (row["retained_low"] is not None) == small
+
+
+def test_the_error_of_kinds_on_planted_truth_is_the_measured_one() -> None:
+    text = (BENCHMARKS / "reading_error.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| retained: (\w+) \|[^|]*\|[^|]*\| ([+-][\d.]+) \|", text, re.MULTILINE)
+    assert pytest.approx({kind: float(points) / 100 for kind, points in rows}) == PLANTED_BIAS
+
+
+def test_a_kind_that_is_misread_on_planted_truth_has_no_interval_anywhere() -> None:
+    flat = np.array([[0.0, 0.0], [1.0, 0.0]])
+    both = {DELETED: flat, EXCHANGED: flat}
+    names = ("final_token", "entity", "content")
+    error = ReadingError(
+        "twins", kinds=dict.fromkeys(names, both), kind_claims=dict.fromkeys(names, LEAST_CLAIMS)
+    )
+    final, entity, content = (error.of_kind(kind, 0.5, 1.0) for kind in names)
+    assert final is not None
+    assert final > LARGE_BIAS
+    assert entity is not None
+    assert 0 < entity <= LARGE_BIAS
+    assert content == 0
 
 
 def test_without_twins_the_error_is_said_to_be_unmeasured(table: Completions) -> None:

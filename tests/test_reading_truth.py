@@ -35,7 +35,7 @@ def sweep(sweep_path: Path) -> pl.DataFrame:
     return pl.read_parquet(sweep_path).filter(pl.col("idx") < 300)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.5])
+@pytest.mark.parametrize("share", [0.0, pytest.param(0.3, marks=pytest.mark.slow), 0.5])
 def test_deleted_clauses_are_a_drop_and_no_rewording(
     truth: ModuleType, sweep: pl.DataFrame, share: float
 ) -> None:
@@ -46,7 +46,22 @@ def test_deleted_clauses_are_a_drop_and_no_rewording(
     assert reported == (share > 0)
 
 
-@pytest.mark.parametrize("model", ["base", "p0.002"])
+@pytest.mark.slow
+@pytest.mark.parametrize("change", ["deleted", "exchanged"])
+@pytest.mark.parametrize("half", [0, 1])
+def test_lines_of_paraphrases_that_are_gone_are_read_as_left_out(
+    truth: ModuleType, shared: Path, half: int, change: str
+) -> None:
+    lines = pl.read_parquet(shared / "data" / "paraphrase_lines_v3ws.parquet").sort("idx", "line")
+    own = lines.filter(
+        pl.col("idx").is_in(lines["idx"].unique().sort().gather_every(2, half).to_list())
+    )
+    for share in truth.SHARES:
+        _, error = truth.omission_errors(own, share, change, seed=9, similarity=None)
+        assert abs(error) <= 0.07, f"{share:.0%} {change}: {error:+.3f}"
+
+
+@pytest.mark.parametrize("model", ["base", pytest.param("p0.002", marks=pytest.mark.slow)])
 def test_either_model_may_be_the_reference(sweep: pl.DataFrame, model: str) -> None:
     both = sweep.filter(pl.col("model").is_in(["p0.0", model]))
     there, back = (

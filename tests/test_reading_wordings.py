@@ -16,7 +16,7 @@ from tests.benchmark_module import benchmark_module
 
 ENGLISH = ("lists", "prose", "fields", "markdown", "keyvalue", "notes", "analyst", "clipped")
 LANGUAGES = ("chinese", "german", "french", "spanish", "italian", "russian")
-SLOW = {"lists", "clipped", *LANGUAGES} - {"chinese"}
+SLOW = {"lists", "clipped", "analyst", "markdown", *LANGUAGES} - {"chinese"}
 SETS = [
     pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name
     for name in (*ENGLISH, *LANGUAGES)

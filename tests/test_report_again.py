@@ -113,6 +113,7 @@ def renamed(value: Any, way: tuple[Any, ...], key: str) -> Any:
     return changed(value, way[:-1], {**others, key: inside[way[-1]]})
 
 
+@pytest.mark.slow
 def test_whatever_is_wrong_is_one_line_or_a_page(tmp_path: Path, stored: dict[str, Any]) -> None:
     """Every value and key is replaced in turn: nothing gets past the door as a traceback."""
     path, refused = tmp_path / "x.json", []

@@ -92,6 +92,7 @@ def test_the_same_table_and_seed_give_the_same_bytes(tmp_path: Path) -> None:
             assert path.read_bytes() == other.read_bytes(), path.name
 
 
+@pytest.mark.slow
 def test_what_is_done_aside_is_the_same_and_not_done_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,19 +7,14 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
-from nla_audit.analyzers._copied_tails import shown_by_tails
 from nla_audit.analyzers._net_loss import net_loss
-from nla_audit.analyzers._reading_error import (
-    LARGE_BIAS,
-    Level,
-    ReadingError,
-)
+from nla_audit.analyzers._reading_error import LARGE_BIAS, Level, ReadingError
 from nla_audit.analyzers._unrecognised import Usual, hidden, unusually_new
 from nla_audit.findings import Headline
 from nla_audit.stats import Interval, chance_corrected, or_none
 from nla_audit.table.completions import Completions
 from nla_audit.table.pairing import column, resampler
-from nla_audit.text.kinds import FINAL_TOKEN, KIND_NAMES, KINDS
+from nla_audit.text.kinds import KIND_NAMES, KINDS
 from nla_audit.text.reading import KIND_READING_ERROR, RESAMPLING_FLOOR, Reading
 
 #: A kind with fewer reference claims than this in the table gets no rate.
@@ -34,7 +29,7 @@ def _rate(rows: pl.DataFrame, seed: int) -> Interval:
 def kind_table(
     completions: Completions, reading: Reading, error: ReadingError, usual: Usual, seed: int
 ) -> pl.DataFrame:
-    """Retention of each kind; with an interval only where its bias is measured and small.
+    """Retention of each kind; with an interval only where its bias is known small.
 
     Args:
         usual: see :func:`~nla_audit.analyzers._unrecognised.usually_new`; here and below.
@@ -62,8 +57,6 @@ def kind_table(
             else:
                 other_claims = reading.other_claims(model) * rate.value
                 biases = [bias, other_claims, -_unrecognised(of_kind, new)]
-                if kind == FINAL_TOKEN:
-                    biases.append(shown_by_tails(completions, of_kind))
                 rate = error.widen_share(rate, np.array(biases), KIND_READING_ERROR)
             by_chance = _rate(chance.filter(pl.col("kind") == kind), seed).value
             rows.append(

@@ -184,7 +184,14 @@ def test_an_end_that_nobody_reached_says_nothing():
     assert end_advantages(values, reached, 2, "centered").tolist() == found.tolist()
 
 
-@pytest.mark.parametrize("name", [name for name in GRADINGS if name != "final"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("fixed", "separators")))
+        for name in GRADINGS
+        if name != "final"
+    ],
+)
 def test_every_grading_trains_and_resumes_exactly(warm, tmp_path, name):
     # Fails with: K drawn from a generator that is carried from step to step.
     settings = graded(name)

@@ -278,6 +278,7 @@ def without_costs(folder):
     return [{name: value for name, value in one.items() if name not in timed} for one in records]
 
 
+@pytest.mark.slow
 def test_a_run_learns_logs_and_after_kill_9_goes_on_from_the_cache(warm, tmp_path, server):
     # Fails with: scores in another order than the texts; failures asked anew after the kill.
     judged_run(warm, tmp_path / "whole", server.judge()).run(StopSignal(), lambda _: None)

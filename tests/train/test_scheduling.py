@@ -55,6 +55,7 @@ def test_a_process_that_is_killed_is_told_in_a_line(tmp_path: Path) -> None:
     assert told.value.__cause__ is None
 
 
+@pytest.mark.slow
 def test_processes_that_end_well_train_every_run(tmp_path: Path) -> None:
     in_two(tmp_path, FakeRun("one"), FakeRun("two", start="one"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]

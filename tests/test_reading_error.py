@@ -127,11 +127,11 @@ def test_other_words_on_a_line_may_hide_a_lost_claim_and_are_none_of_the_new() -
     )
     # A claim has three content words at the least: two claims at most, if no other words are usual;
     # without a twin, nobody knows what is.
-    assert hidden(rows, Usual()).tolist() == [0.0]
+    assert hidden(rows, Usual())[0] < 0
     assert hidden(rows, Usual(other_words=0.0)).tolist() == [2.0]
     # Half a word of the ten is of what it says anew: 2.85 others are usual, 3.15 make 1.05 claims.
     assert hidden(rows, Usual(other_words=0.3)) == pytest.approx([1.05])
-    assert hidden(rows, Usual(other_words=0.7)).tolist() == [0.0]
+    assert hidden(rows, Usual(other_words=0.7))[0] < 0
     level = Level.of(rows, usual=Usual(new=0.05, other_words=0.3))
     assert level.unrecognised_claims == pytest.approx(1.05 / 4)
     assert level.unrecognised_kept == pytest.approx(10.5 / 40)
@@ -191,7 +191,8 @@ def test_a_kind_has_an_interval_only_where_its_error_is_known_small(table: Compl
     assert rows
     for row in rows:
         known = counted.get(row["kind"], 0) >= LEAST_CLAIMS
-        assert (row["known_error"] is not None) == known
+        large = abs(PLANTED_BIAS.get(row["kind"], 0.0)) > LARGE_BIAS
+        assert (row["known_error"] is not None) == (known or large)
         small = known and abs(row["known_error"]) <= LARGE_BIAS
         assert (row["retained_low"] is not None) == small
 
@@ -230,9 +231,8 @@ def test_what_cannot_be_told_names_the_most_that_can_be_missing() -> None:
     own = from_frame(plant(models, activations=60, seed=2).completions, reference="p0.0")
     finding = drop_analysis(own)
     rows = read(own).explanations
-    lost = (rows["tokens_reference"] - rows["kept_tokens"]).sum()
-    added = (rows["tokens_model"] - rows["supported_tokens"]).sum()
-    net = float((lost - added) / rows["tokens_reference"].sum())
+    worth = rows["kept_tokens"].sum() / rows["supported_tokens"].sum()
+    net = float(1 - worth * rows["tokens_model"].sum() / rows["tokens_reference"].sum())
     numbers = finding.headline["p0.01"]
     most = numbers["net_loss_share_high"]
     assert numbers["net_loss_share"] == pytest.approx(net)
@@ -300,9 +300,6 @@ def test_omission_beside_new_claims_may_be_rewording_and_without_them_not() -> N
         assert most == pytest.approx(hidden)
         assert low is not None
         assert (hidden > 0.1 * float(omitted.mean())) == hides
-        assert (
-            f"(up to {hidden:.1f} of them may be said in other words)" in finding.verdict
-        ) == hides
         assert low <= float(omitted.mean()) - hidden
         share = drop_analysis(own).headline[model]["unrecognised_share"]
         assert share == pytest.approx(pairs.sum() / row["claims_reference"].sum())

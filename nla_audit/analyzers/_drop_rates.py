@@ -8,12 +8,12 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._net_loss import net_loss
-from nla_audit.analyzers._reading_error import LARGE_BIAS, Level, ReadingError
+from nla_audit.analyzers._reading_error import LARGE_BIAS, LEAST_CLAIMS, Bias, Level, ReadingError
 from nla_audit.analyzers._unrecognised import Usual, hidden, unusually_new
 from nla_audit.findings import Headline
 from nla_audit.stats import Interval, chance_corrected, or_none
 from nla_audit.table.completions import Completions
-from nla_audit.table.pairing import column, resampler
+from nla_audit.table.pairing import column, equally_long, resampler
 from nla_audit.text.kinds import KIND_NAMES, KINDS
 from nla_audit.text.reading import KIND_READING_ERROR, RESAMPLING_FLOOR, Reading
 
@@ -44,7 +44,10 @@ def kind_table(
         explanations = reading.explanations.filter(pl.col("model") == model)
         length = Level.of(explanations).length
         new = explanations.select(
-            "idx", "sample", new=unusually_new(explanations, usual) + hidden(explanations, usual)
+            "idx",
+            "sample",
+            new=np.maximum(unusually_new(explanations, usual), 0.0)
+            + np.maximum(hidden(explanations, usual), 0.0),
         )
         for kind in KIND_NAMES:
             of_kind = own.filter(pl.col("kind") == kind)
@@ -113,6 +116,8 @@ def headline_of(
 ) -> Headline:
     """What is kept, added and lost net, for each model and the resampling floor."""
     headline: Headline = {}
+    floor = RESAMPLING_FLOOR if reading.has_floor else equally_long(completions)
+    biases: dict[str, Bias] = {}
     for model in [*completions.models, RESAMPLING_FLOOR]:
         own = reading.claims.filter(pl.col("model") == model)
         if own.height == 0:
@@ -121,7 +126,7 @@ def headline_of(
         explanations = reading.explanations.filter(pl.col("model") == model)
         terse, other = error.terseness.get(model, 0.0), reading.other_claims(model)
         level = Level.of(explanations, terse, usual, other)
-        bias = error.at(level)
+        bias = biases[model] = error.at(level)
         rate = error.widen_share(_rate(own, seed), bias.claims)
         summary |= rate.entries("claims_retained")
         chance = reading.chance.filter(pl.col("model") == model)
@@ -136,7 +141,7 @@ def headline_of(
         # What is wrongly taken for the reference's is missing from what is added.
         added = error.widen_share(added, -bias.supported / max(level.length, 1e-9))
         summary |= added.entries("added_share")
-        summary |= net_loss(explanations, error, bias, seed).entries("net_loss_share")
+        summary |= net_loss(explanations, error, level, seed).share.entries("net_loss_share")
         summary["known_error_claims_retained"] = (
             float(bias.measured_claims[np.abs(bias.measured_claims).argmax()])
             if error.measured
@@ -150,14 +155,33 @@ def headline_of(
                     for end in ("", "_low", "_high")
                 }
         headline[model] = summary
+    if floor in headline:
+        for model in [name for name in headline if name != floor]:
+            below = _below(reading.claims, model, floor, seed)
+            below = error.widen(below, biases[floor].claims - biases[model].claims)
+            headline[model] |= below.entries("retained_below_floor")
     return headline
+
+
+def _below(claims: pl.DataFrame, model: str, floor: str, seed: int) -> Interval:
+    """How much more of the same claims ``floor`` still makes than ``model``."""
+    claim = ["idx", "reference_sample", "claim"]
+    own, other = (
+        claims.filter(pl.col("model") == name).group_by(claim, maintain_order=True)
+        for name in (model, floor)
+    )
+    both = own.agg(pl.col("kept").mean(), pl.col("^doc_id$").first()).join(
+        other.agg(pl.col("kept").mean().alias("by_floor")), on=claim, maintain_order="left"
+    )
+    return resampler(both, seed).mean(column(both, "by_floor") - column(both, "kept"))
 
 
 def order_of_loss(completions: Completions, kinds: pl.DataFrame) -> pl.DataFrame:
     """Kinds from the first to go to the last: mean retention over the models shorter than it.
 
-    ``first_lost_at`` is the first model, by λ, that keeps less than half of the kind by its
-    interval.
+    Only those whose reading is known to be within :data:`LARGE_BIAS` in all of these models, of at
+    least :data:`LEAST_CLAIMS` claims. ``first_lost_at`` is the first model, by λ, that keeps less
+    than half of the kind by its interval.
     """
     rows = []
     penalised = [
@@ -165,7 +189,10 @@ def order_of_loss(completions: Completions, kinds: pl.DataFrame) -> pl.DataFrame
     ] or [model for model in completions.models if model != completions.reference]
     for kind in KINDS:
         own = kinds.filter((pl.col("kind") == kind.name) & pl.col("model").is_in(penalised))
-        if own.height == 0:
+        known = own.filter(
+            pl.col("retained_low").is_not_null() & (pl.col("claims") >= LEAST_CLAIMS)
+        )
+        if known.height == 0 or known.height < own.height:
             continue
         ordered = own.sort(
             pl.col("model").replace_strict(

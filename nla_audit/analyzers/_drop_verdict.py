@@ -16,8 +16,10 @@ def verdict(
 ) -> str:
     """Who drops claims, of which kinds, and of whom it cannot be told."""
     compared = [model for model in completions.models if model in headline]
-    if not compared:
+    if len(completions.models) == 1:
         return "Only one model is in the table, so nothing can have been dropped."
+    if not compared:
+        return f"{completions.reference} makes no claims, so nothing can have been dropped."
     floor = headline.get(RESAMPLING_FLOOR, {})
     lossy = [model for model in compared if _loses(headline[model], floor)]
     sentences = []
@@ -26,8 +28,13 @@ def verdict(
         first = lossy[0]
         sentences.append(
             f"{first} still makes {_percent(headline[first])} of {completions.reference}'s claims"
-            + (f", {worst} {_percent(headline[worst])}" if worst != first else "")
-            + f" ({_beside(completions, headline, worst)})."
+            f"{_less(headline[first], ' and says {} less, net of what is new')}"
+            + (
+                f", {worst} {_percent(headline[worst])}{_less(headline[worst], ' and {} less')}"
+                if worst != first
+                else ""
+            )
+            + f" ({_beside(completions, headline, worst, first)})."
         )
         sentences += of_kinds(worst, kinds)
     else:
@@ -49,7 +56,14 @@ def verdict(
             f"{own} own."
         )
     unclear = {model: high for model, high in most.items() if model not in none}
-    limits = [f"{model} at most {high:.0%}" for model, high in unclear.items() if high is not None]
+    unknown = [model for model, high in unclear.items() if high is None]
+    if unknown:
+        sentences.append(
+            f"Whether {', '.join(unknown)} drop{'s' if len(unknown) == 1 else ''} anything cannot "
+            "be told: there are too few texts, or too little that both say."
+        )
+    unclear = {model: high for model, high in unclear.items() if high is not None}
+    limits = [f"{model} at most {high:.0%}" for model, high in unclear.items()]
     if limits:
         sentences.append(
             f"Whether {', '.join(unclear)} drop{'s' if len(unclear) == 1 else ''} anything cannot "
@@ -91,19 +105,46 @@ def _loses(summary: dict[str, float | None], floor: dict[str, float | None]) -> 
     return high is not None and low is not None and high < low
 
 
-def _beside(completions: Completions, headline: Headline, model: str) -> str:
-    """What a rate of claims retained is to be held against: chance, and the resampling floor."""
+def _less(summary: dict[str, float | None], words: str) -> str:
+    """How much less a model says net of what it adds, where that is known."""
+    loss, low, high = (summary.get(f"net_loss_share{end}") for end in ("", "_low", "_high"))
+    if loss is None or low is None or high is None:
+        return ""
+    return words.format(f"{loss:.0%} [{low:.0%}, {high:.0%}]")
+
+
+def _beside(completions: Completions, headline: Headline, model: str, first: str) -> str:
+    """What a rate of claims retained is to be held against: chance, and the resampling floor.
+
+    Args:
+        model: whose chance it is.
+        first: which model is compared with the floor, activation by activation.
+    """
     chance = headline[model].get("chance_match")
     parts = [] if chance is None else [f"chance: {chance:.0%}"]
     if RESAMPLING_FLOOR in headline:
         parts.append(
             f"a second sample of {completions.reference}: {_percent(headline[RESAMPLING_FLOOR])}"
+            f"{_than(headline, first)}"
         )
     else:
         equal = equally_long(completions)
         if equal in headline:
-            parts.append(f"{equal}, equally long: {_percent(headline[equal])}")
+            parts.append(
+                f"{equal}, equally long: {_percent(headline[equal])}{_than(headline, first)}"
+            )
     return "; ".join(parts) or "chance is not known"
+
+
+def _than(headline: Headline, first: str) -> str:
+    """By how much more the floor keeps than a model, in pairs."""
+    more, low, high = (
+        headline[first].get(f"retained_below_floor{end}") for end in ("", "_low", "_high")
+    )
+    if more is None or low is None or high is None:
+        return ""
+    points = f"{100 * more:+.0f} points [{100 * low:+.0f}, {100 * high:+.0f}] beside {first}"
+    return f", {points}"
 
 
 def _percent(summary: dict[str, float | None]) -> str:

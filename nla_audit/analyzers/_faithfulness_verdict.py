@@ -70,9 +70,16 @@ def _counted(rows: list[dict[str, Any]], reference: str, unit: str) -> list[str]
             f"source does not show than {reference}: an interval takes at least {MIN_CLUSTERS} "
             "activations (documents, where the table names them)."
         ]
-    return said or [
+    if said:
+        return said
+    widest = max(
+        (row for row in rows if row[f"{change}_low"] is not None),
+        key=lambda row: max(abs(row[f"{change}_low"]), abs(row[f"{change}_high"])),
+    )
+    return [
         f"Per {unit} no model makes fewer or more claims that the source does not show than "
-        f"{reference} beyond its interval."
+        f"{reference} beyond its interval (the widest: {widest['model']} "
+        f"{_signed(widest, change)})."
     ]
 
 

@@ -95,9 +95,10 @@ def _free(row: Mapping[str, Any], reference: str, margin: float) -> str:
     saves = f"{row['model']} saves {row['token_saving']:.0%} of {reference}'s tokens"
     if row["loss"] == GAINS:
         return f"{saves} and gains FVE ({_signed(row)})."
+    most = max(0.0, -row["fve_change_low"])
     return (
-        f"{saves} and loses at most {-row['fve_change_low']:.3f} FVE ({_signed(row)}), within the "
-        f"margin of {margin:g}."
+        f"{saves} and loses at most {most:.3f} FVE ({_signed(row)}), within the margin of "
+        f"{margin:g}."
     )
 
 

@@ -8,7 +8,7 @@ was measured.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -44,8 +44,8 @@ PLANTED_BIAS = {
 #: Activations whose texts show how terse a model writes.
 _TERSENESS_ACTIVATIONS = 300
 
-#: Candidates for a bias but the last ones, what no twin can show:
-_MEASURED = -2
+#: Candidates for a bias that twins show; of the last two, which none can show,
+MEASURED = slice(None, -2)
 #: the same in words.
 _UNSHOWN = (
     "what is read as still said may be another claim about the same subject, as "
@@ -80,7 +80,7 @@ class Bias:
     @property
     def measured_claims(self) -> Floats:
         """Of the claims, by what was measured on this table."""
-        return self.claims[:_MEASURED]
+        return self.claims[MEASURED]
 
     @property
     def omission(self) -> Floats:
@@ -96,21 +96,6 @@ class Bias:
     def rewording(self) -> Floats:
         """Of the tokens that terser wording saves."""
         return self.kept - self.supported
-
-    @property
-    def lead(self) -> Floats:
-        """Of omission over rewording."""
-        return self.omission - self.rewording
-
-    @property
-    def measured_lead(self) -> Floats:
-        """The same, by what was measured on this table."""
-        return self.lead[:_MEASURED]
-
-    @property
-    def net_loss(self) -> Floats:
-        """Of what is left out, less what is added."""
-        return self.supported - self.kept
 
 
 @dataclass(frozen=True)
@@ -131,6 +116,9 @@ class Level:
             each text: their tokens in the reference, and those of the new ones in the text, as
             shares of the reference's.
         unrecognised_claims: how many they are, as a share of the reference's claims.
+        beyond_kept, beyond_supported: the tokens again, only of as many as there are in all texts
+            together beyond what a twin of the reference would have. What two texts of one model
+            leave out of each other unrecognised is as much on either side.
         other_claims: which share of what is read as kept may be other claims about the same subject
             (:meth:`~nla_audit.text.reading.Reading.other_claims`).
     """
@@ -143,6 +131,8 @@ class Level:
     unrecognised_claims: float = 0.0
     other_claims: float = 0.0
     supported: float = 0.0
+    beyond_kept: float = 0.0
+    beyond_supported: float = 0.0
 
     @classmethod
     def of(
@@ -171,20 +161,48 @@ class Level:
                 "new_claims",
             )
         )
-        anew = np.minimum(lost, unusually_new(explanations, usual))
-        unrecognised = np.minimum(lost, anew + hidden(explanations, usual))
         whole = float(tokens.sum()) or np.nan
+        gone, more = (
+            (tokens - kept) / np.maximum(lost, 1e-9),
+            (own - supported) / np.maximum(new, 1e-9),
+        )
+
+        def unrecognised(anew: Floats, beside: Floats) -> tuple[float, float, float]:
+            """Their tokens in the reference, tokens of the new ones, and how many they are."""
+            anew = np.minimum(lost, anew)
+            every = np.minimum(lost, anew + beside)
+            # What is hidden in a line is said in words that count as supported already.
+            return float((gone * every).sum()), float((more * anew).sum()), float(every.sum())
+
+        anew, beside = unusually_new(explanations, usual), hidden(explanations, usual)
+        found = unrecognised(np.maximum(anew, 0.0), np.maximum(beside, 0.0))
+        beyond = unrecognised(_in_all(anew), _in_all(beside))
         return cls(
             float(kept.sum()) / whole,
             float(own.sum()) / whole,
             terseness,
-            float(((tokens - kept) * unrecognised / np.maximum(lost, 1e-9)).sum()) / whole,
-            # What is hidden in a line is said in words that count as supported already.
-            float(((own - supported) * anew / np.maximum(new, 1e-9)).sum()) / whole,
-            float(unrecognised.sum()) / (float(explanations["claims_reference"].sum()) or np.nan),
+            found[0] / whole,
+            found[1] / whole,
+            found[2] / (float(explanations["claims_reference"].sum()) or np.nan),
             other_claims,
             float(supported.sum()) / whole,
+            beyond[0] / whole,
+            beyond[1] / whole,
         )
+
+    def beyond_twins(self) -> Level:
+        """The same, where only what a twin does not have as well may be said unrecognised."""
+        return replace(
+            self,
+            unrecognised_kept=self.beyond_kept,
+            unrecognised_supported=self.beyond_supported,
+        )
+
+
+def _in_all(beyond: Floats) -> Floats:
+    """What goes beyond a twin in each text, brought down to what does in all of them together."""
+    above = np.maximum(beyond, 0.0)
+    return above * (max(float(beyond.sum()), 0.0) / max(float(above.sum()), 1e-9))
 
 
 _NO_BIAS = Bias(np.zeros(3), np.zeros(3), np.zeros(3))
@@ -252,12 +270,13 @@ class ReadingError:
     def of_kind(self, kind: str, retained: float, length: float) -> float | None:
         """The largest bias of a kind's retention, of this table's own and of planted truth.
 
-        ``None`` where too few claims show this table's.
+        ``None`` where too few claims show this table's, and that on planted truth is small.
         """
+        planted = PLANTED_BIAS.get(kind, 0.0)
         if self.kind_claims.get(kind, 0) < LEAST_CLAIMS or np.isnan(retained):
-            return None
+            return planted if abs(planted) > LARGE_BIAS else None
         found = self._candidates(self.kinds[kind], 1, retained, length)
-        return max(*found.tolist(), PLANTED_BIAS.get(kind, 0.0), key=abs)
+        return max(*found.tolist(), planted, key=abs)
 
     @staticmethod
     def _candidates(

@@ -8,23 +8,37 @@ from nla_audit.analyzers._drop_verdict import assumed_chance
 from nla_audit.analyzers._reading_error import ReadingError
 from nla_audit.findings import Headline
 from nla_audit.table.completions import Completions
-from nla_audit.text.reading import Reading
+from nla_audit.table.pairing import equally_long
+from nla_audit.text.reading import RESAMPLING_FLOOR, Reading
 
-#: Of the omission, from here on what may be said in other words is named.
-_LARGE_PART = 0.1
+
+def floor_of(completions: Completions, headline: Headline) -> tuple[str, str]:
+    """What shows how much two texts of the reference leave out of each other: key, and in words.
+
+    A second sample of the reference shows it; an equally long model leaves out no less than one
+    would. The key is empty where the table has neither.
+    """
+    if RESAMPLING_FLOOR in headline:
+        return RESAMPLING_FLOOR, f"a second sample of {completions.reference}"
+    twin = equally_long(completions) or ""
+    return (twin, f"{twin}, equally long") if twin in headline else ("", "")
 
 
 def verdict(completions: Completions, headline: Headline) -> str:
     """A sentence for each model but the reference."""
+    key, name = floor_of(completions, headline)
+    floor = ""
+    if key and "omission_tokens" in headline[key]:
+        floor = f"; {name}: {_content(headline[key])}"
     sentences = [
-        _sentence(model, headline[model], completions.reference)
+        _sentence(model, headline[model], completions.reference, floor if model != key else "")
         for model in completions.models
         if model != completions.reference and "saving_tokens" in headline.get(model, {})
     ]
     return " ".join(sentences) or "There is no second model, so there is no saving to split."
 
 
-def _sentence(model: str, summary: dict[str, float | None], reference: str) -> str:
+def _sentence(model: str, summary: dict[str, float | None], reference: str, floor: str) -> str:
     """What one model's saving is made of; the larger part is named where the intervals allow it."""
     low, high = summary.get("saving_tokens_low"), summary.get("saving_tokens_high")
     if low is None or high is None:
@@ -36,36 +50,37 @@ def _sentence(model: str, summary: dict[str, float | None], reference: str) -> s
         )
     if high < 0:
         return f"{model} saves nothing over {reference}: {_tokens(summary, 'saving')} tokens."
-    parts = (
-        f"{model} saves {_tokens(summary, 'saving')} tokens: {_tokens(summary, 'omission')} by "
-        f"omission{_unrecognised(summary)}, {_tokens(summary, 'rewording')} by terser wording"
-    )
-    if (summary.get("addition_tokens_high") or 0.0) < 0:
-        parts += f", less {-(summary['addition_tokens'] or 0.0):.1f} spent on additions"
+    saves = f"{model} saves {_tokens(summary, 'saving')} tokens"
     lead, lead_low, lead_high = (
         summary.get(f"omission_lead_tokens{end}") for end in ("", "_low", "_high")
     )
     if lead is None or lead_low is None or lead_high is None:
-        larger = "which is more is not known"
-    elif lead_low > 0 or lead_high < 0:
+        return (
+            f"{saves} ({_content(summary)}{floor}): too little is said by both to tell how much of "
+            "that is terser wording."
+        )
+    if lead_low > 0 or lead_high < 0:
         larger = f"more by {'omission' if lead_low > 0 else 'terser wording'}"
     elif (evening := summary.get("evening_tokens")) is not None:
         larger = (
-            f"more by omission, unless {evening:.1f} or more of its tokens are said in words too "
-            "different to be recognised"
+            f"more by omission, unless {evening:.1f} or more of the tokens no longer said are said "
+            "in words too different to be recognised"
         )
     else:
         nearest = lead_low if lead > 0 else lead_high
         larger = f"which is more cannot be told{_needed(summary, lead, nearest)}"
-    return f"{parts}: {larger}."
+    return (
+        f"{saves}: {_tokens(summary, 'net_omission')} by omission ({_content(summary)}{floor}), "
+        f"{_tokens(summary, 'terser_wording')} by terser wording: {larger}."
+    )
 
 
-def _unrecognised(summary: dict[str, float | None]) -> str:
-    """How much of the omission may be said unrecognised, where that is more than a tenth of it."""
-    hidden, omitted = summary["unrecognised_tokens"] or 0.0, summary["omission_tokens"] or 0.0
-    if hidden < 1 or hidden < _LARGE_PART * omitted:
-        return ""
-    return f" (up to {hidden:.1f} of them may be said in other words)"
+def _content(summary: dict[str, float | None]) -> str:
+    """What is left out and what is added, of which omission is what remains."""
+    return (
+        f"{summary['omission_tokens'] or 0.0:.1f} no longer said, "
+        f"{-(summary['addition_tokens'] or 0.0):.1f} newly said"
+    )
 
 
 def _needed(summary: dict[str, float | None], lead: float, nearest: float) -> str:
@@ -101,9 +116,16 @@ def caveats(
     """What to know before quoting the numbers."""
     found = [*completions.notes, *reading.left_out]
     if not reading.has_floor:
+        key, name = floor_of(completions, headline)
         found.append(
-            "The table has one sample per activation, so the resampling floor is unknown: some of "
-            "what counts as omission and addition is what two samples of one model differ in."
+            "The table has one sample per activation, so how much two samples of "
+            f"{completions.reference} differ in is "
+            + (
+                f"not known: at most what {name}, differs in ({_content(headline[key])})."
+                if key and "omission_tokens" in headline[key]
+                else "unknown: some of what is no longer said and newly said is that."
+            )
+            + " Omission is net of what is newly said, and so of that."
         )
     found += [*assumed_chance(reading), error.sentence()]
     for model, summary in headline.items():
@@ -111,7 +133,7 @@ def caveats(
         if low is not None and high is not None and low <= 0 <= high:
             found.append(
                 f"{model}: its length does not differ from the reference's beyond resampling, so "
-                "its shares divide by almost nothing; read its tokens instead."
+                "there are no shares of its saving; read its tokens."
             )
     failed = completions.rows.filter(pl.col("explanation").is_null()).height
     if failed:

@@ -83,11 +83,14 @@ def _difference(row: Mapping[str, Any], reference: str, *, is_first: bool) -> st
 
 
 def _no_difference(held: list[dict[str, Any]], reference: str) -> str:
-    row = max(held, key=lambda one: abs(one["difference"]))
+    def reach(one: Mapping[str, Any]) -> float:
+        return max(abs(one["difference_low"]), abs(one["difference_high"]))
+
+    row = max(held, key=reach)
     return (
         f"No model differs from {reference} in how many {_SAID['holds_tail_rate']} beyond its "
-        f"interval (the furthest is {row['model']}: {row['own_rate']:.0%} and "
-        f"{row['reference_rate']:.0%}, {_points(row)})."
+        f"interval; by at most {100 * reach(row):.0f} points they may ({row['model']}: "
+        f"{row['own_rate']:.0%} and {row['reference_rate']:.0%}, {_points(row)})."
     )
 
 

@@ -61,16 +61,17 @@ def try_twins(
 ) -> Tried:
     """Change twins in all ways of :data:`TRIALS` and read them, several times.
 
-    What two untouched twins differ in is not known, so what is true of a changed text is what was
-    read of the untouched one, times the share that is left of it. A text run together says all
+    What two untouched twins differ in is not known, unless the second says all of the first: so
+    what is true of a changed text is what was read of the untouched one, times the share that is
+    left of it. A text run together says all
     that it said: as large a share of its tokens as before stands for something.
     """
     explanations, claims = [], []
     for run in range(runs):
         table, left = _table(twins, run, seed)
         reading = read_afresh(table, similarity=similarity, seed=seed, with_chance=False)
-        explanations.append(_explanations(reading, left, run))
-        claims.append(_claims(reading, left, run))
+        explanations.append(_explanations(reading, left, run, twins.whole))
+        claims.append(_claims(reading, left, run, twins.whole))
         if progress is not None:
             progress(run + 1, runs)
     return Tried(pl.concat(explanations), pl.concat(claims))
@@ -105,10 +106,13 @@ def _table(twins: Twins, run: int, seed: int) -> tuple[Completions, pl.DataFrame
     return from_frame(frame, reference=_ORIGINAL), pl.concat(left)
 
 
-def _explanations(reading: Reading, left: pl.DataFrame, run: int) -> pl.DataFrame:
+def _explanations(reading: Reading, left: pl.DataFrame, run: int, whole: bool) -> pl.DataFrame:
     rows = reading.explanations.join(left, on=["model", "idx"])
     before = _untouched(rows).select(
-        "idx", kept="kept_tokens", supported="supported_tokens", own="tokens_model"
+        "idx",
+        kept="tokens_reference" if whole else "kept_tokens",
+        supported="tokens_model" if whole else "supported_tokens",
+        own="tokens_model",
     )
     stated = (
         pl.when(pl.col("change") == TOGETHER)
@@ -140,11 +144,13 @@ def _explanations(reading: Reading, left: pl.DataFrame, run: int) -> pl.DataFram
     )
 
 
-def _claims(reading: Reading, left: pl.DataFrame, run: int) -> pl.DataFrame:
+def _claims(reading: Reading, left: pl.DataFrame, run: int, whole: bool) -> pl.DataFrame:
     rows = reading.claims.select(
         pl.col("model", "kind").cast(pl.String), "idx", "claim", pl.col("kept").cast(pl.Float64)
     ).join(left, on=["model", "idx"])
-    before = _untouched(rows).select("idx", "claim", before="kept")
+    before = _untouched(rows).select(
+        "idx", "claim", before=pl.lit(1.0) if whole else pl.col("kept")
+    )
     return (
         rows.join(before, on=["idx", "claim"])
         .select(

@@ -46,6 +46,7 @@ class Twins:
         idx: `[pairs]`, the activation of each.
         first, second: `[pairs]`, the texts.
         parts: `[pairs]`, the character spans of the second text that are deleted or exchanged.
+        whole: whether the second text says all that the first does, and nothing else.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Twins:
     first: list[str]
     second: list[str]
     parts: list[list[tuple[int, int]]]
+    whole: bool = False
 
 
 def twins_of(completions: Completions, seed: int, *, few: bool = False) -> Twins:
@@ -150,7 +152,8 @@ def paraphrased(path: str) -> Twins:
         parts.append(spans)
     if len(idx) < LEAST_TWINS:
         raise UserError(f"{path}: {count(len(idx), 'activation')}: calibrating needs {LEAST_TWINS}")
-    return Twins(f"paraphrases of {path.rsplit('/', 1)[-1]}", idx, first, second, parts)
+    name = f"paraphrases of {path.rsplit('/', 1)[-1]}"
+    return Twins(name, idx, first, second, parts, whole=True)
 
 
 def changed(

@@ -62,9 +62,9 @@ def usually_new(completions: Completions, reading: Reading) -> Usual:
 
 
 def unusually_new(explanations: pl.DataFrame, usual: Usual) -> Floats:
-    """`[explanations]`: how many more new claims a text makes than is usual."""
+    """`[explanations]`: how many more new claims a text makes than is usual; below 0, fewer."""
     new, claims = (explanations[name].to_numpy() for name in ("new_claims", "claims_model"))
-    return np.maximum(new - usual.new * claims, 0.0)
+    return new - usual.new * claims
 
 
 def hidden(explanations: pl.DataFrame, usual: Usual) -> Floats:
@@ -72,10 +72,11 @@ def hidden(explanations: pl.DataFrame, usual: Usual) -> Floats:
 
     A line that says something of the reference may go on with something else. Where it has more
     other words than is usual, they may be further claims, of as few words as a claim can have.
+    Below 0, it has fewer.
     """
     other = explanations["other_words"].to_numpy()
     usually = usual.other_words * _words_beside(explanations)
-    return np.maximum(other - usually, 0.0) / MIN_CONTENT_WORDS
+    return (other - usually) / MIN_CONTENT_WORDS
 
 
 def _words_beside(explanations: pl.DataFrame) -> Floats:

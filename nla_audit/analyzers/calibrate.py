@@ -8,7 +8,7 @@ import polars as pl
 from nla_audit.analyzers._net_loss import net_loss
 from nla_audit.analyzers._reading_error import Level, ReadingError
 from nla_audit.analyzers._trials import Tried, calibrated, error_from, try_twins
-from nla_audit.analyzers._twins import TOGETHER, Twins, paraphrased, twins_of
+from nla_audit.analyzers._twins import DELETED, TOGETHER, Twins, paraphrased, twins_of
 from nla_audit.analyzers._unrecognised import Usual
 from nla_audit.errors import UserError
 from nla_audit.findings import Better, Figure, Finding, Headline, Metric, Option, Unit, analyzer
@@ -52,7 +52,15 @@ _ERRORS: tuple[tuple[str, Unit, Better, str], ...] = (
         "tokens of deleted claims that are called rewording",
     ),
     ("drop_power", "share", "higher", "share of the trials with a drop that report one"),
-    ("drop_false_alarms", "share", "lower", "share of the trials without a drop that report one"),
+    (
+        "drop_false_alarms",
+        "share",
+        "lower",
+        "share of the trials without a drop (nothing changed, exchanged, run together) that report "
+        "one",
+    ),
+    ("drop_trials", "count", "neither", "trials with a drop"),
+    ("no_drop_trials", "count", "neither", "trials without one"),
 )
 METRICS = (
     Metric("n", "count", "neither", "trials with something deleted or exchanged", interval=False),
@@ -214,7 +222,7 @@ def _trial(
     )
     retained = draw.ratio(kept, tokens)
     bias = error.at(level)
-    loss = net_loss(rows, error, bias, seed)
+    loss = net_loss(rows, error, level, seed).share
     return {
         **error.widen_share(retained, bias.kept).entries("retained"),
         "true_retained": _share(true_kept, tokens),
@@ -223,10 +231,19 @@ def _trial(
         "addition_tokens": float((said - own).mean()),
         "true_addition_tokens": float((true_said - own).mean()),
         **loss.entries("net_loss_share"),
-        "true_net_loss_share": _share(tokens - true_kept - own + true_said, tokens),
+        "true_net_loss_share": _true_net_loss(tokens, own, true_kept, true_said),
         "drop_reported": float(loss.low > 0),
         "mean_tokens": float(tokens.mean()),
     }
+
+
+def _true_net_loss(
+    tokens: np.ndarray, own: np.ndarray, kept: np.ndarray, said: np.ndarray
+) -> float | None:
+    """As :func:`~nla_audit.analyzers._net_loss.net_loss`, by what is true."""
+    if not (tokens.sum() > 0 and said.sum() > 0):
+        return None
+    return float(1 - own.sum() * kept.sum() / said.sum() / tokens.sum())
 
 
 def _kind_table(tried: Tried) -> pl.DataFrame:
@@ -246,8 +263,9 @@ def _kind_table(tried: Tried) -> pl.DataFrame:
 def _summary(trials: pl.DataFrame) -> dict[str, float | None]:
     together = trials.filter(pl.col("change") == TOGETHER)
     touched = trials.filter((pl.col("rate") > 0) & (pl.col("change") != TOGETHER))
-    deleted = touched.filter(pl.col("change") == "deleted")
+    deleted = touched.filter(pl.col("change") == DELETED)
     untouched = trials.filter(pl.col("rate") == 0)
+    without = trials.filter((pl.col("rate") == 0) | (pl.col("change") != DELETED))
     error = touched["retained"] - touched["true_retained"]
     inside = (touched["retained_low"] <= touched["true_retained"]) & (
         touched["true_retained"] <= touched["retained_high"]
@@ -268,7 +286,9 @@ def _summary(trials: pl.DataFrame) -> dict[str, float | None]:
         "untouched_rewording_tokens": _mean(untouched["rewording_tokens"]),
         "deleted_called_rewording_tokens": _mean(reworded),
         "drop_power": _mean(deleted["drop_reported"]),
-        "drop_false_alarms": _mean(untouched["drop_reported"]),
+        "drop_false_alarms": _mean(without["drop_reported"]),
+        "drop_trials": float(deleted.height),
+        "no_drop_trials": float(without.height),
     }
 
 
@@ -286,15 +306,22 @@ def _mean(values: pl.Series) -> float | None:
 def _verdict(twins: Twins, summary: dict[str, float | None]) -> str:
     if summary["retained_bias"] is None:
         return f"How true the reading is cannot be told: {twins.name} say nothing."
+    truth = "the truth" if twins.whole else "what was read of the untouched texts and is left"
+    drops, others = (
+        f"{(summary[rate] or 0.0) * (summary[number] or 0.0):.0f} of {summary[number]:.0f}"
+        for rate, number in (
+            ("drop_power", "drop_trials"),
+            ("drop_false_alarms", "no_drop_trials"),
+        )
+    )
     return (
         f"With claims deleted or exchanged in {twins.name}, the share still said is read "
-        f"{summary['retained_bias'] or 0.0:+.0%} from the truth on average and "
+        f"{summary['retained_bias'] or 0.0:+.0%} from {truth} on average and "
         f"{summary['retained_worst'] or 0.0:+.0%} at worst; of deleted claims "
         f"{summary['deleted_called_rewording_tokens'] or 0.0:+.1f} tokens are called rewording. A "
-        f"drop is reported in {summary['drop_power'] or 0.0:.0%} of the trials with one, and in "
-        f"{summary['drop_false_alarms'] or 0.0:.0%} of those without. Where all is said, but three "
-        "sentences to a line and without function words, the share still said is read "
-        f"{summary['run_together_retained_bias'] or 0.0:+.0%} from the truth."
+        f"drop is reported in {drops} trials with one, and in {others} without. Where all is "
+        "still said, but three sentences to a line and without function words, the share read "
+        f"differs by {summary['run_together_retained_bias'] or 0.0:+.0%}."
     )
 
 
@@ -302,9 +329,18 @@ def _caveats(twins: Twins, runs: int, similarity: str | None) -> list[str]:
     caveats = [
         f"{len(twins.idx)} activations, each rate tried {runs} time{'s' * (runs > 1)}: "
         + ("rates of alarms and coverage need more (--runs)." if runs < 20 else "see the table."),
-        "What two untouched twins differ in is not known, so the truth of a changed text is what "
-        "was read of the untouched one times the share that was left.",
     ]
+    if twins.whole:
+        caveats.append(
+            "A paraphrase counts as saying all of its original: what the paraphraser left out is "
+            "an error here."
+        )
+    else:
+        caveats.append(
+            "What two untouched twins differ in is not known, so a changed text is held against "
+            "what was read of the untouched one times the share that was left: an error that is in "
+            "both cannot be seen."
+        )
     if similarity is None:
         caveats.append("Calibrated for the built-in similarity; --similarity is another reading.")
     return caveats

@@ -50,7 +50,14 @@ METRICS = (
         "net_loss_share",
         "share",
         "lower",
-        "share of the reference's tokens that is lost, less what is said besides",
+        "share of the reference's tokens that is lost, less what is new in the reference's wording",
+    ),
+    Metric(
+        "retained_below_floor",
+        "difference of shares",
+        "neither",
+        "claims_retained of a second sample of the reference, or else of an equally long model, "
+        "less this model's",
     ),
     Metric(
         "known_error_claims_retained",
@@ -222,7 +229,7 @@ def _figures(watched: bool, causal: bool) -> list[Figure]:
             y_label="kind of claim",
             percent=True,
             caption="Share of the reference's claims of each kind that are still made; the known "
-            "error of each is in the table.",
+            "error of each is in the table of kinds and in the caveats.",
         ),
         Figure(
             "items",

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._extractive import extractiveness
+from nla_audit.analyzers._net_loss import net_loss
 from nla_audit.analyzers._reading_error import Level, ReadingError
-from nla_audit.analyzers._rewording_verdict import caveats, verdict
+from nla_audit.analyzers._rewording_verdict import caveats, floor_of, verdict
 from nla_audit.analyzers._trials import calibrated
 from nla_audit.analyzers._unrecognised import usually_new
 from nla_audit.findings import Figure, Finding, Headline, Metric, Option, analyzer
@@ -43,10 +44,22 @@ METRICS = (
         )
     ),
     Metric(
+        "net_omission_tokens",
+        "tokens",
+        "neither",
+        "tokens saved by saying less: no longer said less newly said, in the reference's wording",
+    ),
+    Metric(
+        "terser_wording_tokens",
+        "tokens",
+        "neither",
+        "tokens saved by saying all of it, what is new too, in fewer words",
+    ),
+    Metric(
         "omission_lead_tokens",
         "tokens",
         "neither",
-        "tokens saved by omission less those by terser wording",
+        "the first of these less the second",
     ),
     Metric(
         "reading_error_tokens",
@@ -157,7 +170,7 @@ def rewording(
             terse, other = error.terseness.get(model, 0.0), reading.other_claims(model)
             level = Level.of(explanations, terse, usual, other)
             rows = with_documents(rows, completions)
-            headline[model] = _summary(rows, error, level, seed)
+            headline[model] = _summary(rows, explanations, error, level, seed)
     for model, measures in extractive.items():
         headline.setdefault(model, {}).update(measures)
     if ruler is not None:
@@ -173,6 +186,7 @@ def rewording(
         infer_schema_length=None,
     )
     waterfall = _waterfall(savings, completions.models)
+    floor, floor_name = floor_of(completions, headline)
     return Finding(
         analyzer="rewording",
         question=QUESTION,
@@ -183,7 +197,7 @@ def rewording(
         tables={
             "parts": shares,
             "waterfall": waterfall,
-            "waterfall_by_model": _by_model(waterfall, headline),
+            "waterfall_by_model": _by_model(waterfall, headline.get(floor, {})),
             "activations": savings.head(0) if savings.height > 50_000 else savings,
         },
         figures=[
@@ -216,8 +230,8 @@ def rewording(
                 "difference in overhead: what is left is the model's. Each bar begins where the "
                 "one before it ended. "
                 + (
-                    "What two samples of the reference differ in is not taken off: see the table."
-                    if RESAMPLING_FLOOR in headline
+                    f"What {floor_name} leaves out and adds, too, is not taken off: see the table."
+                    if floor
                     else "What two samples of one model differ in is not known here, and so not "
                     "taken off."
                 ),
@@ -284,11 +298,15 @@ def _waterfall(savings: pl.DataFrame, models: Sequence[str]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema)
 
 
-def _by_model(waterfall: pl.DataFrame, headline: Headline) -> pl.DataFrame:
+def _by_model(waterfall: pl.DataFrame, floor: Mapping[str, float | None]) -> pl.DataFrame:
     """The steps as columns; beside them what goes beyond the resampling floor, where there is one.
 
     Two samples of one model leave out some of each other and say other things instead; only what
     goes beyond that was dropped, or is new.
+
+    Args:
+        waterfall: of all models.
+        floor: the headline of what shows the floor, or bounds it; empty without one.
     """
     if waterfall.is_empty():
         return waterfall.select("model")
@@ -299,7 +317,6 @@ def _by_model(waterfall: pl.DataFrame, headline: Headline) -> pl.DataFrame:
         pl.when(ends).then(step + "_tokens").otherwise(step).alias("step")
     )
     wide = named.pivot(on="step", index="model", values="tokens", maintain_order=True)
-    floor = headline.get(RESAMPLING_FLOOR, {})
     for name, part in (("no_longer_said", "omission"), ("newly_said", "addition")):
         usual = floor.get(f"{part}_tokens")
         if usual is not None:
@@ -309,12 +326,15 @@ def _by_model(waterfall: pl.DataFrame, headline: Headline) -> pl.DataFrame:
 
 
 def _summary(
-    rows: pl.DataFrame, error: ReadingError, level: Level, seed: int
+    rows: pl.DataFrame, explanations: pl.DataFrame, error: ReadingError, level: Level, seed: int
 ) -> dict[str, float | None]:
     draw = resampler(rows, seed)
     saving, reference = column(rows, "saving"), column(rows, "tokens_reference")
     summary: dict[str, float | None] = {"n": float(rows.height)}
-    summary |= draw.mean(saving).entries("saving_tokens")
+    saved = draw.mean(saving)
+    summary |= saved.entries("saving_tokens")
+    # Shares of a saving that may be none would divide by almost nothing.
+    has_shares = saved.excludes(0.0) or (np.isnan(saved.low) and abs(saved.value) > 1e-9)
     tokens, own = float(reference.mean()), float(column(rows, "tokens_model").mean())
     bias = error.at(level)
     # What is read wrongly as said or not said is missing from the rewording, or too much there.
@@ -329,8 +349,8 @@ def _summary(
         shift, spread = errors[part]
         mean = error.widen(draw.mean(values), shift * tokens, error.spread * spread)
         summary |= mean.entries(f"{part}_tokens")
-        if abs(saving.sum()) > 1e-9:
-            scale = 1 / float(saving.mean())
+        if has_shares:
+            scale = 1 / saved.value
             share = error.widen(
                 draw.ratio(values, saving),
                 shift * tokens * scale,
@@ -339,19 +359,14 @@ def _summary(
             summary |= share.entries(f"{part}_share")
         else:
             summary[f"{part}_share"] = None
-    # Omission and rewording share the reading's error, with opposite signs.
-    lead = draw.mean(column(rows, "omission") - column(rows, "rewording"))
-    spread = error.spread * (tokens + float(np.hypot(tokens, own)))
-    shift = bias.lead * tokens
-    measured = error.widen(lead, bias.measured_lead * tokens, spread)
-    # What is said unrecognised is missing from the one and in the other.
-    summary["evening_tokens"] = measured.low / 2 if measured.low > 0 else None
-    lead = error.widen(lead, shift, spread)
-    summary |= lead.entries("omission_lead_tokens")
-    summary["reading_error_tokens"] = spread
+    net = net_loss(explanations, error, level, seed)
+    summary |= net.omission.entries("net_omission_tokens")
+    summary |= net.terser.entries("terser_wording_tokens")
+    summary |= net.lead.entries("omission_lead_tokens")
+    summary["reading_error_tokens"] = net.error
+    summary["reading_bias_tokens"] = net.bias
+    summary["evening_tokens"] = net.evening
     summary["unrecognised_tokens"] = or_none(level.unrecognised_kept * tokens)
-    # By how much the truth may lie nearer to "as much of the one as of the other".
-    summary["reading_bias_tokens"] = max(0.0, float((np.sign(lead.value) * shift).max()))
     return summary
 
 

@@ -91,9 +91,10 @@ def totals(files: dict[str, Ledger], similarity: str | None) -> Iterator[str]:
     """Tokens left out and newly said, and what is concluded."""
     yield (
         "| explanations | tokens | shorter | left out, true | left out | newly said, true | "
-        "newly said | claims kept, true | claims kept | kept told from dropped (AUC) | verdict |"
+        "newly said | net omission, true | net omission | claims kept, true | claims kept | kept "
+        "told from dropped (AUC) | verdict |"
     )
-    yield "|" + "---|" * 11
+    yield "|" + "---|" * 13
     for name, one in files.items():
         found = read(one.table, similarity=similarity).explanations
         own = found.filter(pl.col("model") == SHORTER).sort("idx")
@@ -107,9 +108,22 @@ def totals(files: dict[str, Ledger], similarity: str | None) -> Iterator[str]:
             f"| {name} ({own.height}) | {tokens.mean():.1f} | {own['tokens_model'].mean():.1f} | "
             f"{(truth * tokens).mean():.1f} | {_three(parts, 'omission_tokens')} | "
             f"{np.mean(list(one.added.values())):.1f} | {_three(parts, 'addition_tokens', -1)} | "
+            f"{net_omission(one, own):.1f} | {_three(parts, 'net_omission_tokens')} | "
             f"{marked['true'].mean():.0%} | {_three(claims, 'claims_retained', 100)} % | "
             f"{told_apart(marked):.2f} | {split.verdict} |"
         )
+
+
+def net_omission(ledger: Ledger, own: pl.DataFrame) -> float:
+    """Tokens left out less those newly said, in the original's wording, by what was marked.
+
+    Args:
+        own: what was read of the shorter explanations, for their lengths.
+    """
+    tokens = own["tokens_reference"].to_numpy()
+    kept = tokens * (1 - np.array([ledger.left_out[idx] for idx in own["idx"]]))
+    length, new = float(own["tokens_model"].mean()), float(np.mean(list(ledger.added.values())))
+    return float(tokens.mean() - length * kept.mean() / (length - new))
 
 
 def quarters(files: dict[str, Ledger], similarity: str | None) -> Iterator[str]:

@@ -41,6 +41,9 @@ def test_tokens_left_out_and_newly_said(ledgers: ModuleType, name: str) -> None:
     assert own["omission_tokens"] == pytest.approx(left_out, abs=TOLERANCE * whole)
     added = sum(ledger.added.values()) / len(ledger.added)
     assert own["addition_tokens_low"] <= -added <= own["addition_tokens_high"]
+    net = ledgers.net_omission(ledger, tokens)
+    assert own["net_omission_tokens_low"] <= net <= own["net_omission_tokens_high"]
+    assert own["net_omission_tokens"] == pytest.approx(net, abs=TOLERANCE * whole)
 
 
 @pytest.mark.parametrize("name", LEDGERS)

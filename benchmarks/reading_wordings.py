@@ -65,8 +65,11 @@ def errors(files: dict[str, pl.DataFrame], seeds: int, similarity: str | None) -
 
 def splits(files: dict[str, pl.DataFrame], similarity: str | None) -> Iterator[str]:
     """How the saving is split, and what is said of it."""
-    yield "| explanations | version | deleted | left out, true | left out | terser | verdicts |"
-    yield "|---|---|---|---|---|---|---|"
+    yield (
+        "| explanations | version | deleted | left out, true | left out | net omission "
+        "| terser wording | verdicts |"
+    )
+    yield "|" + "---|" * 8
     for name, lines in files.items():
         for version in VERSIONS:
             for share in (0.0, 0.3, 0.5):
@@ -82,7 +85,7 @@ def splits(files: dict[str, pl.DataFrame], similarity: str | None) -> Iterator[s
                     "{:.1f} [{:.1f}, {:.1f}]".format(
                         *(own[f"{part}_tokens{end}"] for end in ("", "_low", "_high"))
                     )
-                    for part in ("omission", "rewording")
+                    for part in ("omission", "net_omission", "terser_wording")
                 ]
                 said = re.sub(r"^.*: ", "", split.verdict)
                 dropped = drop_analysis(table, similarity=similarity).verdict

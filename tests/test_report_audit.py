@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -25,6 +27,7 @@ from nla_audit.report.audit import _elsewhere, run_audit
 from nla_audit.report.colours import ModelColours
 from nla_audit.report.viewer import choose_viewed, coloured, viewer_data
 from nla_audit.table.completions import Completions, from_frame
+from nla_audit.text import vectors
 from nla_audit.world.sweep.planted import PlantedModel, plant
 from tests import report_samples as samples
 
@@ -115,6 +118,35 @@ def test_what_is_done_aside_is_the_same_and_not_done_here(
         error = calibrated(table, similarity=None, seed=0)[2]
         assert error.twins == "two samples of reference"
     assert found[0] == found[1]
+
+
+class Spelling:
+    """A sentence model that knows texts by their letters."""
+
+    def encode(self, texts: list[str], **_: Any) -> np.ndarray:
+        counts = np.array([[text.count(letter) for letter in ascii_lowercase] for text in texts])
+        return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1)
+
+
+@pytest.mark.slow
+def test_a_report_reads_by_the_model_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "sentence_model", lambda _: Spelling())
+    readers = ("drop-analysis", "rewording", "calibrate")
+    asked = {name: card for name, card in audit.registry().items() if name in (*readers, "tail")}
+    monkeypatch.setattr(audit, "registry", lambda: asked)
+    sweep = plant([PlantedModel("p0.0", 0.0), PlantedModel("p0.01", 0.01)], activations=24, seed=0)
+    table = from_frame(sweep.completions, reference="p0.0")
+    result = run_audit(table, tmp_path / "out", seed=0, similarity="spelling")
+    read_by = {
+        finding.analyzer: finding.parameters["similarity"]
+        for finding in result.findings
+        if "similarity" in finding.parameters
+    }
+    assert read_by == dict.fromkeys(readers, "spelling")
+    # The viewer, too: nothing was read another way.
+    assert {key[2] for key in table.shared if key[0] == "reading"} == {"spelling"}
 
 
 @pytest.mark.parametrize("aside", [False, True])

@@ -306,7 +306,11 @@ def _mean(values: pl.Series) -> float | None:
 def _verdict(twins: Twins, summary: dict[str, float | None]) -> str:
     if summary["retained_bias"] is None:
         return f"How true the reading is cannot be told: {twins.name} say nothing."
-    truth = "the truth" if twins.whole else "what was read of the untouched texts and is left"
+    truth = (
+        "the truth"
+        if twins.whole
+        else "what was read of the untouched texts, times what is left of them,"
+    )
     drops, others = (
         f"{(summary[rate] or 0.0) * (summary[number] or 0.0):.0f} of {summary[number]:.0f}"
         for rate, number in (

@@ -35,6 +35,7 @@ def _run(**arguments: Any) -> None:
             title=arguments["title"],
             arguments=arguments,
             progress=tell,
+            similarity=arguments["similarity"],
             # A second process starts in about a second, which a small table is not worth.
             draw_aside=completions.rows.height >= _LARGE,
         )
@@ -67,6 +68,12 @@ command = click.Command(
             ["--no-texts"],
             is_flag=True,
             help="Keep explanations and sources out of the report (and so no viewer).",
+        ),
+        click.Option(
+            ["--similarity"],
+            metavar="MODEL",
+            help="Read claims by a sentence-transformers model (name or folder) instead of the "
+            "built-in similarity.",
         ),
         click.Option(["--title"], help="Title of the report.  [default: names the table]"),
     ],

@@ -69,6 +69,7 @@ def run_audit(
     draw_aside: bool = False,
     further: Sequence[Finding] = (),
     options: Mapping[str, Mapping[str, Any]] | None = None,
+    similarity: str | None = None,
 ) -> AuditResult:
     """Run all registered analyzers on ``completions`` and write the report into ``out``.
 
@@ -90,6 +91,8 @@ def run_audit(
             asks for it must guard its entry point, as with any spawned process.
         further: findings of the caller's own, shown before those of the analyzers.
         options: of analyzers by name, instead of their defaults.
+        similarity: sentence-transformers model by which claims are read, instead of the built-in
+            one, by all analyzers that have the option.
 
     Raises:
         UserError: ``out`` cannot take the report (found before anything is computed).
@@ -101,9 +104,16 @@ def run_audit(
         _few_collections(),
         replaced_folder(Path(out)) as folder,
         _elsewhere(draw_aside) as have_done,
-        trials_begun(completions, seed=seed, elsewhere=have_done) if draw_aside else nullcontext(),
+        # A model is loaded in one process: embedding takes longer than all that could be aside.
+        trials_begun(completions, seed=seed, elsewhere=have_done)
+        if draw_aside and similarity is None
+        else nullcontext(),
     ):
         cards = registry()
+        own = {
+            name: {**_read_by(card, similarity), **(options or {}).get(name, {})}
+            for name, card in cards.items()
+        }
         total = len(cards) + 2
         findings: list[Finding] = []
         drawn: list[Callable[[], list[Rendered]]] = []
@@ -118,9 +128,7 @@ def run_audit(
         for finding in further:
             take(finding)
         answers = {
-            card.name: _begun(
-                card, completions, seed, (options or {}).get(card.name, {}), have_done
-            )
+            card.name: _begun(card, completions, seed, own[card.name], have_done)
             for card in cards.values()
         }
         for number, card in enumerate(cards.values()):
@@ -131,7 +139,7 @@ def run_audit(
                 left_out[card.name] = str(error)
         tell("figures", len(cards), total)
         record = analysis_record(completions, findings, seed=seed, arguments=arguments)
-        viewer, note = _viewer(completions, seed) if texts else (None, "")
+        viewer, note = _viewer(completions, seed, similarity) if texts else (None, "")
         report = Report(
             title=well_formed(title or f"Audit of {_table_name(completions)}"),
             findings=tuple(shown),
@@ -206,6 +214,12 @@ def _begun(
     return partial(_run, card, completions, seed, own)
 
 
+def _read_by(card: Card, similarity: str | None) -> dict[str, Any]:
+    """The option of an analyzer that reads claims."""
+    has = any(option.name == "similarity" for option in card.options)
+    return {"similarity": similarity} if has else {}
+
+
 def _answer(name: str, completions: Completions, seed: int, own: Mapping[str, Any]) -> Finding:
     """:func:`_run`, of an analyzer by name, as another process knows it."""
     return _run(registry()[name], completions, seed, own)
@@ -225,11 +239,13 @@ def _run(card: Card, completions: Completions, seed: int, own: Mapping[str, Any]
     return card.answer(completions, seed=seed, **options)
 
 
-def _viewer(completions: Completions, seed: int) -> tuple[dict[str, Any], str]:
+def _viewer(
+    completions: Completions, seed: int, similarity: str | None
+) -> tuple[dict[str, Any], str]:
     """What the viewer embeds, and the sentence that says which activations it holds."""
     from nla_audit.text.reading import read  # compiles much that --help has no need of
 
-    reading = read(completions, seed=seed)
+    reading = read(completions, similarity=similarity, seed=seed)
     activations, note = choose_viewed(completions, reading.idx, seed=seed)
     spans = _fate_spans(completions, activations, reading)
     return viewer_data(completions, activations, spans), note

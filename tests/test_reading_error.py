@@ -29,6 +29,7 @@ from nla_audit.table.completions import Completions, from_frame
 from nla_audit.text.reading import RESAMPLING_FLOOR, read
 from nla_audit.world.sweep.planted import PlantedModel, plant
 from tests.benchmark_module import BENCHMARKS
+from tests.recomputed import worth
 
 ERROR = ReadingError(
     "made up",
@@ -230,9 +231,8 @@ def test_what_cannot_be_told_names_the_most_that_can_be_missing() -> None:
     models = [PlantedModel("p0.0", 0.0), PlantedModel("p0.01", 0.01)]
     own = from_frame(plant(models, activations=60, seed=2).completions, reference="p0.0")
     finding = drop_analysis(own)
-    rows = read(own).explanations
-    worth = rows["kept_tokens"].sum() / rows["supported_tokens"].sum()
-    net = float(1 - worth * rows["tokens_model"].sum() / rows["tokens_reference"].sum())
+    tokens = worth(read(own), "p0.01")
+    net = 1 - tokens["worth"] / tokens["reference"]
     numbers = finding.headline["p0.01"]
     most = numbers["net_loss_share_high"]
     assert numbers["net_loss_share"] == pytest.approx(net)

@@ -18,6 +18,7 @@ from nla_audit.table.completions import from_frame
 from nla_audit.text.reading import READING_ERROR, read
 from nla_audit.world.sweep.planted import PlantedModel, plant
 from tests.benchmark_module import benchmark_module
+from tests.recomputed import worth
 
 #: Tokens of a hundred and more.
 MOST_TOKENS = 8
@@ -83,9 +84,8 @@ def test_the_sentence_on_what_is_dropped_is_what_was_read(
     finding = drop_analysis(table)
     reading = read(table)
     kept = float(reading.claims["kept"].mean())
-    rows = reading.explanations
-    worth = rows["kept_tokens"].sum() / rows["supported_tokens"].sum()
-    net = float(1 - worth * rows["tokens_model"].sum() / rows["tokens_reference"].sum())
+    tokens = worth(reading, "p0.01")
+    net = 1 - tokens["worth"] / tokens["reference"]
     numbers = finding.headline["p0.01"]
     assert numbers["net_loss_share"] == pytest.approx(net)
     if share:

@@ -17,6 +17,7 @@ from nla_audit.analyzers import registry
 from nla_audit.findings import Finding
 from nla_audit.table.completions import Completions, load
 from nla_audit.text.reading import read
+from tests.recomputed import worth
 
 MODELS = ("base", "p0.0", "p0.001", "p0.002", "p0.006", "p0.015", "p0.03")
 #: model → mean tokens, mean FVE.
@@ -194,24 +195,22 @@ class TestRewording:
             if numbers["saving_tokens_low"] <= 0 <= numbers["saving_tokens_high"]:
                 assert "no saving to split" in sentence
                 continue
-            own = read(completions).explanations.filter(pl.col("model") == model)
-            whole, length, kept, said = (
-                float(own[name].mean())
-                for name in ("tokens_reference", "tokens_model", "kept_tokens", "supported_tokens")
-            )
-            worth = length * kept / said
+            tokens = worth(read(completions), model)
             for part, words, expected in (
-                ("net_omission", "omission", whole - worth),
-                ("terser_wording", "terser wording", worth - length),
+                ("net_omission", "omission", tokens["reference"] - tokens["worth"]),
+                ("terser_wording", "terser wording", tokens["worth"] - tokens["model"]),
             ):
                 value, low, high = (numbers[f"{part}_tokens{end}"] for end in ("", "_low", "_high"))
                 assert value == pytest.approx(expected)
                 assert f"{value:.1f} [{low:.1f}, {high:.1f}] by {words}" in sentence
-            content = f"({whole - kept:.1f} no longer said, {length - said:.1f} newly said"
+            content = (
+                f"({tokens['reference'] - tokens['kept']:.1f} no longer said, "
+                f"{tokens['model'] - tokens['supported']:.1f} newly said"
+            )
             assert content in sentence
             # The larger part is named where the difference of the two, reading's error and all,
             # is beyond doubt.
-            lead = whole + length - 2 * worth
+            lead = tokens["reference"] + tokens["model"] - 2 * tokens["worth"]
             assert lead == pytest.approx(numbers["omission_lead_tokens"])
             beyond = abs(lead) > 1.96 * numbers["reading_error_tokens"]
             named = sentence.endswith(("more by omission.", "more by terser wording."))
@@ -221,4 +220,5 @@ class TestRewording:
             evening = numbers["evening_tokens"]
             if not named and evening is not None:
                 assert f"unless {evening:.1f} or more of the tokens no longer said" in sentence
-                assert 2 * evening * length / said <= lead - 1.96 * numbers["reading_error_tokens"]
+                least = 2 * evening * tokens["worth"] / tokens["kept"]
+                assert least <= lead - 1.96 * numbers["reading_error_tokens"]

@@ -141,7 +141,8 @@ def headline_of(
         # What is wrongly taken for the reference's is missing from what is added.
         added = error.widen_share(added, -bias.supported / max(level.length, 1e-9))
         summary |= added.entries("added_share")
-        summary |= net_loss(explanations, error, level, seed).share.entries("net_loss_share")
+        net = net_loss(explanations, error, level, seed, by_chance=reading.found_by_chance(model))
+        summary |= net.share.entries("net_loss_share")
         summary["known_error_claims_retained"] = (
             float(bias.measured_claims[np.abs(bias.measured_claims).argmax()])
             if error.measured
@@ -158,7 +159,10 @@ def headline_of(
     if floor in headline:
         for model in [name for name in headline if name != floor]:
             below = _below(reading.claims, model, floor, seed)
-            below = error.widen(below, biases[floor].claims - biases[model].claims)
+            ours, theirs = biases[model].claims, biases[floor].claims
+            # Or only this model says what it lost in words too different to be recognised.
+            shift = np.append(theirs - ours, -ours[-1])
+            below = error.widen(below, shift, np.sqrt(2) * error.spread, -1.0, 1.0)
             headline[model] |= below.entries("retained_below_floor")
     return headline
 

@@ -20,8 +20,7 @@ def verdict(
         return "Only one model is in the table, so nothing can have been dropped."
     if not compared:
         return f"{completions.reference} makes no claims, so nothing can have been dropped."
-    floor = headline.get(RESAMPLING_FLOOR, {})
-    lossy = [model for model in compared if _loses(headline[model], floor)]
+    lossy = [model for model in compared if _loses(headline[model])]
     sentences = []
     if lossy:
         worst = min(lossy, key=lambda model: headline[model]["claims_retained"] or 0.0)
@@ -60,7 +59,7 @@ def verdict(
     if unknown:
         sentences.append(
             f"Whether {', '.join(unknown)} drop{'s' if len(unknown) == 1 else ''} anything cannot "
-            "be told: there are too few texts, or too little that both say."
+            "be told: there are too few texts."
         )
     unclear = {model: high for model, high in unclear.items() if high is not None}
     limits = [f"{model} at most {high:.0%}" for model, high in unclear.items()]
@@ -96,19 +95,16 @@ def of_kinds(model: str, kinds: pl.DataFrame) -> list[str]:
     ]
 
 
-def _loses(summary: dict[str, float | None], floor: dict[str, float | None]) -> bool:
-    """Whether a model drops more than it adds, or more than a second sample of the reference."""
-    net, high = summary.get("net_loss_share_low"), summary.get("claims_retained_high")
-    if net is not None and net > 0:
-        return True
-    low = floor.get("claims_retained_low")
-    return high is not None and low is not None and high < low
+def _loses(summary: dict[str, float | None]) -> bool:
+    """Whether a model drops more than it adds, or more than what shows the resampling floor."""
+    lows = (summary.get(f"{name}_low") for name in ("net_loss_share", "retained_below_floor"))
+    return any(low is not None and low > 0 for low in lows)
 
 
 def _less(summary: dict[str, float | None], words: str) -> str:
-    """How much less a model says net of what it adds, where that is known."""
+    """How much less a model says net of what it adds, where it does."""
     loss, low, high = (summary.get(f"net_loss_share{end}") for end in ("", "_low", "_high"))
-    if loss is None or low is None or high is None:
+    if loss is None or low is None or high is None or low <= 0:
         return ""
     return words.format(f"{loss:.0%} [{low:.0%}, {high:.0%}]")
 
@@ -143,8 +139,8 @@ def _than(headline: Headline, first: str) -> str:
     )
     if more is None or low is None or high is None:
         return ""
-    points = f"{100 * more:+.0f} points [{100 * low:+.0f}, {100 * high:+.0f}] beside {first}"
-    return f", {points}"
+    points = f"{100 * more:.0f} points [{100 * low:.0f}, {100 * high:.0f}]"
+    return f", {points} more than {first}"
 
 
 def _percent(summary: dict[str, float | None]) -> str:

@@ -5,11 +5,14 @@ what is left out beyond what is added was dropped. But a terser text adds in few
 what it adds would look like less. So all of a text is counted in the reference's wording: the
 tokens of what both say, in the one over those in the other, show how many of the reference's tokens
 one of the text's stands for. How much both say cancels, and with it most of the reading's error.
+
+Where next to nothing is said by both, that shows nothing, and a token is worth a token, give or
+take what terse and wordy texts differ by: the two are weighed by how well either is known.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -21,14 +24,15 @@ from nla_audit.table.pairing import column, resampler
 
 Floats = NDArray[np.float64]
 
-#: How far the worth of a text's tokens is read from the truth (standard deviation, relative) where
-#: both texts say all the same; it grows as what both say gets less, with its root. Of shorter
-#: wordings with a share deleted or exchanged (``benchmarks/reading_wordings.md``).
+#: How far the worth of a text's tokens is read from the truth (standard deviation, of its
+#: logarithm) where both texts say all the same; it grows as what both say gets less, with its root.
+#: Of shorter wordings with lines deleted or exchanged (``benchmarks/wordings``).
 WORDING_ERROR = 0.03
-#: So much of the reference, as a share of it, is found in anything; what it is worth is not known.
+#: So much of a text, as a share of it, is found in anything, at the least.
 BY_CHANCE = 0.01
-#: Of the reference's tokens, the text's, and those in the reference's wording.
-_OMISSION, _TERSER, _LEAD = (1, 0, -1), (0, -1, 1), (1, 1, -2)
+#: The same standard deviation of texts of which nothing is known: terse wordings were worth up to
+#: twice as much as what they stand for, wordy ones nine tenths.
+ANY_WORDING = 0.5
 _COLUMNS = ("tokens_reference", "tokens_model", "kept_tokens", "supported_tokens")
 
 
@@ -56,86 +60,73 @@ class NetLoss:
     evening: float | None
 
 
-def net_loss(explanations: pl.DataFrame, error: ReadingError, level: Level, seed: int) -> NetLoss:
+def net_loss(
+    explanations: pl.DataFrame,
+    error: ReadingError,
+    level: Level,
+    seed: int,
+    *,
+    by_chance: float = 0.0,
+) -> NetLoss:
     """What one model's texts leave out net, and what they say in fewer words.
-
-    There are no intervals where the wording is not known to within the reference's whole text: for
-    want of anything that both say.
 
     Args:
         explanations: of a reading, of one model.
         error: of that reading.
         level: of these explanations.
         seed: of the intervals.
+        by_chance: which share of the claims the reading finds in another activation's texts.
     """
-    bias = error.at(level.beyond_twins())
     columns = np.column_stack([column(explanations, name) for name in _COLUMNS])
-    means = columns.mean(axis=0) if len(columns) else np.full(len(_COLUMNS), np.nan)
+    means = columns.mean(axis=0)
     whole, own, kept, said = (float(mean) for mean in means)
-    worth = float(_worth(means))
+    worth, spread = (float(part) for part in _worth(means, by_chance))
     draws = resampler(explanations, seed).mean_replicates(columns)
-    # Estimate less truth, for each candidate; where nothing would be left to tell by, none.
-    read = np.stack(
-        [
-            np.full(len(bias.kept), whole),
-            np.full(len(bias.kept), own),
-            np.clip(kept - bias.kept * whole, 0.0, whole),
-            np.clip(said - bias.supported * whole, 0.0, own),
-        ],
-        axis=-1,
-    )
-    shift = np.nan_to_num(worth - _worth(read))
-    spread = _spread(worth, kept / whole if whole > 0 else 0.0)
+    drawn, _ = _worth(draws, by_chance)
+    # Estimate less truth, if what both say was read wrongly by each candidate.
+    bias = error.at(level.beyond_twins())
+    read = np.tile(means, (len(bias.kept), 1))
+    read[:, 2] = np.clip(kept - bias.kept * whole, 0.0, whole)
+    read[:, 3] = np.clip(said - bias.supported * whole, 0.0, own)
+    shift = worth - _worth(read, by_chance)[0]
 
-    def found(parts: tuple[int, int, int], by: slice = slice(None)) -> Interval:
-        of_whole, of_own, of_worth = parts
-        most = of_whole * whole + of_own * own
-        drawn = of_whole * draws[:, 0] + of_own * draws[:, 1] + of_worth * _worth(draws)
-        interval = Interval(most + of_worth * worth, *percentile_limits(drawn), len(columns))
-        if not spread < whole:
-            return replace(interval, low=np.nan, high=np.nan)
-        highest = most if of_worth < 0 else np.inf
-        return error.widen(interval, of_worth * shift[by], abs(of_worth) * spread, -np.inf, highest)
+    def found(
+        value: float, replicates: Floats, by_worth: float, candidates: slice = slice(None)
+    ) -> Interval:
+        """An interval of what falls or rises by so much with the worth."""
+        interval = Interval(value, *percentile_limits(replicates), len(columns))
+        return error.widen(interval, by_worth * shift[candidates], abs(by_worth) * spread)
 
-    omission, lead, measured = found(_OMISSION), found(_LEAD), found(_LEAD, MEASURED)
+    leads = whole + own - 2 * worth, draws[:, 0] + draws[:, 1] - 2 * drawn, -2.0
+    lead, measured = found(*leads), found(*leads, MEASURED)
+    share = Interval(np.nan, np.nan, np.nan, len(columns))
+    if whole > 0:
+        share = found(1 - worth / whole, 1 - drawn / draws[:, 0], -1 / whole)
     return NetLoss(
-        omission,
-        found(_TERSER),
-        lead,
-        _over(omission, whole),
-        2 * spread,
-        max(0.0, float((np.sign(lead.value) * -2.0 * shift).max())),
-        # Each is worth as many tokens in the text as those that were recognised.
-        measured.low / 2 * said / own if own and measured.low > 0 else None,
+        omission=found(whole - worth, draws[:, 0] - drawn, -1.0),
+        terser=found(worth - own, drawn - draws[:, 1], 1.0),
+        lead=lead,
+        share=share.reaching(0.0, 0.0, highest=1.0),
+        error=2 * spread,
+        bias=max(0.0, float((np.sign(lead.value) * -2.0 * shift).max())),
+        # What is hidden stands in words that are counted already: only what both say grows.
+        evening=measured.low / 2 * kept / worth if worth > 0 and measured.low > 0 else None,
     )
 
 
-def _spread(worth: float, shared: float) -> float:
-    """The standard deviation of ``worth``, by the share of the reference that the text says."""
-    if worth == 0:
-        return 0.0
-    if not shared > 0:
-        return np.inf
-    return worth * float(np.hypot(WORDING_ERROR / np.sqrt(shared), BY_CHANCE / shared))
-
-
-def _worth(means: Floats) -> Floats:
-    """The text's tokens in the reference's wording; NaN where the two share nothing to tell by.
+def _worth(means: Floats, by_chance: float) -> tuple[Floats, Floats]:
+    """`[...]`: the text's tokens in the reference's wording, and the standard deviation of that.
 
     Args:
         means: `[..., 4]`, of the :data:`_COLUMNS`.
+        by_chance: see :func:`net_loss`.
     """
-    _, own, kept, said = np.moveaxis(np.asarray(means, dtype=np.float64), -1, 0)
+    whole, own, kept, said = np.moveaxis(np.asarray(means, dtype=np.float64), -1, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(own == 0, 0.0, own * kept / np.where(said > 0, said, np.nan))
-
-
-def _over(interval: Interval, whole: float) -> Interval:
-    if not whole > 0:
-        return replace(interval, value=np.nan, low=np.nan, high=np.nan)
-    return replace(
-        interval,
-        value=interval.value / whole,
-        low=interval.low / whole,
-        high=interval.high / whole,
-    )
+        shared = np.nan_to_num(np.minimum(kept / whole, said / own))
+        # At most the variance of texts of which nothing is known.
+        variance = WORDING_ERROR**2 / shared + (max(BY_CHANCE, by_chance) / shared) ** 2
+        weight = ANY_WORDING**2 / (ANY_WORDING**2 + variance)
+        ratio = np.where(weight > 0, weight * np.log(kept / said), 0.0)
+    worth = own * np.exp(np.where(np.isfinite(ratio), ratio, 0.0))
+    return worth, worth * ANY_WORDING * np.sqrt(1 - weight)

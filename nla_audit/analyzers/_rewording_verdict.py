@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from nla_audit.analyzers._drop_verdict import assumed_chance
+from nla_audit.analyzers._net_loss import WORDING_ERROR
 from nla_audit.analyzers._reading_error import ReadingError
 from nla_audit.findings import Headline
 from nla_audit.table.completions import Completions
@@ -52,13 +53,8 @@ def _sentence(model: str, summary: dict[str, float | None], reference: str, floo
         return f"{model} saves nothing over {reference}: {_tokens(summary, 'saving')} tokens."
     saves = f"{model} saves {_tokens(summary, 'saving')} tokens"
     lead, lead_low, lead_high = (
-        summary.get(f"omission_lead_tokens{end}") for end in ("", "_low", "_high")
+        summary.get(f"omission_lead_tokens{end}") or 0.0 for end in ("", "_low", "_high")
     )
-    if lead is None or lead_low is None or lead_high is None:
-        return (
-            f"{saves} ({_content(summary)}{floor}): too little is said by both to tell how much of "
-            "that is terser wording."
-        )
     if lead_low > 0 or lead_high < 0:
         larger = f"more by {'omission' if lead_low > 0 else 'terser wording'}"
     elif (evening := summary.get("evening_tokens")) is not None:
@@ -78,8 +74,8 @@ def _sentence(model: str, summary: dict[str, float | None], reference: str, floo
 def _content(summary: dict[str, float | None]) -> str:
     """What is left out and what is added, of which omission is what remains."""
     return (
-        f"{summary['omission_tokens'] or 0.0:.1f} no longer said, "
-        f"{-(summary['addition_tokens'] or 0.0):.1f} newly said"
+        f"{_number(summary['omission_tokens'])} no longer said, "
+        f"{_number(-(summary['addition_tokens'] or 0.0))} newly said"
     )
 
 
@@ -104,10 +100,15 @@ def _needed(summary: dict[str, float | None], lead: float, nearest: float) -> st
 
 
 def _tokens(summary: dict[str, float | None], part: str) -> str:
-    value, low = summary[f"{part}_tokens"], summary.get(f"{part}_tokens_low")
-    if low is None:
-        return f"{value:.1f}"
-    return f"{value:.1f} [{low:.1f}, {summary[f'{part}_tokens_high']:.1f}]"
+    value, low, high = (summary.get(f"{part}_tokens{end}") for end in ("", "_low", "_high"))
+    if low is None or high is None:
+        return _number(value)
+    return f"{_number(value)} [{_number(low)}, {_number(high)}]"
+
+
+def _number(value: float | None) -> str:
+    """To a tenth; nothing is not less than nothing."""
+    return f"{round(value or 0.0, 1) + 0.0:.1f}"
 
 
 def caveats(
@@ -128,6 +129,13 @@ def caveats(
             + " Omission is net of what is newly said, and so of that."
         )
     found += [*assumed_chance(reading), error.sentence()]
+    found.append(
+        "How much is omission, net of what is new, and how much terser wording, is read from how "
+        "many tokens either text takes for what both say: intervals allow for "
+        f"{1.96 * WORDING_ERROR:.0%} of the model's content where both say the same, more where "
+        "they share less. What is cut inside a sentence that is still recognised, such as its last "
+        "words or a name, counts as terser wording."
+    )
     for model, summary in headline.items():
         low, high = summary.get("saving_tokens_low"), summary.get("saving_tokens_high")
         if low is not None and high is not None and low <= 0 <= high:

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._extractive import extractiveness
-from nla_audit.analyzers._net_loss import net_loss
+from nla_audit.analyzers._net_loss import NetLoss, net_loss
 from nla_audit.analyzers._reading_error import Level, ReadingError
 from nla_audit.analyzers._rewording_verdict import caveats, floor_of, verdict
 from nla_audit.analyzers._trials import calibrated
@@ -59,13 +59,13 @@ METRICS = (
         "omission_lead_tokens",
         "tokens",
         "neither",
-        "the first of these less the second",
+        "net_omission_tokens less terser_wording_tokens",
     ),
     Metric(
         "reading_error_tokens",
         "tokens",
         "neither",
-        "how much the reading's own error widens that",
+        "standard deviation of the reading's own error in omission_lead_tokens",
         interval=False,
     ),
     Metric(
@@ -79,14 +79,15 @@ METRICS = (
         "evening_tokens",
         "tokens",
         "neither",
-        "how many of those would make omission and terser wording even",
+        "how many of the tokens no longer said would have to be said unrecognised for omission and "
+        "terser wording to be even",
         interval=False,
     ),
     Metric(
         "reading_bias_tokens",
         "tokens",
         "neither",
-        "how much nearer to 0 that may lie for the reading's bias",
+        "how much nearer to 0 omission_lead_tokens may lie for the reading's bias",
         interval=False,
     ),
     Metric(
@@ -130,8 +131,8 @@ METRICS = (
     unit="activation: a model's explanation beside the reference's",
     control="the reference's own second sample (where the table has one), and another "
     "activation's reference",
-    high_means="omission_share near 1: savings come from saying less; rewording_share near 1: the "
-    "same is said in fewer tokens",
+    high_means="net_omission_tokens near saving_tokens: savings come from saying less; "
+    "terser_wording_tokens near them: the same is said in fewer tokens",
     example="nla-audit rewording completions.parquet --reference p0.0",
     metrics=METRICS,
     columns={"share": "share"},
@@ -170,7 +171,9 @@ def rewording(
             terse, other = error.terseness.get(model, 0.0), reading.other_claims(model)
             level = Level.of(explanations, terse, usual, other)
             rows = with_documents(rows, completions)
-            headline[model] = _summary(rows, explanations, error, level, seed)
+            by_chance = reading.found_by_chance(model)
+            net = net_loss(explanations, error, level, seed, by_chance=by_chance)
+            headline[model] = _summary(rows, error, level, net, seed)
     for model, measures in extractive.items():
         headline.setdefault(model, {}).update(measures)
     if ruler is not None:
@@ -230,7 +233,7 @@ def rewording(
                 "difference in overhead: what is left is the model's. Each bar begins where the "
                 "one before it ended. "
                 + (
-                    f"What {floor_name} leaves out and adds, too, is not taken off: see the table."
+                    f"What {floor_name}, leaves out and adds, too, is not taken off: see the table."
                     if floor
                     else "What two samples of one model differ in is not known here, and so not "
                     "taken off."
@@ -326,7 +329,7 @@ def _by_model(waterfall: pl.DataFrame, floor: Mapping[str, float | None]) -> pl.
 
 
 def _summary(
-    rows: pl.DataFrame, explanations: pl.DataFrame, error: ReadingError, level: Level, seed: int
+    rows: pl.DataFrame, error: ReadingError, level: Level, net: NetLoss, seed: int
 ) -> dict[str, float | None]:
     draw = resampler(rows, seed)
     saving, reference = column(rows, "saving"), column(rows, "tokens_reference")
@@ -359,7 +362,6 @@ def _summary(
             summary |= share.entries(f"{part}_share")
         else:
             summary[f"{part}_share"] = None
-    net = net_loss(explanations, error, level, seed)
     summary |= net.omission.entries("net_omission_tokens")
     summary |= net.terser.entries("terser_wording_tokens")
     summary |= net.lead.entries("omission_lead_tokens")

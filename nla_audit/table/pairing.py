@@ -88,7 +88,11 @@ def equally_long(completions: Completions) -> str | None:
     It bounds the resampling floor: a second sample of the reference keeps at least as much of the
     first as another model of that length does.
     """
-    means = completions.rows.group_by("model").agg(pl.col("content_tokens").mean())
+    rows = completions.rows
+    length = pl.col("content_tokens")
+    if rows["content_tokens"].null_count() == rows.height:  # the table has no counts of tokens
+        length = pl.col("explanation").str.count_matches(r"\S+")
+    means = rows.group_by("model").agg(length.mean())
     lengths = {model: length for model, length in means.iter_rows() if length is not None}
     own = lengths.pop(completions.reference, 0.0)
     gaps = {model: abs(length - own) / own for model, length in lengths.items() if own > 0}

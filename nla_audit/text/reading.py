@@ -134,6 +134,11 @@ class Reading:
         fit = self.reader.fits.get(model)
         return 0.0 if fit is None else OTHER_CLAIMS * fit.sentences.close
 
+    def found_by_chance(self, model: str) -> float:
+        """Which share of the claims is found in a model's texts of other activations."""
+        share = self.chance.filter(pl.col("model") == model)["kept"].mean()
+        return float(share) if isinstance(share, float) else 0.0
+
     @property
     def has_floor(self) -> bool:
         """Whether the table holds a second sample of the reference."""

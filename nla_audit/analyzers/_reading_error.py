@@ -44,9 +44,9 @@ PLANTED_BIAS = {
 #: Activations whose texts show how terse a model writes.
 _TERSENESS_ACTIVATIONS = 300
 
-#: Candidates for a bias that twins show; of the last two, which none can show,
+#: Those of the candidates for a bias that twins show.
 MEASURED = slice(None, -2)
-#: the same in words.
+#: The last two, which no twin can show, in words.
 _UNSHOWN = (
     "what is read as still said may be another claim about the same subject, as "
     f"{OTHER_CLAIMS:.0%} of it was by judges where sentences match by weak evidence; and where a "

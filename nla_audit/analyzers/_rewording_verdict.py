@@ -31,11 +31,15 @@ def verdict(completions: Completions, headline: Headline) -> str:
     floor = ""
     if key and "omission_tokens" in headline[key]:
         floor = f"; {name}: {_content(headline[key])}"
-    sentences = [
-        _sentence(model, headline[model], completions.reference, floor if model != key else "")
-        for model in completions.models
-        if model != completions.reference and "saving_tokens" in headline.get(model, {})
-    ]
+    sentences: list[str] = []
+    for model in completions.models:
+        if model == completions.reference or "saving_tokens" not in headline.get(model, {}):
+            continue
+        # Once is enough.
+        unsaid = bool(floor) and model != key and not any(floor in said for said in sentences)
+        sentences.append(
+            _sentence(model, headline[model], completions.reference, floor if unsaid else "")
+        )
     return " ".join(sentences) or "There is no second model, so there is no saving to split."
 
 

@@ -101,7 +101,9 @@ def net_loss(
     lead, measured = found(*leads), found(*leads, MEASURED)
     share = Interval(np.nan, np.nan, np.nan, len(columns))
     if whole > 0:
-        share = found(1 - worth / whole, 1 - drawn / draws[:, 0], -1 / whole)
+        with np.errstate(invalid="ignore", divide="ignore"):  # nothing may be drawn
+            shares = 1 - drawn / draws[:, 0]
+        share = found(1 - worth / whole, shares, -1 / whole)
     return NetLoss(
         omission=found(whole - worth, draws[:, 0] - drawn, -1.0),
         terser=found(worth - own, drawn - draws[:, 1], 1.0),

@@ -31,15 +31,15 @@ LEAST_CLAIMS = 100
 #: where claims are reworded too (``benchmarks/reading_error.md``, which a test holds to this). Bare
 #: quotations and claims of no kind are not planted.
 PLANTED_BIAS = {
-    "final_token": 0.140,
-    "repetition": 0.124,
-    "genre": 0.077,
-    "style": 0.082,
-    "momentum": -0.070,
-    "structure": 0.103,
-    "expectation": -0.211,
-    "number": 0.032,
-    "entity": 0.018,
+    "final_token": 0.138,
+    "repetition": 0.131,
+    "genre": 0.082,
+    "style": -0.087,
+    "momentum": -0.060,
+    "structure": 0.100,
+    "expectation": -0.205,
+    "number": 0.035,
+    "entity": 0.019,
 }
 #: Activations whose texts show how terse a model writes.
 _TERSENESS_ACTIVATIONS = 300

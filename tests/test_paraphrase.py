@@ -23,6 +23,10 @@ TOLERANCE = 0.07
 LEAST_AUC = 0.85
 
 
+#: Seven readings of a hundred explanations.
+pytestmark = pytest.mark.slow
+
+
 @dataclass(frozen=True)
 class Recovered:
     """What one reading found where a share ``deleted`` of the lines had gone."""

@@ -129,6 +129,7 @@ def test_held_out_figures_are_logged_as_training_goes(warm, tmp_path, caplog):
     )
 
 
+@pytest.mark.slow
 def test_rl_begins_with_what_its_warm_start_lacks(tmp_path, capsys):
     for half, figures in {"ar": {"gain_over_other_text_low": -0.1}, "av": {}}.items():
         folder = tmp_path / "out" / "warm-start" / f"{half}-training"

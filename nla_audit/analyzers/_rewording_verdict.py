@@ -22,7 +22,7 @@ def floor_of(completions: Completions, headline: Headline) -> tuple[str, str]:
     if RESAMPLING_FLOOR in headline:
         return RESAMPLING_FLOOR, f"a second sample of {completions.reference}"
     twin = equally_long(completions) or ""
-    return (twin, f"{twin}, equally long") if twin in headline else ("", "")
+    return (twin, f"the equally long {twin}") if twin in headline else ("", "")
 
 
 def verdict(completions: Completions, headline: Headline) -> str:
@@ -126,7 +126,7 @@ def caveats(
             "The table has one sample per activation, so how much two samples of "
             f"{completions.reference} differ in is "
             + (
-                f"not known: at most what {name}, differs in ({_content(headline[key])})."
+                f"not known: at most what {name} differs in ({_content(headline[key])})."
                 if key and "omission_tokens" in headline[key]
                 else "unknown: some of what is no longer said and newly said is that."
             )

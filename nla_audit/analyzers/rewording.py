@@ -233,7 +233,7 @@ def rewording(
                 "difference in overhead: what is left is the model's. Each bar begins where the "
                 "one before it ended. "
                 + (
-                    f"What {floor_name}, leaves out and adds, too, is not taken off: see the table."
+                    f"What {floor_name} leaves out and adds, too, is not taken off: see the table."
                     if floor
                     else "What two samples of one model differ in is not known here, and so not "
                     "taken off."

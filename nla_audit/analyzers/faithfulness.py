@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import polars as pl
@@ -20,6 +21,8 @@ from nla_audit.text.words import words
 QUESTION = "Do shorter explanations make fewer claims that the source does not support?"
 #: Rows kept as Python objects before they become a frame, which takes a tenth of the memory.
 _ROWS_PER_FRAME = 20_000
+#: Sources kept as they are looked up, 18 KB each; those of more activations are read again.
+_KEPT_SOURCES = 1 << 15
 #: How far the rate of names may be off beside chance. They are found by a rule, which reads
 #: "Leeds Council" as "Council" where it opens a sentence: on planted names its error is up to 0.8
 #: points on average, with a standard deviation of 0.9 (``benchmarks/reading_error.md``).
@@ -197,13 +200,17 @@ def faithfulness(completions: Completions, *, seed: int = 0) -> Finding:
 
 
 def _measure(completions: Completions, seed: int) -> pl.DataFrame:
-    sources = {
-        idx: SourceText(text)
-        for idx, text in completions.rows.filter(pl.col("source_text").is_not_null())
+    sources = dict(
+        completions.rows.filter(pl.col("source_text").is_not_null())
         .group_by("idx")
         .agg(pl.col("source_text").sort().first())
         .iter_rows()
-    }
+    )
+
+    @lru_cache(maxsize=_KEPT_SOURCES)
+    def source_of(idx: int | None) -> SourceText | None:
+        return SourceText(sources[idx]) if idx in sources else None
+
     measured: list[pl.DataFrame] = []
     for model in completions.models:
         rows: list[dict] = []
@@ -219,7 +226,7 @@ def _measure(completions: Completions, seed: int) -> pl.DataFrame:
         docs = own["doc_id"].to_list()
         for place, text in enumerate(own["explanation"]):
             idx = keys[place]
-            other = sources.get(other_key.get(place, -1))
+            other = source_of(other_key.get(place))
             if len(rows) == _ROWS_PER_FRAME:
                 measured.append(pl.DataFrame(rows, schema=_MEASURES))
                 rows.clear()
@@ -228,7 +235,7 @@ def _measure(completions: Completions, seed: int) -> pl.DataFrame:
                     "model": model,
                     "idx": idx,
                     "doc_id": docs[place],
-                    **_check(text, sources.get(idx), other),
+                    **_check(text, source_of(idx), other),
                 }
             )
         measured.append(pl.DataFrame(rows, schema=_MEASURES))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import polars as pl
 import pytest
 
 from nla_audit.analyzers.faithfulness import faithfulness
 from nla_audit.table.completions import from_frame
+from nla_audit.world.sweep.planted import PlantedModel, plant
 
 SOURCE = "Yesterday the painter Ada Holm of the Leeds Council sold 17 pictures."
 ACTIVATIONS = 40
@@ -39,3 +42,11 @@ def test_the_rate_of_names_allows_for_the_rule_that_finds_them() -> None:
     of_numbers = found["unsupported_number_rate_high"]
     assert of_numbers is not None
     assert found["unsupported_name_rate_high"] == pytest.approx(of_numbers + 0.015)
+
+
+def test_sources_that_are_let_go_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = [PlantedModel("p0.0", 0.0, spurious=0.3), PlantedModel("p0.01", 0.01, spurious=0.5)]
+    table = from_frame(plant(models, activations=15, seed=2).completions, reference="p0.0")
+    kept = faithfulness(table).to_json()
+    monkeypatch.setattr(sys.modules["nla_audit.analyzers.faithfulness"], "_KEPT_SOURCES", 1)
+    assert faithfulness(table).to_json() == kept

@@ -220,5 +220,6 @@ class TestRewording:
             evening = numbers["evening_tokens"]
             if not named and evening is not None:
                 assert f"unless {evening:.1f} or more of the tokens no longer said" in sentence
+                assert evening <= numbers["unrecognised_tokens"]
                 least = 2 * evening * tokens["worth"] / tokens["kept"]
                 assert least <= lead - 1.96 * numbers["reading_error_tokens"]

@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 
+from nla_audit.analyzers._floor import floor_of
 from nla_audit.analyzers._net_loss import net_loss
 from nla_audit.analyzers._reading_error import LARGE_BIAS, LEAST_CLAIMS, Bias, Level, ReadingError
 from nla_audit.analyzers._unrecognised import Usual, hidden, unusually_new
 from nla_audit.findings import Headline
 from nla_audit.stats import Interval, chance_corrected, or_none
 from nla_audit.table.completions import Completions
-from nla_audit.table.pairing import column, equally_long, resampler
+from nla_audit.table.pairing import column, resampler
 from nla_audit.text.kinds import KIND_NAMES, KINDS
 from nla_audit.text.reading import KIND_READING_ERROR, RESAMPLING_FLOOR, Reading
 
@@ -116,7 +117,6 @@ def headline_of(
 ) -> Headline:
     """What is kept, added and lost net, for each model and the resampling floor."""
     headline: Headline = {}
-    floor = RESAMPLING_FLOOR if reading.has_floor else equally_long(completions)
     biases: dict[str, Bias] = {}
     for model in [*completions.models, RESAMPLING_FLOOR]:
         own = reading.claims.filter(pl.col("model") == model)
@@ -156,7 +156,8 @@ def headline_of(
                     for end in ("", "_low", "_high")
                 }
         headline[model] = summary
-    if floor in headline:
+    floor, _ = floor_of(completions, headline)
+    if floor:
         for model in [name for name in headline if name != floor]:
             below = _below(reading.claims, model, floor, seed)
             ours, theirs = biases[model].claims, biases[floor].claims
@@ -193,10 +194,8 @@ def order_of_loss(completions: Completions, kinds: pl.DataFrame) -> pl.DataFrame
     ] or [model for model in completions.models if model != completions.reference]
     for kind in KINDS:
         own = kinds.filter((pl.col("kind") == kind.name) & pl.col("model").is_in(penalised))
-        known = own.filter(
-            pl.col("retained_low").is_not_null() & (pl.col("claims") >= LEAST_CLAIMS)
-        )
-        if known.height == 0 or known.height < own.height:
+        known = own["retained_low"].is_not_null() & (own["claims"] >= LEAST_CLAIMS)
+        if own.height == 0 or not known.all():
             continue
         ordered = own.sort(
             pl.col("model").replace_strict(

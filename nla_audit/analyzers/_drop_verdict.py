@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import polars as pl
 
+from nla_audit.analyzers._floor import floor_of
 from nla_audit.analyzers._reading_error import LARGE_BIAS, LEAST_CLAIMS, ReadingError
 from nla_audit.findings import Headline
 from nla_audit.table.completions import Completions
-from nla_audit.table.pairing import equally_long
-from nla_audit.text.reading import RESAMPLING_FLOOR, Reading
+from nla_audit.text.reading import Reading
 
 
 def verdict(
@@ -118,17 +118,9 @@ def _beside(completions: Completions, headline: Headline, model: str, first: str
     """
     chance = headline[model].get("chance_match")
     parts = [] if chance is None else [f"chance: {chance:.0%}"]
-    if RESAMPLING_FLOOR in headline:
-        parts.append(
-            f"a second sample of {completions.reference}: {_percent(headline[RESAMPLING_FLOOR])}"
-            f"{_than(headline, first)}"
-        )
-    else:
-        equal = equally_long(completions)
-        if equal in headline:
-            parts.append(
-                f"{equal}, equally long: {_percent(headline[equal])}{_than(headline, first)}"
-            )
+    floor, name = floor_of(completions, headline)
+    if floor:
+        parts.append(f"{name}: {_percent(headline[floor])}{_than(headline, first)}")
     return "; ".join(parts) or "chance is not known"
 
 

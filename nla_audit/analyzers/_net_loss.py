@@ -31,7 +31,7 @@ WORDING_ERROR = 0.03
 #: So much of a text, as a share of it, is found in anything, at the least.
 BY_CHANCE = 0.01
 #: The same standard deviation of texts of which nothing is known: terse wordings were worth up to
-#: twice as much as what they stand for, wordy ones nine tenths.
+#: twice as many of the reference's tokens as they have, wordy ones eight tenths.
 ANY_WORDING = 0.5
 _COLUMNS = ("tokens_reference", "tokens_model", "kept_tokens", "supported_tokens")
 
@@ -91,11 +91,16 @@ def net_loss(
     shift = worth - _worth(read, by_chance)[0]
 
     def found(
-        value: float, replicates: Floats, by_worth: float, candidates: slice = slice(None)
+        value: float,
+        replicates: Floats,
+        by_worth: float,
+        candidates: slice = slice(None),
+        highest: float = np.inf,
     ) -> Interval:
         """An interval of what falls or rises by so much with the worth."""
         interval = Interval(value, *percentile_limits(replicates), len(columns))
-        return error.widen(interval, by_worth * shift[candidates], abs(by_worth) * spread)
+        off = by_worth * shift[candidates]
+        return error.widen(interval, off, abs(by_worth) * spread, highest=highest)
 
     leads = whole + own - 2 * worth, draws[:, 0] + draws[:, 1] - 2 * drawn, -2.0
     lead, measured = found(*leads), found(*leads, MEASURED)
@@ -103,12 +108,12 @@ def net_loss(
     if whole > 0:
         with np.errstate(invalid="ignore", divide="ignore"):  # nothing may be drawn
             shares = 1 - drawn / draws[:, 0]
-        share = found(1 - worth / whole, shares, -1 / whole)
+        share = found(1 - worth / whole, shares, -1 / whole, highest=1.0)
     return NetLoss(
         omission=found(whole - worth, draws[:, 0] - drawn, -1.0),
         terser=found(worth - own, drawn - draws[:, 1], 1.0),
         lead=lead,
-        share=share.reaching(0.0, 0.0, highest=1.0),
+        share=share,
         error=2 * spread,
         bias=max(0.0, float((np.sign(lead.value) * -2.0 * shift).max())),
         # What is hidden stands in words that are counted already: only what both say grows.

@@ -5,24 +5,12 @@ from __future__ import annotations
 import polars as pl
 
 from nla_audit.analyzers._drop_verdict import assumed_chance
+from nla_audit.analyzers._floor import floor_of
 from nla_audit.analyzers._net_loss import WORDING_ERROR
 from nla_audit.analyzers._reading_error import ReadingError
 from nla_audit.findings import Headline
 from nla_audit.table.completions import Completions
-from nla_audit.table.pairing import equally_long
-from nla_audit.text.reading import RESAMPLING_FLOOR, Reading
-
-
-def floor_of(completions: Completions, headline: Headline) -> tuple[str, str]:
-    """What shows how much two texts of the reference leave out of each other: key, and in words.
-
-    A second sample of the reference shows it; an equally long model leaves out no less than one
-    would. The key is empty where the table has neither.
-    """
-    if RESAMPLING_FLOOR in headline:
-        return RESAMPLING_FLOOR, f"a second sample of {completions.reference}"
-    twin = equally_long(completions) or ""
-    return (twin, f"the equally long {twin}") if twin in headline else ("", "")
+from nla_audit.text.reading import Reading
 
 
 def verdict(completions: Completions, headline: Headline) -> str:

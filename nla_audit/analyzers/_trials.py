@@ -63,8 +63,8 @@ def try_twins(
 
     What two untouched twins differ in is not known, unless the second says all of the first: so
     what is true of a changed text is what was read of the untouched one, times the share that is
-    left of it. A text run together says all
-    that it said: as large a share of its tokens as before stands for something.
+    left of it. A text run together says all that it said: as large a share of its tokens as before
+    stands for something.
     """
     explanations, claims = [], []
     for run in range(runs):

@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 
 from nla_audit.analyzers._extractive import extractiveness
+from nla_audit.analyzers._floor import floor_of
 from nla_audit.analyzers._net_loss import NetLoss, net_loss
 from nla_audit.analyzers._reading_error import Level, ReadingError
-from nla_audit.analyzers._rewording_verdict import caveats, floor_of, verdict
+from nla_audit.analyzers._rewording_verdict import caveats, verdict
 from nla_audit.analyzers._trials import calibrated
 from nla_audit.analyzers._unrecognised import usually_new
 from nla_audit.findings import Figure, Finding, Headline, Metric, Option, analyzer
